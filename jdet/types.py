@@ -1,0 +1,151 @@
+"""Records that travel between the parts of jdet, and the glossary of shape letters.
+
+Shape letters, used in every docstring and trailing comment of the project:
+
+    B batch            H W  picture height and width      h w  feature map height and width
+    C channels         K    classes                       A    anchors (default boxes) or points
+    N padded objects   R    regions                       D    detections
+    L pyramid levels
+
+Boxes inside jdet are ``x1, y1, x2, y2``: float32, continuous pixels of the network input (width is
+``x2 - x1``). An ``Example`` is the one record in pixels of the original picture. Labels are
+``0 … K-1``; background exists only inside a loss. Padding is said by ``valid``, difficult or crowd
+objects by ``ignore``; neither is ever encoded in a label or a coordinate.
+
+Everything here is plain Python, so that input workers need not import JAX. NamedTuples are pytrees.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class ConfigError(ValueError):
+    """A config asks for something that does not exist or cannot be; the message says the remedy."""
+
+
+class DataError(ValueError):
+    """A file of a data set is missing, unreadable or contradicts itself; the message names it."""
+
+
+class Example(NamedTuple):
+    """One picture with its objects, as a data source yields it.
+
+    Attributes:
+        id: unique name of the picture within its source (VOC stem, COCO image id as text).
+        image: path of the picture, its encoded bytes, or decoded uint8 [H, W, 3] RGB.
+        boxes: float32 [n, 4], x1 y1 x2 y2 in continuous pixels of the original picture.
+        labels: int32 [n], 0 … K-1.
+        ignore: bool [n], objects that evaluation neither rewards nor penalises (VOC difficult, COCO crowd).
+        areas: float32 [n], object areas in square pixels (COCO's ``area``; box area elsewhere).
+        masks: one COCO segmentation (polygons or RLE) per object, or None where there are none.
+    """
+
+    id: str
+    image: str | bytes | np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray
+    masks: tuple[Any, ...] | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to examples; picklable, holds no open handles."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class Batch(NamedTuple):
+    """Pictures and padded objects as they enter the jitted step.
+
+    Attributes:
+        images: uint8 [B, H, W, 3], RGB.
+        boxes: float32 [B, N, 4], x1 y1 x2 y2 in pixels of the network input; zeros where padded.
+        labels: int32 [B, N]; zeros where padded.
+        valid: bool [B, N], the row holds an object.
+        ignore: bool [B, N], difficult or crowd.
+        image_sizes: int32 [B, 2], height and width of the picture's content inside [H, W].
+        original_sizes: int32 [B, 2], height and width of the original picture.
+        index: int32 [B], position of the picture in its source.
+        real: bool [B], False for rows that only pad an evaluation batch.
+    """
+
+    images: Any
+    boxes: Any
+    labels: Any
+    valid: Any
+    ignore: Any
+    image_sizes: Any
+    original_sizes: Any
+    index: Any
+    real: Any
+
+
+class Detections(NamedTuple):
+    """Detections of fixed size, best first within a picture.
+
+    Attributes:
+        boxes: float32 [B, D, 4], x1 y1 x2 y2 in pixels of the network input.
+        scores: float32 [B, D] in 0 … 1; zeros where not valid.
+        labels: int32 [B, D], 0 … K-1; zeros where not valid.
+        valid: bool [B, D].
+    """
+
+    boxes: Any
+    scores: Any
+    labels: Any
+    valid: Any
+
+
+class PictureDetections(NamedTuple):
+    """What was found in one picture, on the host: the currency of evaluation, pictures and JSON.
+
+    Attributes:
+        id: as in ``Example``.
+        boxes: float32 [d, 4], x1 y1 x2 y2 in continuous pixels of the original picture, clipped to it.
+        scores: float32 [d], best first.
+        labels: int32 [d], 0 … K-1.
+    """
+
+    id: str
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class Mean(NamedTuple):
+    """A mean that is still a sum and a weight, so that it can be added up over devices and steps.
+
+    Attributes:
+        total: float32 scalar, the sum.
+        weight: float32 scalar, what to divide by (at least 1 is enforced at the division).
+    """
+
+    total: Any
+    weight: Any
+
+
+class TrainState(NamedTuple):
+    """Everything a run needs to go on.
+
+    Attributes:
+        step: int32 scalar, optimiser steps taken.
+        params: trainable parameters.
+        stats: running statistics of normalisation layers.
+        opt_state: optax state.
+        ema: exponential moving average of ``params``, or None.
+    """
+
+    step: Any
+    params: Any
+    stats: Any
+    opt_state: Any
+    ema: Any
