@@ -1,0 +1,1 @@
+"""Pure functions on arrays: boxes, default boxes, coding, matching, sampling, NMS, losses."""

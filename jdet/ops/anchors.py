@@ -1,0 +1,115 @@
+"""Default boxes of SSD (Liu et al. 2016, sec. 2.2; numbers of the Caffe release)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class DefaultBoxLevel(NamedTuple):
+    """The default boxes of one level.
+
+    Attributes:
+        size: side of the small square box, pixels.
+        next_size: size of the next level; the second square box has side sqrt(size · next_size).
+        ratios: aspect ratios above 1; each gives a wide and a tall box.
+        step: distance of box centres, pixels.
+    """
+
+    size: float
+    next_size: float
+    ratios: tuple[float, ...]
+    step: float
+
+    @property
+    def boxes_per_location(self) -> int:
+        """Number of default boxes at each location."""
+        return 2 + 2 * len(self.ratios)
+
+    def cell(self) -> np.ndarray:
+        """Widths and heights of the boxes of one location, float64 [A, 2], pixels."""
+        middle = math.sqrt(self.size * self.next_size)
+        sizes = [(self.size, self.size), (middle, middle)]
+        for ratio in self.ratios:
+            root = math.sqrt(ratio)
+            sizes += [(self.size * root, self.size / root), (self.size / root, self.size * root)]
+        return np.array(sizes)
+
+
+def ssd_levels(
+    input_size: int,
+    strides: Sequence[int],
+    cells: Sequence[int],
+    *,
+    first_ratio: float = 0.10,
+    min_ratio: float = 0.20,
+    max_ratio: float = 0.90,
+) -> tuple[DefaultBoxLevel, ...]:
+    """Sizes, aspect ratios and steps of every level for an input size.
+
+    The Caffe rule: the first level has ``first_ratio`` of the input side, the others run from
+    ``min_ratio`` in whole per cents with step ``floor((max - min) / (L - 2))``; sizes are truncated
+    to whole pixels. VOC uses 10/20/90 %, COCO 7/15/90 %. Aspect ratio 2 on the first and the last
+    two levels, 2 and 3 between. At 300 pixels this is the published table (steps 8, 16, 32, 64,
+    100, 300; 8732 boxes).
+
+    Args:
+        input_size: side of the square input, pixels.
+        strides: nominal stride of each level (8, 16, …), the step of its default boxes.
+        cells: side of each level's map. Maps of 3 and fewer cells are spread evenly over the picture
+            instead (steps 100 and 300 of SSD300).
+        first_ratio: size of the first level, fraction of the side.
+        min_ratio: size of the second level.
+        max_ratio: upper end of the size rule.
+
+    Raises:
+        ValueError: fewer than two levels.
+    """
+    count = len(strides)
+    if count < 2:
+        raise ValueError(
+            f"input_size={input_size} leaves {count} pyramid level(s); SSD needs at least 2, "
+            "use a larger input_size"
+        )
+    low, high = round(min_ratio * 100), round(max_ratio * 100)
+    increment = (high - low) // max(count - 2, 1)
+    percent = [first_ratio * 100] + [low + increment * i for i in range(count)]
+    sizes = [int(input_size * p / 100 + 1e-6) for p in percent]
+    levels = []
+    for i, (stride, side) in enumerate(zip(strides, cells, strict=True)):
+        levels.append(
+            DefaultBoxLevel(
+                size=sizes[i],
+                next_size=sizes[i + 1],
+                ratios=(2.0,) if i == 0 or i >= count - 2 else (2.0, 3.0),
+                step=stride if side > 3 else input_size / side,
+            )
+        )
+    return tuple(levels)
+
+
+def default_boxes(
+    levels: Sequence[DefaultBoxLevel], shapes: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """All default boxes, in the order level, row, column, box.
+
+    Args:
+        levels: one entry per level.
+        shapes: height and width of each level's map, cells.
+
+    Returns:
+        float32 [A, 4], ``cx cy w h`` in pixels of the network input; not clipped to the picture.
+    """
+    boxes = []
+    for level, (height, width) in zip(levels, shapes, strict=True):
+        cell = level.cell()
+        y, x = np.mgrid[0.5:height, 0.5:width] * level.step
+        grid = np.empty((height, width, len(cell), 4))
+        grid[..., 0] = x[..., None]
+        grid[..., 1] = y[..., None]
+        grid[..., 2:] = cell
+        boxes.append(grid.reshape(-1, 4))
+    return np.concatenate(boxes).astype(np.float32)

@@ -1,0 +1,71 @@
+"""Box geometry on ``x1 y1 x2 y2`` boxes, continuous pixels, float32; works under jit and vmap."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def xyxy_to_cxcywh(boxes: jax.Array) -> jax.Array:
+    """Corners ``x1 y1 x2 y2`` to centre and size ``cx cy w h``; [..., 4] to [..., 4]."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
+
+
+def cxcywh_to_xyxy(boxes: jax.Array) -> jax.Array:
+    """Centre and size ``cx cy w h`` to corners ``x1 y1 x2 y2``; [..., 4] to [..., 4]."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def area(boxes: jax.Array) -> jax.Array:
+    """Area in square pixels, [..., 4] to [...]; inverted boxes count as empty."""
+    size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return size[..., 0] * size[..., 1]
+
+
+def clip(boxes: jax.Array, image_size: jax.Array) -> jax.Array:
+    """Clips boxes [..., 4] to the picture; ``image_size`` [2] or [..., 2] is height, width."""
+    image_size = jnp.asarray(image_size, boxes.dtype)
+    limit = jnp.concatenate([image_size[..., ::-1], image_size[..., ::-1]], axis=-1)
+    return jnp.clip(boxes, 0, limit)
+
+
+def pairwise_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
+    """Overlap of every box of ``a`` [..., N, 4] with every box of ``b`` [..., M, 4].
+
+    Args:
+        a: float32 boxes.
+        b: float32 boxes, same leading axes.
+        kind: "iou" (intersection over union, 0 … 1), "giou" (Rezatofighi et al. 2019, -1 … 1),
+            "diou" or "ciou" (Zheng et al. 2020).
+
+    Returns:
+        float32 [..., N, M]. Pairs of empty boxes have overlap 0, never NaN.
+    """
+    # One array per coordinate: a trailing axis of 4 or 2 would defeat vectorisation on CPUs.
+    ax1, ay1, ax2, ay2 = (a[..., :, None, i] for i in range(4))
+    bx1, by1, bx2, by2 = (b[..., None, :, i] for i in range(4))
+    tiny = jnp.finfo(a.dtype).tiny
+    width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
+    height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
+    intersection = width * height
+    union = area(a)[..., :, None] + area(b)[..., None, :] - intersection
+    iou = intersection / jnp.maximum(union, tiny)
+    if kind == "iou":
+        return iou
+    hull_width = jnp.maximum(ax2, bx2) - jnp.minimum(ax1, bx1)
+    hull_height = jnp.maximum(ay2, by2) - jnp.minimum(ay1, by1)
+    if kind == "giou":
+        hull = hull_width * hull_height
+        return iou - (hull - union) / jnp.maximum(hull, tiny)
+    if kind not in ("diou", "ciou"):
+        raise ValueError(f"kind={kind!r}; known are 'iou', 'giou', 'diou', 'ciou'")
+    distance = ((ax1 + ax2 - bx1 - bx2) ** 2 + (ay1 + ay2 - by1 - by2) ** 2) / 4
+    diou = iou - distance / jnp.maximum(hull_width**2 + hull_height**2, tiny)
+    if kind == "diou":
+        return diou
+    angle_a = jnp.arctan((ax2 - ax1) / jnp.maximum(ay2 - ay1, tiny))
+    angle_b = jnp.arctan((bx2 - bx1) / jnp.maximum(by2 - by1, tiny))
+    v = (4 / jnp.pi**2) * (angle_b - angle_a) ** 2
+    return diou - v * v / jnp.maximum(1 - iou + v, tiny)

@@ -1,0 +1,76 @@
+"""Box coding: offsets of a box against a reference box (R-CNN, SSD) and back."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+SSD_VARIANCES = (0.1, 0.1, 0.2, 0.2)
+"""Divisors of the offsets in SSD (Caffe SSD ``prior_variance``)."""
+
+MAX_LOG_SCALE = math.log(1000 / 16)
+"""Largest log scale decoded by the R-CNN family, so that ``exp`` of a wild offset stays finite."""
+
+
+def encode(
+    boxes: jax.Array, anchors: jax.Array, variances: tuple[float, ...] = SSD_VARIANCES
+) -> jax.Array:
+    """Offsets of ``boxes`` against ``anchors``.
+
+    Args:
+        boxes: float32 [..., 4], x1 y1 x2 y2. Empty boxes are taken as 1e-6 pixels wide, so padding
+            rows give finite (meaningless) offsets.
+        anchors: float32 [..., 4], cx cy w h, in the same unit.
+        variances: divisors of dx, dy, dw, dh.
+
+    Returns:
+        float32 [..., 4]: ``(bx-ax)/aw, (by-ay)/ah, ln(bw/aw), ln(bh/ah)``, each over its variance.
+    """
+    size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    shift = (centre - anchors[..., :2]) / anchors[..., 2:]
+    scale = jnp.log(size / anchors[..., 2:])
+    return jnp.concatenate([shift, scale], axis=-1) / jnp.asarray(variances, boxes.dtype)
+
+
+def decode(
+    offsets: jax.Array,
+    anchors: jax.Array,
+    variances: tuple[float, ...] = SSD_VARIANCES,
+    max_log_scale: float = MAX_LOG_SCALE,
+) -> jax.Array:
+    """Inverse of ``encode``.
+
+    Args:
+        offsets: float32 [..., 4].
+        anchors: float32 [..., 4], cx cy w h.
+        variances: as in ``encode``.
+        max_log_scale: limit of ``dw`` and ``dh`` before the exponential.
+
+    Returns:
+        float32 [..., 4], x1 y1 x2 y2, not clipped to the picture.
+    """
+    offsets = offsets * jnp.asarray(variances, offsets.dtype)
+    centre = anchors[..., :2] + offsets[..., :2] * anchors[..., 2:]
+    half = anchors[..., 2:] * jnp.exp(jnp.minimum(offsets[..., 2:], max_log_scale)) / 2
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def encode_distances(points: jax.Array, boxes: jax.Array) -> jax.Array:
+    """Distances from points to the four sides of boxes (FCOS, Tian et al. 2019, eq. 1).
+
+    Args:
+        points: float32 [..., 2], x y.
+        boxes: float32 [..., 4], x1 y1 x2 y2.
+
+    Returns:
+        float32 [..., 4], left top right bottom; negative where the point lies outside.
+    """
+    return jnp.concatenate([points - boxes[..., :2], boxes[..., 2:] - points], axis=-1)
+
+
+def decode_distances(points: jax.Array, distances: jax.Array) -> jax.Array:
+    """Inverse of ``encode_distances``: points [..., 2] and distances [..., 4] to boxes [..., 4]."""
+    return jnp.concatenate([points - distances[..., :2], points + distances[..., 2:]], axis=-1)

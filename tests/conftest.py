@@ -1,0 +1,22 @@
+"""Every test sees four CPU devices and a compilation cache that outlives the session."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax  # noqa: E402
+from absl import flags  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+# Input workers read absl flags, which nothing parses under pytest.
+flags.FLAGS.mark_as_parsed()
+
+# The first example of a test compiles; and a suite that decides over a merge must not roll dice.
+settings.register_profile("jdet", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("jdet")

@@ -1,0 +1,81 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdet.ops import anchors, boxes
+from tests.golden import load
+
+CELLS = (38, 19, 10, 5, 3, 1)
+STRIDES = (8, 16, 32, 64, 128, 256)
+SHAPES = [(n, n) for n in CELLS]
+VOC = dict(first_ratio=0.10, min_ratio=0.20)
+COCO = dict(first_ratio=0.07, min_ratio=0.15)
+
+
+def ssd300(**ratios):
+    return anchors.default_boxes(anchors.ssd_levels(300, STRIDES, CELLS, **ratios), SHAPES)
+
+
+def test_voc_sizes_and_steps_are_the_published_table():
+    levels = anchors.ssd_levels(300, STRIDES, CELLS, **VOC)
+    assert [(x.size, x.next_size) for x in levels] == [
+        (30, 60), (60, 111), (111, 162), (162, 213), (213, 264), (264, 315),
+    ]  # fmt: skip
+    assert [x.step for x in levels] == [8, 16, 32, 64, 100, 300]
+    assert [x.boxes_per_location for x in levels] == [4, 6, 6, 6, 4, 4]
+
+
+def test_coco_sizes_are_the_published_table():
+    levels = anchors.ssd_levels(300, STRIDES, CELLS, **COCO)
+    assert [x.size for x in levels] == [21, 45, 99, 153, 207, 261]
+
+
+@pytest.mark.parametrize(
+    "ratios, crossing, centres, extents",
+    [(VOC, 2869, 4443.9467, 1510.4293), (COCO, 2223, 4443.9467, 1172.1980)],
+)
+def test_published_sums(ratios, crossing, centres, extents):
+    priors = ssd300(**ratios) / 300.0
+    assert priors.shape == (8732, 4)
+    np.testing.assert_allclose(
+        priors.sum(0, dtype=np.float64), [centres, centres, extents, extents], rtol=1e-6
+    )
+    corners = np.concatenate(
+        [priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2], 1
+    )
+    assert ((corners < -1e-6) | (corners > 1 + 1e-6)).any(1).sum() == crossing
+
+
+def test_first_and_last_boxes():
+    priors = ssd300(**VOC) / 300.0
+    np.testing.assert_allclose(priors[0], [0.013333, 0.013333, 0.1, 0.1], atol=1e-5)
+    np.testing.assert_allclose(
+        priors[1:4, 2:],
+        [[0.141421, 0.141421], [0.141421, 0.070711], [0.070711, 0.141421]],
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        priors[-4:, 2:],
+        [[0.88, 0.88], [0.961249, 0.961249], [1.244508, 0.622254], [0.622254, 1.244508]],
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("case", ["xyxy_voc_noclip", "xyxy_voc", "xyxy_coco"])
+def test_equal_torchvision(case):
+    golden = load("default_boxes_ssd300")
+    scales = golden["scales_coco" if case == "xyxy_coco" else "scales_voc"].astype(np.float64) * 300
+    levels = [
+        level._replace(size=a, next_size=b)
+        for level, a, b in zip(anchors.ssd_levels(300, STRIDES, CELLS), scales, scales[1:])
+    ]
+    priors = anchors.default_boxes(levels, SHAPES)
+    if not case.endswith("noclip"):  # torchvision clips widths and heights; SSD does not
+        priors[:, 2:] = np.minimum(priors[:, 2:], 300)
+    ours = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
+    np.testing.assert_allclose(ours, golden[case], rtol=1e-6, atol=1e-4)
+
+
+def test_too_small_an_input_is_an_error():
+    with pytest.raises(ValueError, match="input_size=8"):
+        anchors.ssd_levels(8, (8,), (1,))

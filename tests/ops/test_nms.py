@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jdet.ops.boxes import pairwise_iou
+from jdet.ops.nms import class_wise_nms, nms
+from tests.golden import load
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("tied", ["", "tied_"])
+def test_equals_torchvision(threshold, tied):
+    golden = load("nms")
+    order = np.argsort(-golden["scores_tied" if tied else "scores"], kind="stable")
+    keep = nms(jnp.asarray(golden["boxes"][order]), jnp.ones(300, bool), threshold)
+    expected = golden[f"keep_{tied}{round(threshold * 10):02d}"]
+    np.testing.assert_array_equal(order[np.asarray(keep)], expected)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_classes_equal_torchvision(threshold):
+    golden = load("nms")
+    scores = np.zeros((300, 5), np.float32)
+    scores[np.arange(300), golden["idxs"]] = golden["scores"]
+    kept = class_wise_nms(
+        jnp.asarray(golden["boxes"]),
+        jnp.asarray(scores),
+        score_threshold=0.0,
+        iou_threshold=threshold,
+        pre_nms=300,
+        keep=400,
+    )
+    expected = golden[f"batched_keep_{round(threshold * 10):02d}"]
+    n = len(expected)
+    assert kept.valid.sum() == n and kept.valid[:n].all()
+    np.testing.assert_array_equal(kept.boxes[:n], golden["boxes"][expected])
+    np.testing.assert_array_equal(kept.labels[:n], golden["idxs"][expected])
+    assert (kept.scores[n:] == 0).all() and (kept.boxes[n:] == 0).all()
+
+
+def test_identical_boxes_of_different_classes_both_survive():
+    scores = jnp.array([[0.9, 0.8], [0.7, 0.6]])
+    boxes = jnp.tile(jnp.array([[10.0, 10.0, 50.0, 50.0]]), (2, 1))
+    kept = class_wise_nms(
+        boxes, scores, score_threshold=0.01, iou_threshold=0.45, pre_nms=2, keep=4
+    )
+    np.testing.assert_array_equal(kept.labels[:2], [0, 1])
+    np.testing.assert_array_equal(kept.valid, [True, True, False, False])
+
+
+def test_nan_scores_do_not_win():
+    boxes = jnp.array([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
+    scores = jnp.array([[jnp.nan], [0.5]])
+    kept = class_wise_nms(boxes, scores, score_threshold=0.01, iou_threshold=0.5, pre_nms=2, keep=2)
+    np.testing.assert_array_equal(kept.valid, [True, False])
+    np.testing.assert_array_equal(kept.boxes[0], boxes[1])
+
+
+suppress = jax.jit(nms)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6))
+def test_survivors_do_not_overlap_and_the_rest_do(seed):
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 60, (3, 25, 2))
+    boxes = jnp.asarray(
+        np.concatenate([low, low + rng.uniform(1, 40, (3, 25, 2))], -1), jnp.float32
+    )
+    valid = jnp.asarray(np.arange(25) < rng.integers(0, 26, (3, 1)))
+    keep = np.asarray(suppress(boxes, valid, 0.4))
+    overlap = np.asarray(pairwise_iou(boxes, boxes))
+    for k, o, v in zip(keep, overlap, np.asarray(valid)):
+        for i in range(25):
+            earlier = np.flatnonzero(k[:i])
+            assert k[i] == (v[i] and not (o[i, earlier] > 0.4).any())
