@@ -1,0 +1,131 @@
+"""A run's ``metrics.jsonl`` as one picture: losses, learning rate and average precision over steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Series = tuple[np.ndarray, np.ndarray]  # steps int [n], values float64 [n]
+
+# Okabe & Ito's colours, readable on white.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_PRECISIONS = ("voc07/mAP", "voc12/mAP", "coco/AP", "coco/AP50", "coco/AP75")
+
+
+def read_metrics(path: str | os.PathLike[str]) -> dict[str, Series]:
+    """Reads a file of one JSON object per line, each with a ``step``.
+
+    A last line that a killed run left unfinished is passed over. Where a step stands twice (a run
+    resumed from before it), the later line counts.
+
+    Args:
+        path: ``metrics.jsonl`` of a run.
+
+    Returns:
+        Steps and finite values of every metric, in the order of steps.
+
+    Raises:
+        ValueError: a line in the middle of the file is no JSON object with a ``step``.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    values: dict[str, dict[int, float]] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            step = int(record["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: not a JSON object with a step") from error
+        for name, value in record.items():
+            if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
+                values.setdefault(name, {})[step] = float(value)
+    return {
+        name: (np.array(sorted(by_step)), np.array([by_step[s] for s in sorted(by_step)]))
+        for name, by_step in values.items()
+    }
+
+
+def plot_curves(
+    metrics_jsonl_path: str | os.PathLike[str], out_png: str | os.PathLike[str]
+) -> None:
+    """Draws the curves that a run has: loss, its parts, learning rate, average precision.
+
+    Needs no display and leaves matplotlib's global state alone.
+
+    Args:
+        metrics_jsonl_path: see ``read_metrics``; keys ``loss``, ``loss/<part>``, ``lr``,
+            ``voc07/mAP``, ``coco/AP``, ….
+        out_png: the picture to write.
+
+    Raises:
+        ValueError: the file cannot be parsed, or holds none of these metrics.
+    """
+    series = read_metrics(metrics_jsonl_path)
+    panels = {
+        "training loss": _pick(series, ["loss"]),
+        "loss parts": _pick(series, [n for n in series if n.startswith("loss/")]),
+        "average precision, %": _pick(series, _PRECISIONS, factor=100.0),
+        "learning rate": _pick(series, ["lr"]),
+    }
+    panels = {title: curves for title, curves in panels.items() if curves}
+    if not panels:
+        raise ValueError(f"{metrics_jsonl_path}: holds no loss, lr or average precision to draw")
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.6 * columns, 3.5 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    last = max(steps[-1] for curves in panels.values() for steps, _ in curves.values())
+    for position, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, position + 1)
+        _draw(axes, title, curves)
+        axes.set_xlim(0, max(1, 1.02 * last))
+    figure.savefig(out_png, dpi=120)
+
+
+def _pick(series: Mapping[str, Series], names, factor: float = 1.0) -> dict[str, Series]:
+    return {name: (series[name][0], series[name][1] * factor) for name in names if name in series}
+
+
+def _draw(axes: Axes, title: str, curves: Mapping[str, Series]) -> None:
+    noisy, precision = "loss" in title, "precision" in title
+    for i, (name, (steps, values)) in enumerate(curves.items()):
+        color = _COLORS[i % len(_COLORS)]
+        label = f"{name}  {values[-1]:.1f}" if precision else name.removeprefix("loss/")
+        if noisy and len(values) > 20:
+            axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+            axes.plot(steps, _smooth(values), color=color, linewidth=1.8, label=label)
+        else:
+            marker = "o" if len(values) <= 20 and not title.startswith("learning") else ""
+            axes.plot(
+                steps, values, color=color, linewidth=1.8, marker=marker, markersize=4, label=label
+            )
+    if precision:
+        axes.set_ylim(0, min(100, 1.15 * max(v.max() for _, v in curves.values()) + 1))
+    elif not noisy or min(v.min() for _, v in curves.values()) >= 0:
+        axes.set_ylim(bottom=0)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel("step")
+    axes.grid(True, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if precision or len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Exponential moving average over about a fortieth of the curve, without lag at the start."""
+    keep = 1 - 1 / max(2.0, len(values) / 40)
+    mean, weight, out = 0.0, 0.0, np.empty_like(values)
+    for i, value in enumerate(values):
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + 1 - keep
+        out[i] = mean / weight
+    return out

@@ -1,0 +1,155 @@
+"""COCO average precision and recall, computed by pycocotools on records built in memory.
+
+``Example.ignore`` becomes ``iscrowd``: detections inside such a region are neither rewarded nor
+penalised, and the region itself need not be found. ``Example.areas`` (mask areas in COCO's own
+files) decide between small, medium and large, at 32² and 96² square pixels. Per picture and class
+pycocotools keeps the 100 best detections; no score threshold is applied here.
+
+A number that has no ground truth to stand on, such as the AP of small objects in a set without
+any, is -1 in pycocotools and ``nan`` here. With objects but no detections every number is 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from jdet.types import Example, PictureDetections
+
+# The order of pycocotools' `stats`.
+STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+class CocoEvaluator:
+    """Collects pictures one by one; ``result`` hands them to pycocotools."""
+
+    def __init__(self, class_names: Sequence[str]):
+        """Starts empty.
+
+        Args:
+            class_names: K names, in label order.
+        """
+        self.class_names = tuple(class_names)
+        self._objects: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+        self._pictures = 0
+
+    def add(self, detections: PictureDetections, truth: Example) -> None:
+        """Adds one picture.
+
+        Args:
+            detections: what was found, unthresholded.
+            truth: the objects of the same picture, boxes in the same pixels.
+
+        Raises:
+            ValueError: the two are not of one picture.
+        """
+        if detections.id != truth.id:
+            raise ValueError(f"detections of picture {detections.id!r} against {truth.id!r}")
+        self._pictures += 1
+        # Ids count from 1: pycocotools takes a match with object 0 for no match.
+        for box, label, ignore, area in zip(
+            x1y1x2y2_to_xywh(truth.boxes), truth.labels, truth.ignore, truth.areas, strict=True
+        ):
+            self._objects.append(
+                {
+                    "id": len(self._objects) + 1,
+                    "image_id": self._pictures,
+                    "category_id": int(label) + 1,
+                    "bbox": box.tolist(),
+                    "area": float(area),
+                    "iscrowd": int(ignore),
+                }
+            )
+        for box, label, score in zip(
+            x1y1x2y2_to_xywh(detections.boxes), detections.labels, detections.scores, strict=True
+        ):
+            self._found.append(
+                {
+                    "id": len(self._found) + 1,
+                    "image_id": self._pictures,
+                    "category_id": int(label) + 1,
+                    "bbox": box.tolist(),
+                    "area": float(box[2] * box[3]),
+                    "iscrowd": 0,
+                    "score": float(score),
+                }
+            )
+
+    def result(self) -> dict[str, float]:
+        """``coco/AP``, ``coco/AP50``, … (``STATS``) and ``coco/AP/<class>``: 0 … 1, or nan."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(self._index(self._objects), self._index(self._found), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        metrics = {
+            f"coco/{name}": float("nan") if value < 0 else float(value)
+            for name, value in zip(STATS, evaluation.stats, strict=True)
+        }
+        precision = evaluation.eval["precision"][..., 0, 2]  # [10 IoUs, 101 recalls, K], 100 best
+        for label, name in enumerate(self.class_names):
+            defined = precision[..., label][precision[..., label] >= 0]
+            metrics[f"coco/AP/{name}"] = float(defined.mean()) if len(defined) else float("nan")
+        return metrics
+
+    def _index(self, annotations: list[dict[str, Any]]) -> COCO:
+        """A COCO data set of all pictures and categories with these annotations."""
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": i + 1} for i in range(self._pictures)],
+            "categories": [{"id": i + 1, "name": n} for i, n in enumerate(self.class_names)],
+            "annotations": annotations,
+        }
+        coco.createIndex()
+        return coco
+
+
+def to_coco_json(
+    pictures: Iterable[PictureDetections],
+    *,
+    category_ids: Sequence[int] | None = None,
+    image_ids: Mapping[str, int] | None = None,
+) -> list[dict[str, Any]]:
+    """Detections as the list that COCO's result files hold.
+
+    Args:
+        pictures: detections in original pixels.
+        category_ids: the data set's own id of each label; label + 1 if None.
+        image_ids: the data set's own id of each picture's ``id``; if None, the ``id`` itself, as a
+            number where it consists of digits.
+
+    Returns:
+        One dict per detection: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in
+        0-based pixels, three decimals) and ``score`` (six).
+    """
+    records = []
+    for picture in pictures:
+        if image_ids is not None:
+            image_id: int | str = image_ids[picture.id]
+        else:
+            image_id = int(picture.id) if picture.id.isdecimal() else picture.id
+        for box, label, score in zip(
+            x1y1x2y2_to_xywh(picture.boxes), picture.labels, picture.scores, strict=True
+        ):
+            records.append(
+                {
+                    "image_id": image_id,
+                    "category_id": int(label) + 1 if category_ids is None else category_ids[label],
+                    "bbox": [round(v, 3) for v in box.tolist()],
+                    "score": round(float(score), 6),
+                }
+            )
+    return records
+
+
+def x1y1x2y2_to_xywh(boxes: np.ndarray) -> np.ndarray:
+    """Corners to COCO's left, top, width, height: [n, 4] in any float type to float64 [n, 4]."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -1,0 +1,161 @@
+"""The last evaluation as a file (``report.json``) and as a table for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jdet.types import Source
+
+# Metrics that have a value per class, `<prefix>/AP/<class>`, and the name of their mean.
+_PER_CLASS = {"voc07": "mAP", "voc12": "mAP", "coco": "AP"}
+
+_PROTOCOLS = {
+    "voc": "VOC devkit: IoU >= 0.5; voc07 is 11-point, voc12 the area; difficult objects ignored",
+    "coco": "pycocotools: IoU 0.50:0.95, 100 detections per picture and class; crowd ignored",
+}
+
+
+def settings_of(config: ConfigDict, source: Source) -> dict[str, Any]:
+    """What a reader must know to compare the numbers with others.
+
+    Args:
+        config: the run's config.
+        source: the evaluation set.
+
+    Returns:
+        Plain values for ``write_report``: the set and how many of its pictures were evaluated, input
+        size, the protocol of each metric, and the model's group of the config, which holds score
+        threshold, NMS overlap and number of detections.
+    """
+    return {
+        "data": json.loads(config.data.eval.to_json()),
+        "pictures": min(len(source), config.eval.max_pictures or len(source)),
+        "protocols": {name: _PROTOCOLS[name] for name in config.eval.metrics},
+        "input_size": config.input_size,
+        "model": json.loads(config.model.to_json()),
+    }
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    step: int,
+    metrics: Mapping[str, float],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes ``{"step", "metrics", "settings"}`` as JSON, whole or not at all.
+
+    Args:
+        path: the file, replaced if it exists.
+        step: optimiser steps the evaluated weights have taken.
+        metrics: numbers under slash names; what is not a number (nan) becomes null.
+        settings: from ``settings_of``.
+    """
+    report = {
+        "step": int(step),
+        "metrics": {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()},
+        "settings": dict(settings or {}),
+    }
+    write_json(path, report)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a JSON file whole or not at all: beside its place first, then renamed.
+
+    Args:
+        path: the file, replaced if it exists; its folder is made if missing.
+        value: plain values without nan or infinity.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def format_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> str:
+    """The numbers in percent as plain text: a row per class, their mean, then all other metrics.
+
+    Args:
+        metrics: numbers 0 … 1 under slash names; nan is shown as a dash.
+        class_names: rows of the table, in order.
+    """
+    header, rows, others = _rows(metrics, class_names)
+    lines = []
+    if rows:
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+        for cells in (header, *rows):
+            name, *values = zip(cells, widths, strict=True)
+            lines.append("  ".join([name[0].ljust(name[1]), *(v.rjust(w) for v, w in values)]))
+        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+    width = max((len(name) for name, _ in others), default=0)
+    return "\n".join([*lines, *(f"{name.ljust(width)}  {value:>6}" for name, value in others)])
+
+
+def print_table(
+    metrics: Mapping[str, float], class_names: Sequence[str], *, file: TextIO | None = None
+) -> None:
+    """Prints the table, with colours and rules on a terminal and as ``format_table`` elsewhere.
+
+    Args:
+        metrics: numbers 0 … 1 under slash names.
+        class_names: rows of the table, in order.
+        file: where to, standard output if None.
+    """
+    console = Console(file=file or sys.stdout)
+    if not console.is_terminal:
+        console.file.write(format_table(metrics, class_names) + "\n")
+        return
+    header, rows, others = _rows(metrics, class_names)
+    if rows:
+        table = Table(title="average precision", title_justify="left")
+        table.add_column(header[0])
+        for name in header[1:]:
+            table.add_column(name, justify="right")
+        for cells in rows[:-1]:
+            table.add_row(*map(escape, cells))
+        table.add_section()
+        table.add_row(*rows[-1], style="bold")
+        console.print(table)
+    if others:
+        grid = Table.grid(padding=(0, 2))
+        for name, value in others:
+            grid.add_row(escape(name), value)
+        console.print(grid)
+
+
+def _rows(
+    metrics: Mapping[str, float], class_names: Sequence[str]
+) -> tuple[list[str], list[list[str]], list[tuple[str, str]]]:
+    """Header, a row per class followed by the row of means, and the metrics that fit neither."""
+    variants = [v for v in _PER_CLASS if any(k.startswith(f"{v}/AP/") for k in metrics)]
+    rows = [
+        [name, *(_percent(metrics.get(f"{v}/AP/{name}")) for v in variants)] for name in class_names
+    ]
+    rows.append(["mean", *(_percent(metrics.get(f"{v}/{_PER_CLASS[v]}")) for v in variants)])
+    means = {f"{v}/{_PER_CLASS[v]}" for v in variants}
+    others = [
+        (name, _percent(value))
+        for name, value in metrics.items()
+        if name not in means and "/AP/" not in name
+    ]
+    return ["AP, %", *variants], rows if variants else [], others
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f}"

@@ -1,0 +1,66 @@
+"""Records made from plain numbers, and the evaluation fixtures of ../shared/data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jdet.types import Example, PictureDetections
+
+FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_fixtures"
+
+needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"{FIXTURES} is not there")
+
+
+def example(id, boxes, labels, *, ignore=None, areas=None):
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    ignore = np.zeros(len(boxes), bool) if ignore is None else np.asarray(ignore, bool)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) if areas is None else areas
+    labels = np.asarray(labels, np.int32)
+    return Example(id, "", boxes, labels, ignore, np.asarray(areas, np.float32))
+
+
+def detections(id, boxes, labels, scores):
+    """Sorted best first, as detectors return them."""
+    scores = np.asarray(scores, np.float32)
+    order = np.argsort(-scores, kind="stable")
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    return PictureDetections(id, boxes[order], scores[order], np.asarray(labels, np.int32)[order])
+
+
+def from_xywh(boxes):
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def read_json(*parts):
+    return json.loads(FIXTURES.joinpath(*parts).read_text())
+
+
+def coco_fixture(folder):
+    """(class names, detections, truths) of a fixture folder in COCO's form, pictures by id."""
+    truth, found = read_json(folder, "gt.json"), read_json(folder, "dets.json")
+    label_of = {c["id"]: i for i, c in enumerate(truth["categories"])}
+    pictures, examples = [], []
+    for id in sorted(image["id"] for image in truth["images"]):
+        own = [a for a in truth["annotations"] if a["image_id"] == id]
+        mine = [d for d in found if d["image_id"] == id]
+        examples.append(
+            example(
+                str(id),
+                from_xywh([a["bbox"] for a in own]),
+                [label_of[a["category_id"]] for a in own],
+                ignore=[a["iscrowd"] for a in own],
+                areas=[a["area"] for a in own],
+            )
+        )
+        pictures.append(
+            detections(
+                str(id),
+                from_xywh([d["bbox"] for d in mine]),
+                [label_of[d["category_id"]] for d in mine],
+                [d["score"] for d in mine],
+            )
+        )
+    return [c["name"] for c in truth["categories"]], pictures, examples

@@ -1,0 +1,87 @@
+import io
+import json
+import math
+
+import pytest
+
+from jdet.config import get_defaults
+from jdet.evaluation import report
+
+NAMES = ("cat [wild]", "dog")
+METRICS = {
+    "voc07/mAP": 0.75,
+    "voc07/AP/cat [wild]": 0.75,
+    "voc07/AP/dog": math.nan,
+    "coco/AP": 0.4,
+    "coco/AP50": 0.5,
+    "coco/AP/cat [wild]": 0.4,
+    "coco/AP/dog": math.nan,
+}
+
+
+def test_report_is_strict_json_with_null_for_nan(tmp_path):
+    path = tmp_path / "run" / "report.json"
+    report.write_report(path, step=7, metrics=METRICS, settings={"a": 1})
+    read = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert read["step"] == 7 and read["settings"] == {"a": 1}
+    assert read["metrics"]["voc07/AP/dog"] is None and read["metrics"]["coco/AP50"] == 0.5
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    report.write_report(path, step=1, metrics={})
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(report.os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        report.write_report(path, step=2, metrics={})
+    assert json.loads(path.read_text())["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_settings_say_what_the_numbers_depend_on():
+    config = get_defaults()
+    config.eval.metrics = ("voc", "coco")
+    config.eval.max_pictures = 3
+    settings = report.settings_of(config, range(5))
+    assert settings["pictures"] == 3 and settings["input_size"] == 300
+    assert set(settings["protocols"]) == {"voc", "coco"} and settings["model"] == {"name": "ssd"}
+    json.dumps(settings)
+
+
+def test_plain_table():
+    assert report.format_table(METRICS, NAMES).splitlines() == [
+        "AP, %       voc07   coco",
+        "------------------------",
+        "cat [wild]  75.00  40.00",
+        "dog             -      -",
+        "------------------------",
+        "mean        75.00  40.00",
+        "coco/AP50   50.00",
+    ]
+
+
+def test_numbers_without_classes_are_a_list():
+    assert report.format_table({"x/y": 0.125}, NAMES) == "x/y   12.50"
+
+
+def test_table_off_a_terminal_is_plain():
+    file = io.StringIO()
+    report.print_table(METRICS, NAMES, file=file)
+    assert file.getvalue() == report.format_table(METRICS, NAMES) + "\n"
+
+
+def test_table_on_a_terminal_has_the_same_cells(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    file = Terminal()
+    report.print_table(METRICS, NAMES, file=file)
+    text = file.getvalue()
+    assert "│ cat [wild] │ 75.00 │ 40.00 │" in text and "coco/AP50" in text and "│" in text

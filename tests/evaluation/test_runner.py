@@ -1,0 +1,239 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from jdet.data.pipeline import eval_batches
+from jdet.evaluation.runner import (
+    KeepPictures,
+    evaluate,
+    make_detect_fn,
+    make_evaluators,
+    to_pictures,
+)
+from jdet.types import Batch, ConfigError, Detections, Example
+
+SIDE = 32
+
+
+class PixelDetector:
+    """Finds the bounding box of the red pixels, exactly; its score is the mean of the picture."""
+
+    traces = 0
+
+    def apply(self, variables, images, image_sizes, *, method):
+        assert method == "detect"
+        self.traces += 1
+        red = (images[..., 0] > 200) & (images[..., 1] < 50)
+
+        def span(hit):  # [B, n] -> first and last + 1
+            return jnp.argmax(hit, 1), hit.shape[1] - jnp.argmax(hit[:, ::-1], 1)
+
+        (x1, x2), (y1, y2) = span(red.any(1)), span(red.any(2))
+        box = jnp.stack([x1, y1, x2, y2], axis=1).astype(jnp.float32) + variables["shift"]
+        score = images.mean((1, 2, 3)).astype(jnp.float32) / 255
+        found = red.any((1, 2))
+        nothing = jnp.zeros_like(score)
+        return Detections(
+            boxes=jnp.stack([box, jnp.zeros_like(box)], axis=1),
+            scores=jnp.stack([score, nothing], axis=1),
+            labels=jnp.zeros((len(images), 2), jnp.int32),
+            valid=jnp.stack([found, jnp.zeros_like(found)], axis=1),
+        )
+
+
+VARIABLES = {"shift": np.float32(0)}
+
+
+class Rectangles:
+    """One red rectangle on grey in pictures of different sizes; every fifth is empty."""
+
+    class_names = ("red", "other")
+
+    def __init__(self, count, broken=()):
+        self.count, self.broken = count, broken
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        height, width = SIDE * rng.integers(1, 5, 2)  # whole multiples: resizing keeps edges
+        image = np.full((height, width, 3), rng.integers(90, 160), np.uint8)
+        cells = np.sort(rng.choice(SIDE, (2, 2), replace=False), axis=0)
+        scale = np.array([width, height]) // SIDE
+        box = (cells * scale).ravel()
+        n = int(index % 5 > 0)
+        if n:
+            image[box[1] : box[3], box[0] : box[2]] = (255, 0, 0)
+        return Example(
+            id=f"p{index}",
+            image=b"no picture" if index in self.broken else image,
+            boxes=np.tile(box, (n, 1)).astype(np.float32),
+            labels=np.zeros(n, np.int32),
+            ignore=np.zeros(n, bool),
+            areas=np.ones(n, np.float32),
+        )
+
+
+def stream(source, batch_size=4, **options):
+    return eval_batches(
+        source, input_size=SIDE, max_boxes=2, batch_size=batch_size, threads=1, **options
+    )
+
+
+def mesh(groups, members):
+    devices = np.array(jax.devices()[: groups * members]).reshape(groups, members)
+    return Mesh(devices, ("group", "member"), axis_types=(AxisType.Auto,) * 2)
+
+
+class Record:
+    def __init__(self):
+        self.pairs = []
+
+    def add(self, detections, truth):
+        self.pairs.append((detections, truth))
+
+    def result(self):
+        return {"pictures": float(len(self.pairs))}
+
+
+def test_boxes_return_to_the_original_pictures():
+    source, record, progress = Rectangles(11), Record(), []
+    evaluators = [record, *make_evaluators(["voc", "coco"], source.class_names)]
+    with stream(source) as batches:
+        metrics = evaluate(
+            make_detect_fn(PixelDetector()),
+            VARIABLES,
+            batches,
+            source,
+            evaluators,
+            on_progress=lambda done, total: progress.append((done, total)),
+        )
+    assert metrics["pictures"] == 11 and progress == [(4, 11), (8, 11), (11, 11)]
+    for index, (found, truth) in enumerate(record.pairs):
+        assert found.id == truth.id == f"p{index}"
+        np.testing.assert_allclose(found.boxes, truth.boxes, atol=1e-4)
+    assert metrics["voc07/mAP"] == metrics["voc12/mAP"] == 1.0
+    assert metrics["coco/AP"] == pytest.approx(1)
+
+
+def test_to_pictures_scales_clips_and_drops():
+    found = Detections(
+        boxes=np.array(
+            [
+                [[1, 2, 3, 4], [-5, -5, 40, 40], [0, 0, 1, 1]],
+                [[1, 1, np.nan, 2], [2, 2, 6, 6], [9, 9, 9, 9]],
+                [[0, 0, 1, 1]] * 3,
+            ],
+            np.float32,
+        ),
+        scores=np.array([[0.9, 0.8, 0.7], [0.9, 0.8, 0.001], [0.9, 0.8, 0.7]], np.float32),
+        labels=np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2]], np.int32),
+        valid=np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1]], bool),
+    )
+    batch = Batch(*[None] * 9)._replace(
+        image_sizes=np.array([[10, 10], [10, 8], [0, 0]]),
+        original_sizes=np.array([[20, 50], [10, 16], [0, 0]]),
+        real=np.array([True, True, False]),
+    )
+    first, second = to_pictures(jax.tree.map(jnp.asarray, found), batch, ["a", "b", ""])
+    assert first.id == "a" and second.id == "b"
+    # width: 50 / 10, height: 20 / 10; then inside 50 × 20
+    np.testing.assert_allclose(first.boxes, [[5, 4, 15, 8], [0, 0, 50, 20]])
+    np.testing.assert_array_equal(first.labels, [0, 1])
+    # Not a number is dropped; a low score and an empty box are not.
+    np.testing.assert_allclose(second.boxes, [[4, 2, 12, 6], [16, 9, 16, 9]])
+    np.testing.assert_allclose(second.scores, [0.8, 0.001])
+
+
+@pytest.mark.parametrize("layout", [(1, 4), (2, 2), (4, 1), (1, 1)])
+def test_results_do_not_depend_on_the_devices(layout):
+    source = Rectangles(11)
+
+    def run(mesh):
+        record = Record()
+        with stream(source) as batches:
+            evaluate(make_detect_fn(PixelDetector(), mesh), VARIABLES, batches, source, [record])
+        return [found for found, _ in record.pairs]
+
+    for one, many in zip(run(None), run(mesh(*layout)), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+def test_every_device_works_and_nothing_is_compiled_twice():
+    detector, source = PixelDetector(), Rectangles(11)
+    detect = make_detect_fn(detector, mesh(2, 2))
+    seen = []
+    with stream(source) as batches:
+        evaluate(
+            lambda *arguments: seen.append(detect(*arguments)) or seen[-1],
+            VARIABLES,
+            batches,
+            source,
+            [],
+        )
+    assert len(seen) == 3 and detector.traces == 1
+    assert seen[0].boxes.is_fully_replicated and len(seen[0].boxes.devices()) == 4
+
+
+def test_batch_must_divide_over_the_devices():
+    detect = make_detect_fn(PixelDetector(), mesh(1, 4))
+    with pytest.raises(ConfigError, match=r"eval.batch_size = 3 .* 4 devices"):
+        detect(VARIABLES, np.zeros((3, SIDE, SIDE, 3), np.uint8), np.zeros((3, 2), np.int32))
+
+
+def test_every_picture_must_come_exactly_once():
+    source, detect = Rectangles(6), make_detect_fn(PixelDetector())
+    with stream(source) as batches:
+        first, second = batches
+    for batches, message in (
+        ([first], "2 were missing"),
+        ([first, second, first], "4 came more than once"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            evaluate(detect, VARIABLES, batches, source, [])
+    with pytest.raises(RuntimeError, match="holds picture 5 of 5 expected"):
+        evaluate(detect, VARIABLES, [first, second], source, [], expected=5)
+    with stream(source, limit=5) as batches:
+        metrics = evaluate(detect, VARIABLES, batches, source, [Record()], expected=5)
+    assert metrics == {"pictures": 5.0}
+
+
+def test_unreadable_pictures_are_left_out_when_the_stream_skips_them():
+    source, record = Rectangles(7, broken=(0, 5)), Record()
+    with stream(source, on_error="skip") as batches:
+        evaluate(make_detect_fn(PixelDetector()), VARIABLES, batches, source, [record])
+    assert [found.id for found, _ in record.pairs] == ["p1", "p2", "p3", "p4", "p6"]
+
+
+def test_a_detector_of_other_classes_is_refused():
+    class Wrong(PixelDetector):
+        def apply(self, *arguments, **options):
+            found = super().apply(*arguments, **options)
+            return found._replace(labels=found.labels + 2)
+
+    source = Rectangles(3)
+    with stream(source) as batches, pytest.raises(ValueError, match="label 2.*2 classes"):
+        evaluate(make_detect_fn(Wrong()), VARIABLES, batches, source, [])
+
+
+def test_kept_pictures_are_spread_over_the_stream():
+    for count, total, expected in (
+        (3, 10, [0, 3, 6]),
+        (5, 2, [0, 1]),
+        (0, 4, []),
+        (4, 4, range(4)),
+    ):
+        keep = KeepPictures(count, total)
+        for i in range(total):
+            keep.add(i, i)
+        assert keep.pairs == [(i, i) for i in expected] and keep.result() == {}
+
+
+def test_metrics_are_named():
+    with pytest.raises(
+        ConfigError, match=r"eval.metrics: no metric 'map'; there are \['coco', 'voc'\]"
+    ):
+        make_evaluators(["voc", "map"], ["x"])
