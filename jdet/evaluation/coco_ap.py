@@ -102,11 +102,12 @@ class CocoEvaluator:
     def _index(self, annotations: list[dict[str, Any]]) -> COCO:
         """A COCO data set of all pictures and categories with these annotations."""
         coco = COCO()
-        coco.dataset = {
+        dataset: Any = {  # pycocotools' own types ask for fields that only its own files need
             "images": [{"id": i + 1} for i in range(self._pictures)],
             "categories": [{"id": i + 1, "name": n} for i, n in enumerate(self.class_names)],
             "annotations": annotations,
         }
+        coco.dataset = dataset
         coco.createIndex()
         return coco
 

@@ -151,7 +151,7 @@ def to_pictures(
     keep = valid & np.isfinite(boxes).all(-1) & np.isfinite(scores)
     return [
         PictureDetections(ids[i], boxes[i][keep[i]], scores[i][keep[i]], labels[i][keep[i]])
-        for i in np.flatnonzero(batch.real)
+        for i in np.flatnonzero(batch.real).tolist()
     ]
 
 

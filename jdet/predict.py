@@ -1,0 +1,338 @@
+"""Finds objects in pictures with a trained run.
+
+    python -m jdet.predict --workdir=RUN --images=FOLDER_OR_FILES --out=DIR
+
+writes ``DIR/pictures/`` (every picture with boxes, labels and scores), ``DIR/detections.json`` (a
+COCO result list, with file and category names) and ``DIR/images.json`` (the pictures and categories
+it refers to, in COCO's form, and the files that could not be read). For programs:
+
+    for found in predict("RUN", ["a.jpg", "folder"]):
+        print(found.id, found.boxes, found.scores, found.labels)
+
+Pictures are turned upright as their EXIF tag says; boxes refer to the upright picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from jdet import build
+from jdet import config as config_lib
+from jdet.analysis.visualise import draw_detections
+from jdet.data.image_io import read_image, write_image
+from jdet.data.pictures import SUFFIXES, PictureFile, find_pictures, unique_name
+from jdet.data.pipeline import prepare_image
+from jdet.evaluation.coco_ap import to_coco_json
+from jdet.evaluation.report import write_json
+from jdet.evaluation.runner import make_detect_fn, to_pictures
+from jdet.train import checkpoint, state
+from jdet.types import Batch, ConfigError, DataError, Detections, PictureDetections
+
+_READERS = 2  # threads that decode ahead of the device
+
+OnError = Callable[[str, Exception], None]
+
+
+class Predictor:
+    """The detector of a run with its weights, compiled for one batch size.
+
+    Attributes:
+        class_names: K names, in label order.
+        input_size: side of the network input, in pixels.
+        step: optimiser steps the weights have taken.
+        batch_size: pictures per call of the network.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike[str], *, step: int | str = "best", batch_size: int = 8
+    ):
+        """Loads a run.
+
+        Args:
+            workdir: folder of the run.
+            step: of the checkpoint; "best" by the run's metric, or "latest".
+            batch_size: pictures per call; a last, smaller batch is padded, not recompiled.
+
+        Raises:
+            ConfigError: there is no run, or no such step can be meant.
+            CheckpointError: there is no such checkpoint, or it cannot be read.
+        """
+        if step not in ("best", "latest"):
+            try:
+                step = int(step)
+            except ValueError:
+                raise ConfigError(f"step={step!r}: give a number, 'best' or 'latest'") from None
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}: at least 1")
+        workdir = Path(workdir)
+        config = config_lib.load(workdir / "config.json")
+        weights = checkpoint.load_for_inference(
+            workdir, None if step == "latest" else step, config.train.best_metric
+        )
+        self.class_names = tuple(config.class_names)
+        self.input_size = config.input_size
+        self.step = weights.step
+        self.batch_size = batch_size
+        self._detect = make_detect_fn(build.detector(config, self.class_names))
+        self._variables = jax.device_put(state.eval_variables(weights, config.eval.use_ema))
+
+    def start(self, images: Sequence[np.ndarray]) -> Detections:
+        """Detects in up to ``batch_size`` prepared pictures; returns before the device is done.
+
+        Args:
+            images: uint8 [input_size, input_size, 3] each, from ``prepare_image``.
+        """
+        side = self.input_size
+        batch = np.zeros((self.batch_size, side, side, 3), np.uint8)
+        batch[: len(images)] = images
+        return self._detect(self._variables, batch, np.full((len(batch), 2), side, np.int32))
+
+    def finish(
+        self, found: Detections, names: Sequence[str], sizes: Sequence[tuple[int, int]]
+    ) -> list[PictureDetections]:
+        """Waits for detections and maps them to the original pictures.
+
+        Args:
+            found: from ``start``.
+            names: what to call the pictures.
+            sizes: height and width of each original.
+        """
+        rows, spare = len(names), self.batch_size - len(names)
+        original = np.array([*sizes, *[(1, 1)] * spare], np.int32)
+        batch = Batch(
+            images=None,
+            boxes=np.zeros((self.batch_size, 0, 4), np.float32),
+            labels=np.zeros((self.batch_size, 0), np.int32),
+            valid=np.zeros((self.batch_size, 0), bool),
+            ignore=np.zeros((self.batch_size, 0), bool),
+            image_sizes=np.full((self.batch_size, 2), self.input_size, np.int32),
+            original_sizes=original,
+            index=np.arange(self.batch_size),
+            real=np.arange(self.batch_size) < rows,
+        )
+        return to_pictures(found, batch, [*names, *[""] * spare])
+
+
+def predict(
+    workdir: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    step: int | str = "best",
+    score: float = 0.3,
+    batch_size: int = 8,
+    on_error: OnError | None = None,
+) -> Iterator[PictureDetections]:
+    """Detects in files and folders, for notebooks and programs.
+
+    Args:
+        workdir: folder of a run.
+        images: files, folders (searched recursively), glob patterns, or several of them.
+        step: of the checkpoint; "best" or "latest".
+        score: lowest score to report; the run's own threshold (``config.model.score_threshold``)
+            stays the floor.
+        batch_size: pictures per call of the network.
+        on_error: told name and error of each picture that cannot be read; None logs a warning.
+
+    Returns:
+        An iterator in the order of the files; ``id`` is the file's name below its folder, boxes are
+        in pixels of the upright picture.
+
+    Raises:
+        ConfigError: there is no run in ``workdir``.
+        CheckpointError: there is no such checkpoint.
+    """
+    predictor = Predictor(workdir, step=step, batch_size=batch_size)
+    found = detect_files(predictor, find_pictures(images), score, on_error or _log_error)
+    return (detections for _, _, detections in found)
+
+
+def _log_error(name: str, error: Exception) -> None:
+    logging.warning("%s: %s", name, error)
+
+
+def detect_files(
+    predictor: Predictor, files: Iterable[PictureFile], score: float, on_error: OnError
+) -> Iterator[tuple[PictureFile, np.ndarray, PictureDetections]]:
+    """Reads ahead in threads, detects in batches, and has one batch on the device all the time.
+
+    Args:
+        predictor: a loaded run.
+        files: what to read.
+        score: lowest score to report.
+        on_error: told name and error of each file that cannot be read.
+
+    Yields:
+        File, upright picture uint8 [H, W, 3], and its detections, in order.
+    """
+    pending: tuple[Detections, list[tuple[PictureFile, np.ndarray]]] | None = None
+
+    def finish() -> Iterator[tuple[PictureFile, np.ndarray, PictureDetections]]:
+        if pending is None:
+            return
+        found, pictures = pending
+        names = [file.name for file, _ in pictures]
+        results = predictor.finish(found, names, [image.shape[:2] for _, image in pictures])
+        for (file, image), result in zip(pictures, results, strict=True):
+            keep = (result.scores >= score) & (result.boxes[:, :2] < result.boxes[:, 2:]).all(1)
+            kept = PictureDetections(result.id, *(a[keep] for a in result[1:]))
+            yield file, image, kept
+
+    reads = _read_ahead(files, predictor.input_size, 2 * predictor.batch_size, on_error)
+    while group := list(itertools.islice(reads, predictor.batch_size)):
+        started = predictor.start([small for _, _, small in group])
+        yield from finish()
+        pending = started, [(file, image) for file, image, _ in group]
+    yield from finish()
+
+
+def _read_ahead(
+    files: Iterable[PictureFile], input_size: int, ahead: int, on_error: OnError
+) -> Iterator[tuple[PictureFile, np.ndarray, np.ndarray]]:
+    """Decoded and prepared pictures in order; what cannot be read is reported and left out."""
+
+    def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+        image = read_image(path, exif=True)
+        return image, prepare_image(image, input_size)
+
+    waiting: deque = deque()
+    pool = ThreadPoolExecutor(_READERS)
+    try:
+        for file in [*files, None]:
+            if file is not None:
+                waiting.append((file, pool.submit(read, file.path)))
+            while waiting and (file is None or len(waiting) > ahead):
+                done, future = waiting.popleft()
+                try:
+                    image, small = future.result()
+                except (DataError, MemoryError) as error:
+                    on_error(done.name, error)
+                else:
+                    yield done, image, small
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_results(
+    predictor: Predictor, files: Sequence[PictureFile], out: Path, score: float
+) -> tuple[int, dict[str, str]]:
+    """Detects in files and writes pictures and JSON.
+
+    Args:
+        predictor: a loaded run.
+        files: what to read.
+        out: folder for the results.
+        score: lowest score to report.
+
+    Returns:
+        How many pictures were done, and the reason by name for each that was not.
+    """
+    failed: dict[str, str] = {}
+
+    def on_error(name: str, error: Exception) -> None:
+        failed[name] = str(error)
+        _say(f"cannot use {name}: {error}", sys.stderr)
+
+    image_ids = {file.name: number for number, file in enumerate(files, 1)}
+    taken: set[str] = set()
+    pictures: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    for file, image, found in detect_files(predictor, files, score, on_error):
+        target = Path(file.name)
+        if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            target = target.with_name(f"{target.name}.jpg")
+        target = out / "pictures" / unique_name(target.as_posix(), taken)
+        drawn = draw_detections(image, found, predictor.class_names, score_threshold=score)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(target, drawn)
+        except (DataError, OSError) as error:
+            on_error(file.name, error)
+            continue
+        height, width = image.shape[:2]
+        info = {"id": image_ids[file.name], "file_name": file.name}
+        pictures.append({**info, "width": width, "height": height})
+        for record in to_coco_json([found], image_ids=image_ids):
+            name = predictor.class_names[record["category_id"] - 1]
+            records.append({**record, "file_name": file.name, "category_name": name})
+    categories = [{"id": i, "name": name} for i, name in enumerate(predictor.class_names, 1)]
+    write_json(out / "detections.json", records)
+    write_json(
+        out / "images.json",
+        {
+            "info": {"description": f"jdet.predict, step {predictor.step}, score >= {score}"},
+            "images": pictures,
+            "categories": categories,
+            "annotations": [],
+            "failed": [{"file_name": k, "error": v} for k, v in failed.items()],
+        },
+    )
+    _say(
+        f"{len(pictures)} of {len(files)} pictures done, {len(records)} objects found, "
+        f"{len(failed)} failed; results in {out}"
+    )
+    return len(pictures), failed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0 if a picture was done, 1 if none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jdet.predict", description="Finds objects in pictures with a trained run."
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the training run")
+    parser.add_argument(
+        "--images",
+        required=True,
+        action="extend",
+        nargs="+",
+        help="folders (searched recursively), files, or patterns; several, or comma-separated",
+    )
+    parser.add_argument("--out", required=True, help="folder for pictures and JSON")
+    parser.add_argument("--step", default="best", help="checkpoint: a number, best or latest")
+    parser.add_argument("--score", type=float, default=0.3, help="lowest score to report")
+    parser.add_argument(
+        "--batch_size", "--batch-size", type=int, default=8, help="pictures per call"
+    )
+    args = parser.parse_args(argv)
+    # A comma may belong to a file's name: what exists as it stands is not cut.
+    images = [
+        part
+        for item in args.images
+        for part in ([item] if os.path.exists(item) else item.split(","))
+        if part
+    ]
+    out = Path(args.out)
+    files = find_pictures(images, exclude=out)
+    if not files:
+        _say(
+            f"error: no pictures in {', '.join(images)} (looked for {' '.join(SUFFIXES)})",
+            sys.stderr,
+        )
+        return 1
+    try:
+        predictor = Predictor(args.workdir, step=args.step, batch_size=args.batch_size)
+        done, _ = write_results(predictor, files, out, args.score)
+    except (ConfigError, DataError, checkpoint.CheckpointError, OSError) as error:
+        _say(f"error: {error}", sys.stderr)
+        return 1
+    return 0 if done else 1
+
+
+def _say(text: str, file: Any = None) -> None:
+    """Prints, also file names that are not valid text."""
+    print(os.fsencode(text).decode("utf-8", "replace"), file=file or sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

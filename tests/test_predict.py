@@ -1,0 +1,254 @@
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jdet import build, predict
+from jdet.config import get_defaults
+from jdet.data.image_io import read_image
+from jdet.data.pictures import find_pictures, unique_name
+from jdet.train.checkpoint import Checkpoints
+from jdet.train.state import abstract_variables
+from jdet.types import ConfigError, TrainState
+from tests.evaluation.pixel_detector import PixelDetector
+
+NAMES = ("disc", "square", "star")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run that was saved before its first step and, as step 10, with other weights."""
+    config = get_defaults()
+    config.class_names = NAMES
+    config.input_size = 64
+    config.model = build.group(
+        "detector",
+        "ssd",
+        backbone=build.group("backbone", "root_resnet", depth=18, width=0.125),
+        neck=build.group("neck", "residual_extras", width=0.125),
+        max_detections=20,
+    )
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    detector = build.detector(config, NAMES)
+    rng = np.random.default_rng(0)
+    params, stats = jax.tree.map(  # random weights without compiling an initialisation
+        lambda x: jnp.asarray(rng.normal(0.0, 0.05, x.shape), x.dtype),
+        abstract_variables(detector, config),
+    )
+    stats = jax.tree.map(jnp.ones_like, stats)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        for step, metric in ((0, 0.5), (10, 0.4)):
+            moved = jax.tree.map(lambda x, step=step: x + step * 0.01, params)
+            state = TrainState(
+                step=jnp.int32(step), params=moved, stats=stats, opt_state=(), ema=None
+            )
+            checkpoints.save(step, state, {"voc07/mAP": metric})
+    return folder
+
+
+@pytest.fixture
+def pixels(monkeypatch):
+    """Predicts with a detector that finds red rectangles exactly."""
+    detector = PixelDetector()
+    monkeypatch.setattr(build, "detector", lambda *_: detector)
+    return detector
+
+
+def rectangle(height, width, box, color=(255, 0, 0)):
+    image = np.full((height, width, 3), 128, np.uint8)
+    x1, y1, x2, y2 = box
+    image[y1:y2, x1:x2] = color
+    return image
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+    return path
+
+
+def run(workdir, images, out, *more):
+    return predict.main([f"--workdir={workdir}", f"--images={images}", f"--out={out}", *more])
+
+
+def results(out):
+    read = [json.loads((out / name).read_text()) for name in ("detections.json", "images.json")]
+    return read[0], read[1]
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_small_ssd_from_folder_to_files(workdir, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        save(tmp_path / "in" / f"{i}.png", rng.integers(0, 255, (40 + i, 60, 3), np.uint8))
+    out = tmp_path / "out"
+    assert run(workdir, tmp_path / "in", out, "--score=0.05", "--batch_size=2") == 0
+    assert "3 of 3 pictures done" in capsys.readouterr().out
+    records, index = results(out)
+    assert len(index["images"]) == 3 and index["failed"] == []
+    assert [c["name"] for c in index["categories"]] == list(NAMES)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in index["images"]}
+    assert len(records) > 5 and {r["image_id"] for r in records} <= set(sizes)
+    for record in records:
+        x, y, w, h = record["bbox"]
+        width, height = sizes[record["image_id"]]
+        assert record["score"] >= 0.05 and w > 0 and h > 0
+        assert x >= 0 and y >= 0 and x + w <= width + 1e-2 and y + h <= height + 1e-2
+        assert NAMES[record["category_id"] - 1] == record["category_name"]
+    assert files(out / "pictures") == [f"{i}.png" for i in range(3)]
+
+    found = list(predict.predict(workdir, tmp_path / "in", score=0.05, batch_size=2))
+    assert [p.id for p in found] == [f"{i}.png" for i in range(3)]
+    for picture in found:
+        own = [r["score"] for r in records if r["file_name"] == picture.id]
+        np.testing.assert_allclose(own, picture.scores, atol=1e-4)
+
+
+def test_pycocotools_reads_the_results(workdir, tmp_path, pixels, capsys):
+    from pycocotools.coco import COCO
+
+    save(tmp_path / "in" / "a.png", rectangle(64, 128, (32, 16, 64, 48)))
+    assert run(workdir, tmp_path / "in", tmp_path / "out") == 0
+    coco = COCO(str(tmp_path / "out" / "images.json"))
+    (record,) = coco.loadRes(str(tmp_path / "out" / "detections.json")).anns.values()
+    assert record["bbox"] == [32, 16, 32, 32] and coco.cats[record["category_id"]]["name"] == "disc"
+
+
+def test_odd_pictures_work_and_broken_ones_are_reported(workdir, tmp_path, pixels, capfd):
+    folder, box = tmp_path / "in", (16, 16, 48, 32)
+    plain = rectangle(64, 64, box)
+    good = save(folder / "plain.JPG", plain, quality=100, subsampling=0)
+    save(folder / "sub" / "deep" / "plain.JPG", plain, quality=95)
+    save(folder / "rgba.png", np.dstack([plain, np.full((64, 64), 90, np.uint8)]))
+    save(folder / "grey.png", plain[..., 0])
+    Image.fromarray(plain).convert("CMYK").save(folder / "cmyk.jpg", quality=100)
+    Image.fromarray(plain[..., 0].astype(np.uint16) * 257).save(folder / "deep16.png")
+    save(folder / "thin.png", rectangle(200, 1, (0, 20, 1, 60)))
+    save(folder / "dot.png", plain[:1, :1])
+    save(folder / "größe und.png", plain)
+    save(folder / "scan.tif", plain)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right by a quarter to see it upright
+    turned = rectangle(64, 128, (16, 8, 48, 24))
+    save(folder / "turned.jpg", turned, quality=100, subsampling=0, exif=exif)
+    (folder / "cut.jpg").write_bytes(good.read_bytes()[:500])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "notes.txt").write_text("left alone")
+    (folder / "folder.png").mkdir()
+    latin = os.fsencode(folder) + b"/\xe9.png"
+    save(folder / "x.png", plain).rename(os.fsdecode(latin))
+
+    assert run(workdir, folder, tmp_path / "out") == 0
+    log = capfd.readouterr()
+    records, index = results(tmp_path / "out")
+    assert {f["file_name"] for f in index["failed"]} == {"cut.jpg", "empty.png", "text.jpg"}
+    assert "12 of 15 pictures done" in log.out and "3 failed" in log.out
+    for name in ("cut.jpg", "empty.png", "text.jpg"):
+        assert f"cannot use {name}: " in log.err
+    boxes = {r["file_name"]: r["bbox"] for r in records}
+    for name in ("plain.JPG", "sub/deep/plain.JPG", "rgba.png", "cmyk.jpg", "größe und.png"):
+        np.testing.assert_allclose(boxes[name], [16, 16, 32, 16], atol=1.5), name
+    assert "grey.png" not in boxes and "deep16.png" not in boxes  # read, and nothing red in them
+    assert boxes["thin.png"] == pytest.approx([0, 20, 1, 40], abs=4)
+    # x' = height - y: the box of the upright picture, 64 wide and 128 high
+    np.testing.assert_allclose(boxes["turned.jpg"], [40, 16, 16, 32], atol=1.5)
+    (turned_info,) = [i for i in index["images"] if i["file_name"] == "turned.jpg"]
+    assert (turned_info["width"], turned_info["height"]) == (64, 128)
+    written = files(tmp_path / "out" / "pictures")
+    assert len(written) == 12 and "sub/deep/plain.JPG" in written and "scan.tif.jpg" in written
+
+
+def test_equal_names_do_not_overwrite_each_other(workdir, tmp_path, pixels, capsys):
+    a = save(tmp_path / "a" / "x.png", rectangle(64, 64, (0, 0, 16, 16)))
+    b = save(tmp_path / "b" / "x.png", rectangle(64, 64, (0, 0, 32, 32)))
+    out = tmp_path / "out"
+    assert run(workdir, f"{a},{b}", out, "--images", f"{tmp_path}/a", f"{tmp_path}/?/*.png") == 0
+    records, _ = results(out)
+    assert {r["file_name"]: r["bbox"][2] for r in records} == {"x.png": 16, "x_2.png": 32}
+    assert files(out / "pictures") == ["x.png", "x_2.png"]
+    assert read_image(out / "pictures" / "x.png").shape == (512, 512, 3)
+
+
+def test_results_inside_the_input_folder_are_not_read_again(workdir, tmp_path, pixels, capsys):
+    save(tmp_path / "x.png", rectangle(64, 64, (0, 0, 16, 16)))
+    for _ in range(2):
+        assert run(workdir, tmp_path, tmp_path / "out") == 0
+        assert "1 of 1 pictures done" in capsys.readouterr().out
+
+
+def test_exit_code_is_one_if_nothing_worked(workdir, tmp_path, pixels, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"nonsense")
+    assert run(workdir, tmp_path / "bad.jpg", tmp_path / "out") == 1
+    assert run(workdir, tmp_path / "missing.jpg", tmp_path / "out") == 1
+    assert "missing.jpg: " in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run(workdir, tmp_path / "empty", tmp_path / "out") == 1
+    assert "no pictures in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--workdir=/nowhere"], "/nowhere holds no run"),
+        (["--step=11"], r"no checkpoint of step 11; it has [0, 10]"),
+        (["--step=last"], "step='last': give a number, 'best' or 'latest'"),
+        (["--batch_size=0"], "batch_size=0"),
+    ],
+)
+def test_mistakes_are_explained_in_a_line(workdir, tmp_path, capsys, options, message):
+    save(tmp_path / "x.png", rectangle(64, 64, (0, 0, 16, 16)))
+    assert run(workdir, tmp_path / "x.png", tmp_path / "out", *options) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and "Traceback" not in error
+
+
+def test_step_picks_the_checkpoint(workdir, pixels):
+    steps = {step: predict.Predictor(workdir, step=step).step for step in ("best", "latest", 10)}
+    assert steps == {"best": 0, "latest": 10, 10: 10}
+
+
+def test_one_compilation_for_any_number_of_pictures(workdir, tmp_path, pixels):
+    for i in range(7):
+        save(tmp_path / f"{i}.png", rectangle(64, 64, (0, 0, 16 + i, 16)))
+    found = list(predict.predict(workdir, tmp_path, batch_size=3))
+    assert pixels.traces == 1
+    widths = [float(p.boxes[0, 2] - p.boxes[0, 0]) for p in found]
+    assert widths == [16 + i for i in range(7)]
+
+
+def test_predict_reports_errors_to_the_caller(workdir, tmp_path, pixels):
+    good = save(tmp_path / "good.png", rectangle(64, 64, (0, 0, 16, 16)))
+    seen = []
+    found = predict.predict(
+        workdir, [tmp_path / "no.png", good], on_error=lambda name, error: seen.append(name)
+    )
+    assert [p.id for p in found] == ["good.png"] and seen == ["no.png"]
+    with pytest.raises(ConfigError, match="holds no run"):
+        predict.predict("/nowhere", good)
+
+
+def test_find_pictures(tmp_path):
+    for name in ("b.JPEG", "a.png", "sub/a.png", "sub/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [f.name for f in find_pictures(tmp_path)] == ["a.png", "b.JPEG", "sub/a.png"]
+    pattern = [f.name for f in find_pictures(f"{tmp_path}/**/*.txt")]
+    assert pattern == ["c.txt"]  # a pattern takes what it says
+    both = find_pictures([tmp_path / "sub", tmp_path / "a.png", tmp_path])
+    assert [f.name for f in both] == ["a.png", "a_2.png", "b.JPEG"]
+    assert [f.name for f in find_pictures("no*where.png")] == ["no*where.png"]
+
+
+def test_unique_names_differ_on_any_file_system():
+    taken = set()
+    names = [unique_name(n, taken) for n in ("A.jpg", "a.jpg", "a_2.jpg", "d/a.jpg", "a.jpg")]
+    assert names == ["A.jpg", "a_2.jpg", "a_2_2.jpg", "d/a.jpg", "a_3.jpg"]
