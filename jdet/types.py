@@ -142,6 +142,8 @@ class TrainState(NamedTuple):
         stats: running statistics of normalisation layers.
         opt_state: optax state.
         ema: exponential moving average of ``params``, or None.
+        finite: bool scalar, False from the first step on whose loss or gradient was not finite:
+            nothing moves after that, so the state is the last good one. Not in checkpoints.
     """
 
     step: Any
@@ -149,3 +151,4 @@ class TrainState(NamedTuple):
     stats: Any
     opt_state: Any
     ema: Any
+    finite: Any = True

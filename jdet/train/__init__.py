@@ -1,0 +1,1 @@
+"""Training: schedule, optimiser, sharded step, checkpoints, and the loop that runs them."""

@@ -1,0 +1,389 @@
+"""Checkpoints: written in the background, committed last, verified before they are read.
+
+A checkpoint is a folder named after its step with two parts, so that inference need not know the
+optimiser: ``model`` (params, stats, ema) and ``optimizer`` (step, opt_state). ``about.json`` is
+written once all else is on disk; it holds the evaluation metrics, the shape of every array, and size
+and checksum of every file. A folder that does not agree with it is damaged, and the one before it
+is used. A run killed while saving therefore leaves every earlier checkpoint and nothing half valid.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import logging
+import math
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jdet.train.writers import write_json
+from jdet.types import ConfigError, TrainState
+
+FOLDER = "checkpoints"
+ABOUT = "about.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message names the folder and the remedy."""
+
+
+class Weights(NamedTuple):
+    """What inference needs of a checkpoint, as numpy arrays.
+
+    Attributes:
+        step: optimiser steps taken.
+        params: parameters.
+        stats: running statistics; empty where the model has none.
+        ema: moving average of ``params``, or None.
+    """
+
+    step: int
+    params: Any
+    stats: Any
+    ema: Any
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest ``keep`` and the best are kept.
+
+    Use as a context manager; leaving it waits for the save that is under way.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        keep: int = 2,
+        best_metric: str = "",
+        notify: Callable[[str], None] = print,
+    ):
+        """Opens the folder and removes what an interrupted save or removal left there.
+
+        Args:
+            directory: of the checkpoints; made if it is not there.
+            keep: newest checkpoints to keep.
+            best_metric: the metric whose largest value makes a checkpoint the best; "": the first.
+            notify: told about damaged checkpoints.
+        """
+        self._directory = Path(directory).absolute()
+        self._keep = keep
+        self._best_metric = best_metric
+        self._notify = notify
+        self._pending: tuple[int, concurrent.futures.Future] | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._main = jax.process_index() == 0
+        _silence_orbax()
+        if self._main:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for leftover in self._directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in self._directory.glob("*.removed"):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        try:
+            self.wait()
+        except CheckpointError:
+            if kind is None:  # else the error that ends the run says more
+                raise
+        finally:
+            self._thread.shutdown()
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, oldest first."""
+        return _steps(self._directory)
+
+    def save(
+        self, step: int, state: TrainState, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Copies the state and writes it in the background.
+
+        Args:
+            step: names the checkpoint.
+            state: may be donated as soon as this returns.
+            metrics: of an evaluation of this state, main one first.
+
+        Raises:
+            CheckpointError: there is a checkpoint of this step, or this or the last save failed.
+        """
+        self.wait()
+        path = self._directory / str(step)
+        if path.exists():
+            raise CheckpointError(
+                f"{path} exists and is never overwritten; train in another workdir or discard this "
+                "run with --overwrite"
+            )
+        parts = _parts(state)
+        about = {
+            "metrics": {k: float(v) for k, v in (metrics or {}).items() if math.isfinite(v)},
+            "shapes": {name: _shapes(tree) for name, tree in parts.items()},
+        }
+        try:
+            written = ocp.save_checkpointables_async(path, parts)
+        except Exception as error:
+            raise self._failure(step, error) from error
+        self._pending = step, self._thread.submit(self._commit, path, written, about)
+
+    def check(self) -> None:
+        """Raises CheckpointError if a save in the background has failed; returns at once."""
+        if self._pending is not None and self._pending[1].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Blocks until nothing is being written.
+
+        Raises:
+            CheckpointError: the save failed; earlier checkpoints are as they were.
+        """
+        if self._pending is None:
+            return
+        (step, future), self._pending = self._pending, None
+        try:
+            future.result()
+        except Exception as error:
+            raise self._failure(step, error) from error
+
+    def _commit(self, path: Path, written: Any, about: dict[str, Any]) -> None:
+        """Waits for the arrays, makes the folder count, and removes those not to be kept."""
+        written.result()
+        if not self._main:
+            return
+        about["files"] = {
+            str(file.relative_to(path)): [file.stat().st_size, _checksum(file)]
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        }
+        try:
+            write_json(path / ABOUT, about)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        steps = self.steps()
+        keep = {*steps[-self._keep :], _best(self._directory, steps, self._best_metric)}
+        for step in steps:
+            if step not in keep:
+                # Renamed first: a half-removed folder must not look like a checkpoint.
+                old = self._directory / str(step)
+                shutil.rmtree(old.rename(old.with_name(f"{step}.removed")), ignore_errors=True)
+
+    def _failure(self, step: int, error: Exception) -> CheckpointError:
+        intact = [s for s in self.steps() if (self._directory / str(s) / ABOUT).exists()]
+        left = f"checkpoints of steps {intact} are intact" if intact else "no checkpoint was saved"
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return CheckpointError(
+            f"saving step {step} to {self._directory} failed: {reason}\n"
+            f"Make room on that disk or allow writing there, then start again; {left}."
+        )
+
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, float]] | None:
+        """The newest readable state.
+
+        A damaged checkpoint is renamed to ``<step>.damaged``, so that its step can be saved again.
+
+        Args:
+            abstract: shapes and shardings of the state, as from ``abstract_state``.
+
+        Returns:
+            State and the metrics stored with it, or None where there is no checkpoint at all.
+
+        Raises:
+            ConfigError: the checkpoint belongs to another model or optimiser; the paths that differ
+                are listed.
+            CheckpointError: there are checkpoints and none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            path = self._directory / str(step)
+            try:
+                parts, about = _load(path, _parts(abstract))
+            except _Damaged as error:
+                self._notify(f"checkpoint {path} is damaged ({error}); using the one before it")
+                if self._main:
+                    path.rename(_unused(path.with_name(f"{step}.damaged")))
+                continue
+            state = abstract._replace(**parts["model"], **parts["optimizer"])
+            finite = jax.device_put(np.bool_(True), abstract.finite.sharding)
+            return state._replace(finite=finite), about["metrics"]
+        if steps:
+            raise CheckpointError(
+                f"none of the checkpoints of steps {steps} in {self._directory} can be read; put back "
+                "a copy of one, or discard the run with --overwrite"
+            )
+        return None
+
+
+def load_for_inference(
+    workdir: str | Path,
+    step: int | str | None = None,
+    best_metric: str = "",
+    notify: Callable[[str], None] = print,
+) -> Weights:
+    """Reads the weights of a run, whatever trained them and on whatever devices.
+
+    Args:
+        workdir: of the run.
+        step: which checkpoint; "best": the one with the best metric (the newest where none was
+            evaluated); None: the newest that can be read.
+        best_metric: as in ``Checkpoints``.
+        notify: told when a damaged checkpoint is passed over.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+    """
+    _silence_orbax()
+    directory = Path(workdir).absolute() / FOLDER
+    steps = _steps(directory)
+    if not steps:
+        raise CheckpointError(
+            f"there is no checkpoint in {directory}; --workdir must name the folder of a training run"
+        )
+    if step == "best":
+        step = _best(directory, steps, best_metric)
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{directory} has no checkpoint of step {step}; it has {steps}")
+    for candidate in reversed(steps) if step is None else [step]:
+        path = directory / str(candidate)
+        try:
+            parts, _ = _load(path, {"model": None})
+        except _Damaged as error:
+            if step is not None:
+                raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+            notify(f"checkpoint {path} is damaged ({error}); using the one before it")
+            continue
+        return Weights(candidate, **parts["model"])
+    raise CheckpointError(f"none of the checkpoints of steps {steps} in {directory} can be read")
+
+
+class _Damaged(Exception):
+    """A checkpoint is incomplete or not what was written."""
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """The state as the parts of a checkpoint."""
+    return {
+        "model": {"params": state.params, "stats": state.stats, "ema": state.ema},
+        "optimizer": {"step": state.step, "opt_state": state.opt_state},
+    }
+
+
+def _steps(directory: Path) -> list[int]:
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What was written beside the arrays."""
+    try:
+        about = json.loads((path / ABOUT).read_text())
+        return {key: about[key] for key in ("metrics", "shapes", "files")}
+    except FileNotFoundError as error:
+        raise _Damaged(f"{ABOUT} is missing, so it was not saved to the end") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Damaged(f"{ABOUT} cannot be read") from error
+
+
+def _best(directory: Path, steps: list[int], metric: str) -> int | None:
+    """The newest of the steps with the largest metric; the newest where none was evaluated."""
+    best, best_value = steps[-1] if steps else None, -math.inf
+    for step in steps:
+        try:
+            metrics = _about(directory / str(step))["metrics"]
+        except _Damaged:
+            continue
+        value = metrics.get(metric) if metric else next(iter(metrics.values()), None)
+        if value is not None and value >= best_value:
+            best, best_value = step, value
+    return best
+
+
+def _load(path: Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads parts of a checkpoint into the given shapes, or as numpy arrays where a part is None.
+
+    Raises:
+        ConfigError: shapes differ.
+        _Damaged: the folder is not what was written.
+    """
+    about = _about(path)
+    for name, (size, crc) in about["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise _Damaged(f"{name} is missing")
+        if file.stat().st_size != size or _checksum(file) != crc:
+            raise _Damaged(f"{name} is not as it was written")
+    lines = []
+    for name, tree in abstract.items():
+        if tree is not None:
+            lines += _differences(about["shapes"][name], _shapes(tree))
+    if lines:
+        more = f"\n  … and {len(lines) - 10} more" if len(lines) > 10 else ""
+        raise ConfigError(
+            f"checkpoint {path} belongs to another model or optimiser:\n  "
+            + "\n  ".join(lines[:10])
+            + more
+            + "\nUse the config it was trained with, or another workdir."
+        )
+    stored = ocp.checkpointables_metadata(path).metadata
+    wanted = {n: _numpy_like(stored[n]) if t is None else t for n, t in abstract.items()}
+    return ocp.load_checkpointables(path, wanted), about
+
+
+def _numpy_like(tree: Any) -> Any:
+    """Numpy arrays of the shapes in orbax's metadata."""
+    return jax.tree.map(
+        lambda x: np.empty(x.shape, x.dtype), tree, is_leaf=lambda x: hasattr(x, "shape")
+    )
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Path to dtype and shape of every array, such as ``float32[3,3,64,64]``."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{np.dtype(x.dtype).name}[{','.join(map(str, x.shape))}]"
+        )
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _differences(stored: dict[str, str], wanted: dict[str, str]) -> list[str]:
+    lines = []
+    for path in sorted({*stored, *wanted}):
+        a, b = stored.get(path, "absent"), wanted.get(path, "absent")
+        if a != b:
+            lines.append(f"{path}: {a} in the checkpoint, {b} in the model")
+    return lines
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32 of a file."""
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _unused(path: Path) -> Path:
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{path.stem}.damaged{number}")
+    return path
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+def _silence_orbax() -> None:
+    """Keeps orbax's log of its failures off the terminal: the exceptions say it in a line."""
+    logging.getLogger("absl").addFilter(_not_orbax)

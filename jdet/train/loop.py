@@ -1,0 +1,385 @@
+"""The life of a run: set up or resume, train, evaluate, save, and end in good order.
+
+The order at every step is fixed: evaluate the state → save it → take the step → log it. What is
+evaluated and saved under step k is thus the state after k steps, and everything logged up to k is on
+disk before the checkpoint of k counts.
+
+The loop keeps one step queued behind the one the device works on, no more: that hides the work of
+the host, and still a signal or a loss that is not finite is noticed within a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from jdet import __version__
+from jdet.config import validate
+from jdet.train import checkpoint, optim, schedule, sharding, state
+from jdet.train.progress import Progress, Stopwatch
+from jdet.train.step import Metrics, make_diagnosis, make_train_step
+from jdet.train.workdir import METRICS, Workdir
+from jdet.train.writers import JsonlWriter, TensorBoardWriter, Writer
+from jdet.types import Batch, ConfigError, DataError, TrainState
+
+Evaluate = Callable[[TrainState, int], Mapping[str, Any]]
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        status: "completed", "interrupted" or "diverged".
+        step: optimiser steps that ``state`` has taken.
+        exit_code: 0 when completed or asked to stop by SIGTERM, 130 after SIGINT, 1 when diverged.
+        metrics: of the last evaluation; empty if there was none.
+        images_per_second: training alone; 0 where fewer than two steps were taken.
+        data_wait: share of that time spent waiting for input, 0 … 1.
+        state: the last good state.
+    """
+
+    status: str
+    step: int
+    exit_code: int
+    metrics: dict[str, float]
+    images_per_second: float
+    data_wait: float
+    state: TrainState
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    detector: Any,
+    train_stream: Callable[[int], Iterable[Batch]],
+    num_examples: int,
+    evaluate: Evaluate | None = None,
+    overwrite: bool = False,
+    writers: Sequence[Writer] = (),
+) -> Result:
+    """Trains a detector in a folder, from the beginning or from where a run there was left.
+
+    A run goes on exactly: on one device, the same weights come out bit for bit, whenever and however
+    it was stopped in between.
+
+    Args:
+        config: complete config; it is not changed.
+        workdir: folder of the run, made if it is not there.
+        detector: Linen module with ``losses(batch, *, train) -> dict[str, Mean]``.
+        train_stream: given k, an endless iterable of host-local numpy batches (``train.batch_size``
+            over the number of processes rows) that begins with batch k; closed at the end where it
+            has a ``close``.
+        num_examples: pictures in the training set.
+        evaluate: maps a state and its step to named values: numbers are metrics, main one first;
+            uint8 arrays [H, W, 3] are pictures. Called on every process.
+        overwrite: discard the run that the workdir holds.
+        writers: told everything beside ``metrics.jsonl`` and TensorBoard; the caller's to close.
+
+    Raises:
+        ConfigError: the config cannot be, or the workdir is not for this run.
+        DataError: the stream ends, or raises it.
+        jdet.train.checkpoint.CheckpointError: saving or restoring failed.
+    """
+    validate(config)
+    resolved = schedule.resolve(config, num_examples)
+    mesh = sharding.make_mesh(config)
+    rate = schedule.learning_rate(config.optimizer, resolved)
+    params, _ = state.abstract_variables(detector, config, resolved.micro_batch)
+    rules = optim.parameter_rules(config.optimizer, params)
+    optimizer = optim.make_optimizer(config.optimizer, rate, params)
+
+    with contextlib.ExitStack() as stack:
+        progress = Progress(resolved.steps, enabled=jax.process_index() == 0)
+        stack.callback(progress.close)
+        stop = stack.enter_context(_StopRequest())
+        folder = _open(workdir, config, num_examples, overwrite, progress.say)
+        stack.callback(folder.close)
+        checkpoints = stack.enter_context(
+            checkpoint.Checkpoints(
+                folder.path / checkpoint.FOLDER,
+                config.train.keep,
+                config.train.best_metric,
+                progress.say,
+            )
+        )
+        progress.say(schedule.describe(resolved))
+        progress.say(optim.describe_rules(rules))
+        restored = checkpoints.restore(state.abstract_state(detector, optimizer, mesh, config))
+        if restored is None:
+            begin, metrics = state.create_state(detector, optimizer, mesh, config), {}
+            progress.say(f"starting from random weights of seed {config.seed}, nothing pre-trained")
+        else:
+            begin, metrics = restored
+            progress.say(f"resuming from step {int(begin.step)} in {folder.path}")
+        start = int(begin.step)
+        if folder.record.get("status") == "completed" and start == resolved.steps:
+            progress.say(f"this run is complete: {start} steps, nothing left to do")
+            metrics = folder.record.get("metrics", {})
+            return Result("completed", start, 0, metrics, 0.0, 0.0, begin)
+
+        outputs = [*_own_writers(folder, start, stack), *writers]
+        train_step = make_train_step(detector, optimizer, rate, mesh, config)
+        run = _Run(config, resolved, train_step, evaluate, checkpoints, outputs, progress, stop)
+        stream = stack.enter_context(sharding.DevicePrefetcher(train_stream(start), mesh))
+        folder.update(
+            status="running",
+            steps=resolved.steps,
+            resumed_at=start,
+            versions={"jdet": __version__, "jax": jax.__version__},
+            devices=f"{resolved.devices} × {mesh.devices.flat[0].device_kind}",
+        )
+        try:
+            result = run.loop(begin, stream, metrics, restored is not None)
+        except _NotFinite as error:
+            result = run.diverged(error, make_diagnosis(detector, mesh, config))
+        folder.finish(
+            result.status,
+            step=result.step,
+            metrics=result.metrics,
+            images_per_second=result.images_per_second,
+            data_wait=result.data_wait,
+        )
+    return result
+
+
+def _open(workdir, config, num_examples, overwrite, say) -> Workdir:
+    """Process 0 first, for it may have to clear the folder that the others then look into."""
+    if jax.process_index() == 0:
+        folder = Workdir(workdir, config, num_examples, overwrite=overwrite, notify=say)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("workdir")
+    if jax.process_index() > 0:
+        folder = Workdir(workdir, config, num_examples, notify=say)
+    return folder
+
+
+def _own_writers(folder: Workdir, start: int, stack: contextlib.ExitStack) -> list[Writer]:
+    if jax.process_index() > 0:
+        return []
+    keep_until = start if folder.resumes else None
+    own = [
+        JsonlWriter(folder.path / METRICS, keep_until),
+        TensorBoardWriter(folder.path, keep_until),
+    ]
+    for writer in own:
+        stack.callback(writer.close)
+    return own
+
+
+class _InFlight(NamedTuple):
+    """A step handed to the device: its number, input and metrics, and the wait for its input."""
+
+    step: int
+    batch: Batch
+    metrics: Metrics
+    waited: float
+
+
+class _NotFinite(Exception):
+    """The loss or gradient of a step was not finite."""
+
+    def __init__(self, failed: _InFlight, state: TrainState):
+        super().__init__(failed.step)
+        self.failed, self.state = failed, state
+
+
+class _Run:
+    """What the loop works with."""
+
+    def __init__(self, config, resolved, step, evaluate, checkpoints, writers, progress, stop):
+        self.config, self.resolved = config, resolved
+        self.step, self.evaluate = step, evaluate
+        self.checkpoints, self.writers = checkpoints, writers
+        self.progress, self.stop = progress, stop
+        self.watch = Stopwatch()
+        self.metrics: dict[str, float] = {}
+
+    def loop(self, now, stream, metrics, restored) -> Result:
+        """Trains to the last step or until asked to stop.
+
+        Args:
+            now: state to begin with.
+            stream: of batches, the first one for the next step.
+            metrics: of an evaluation of ``now``, if there was one.
+            restored: ``now`` is on disk.
+        """
+        k = start = int(now.step)
+        self.metrics = metrics
+        saved = k if restored else None
+        evaluated = k if metrics else None
+        flight: _InFlight | None = None
+        while True:
+            last, stopping = k == self.resolved.steps, self._stopping(k)
+            judge = evaluated != k and not stopping and self._evaluation_due(k)
+            save = saved != k and (judge or last or stopping or self._save_due(k))
+            if flight is not None and (judge or save or last or stopping):
+                self._settle(flight, now)
+                flight = None
+            if judge:
+                with self.watch.paused():
+                    self._judge(now, k)
+                evaluated = k
+            if save:
+                with self.watch.paused():
+                    self.checkpoints.save(k, now, self.metrics if evaluated == k else None)
+                saved = k
+            self.checkpoints.check()
+            if last or stopping:
+                break
+            batch, waited = self._next(stream, k, first=k == start)
+            # Compiling moves constants to the device; after that, nothing should travel unasked.
+            guard = "allow" if k == start else "disallow"
+            with jax.transfer_guard_host_to_device(guard):
+                now, values = self.step(now, batch)
+            k += 1
+            if flight is not None:
+                self._settle(flight, now)
+            flight = _InFlight(k, batch, values, waited)
+        return self._end(now, k, complete=last and not stopping)
+
+    def _end(self, now: TrainState, k: int, complete: bool) -> Result:
+        self.watch.pause()
+        self.progress.close()
+        if not complete:
+            self.progress.say(f"{self.stop.name}: saving step {k}")
+        self.checkpoints.wait()
+        rates = self.watch.rates(self.resolved.batch_size)
+        status = "completed" if complete else "interrupted"
+        self.progress.say(f"{status} at step {k} of {self.resolved.steps}, {rates[0]:.1f} img/s")
+        return Result(status, k, 0 if complete else self.stop.exit_code, self.metrics, *rates, now)
+
+    def _evaluation_due(self, k: int) -> bool:
+        if self.evaluate is None:
+            return False
+        if k == 0:
+            return self.config.train.eval_at_start
+        every = self.config.train.eval_every
+        return k == self.resolved.steps or bool(every and k % every == 0)
+
+    def _save_due(self, k: int) -> bool:
+        return k > 0 and k % self.resolved.save_every == 0
+
+    def _next(self, stream, k: int, first: bool) -> tuple[Batch, float]:
+        """The batch of step k, and the seconds spent waiting for it."""
+        begin = time.perf_counter()
+        batch = next(stream, None)
+        waited = time.perf_counter() - begin
+        if batch is None:
+            raise DataError(f"the training stream ended before step {k}; it must be endless")
+        if first and len(batch.images) != self.resolved.batch_size:
+            raise ConfigError(
+                f"the training stream yields {len(batch.images)} pictures a step over all processes, "
+                f"but train.batch_size={self.resolved.batch_size}"
+            )
+        return batch, waited
+
+    def _settle(self, flight: _InFlight, now: TrainState) -> None:
+        """Waits for a step, counts it and logs it.
+
+        Raises:
+            _NotFinite: its loss or gradient was not.
+        """
+        values = {name: x.item() for name, x in jax.device_get(flight.metrics).items()}
+        if not values.pop("finite"):
+            raise _NotFinite(flight, now)
+        k, size = flight.step, self.resolved.batch_size
+        self.watch.step(flight.waited)
+        self.watch.resume()  # from here on: the first step brought the compilation
+        self.progress.advance(k, values["loss"], self.watch, size)
+        if k == 1 or k % self.config.train.log_every == 0 or k == self.resolved.steps:
+            speed, wait = self.watch.lap(size)
+            values |= {"epoch": k / self.resolved.steps_per_epoch}
+            if speed:
+                values |= {"images_per_second": speed, "data_wait": wait}
+            self.progress.log(k, values, speed, wait, self.watch)
+            self._write(k, values)
+
+    def _judge(self, now: TrainState, k: int) -> None:
+        values = self.evaluate(now, k)
+        pictures = {name: x for name, x in values.items() if getattr(x, "ndim", 0) == 3}
+        self.metrics = {name: float(x) for name, x in values.items() if name not in pictures}
+        self._write(k, self.metrics)
+        for writer in self.writers:
+            writer.images(k, pictures)
+
+    def diverged(self, error: _NotFinite, diagnose) -> Result:
+        """Records where the loss stopped being finite; the checkpoints stay as they are."""
+        k, last = error.failed.step, error.state
+        values = jax.device_get(diagnose(last, error.failed.batch))
+        values = {name: x.item() for name, x in values.items()}
+        self._write(k, {"event": "diverged", **values})
+        self.checkpoints.wait()
+        saved = self.checkpoints.steps()
+        kept = f"the last good checkpoint is step {saved[-1]}" if saved else "none was saved before"
+        self.progress.close()
+        self.progress.say(
+            f"the loss or its gradient is not finite at step {k}; {kept}\n  "
+            + "\n  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        )
+        rates = self.watch.rates(self.resolved.batch_size)
+        return Result("diverged", k - 1, 1, self.metrics, *rates, last)
+
+    def _write(self, k: int, values: Mapping[str, Any]) -> None:
+        for writer in self.writers:
+            writer.scalars(k, values)
+
+    def _stopping(self, k: int) -> bool:
+        """Whether to end here; all processes must say the same, so several ask now and then."""
+        if jax.process_count() == 1:
+            return self.stop.requested
+        if k % self.config.train.log_every:
+            return False
+        return bool(np.any(multihost_utils.process_allgather(np.bool_(self.stop.requested))))
+
+
+class _StopRequest:
+    """Turns SIGTERM and SIGINT into a request to end after the step; a second SIGINT aborts.
+
+    Outside the main thread, where Python allows no handlers, signals do what they did before.
+    """
+
+    def __init__(self):
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._received is not None
+
+    @property
+    def name(self) -> str:
+        """The signal, or what stands for one that another process got."""
+        return signal.Signals(self._received).name if self.requested else "another process"
+
+    @property
+    def exit_code(self) -> int:
+        """What the shell is told: 130 for SIGINT, 0 for SIGTERM."""
+        return 130 if self._received == signal.SIGINT else 0
+
+    def __enter__(self) -> _StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _) -> None:
+        # Nothing is printed here: the signal may have come in the middle of a print.
+        if number == signal.SIGINT and self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number

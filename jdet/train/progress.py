@@ -1,0 +1,148 @@
+"""How a run shows that it moves: speed and waiting measured, one live line or plain ones."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich import console, progress
+
+
+class Stopwatch:
+    """Time of training steps, without what is not training.
+
+    The clock runs between ``resume`` and ``pause``; compilation, evaluation and saving happen while
+    it is paused. Besides the whole it keeps the stretch since the last ``lap``.
+    """
+
+    def __init__(self):
+        self.steps, self.seconds, self.waited = 0, 0.0, 0.0
+        self._lap = (0, 0.0, 0.0)
+        self._since: float | None = None
+
+    def resume(self) -> None:
+        """Lets the clock run."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stops the clock."""
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Stops the clock for a while, if it runs."""
+        running = self._since is not None
+        self.pause()
+        try:
+            yield
+        finally:
+            if running:
+                self.resume()
+
+    def step(self, waited: float) -> None:
+        """Counts a step, ``waited`` seconds of which passed waiting for its batch."""
+        if self._since is not None:
+            self.steps += 1
+            self.waited += waited
+
+    def rates(self, batch_size: int) -> tuple[float, float]:
+        """Pictures per second and share of the time spent waiting for input, of the whole run."""
+        seconds = self._seconds()
+        if not self.steps or not seconds:
+            return 0.0, 0.0
+        return self.steps * batch_size / seconds, self.waited / seconds
+
+    def lap(self, batch_size: int) -> tuple[float, float]:
+        """As ``rates``, since the last lap; begins a new one."""
+        now = self.steps, self._seconds(), self.waited
+        steps, seconds, waited = (a - b for a, b in zip(now, self._lap, strict=True))
+        self._lap = now
+        if not steps or not seconds:
+            return 0.0, 0.0
+        return steps * batch_size / seconds, waited / seconds
+
+    def seconds_per_step(self) -> float:
+        """Mean over the whole run; 0 before the first step."""
+        return self._seconds() / self.steps if self.steps else 0.0
+
+    def _seconds(self) -> float:
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        return self.seconds + running
+
+
+class Progress:
+    """Step, loss, speed, data-wait share and time left.
+
+    On a terminal they are one line that stays in place; elsewhere a line is printed whenever numbers
+    are logged. Messages appear above the live line.
+    """
+
+    def __init__(self, steps: int, *, enabled: bool = True, file: Any = None):
+        """Shows nothing until the first ``advance`` or ``say``.
+
+        Args:
+            steps: of the run.
+            enabled: False on all processes but one.
+            file: stream to write to; None: standard output.
+        """
+        self._steps = steps
+        self._enabled = enabled
+        self._console = console.Console(file=file, highlight=False)
+        self._live: progress.Progress | None = None
+        if enabled and self._console.is_terminal and not self._console.is_jupyter:
+            self._live = progress.Progress(
+                progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.fields[text]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._live.add_task("", total=steps, text="compiling")
+
+    def say(self, text: str) -> None:
+        """Prints a message."""
+        if self._enabled:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+    def advance(self, step: int, loss: float, watch: Stopwatch, batch_size: int) -> None:
+        """Moves the live line to ``step``; does nothing where there is none."""
+        if self._live is not None:
+            self._live.start()
+            self._live.update(
+                self._task,
+                completed=step,
+                text=self._text(step, loss, *watch.rates(batch_size), watch),
+            )
+
+    def log(
+        self, step: int, values: Mapping[str, float], speed: float, wait: float, watch: Stopwatch
+    ) -> None:
+        """Prints the numbers of a step where there is no live line; ``lap`` gave speed and wait."""
+        if self._live is None and self._enabled:
+            parts = "  ".join(
+                f"{name.removeprefix('loss/')} {value:.4g}"
+                for name, value in values.items()
+                if name.startswith("loss/") or name == "lr"
+            )
+            text = self._text(step, values["loss"], speed, wait, watch)
+            self.say(f"step {step}/{self._steps}  {parts}  {text}")
+
+    def _text(self, step: int, loss: float, speed: float, wait: float, watch: Stopwatch) -> str:
+        if not speed:
+            return f"loss {loss:.4g}"
+        left = (self._steps - step) * watch.seconds_per_step()
+        return (
+            f"loss {loss:.4g}  {speed:.1f} img/s  data wait {wait:.0%}  "
+            f"ETA {datetime.timedelta(seconds=round(left))}"
+        )
+
+    def close(self) -> None:
+        """Takes the live line away."""
+        if self._live is not None:
+            self._live.stop()

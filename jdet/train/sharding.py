@@ -1,0 +1,172 @@
+"""Devices as a mesh of two axes, and batches on their way to it.
+
+The mesh has axes ``("group", "member")`` and the batch is split over both: ``member`` are the
+devices that share BatchNorm statistics, ``group`` counts such teams. Consecutive devices hold
+consecutive pictures, so a team sees the same pictures whatever the number of devices.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from jdet.types import Batch, ConfigError
+
+AXES = ("group", "member")
+
+
+def pick_devices(config: ConfigDict) -> list[jax.Device]:
+    """The first ``parallel.devices`` devices of all processes; all of them where that is 0."""
+    available, wanted = jax.devices(), config.parallel.devices
+    if not 0 <= wanted <= len(available):
+        raise ConfigError(
+            f"parallel.devices={wanted}, but there are {len(available)} "
+            f"{available[0].platform} device(s); use 0 for all of them"
+        )
+    return available[: wanted or None]
+
+
+def bn_layout(micro_batch: int, devices: int, group_size: int) -> tuple[int, int]:
+    """Arranges devices in teams that share BatchNorm statistics.
+
+    Args:
+        micro_batch: pictures a device sees at a time.
+        devices: how many.
+        group_size: ``parallel.bn_group_size``, pictures that share statistics; 0: all.
+
+    Returns:
+        Number of teams and devices per team. A team is one device where ``group_size`` is smaller
+        than its pictures: the norm layer then splits them further.
+
+    Raises:
+        ConfigError: the group size is neither a divisor nor a multiple of the pictures of a device,
+            or teams of that size do not use every device.
+    """
+    if group_size == 0:
+        return 1, devices
+    if group_size < 0 or (micro_batch % group_size and group_size % micro_batch):
+        raise ConfigError(
+            f"parallel.bn_group_size={group_size} neither divides nor is a multiple of the "
+            f"{micro_batch} pictures a device sees at a time; "
+            f"take a divisor of {micro_batch}, a multiple of it, or 0 for all pictures"
+        )
+    members = max(1, group_size // micro_batch)
+    if devices % members:
+        raise ConfigError(
+            f"parallel.bn_group_size={group_size} needs teams of {members} devices, which does not "
+            f"divide the {devices} devices; change it, train.batch_size or parallel.devices"
+        )
+    return devices // members, members
+
+
+def make_mesh(config: ConfigDict, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of a run, axes ``("group", "member")``.
+
+    Args:
+        config: complete config.
+        devices: to use; None: those the config picks.
+    """
+    devices = pick_devices(config) if devices is None else list(devices)
+    micro_batch = config.train.batch_size // (len(devices) * config.train.accumulation)
+    layout = bn_layout(max(micro_batch, 1), len(devices), config.parallel.bn_group_size)
+    return Mesh(np.asarray(devices).reshape(layout), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds all of it: parameters, statistics, optimiser state."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over all devices."""
+    return NamedSharding(mesh, P(AXES))
+
+
+def to_global(batch: Batch, mesh: Mesh) -> Batch:
+    """Puts this process's numpy rows of a batch on its devices, as part of one global batch.
+
+    Args:
+        batch: arrays [B / processes, …].
+        mesh: of the run.
+
+    Returns:
+        The same record with global arrays [B, …], split over all devices.
+    """
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+class DevicePrefetcher(Iterator[Batch]):
+    """Fetches and places batches in a thread, so that input and computation overlap.
+
+    An error of the input surfaces at the ``next`` that would have returned the batch. Use as a
+    context manager or call ``close``; the input is closed with it, where it has a ``close``.
+    """
+
+    _END = object()
+
+    def __init__(self, batches: Iterable[Batch], mesh: Mesh, depth: int = 2):
+        """Starts fetching.
+
+        Args:
+            batches: host-local batches of numpy arrays.
+            mesh: of the run.
+            depth: batches on device ahead of the one in use.
+        """
+        self._batches = batches
+        self._mesh = mesh
+        self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fetch, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _fetch(self) -> None:
+        try:
+            for batch in self._batches:
+                if self._stop.is_set() or not self._put(to_global(batch, self._mesh)):
+                    return
+            self._put(self._END)
+        except BaseException as error:  # handed to the consumer, which raises it
+            self._put(error)
+
+    def _put(self, item) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __next__(self) -> Batch:
+        if self._stop.is_set():
+            raise StopIteration
+        item = self._queue.get()
+        if isinstance(item, Batch):
+            return item
+        self._stop.set()
+        if item is self._END:
+            raise StopIteration
+        raise item
+
+    def close(self) -> None:
+        """Stops the thread and closes the input."""
+        self._stop.set()
+        self._thread.join()
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        if hasattr(self._batches, "close"):
+            self._batches.close()
+
+    def __enter__(self) -> DevicePrefetcher:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,116 @@
+"""The state of a run: made on the mesh, counted, and turned into variables to evaluate."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jdet.train.sharding import replicated
+from jdet.types import Batch, TrainState
+
+
+def zero_batch(config: ConfigDict, batch_size: int) -> Batch:
+    """A batch of black pictures without objects, with the shapes that the config implies.
+
+    Args:
+        config: complete config; ``input_size`` and ``data.max_boxes`` count.
+        batch_size: B.
+    """
+    b, n, side = batch_size, config.data.max_boxes, config.input_size
+    return Batch(
+        images=jnp.zeros((b, side, side, 3), jnp.uint8),
+        boxes=jnp.zeros((b, n, 4), jnp.float32),
+        labels=jnp.zeros((b, n), jnp.int32),
+        valid=jnp.zeros((b, n), bool),
+        ignore=jnp.zeros((b, n), bool),
+        image_sizes=jnp.full((b, 2), side, jnp.int32),
+        original_sizes=jnp.full((b, 2), side, jnp.int32),
+        index=jnp.zeros((b,), jnp.int32),
+        real=jnp.ones((b,), bool),
+    )
+
+
+def init_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tuple[Any, Any]:
+    """Initial parameters and statistics, which depend on ``config.seed`` alone; to be jitted.
+
+    Args:
+        detector: Linen module with ``losses``.
+        config: complete config.
+        batch_size: pictures to trace with; must suit the BatchNorm groups of the detector.
+
+    Returns:
+        ``params`` and ``stats``, nested dicts; ``stats`` is empty where no layer has any.
+    """
+    key = jax.random.key(config.seed)
+    rngs = {"params": key, "dropout": key}
+    variables = detector.init(rngs, zero_batch(config, batch_size), train=True, method="losses")
+    return variables["params"], variables.get("batch_stats", {})
+
+
+def abstract_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tuple[Any, Any]:
+    """Shapes of what ``init_variables`` returns, without computing anything."""
+    return jax.eval_shape(lambda: init_variables(detector, config, batch_size))
+
+
+def create_state(
+    detector: Any, optimizer: optax.GradientTransformation, mesh: Mesh, config: ConfigDict
+) -> TrainState:
+    """The state before the first step, on every device of the mesh.
+
+    Args:
+        detector: Linen module with ``losses``.
+        optimizer: optax transformation.
+        mesh: of the run.
+        config: complete config.
+    """
+    create = functools.partial(_create, detector, optimizer, mesh, config)
+    return jax.jit(create, out_shardings=replicated(mesh))()
+
+
+def abstract_state(
+    detector: Any, optimizer: optax.GradientTransformation, mesh: Mesh, config: ConfigDict
+) -> TrainState:
+    """Shapes and shardings of ``create_state``, to restore a checkpoint into."""
+    shapes = jax.eval_shape(functools.partial(_create, detector, optimizer, mesh, config))
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def _create(detector, optimizer, mesh: Mesh, config: ConfigDict) -> TrainState:
+    micro_batch = config.train.batch_size // (mesh.size * config.train.accumulation)
+    params, stats = init_variables(detector, config, micro_batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        opt_state=optimizer.init(params),
+        # A copy: the step donates its state, and no buffer can be donated twice.
+        ema=jax.tree.map(jnp.copy, params) if config.train.ema else None,
+        finite=jnp.ones((), bool),
+    )
+
+
+def count_parameters(params: Any) -> int:
+    """Numbers in a tree of arrays or shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def eval_variables(state: Any, use_ema: bool) -> dict[str, Any]:
+    """What ``detector.apply`` takes to evaluate.
+
+    Args:
+        state: anything with ``params``, ``stats`` and ``ema``.
+        use_ema: take the moving average of the parameters where there is one.
+
+    Returns:
+        "params", and "batch_stats" unless the model has none.
+    """
+    params = state.ema if use_ema and state.ema is not None else state.params
+    return {"params": params, "batch_stats": state.stats} if state.stats else {"params": params}

@@ -1,0 +1,216 @@
+"""One optimiser step as one compiled program, sharded over the mesh.
+
+The program is ``jit(shard_map(…))``: every device runs the detector on its own pictures, and only
+loss totals, gradients and statistics cross devices. A loss is a sum and a weight; both are added up
+over devices and micro-batches before the one division, so that the result does not depend on how
+the batch is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from jdet.train.sharding import AXES
+from jdet.types import Batch, Mean, TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def make_train_step(
+    detector: Any,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[Any], Any],
+    mesh: Mesh,
+    config: ConfigDict,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Builds the compiled training step.
+
+    The loss is the sum over the detector's parts of ``total / max(weight, 1)``, with total and
+    weight summed over the whole batch (``train.loss_norm = "global"``) or divided on every device
+    and micro-batch and then averaged ("per_device", as Caffe does).
+
+    With ``train.accumulation`` above 1 the rows of every device are cut into micro-batches. The
+    global weights are needed before the first gradient, so a first pass asks the detector for the
+    weights alone; they follow from the assignment, and the network is dropped from that pass where
+    they do not depend on it. BatchNorm sees micro-batches as they are, and its running statistics
+    follow them one by one.
+
+    A step whose loss or gradient is not finite changes nothing but ``state.finite``, and no later
+    step changes anything either.
+
+    Args:
+        detector: Linen module with ``losses(batch, *, train) -> dict[str, Mean]``.
+        optimizer: optax transformation.
+        schedule: step to learning rate, for the metrics.
+        mesh: of the run.
+        config: complete config.
+
+    Returns:
+        ``step(state, batch) -> (state, metrics)``. The old state is donated. Metrics are float32
+        scalars ``loss``, ``loss/<part>``, ``lr``, ``grad_norm`` (before clipping) and the bool
+        ``finite``; they stay on device.
+    """
+    decay = config.train.ema
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        loss, parts, grads, stats = _loss_and_gradient(detector, state, batch, config)
+        grad_norm = optax.tree.norm(grads)
+        finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if decay:
+            # The usual warm-up of the average: early on it forgets the initial weights faster.
+            rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = jax.tree.map(lambda e, p: rate * e + (1 - rate) * p, ema, params)
+        new = TrainState(state.step + 1, params, stats, opt_state, ema)
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state._replace(finite=True))
+        metrics = {
+            "loss": loss,
+            **{f"loss/{name}": value for name, value in parts.items()},
+            "lr": jnp.asarray(schedule(state.step), jnp.float32),
+            "grad_norm": grad_norm,
+            "finite": finite,
+        }
+        return new._replace(finite=finite), metrics
+
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=(P(), P()))
+    return jax.jit(sharded, donate_argnums=0)
+
+
+def make_diagnosis(
+    detector: Any, mesh: Mesh, config: ConfigDict
+) -> Callable[[TrainState, Batch], Metrics]:
+    """Builds the program that says where a loss stopped being finite.
+
+    Args:
+        detector: as in ``make_train_step``.
+        mesh: of the run.
+        config: complete config.
+
+    Returns:
+        ``diagnose(state, batch)``: ``loss``, ``loss/<part>`` and ``grad_norm/<module>`` for every
+        top-level module of the parameters. Nothing is donated.
+    """
+
+    def diagnose(state: TrainState, batch: Batch) -> Metrics:
+        loss, parts, grads, _ = _loss_and_gradient(detector, state, batch, config)
+        return {
+            "loss": loss,
+            **{f"loss/{name}": value for name, value in parts.items()},
+            **{f"grad_norm/{name}": optax.tree.norm(tree) for name, tree in grads.items()},
+        }
+
+    return jax.jit(jax.shard_map(diagnose, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P()))
+
+
+def _loss_and_gradient(
+    detector: Any, state: TrainState, batch: Batch, config: ConfigDict
+) -> tuple[jax.Array, dict[str, jax.Array], Any, Any]:
+    """Loss, parts, gradient and new statistics of the whole batch; runs inside ``shard_map``."""
+    count = config.train.accumulation
+    per_device = config.train.loss_norm == "per_device"
+    # Own copies of the parameters per device: gradients stay local until they are summed once.
+    params = jax.lax.pcast(state.params, AXES, to="varying")
+    stats = state.stats
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    key = jax.random.fold_in(key, jax.lax.axis_index(AXES))
+
+    def forward(params, stats, batch, index):
+        """Loss parts of one micro-batch, and the statistics after it."""
+        means, updates = detector.apply(
+            {"params": params, "batch_stats": stats},
+            batch,
+            train=True,
+            method="losses",
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(key, index)},
+        )
+        means = {name: Mean(m.total, jax.lax.stop_gradient(m.weight)) for name, m in means.items()}
+        return means, _mean(updates.get("batch_stats", stats))
+
+    def share(means, weights):
+        """What this micro-batch adds to each loss part, on this device."""
+        if weights is None:
+            weights = {name: m.weight for name, m in means.items()}
+            if not per_device:
+                weights = _sum(weights)
+        return {name: m.total / jnp.maximum(weights[name], 1.0) for name, m in means.items()}
+
+    def gradient(stats, batch, index, weights):
+        def loss(params):
+            means, new_stats = forward(params, stats, batch, index)
+            parts = _varying(share(means, weights))
+            return sum(parts.values()), (parts, new_stats)
+
+        grads, (parts, stats) = jax.grad(loss, has_aux=True)(params)
+        return grads, parts, stats
+
+    if count == 1:
+        grads, parts, stats = gradient(stats, batch, 0, None)
+    else:
+        micro = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+        indices = jnp.arange(count)
+
+        def weigh(_, slot):
+            means, _ = forward(params, stats, *slot)
+            return None, {name: m.weight for name, m in means.items()}
+
+        weights = None
+        if not per_device:
+            _, weights = jax.lax.scan(weigh, None, (micro, indices))
+            weights = _sum(jax.tree.map(jnp.sum, weights))
+
+        def accumulate(carry, slot):
+            grads, stats = carry
+            more, parts, stats = gradient(stats, *slot, weights)
+            return (jax.tree.map(jnp.add, grads, more), stats), parts
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        (grads, stats), parts = jax.lax.scan(accumulate, (zeros, stats), (micro, indices))
+        parts = jax.tree.map(jnp.sum, parts)
+
+    grads, parts = jax.lax.psum((grads, parts), AXES)
+    if per_device:
+        shares = count * jax.lax.axis_size(AXES)
+        grads, parts = jax.tree.map(lambda x: x / shares, (grads, parts))
+    return sum(parts.values()), parts, grads, stats
+
+
+def _varying(tree: Any) -> Any:
+    """Types every leaf as differing between devices, whichever axes it was reduced over."""
+
+    def cast(x):
+        missing = tuple(axis for axis in AXES if axis not in _axes_of(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _sum(tree: Any) -> Any:
+    """The sum over all devices; the same everywhere."""
+    return jax.lax.psum(_varying(tree), AXES)
+
+
+def _mean(tree: Any) -> Any:
+    """The mean over those axes along which a leaf differs; frozen statistics stay as they are."""
+
+    def reduce(x):
+        axes = tuple(axis for axis in AXES if axis in _axes_of(x))
+        return jax.lax.pmean(x, axes) if axes else x
+
+    return jax.tree.map(reduce, tree)
+
+
+def _axes_of(x: Any) -> frozenset[str]:
+    """The mesh axes along which ``x`` may differ from device to device."""
+    return jax.typeof(x).manual_axis_type.varying

@@ -1,0 +1,194 @@
+"""The folder of a run: whose it is, who may write to it, and what became of the run."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jdet.train.writers import write_json, write_text
+from jdet.types import ConfigError
+
+CONFIG, RUN, METRICS, LOCK = "config.json", "run.json", "metrics.jsonl", ".lock"
+
+OWN = (
+    CONFIG,
+    RUN,
+    METRICS,
+    "checkpoints",
+    "detections",
+    "report.json",
+    "curves.png",
+    "events.out.tfevents.*",
+)
+"""What a run puts into its folder, and all that ``overwrite`` removes."""
+
+FREE = (
+    r"data\.(root|workers|threads|prefetch)",
+    r"data\.train\.(root|annotation_file|image_root)",
+    r"data\.eval(\..*)?",
+    r"train\.(log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
+    r"eval(\..*)?",
+    r"parallel\.devices",
+)
+"""Keys that may change when a run goes on: where files lie, how fast and how often things are done,
+and what is evaluated. None of them changes which weights come out, but for the last digits where the
+number of devices changes. That a moved data set is the same is checked by its size."""
+
+
+class Workdir:
+    """The folder of one run, held for this process until ``close``.
+
+    Attributes:
+        path: absolute.
+        resumes: a run of this config was begun here before.
+        record: what ``run.json`` says of it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: ConfigDict,
+        num_examples: int,
+        *,
+        overwrite: bool = False,
+        notify: Callable[[str], None] = print,
+    ):
+        """Takes the folder, or refuses it.
+
+        Args:
+            path: made if it is not there.
+            config: complete config of the run.
+            num_examples: pictures in the training set.
+            overwrite: discard the run that the folder holds.
+            notify: told what was discarded and which free keys changed.
+
+        Raises:
+            ConfigError: another process trains there, the folder holds something else than a run, or
+                the run of another config or training set.
+        """
+        self.path = Path(path).absolute()
+        self._main = jax.process_index() == 0
+        self._lock = None
+        try:
+            if self._main:
+                self._take()
+            self._open(config, num_examples, overwrite, notify)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"workdir {self.path} is a file; name a folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(f"workdir {self.path} cannot be written to: {error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
+            raise ConfigError(
+                f"workdir {self.path} is in use by process {owner}; wait for it, stop it, or take "
+                "another workdir"
+            ) from error
+        os.truncate(self._lock, 0)
+        os.write(self._lock, str(os.getpid()).encode())
+
+    def _open(self, config, num_examples, overwrite, notify) -> None:
+        mere_traces = LOCK, f"{CONFIG}.tmp"  # of a run killed while it began
+        held = [p for p in self.path.iterdir() if p.name not in mere_traces]
+        stored_file = self.path / CONFIG
+        if held and not stored_file.exists():
+            names = ", ".join(sorted(p.name for p in held)[:5])
+            raise ConfigError(
+                f"workdir {self.path} holds something else than a run ({names}); name an empty or new "
+                "folder"
+            )
+        if overwrite and self._main and held:
+            notify(f"discarding the run in {self.path}")
+            # The config goes last: until then the folder is still known as a run.
+            for pattern in (*OWN[1:], CONFIG):
+                for old in self.path.glob(pattern):
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.resumes = stored_file.exists()
+        current = json.loads(config.to_json())
+        run_file = self.path / RUN
+        self.record = self._read(run_file) if run_file.exists() else {}
+        if self.resumes:
+            self._compare(self._read(stored_file), current, num_examples, notify)
+        if self._main:
+            write_text(stored_file, json.dumps(current, indent=2) + "\n")
+        if not self.record:
+            self.update(num_examples=num_examples, started=_now())
+
+    def _compare(self, stored: dict, current: dict, num_examples: int, notify) -> None:
+        old, new = _flatten(stored), _flatten(current)
+        forbidden, free = [], []
+        for key in sorted({*old, *new}):
+            before, after = old.get(key, "absent"), new.get(key, "absent")
+            if before != after:
+                allowed = any(re.fullmatch(pattern, key) for pattern in FREE)
+                (free if allowed else forbidden).append(f"{key}: {before!r} → {after!r}")
+        examples = self.record.get("num_examples", num_examples)
+        if examples != num_examples:
+            forbidden.append(f"pictures in the training set: {examples} → {num_examples}")
+        if forbidden:
+            raise ConfigError(
+                f"workdir {self.path} holds a run that differs in\n  "
+                + "\n  ".join(forbidden)
+                + "\nSet this back to go on with it, take another workdir, or discard it with "
+                "--overwrite."
+            )
+        if free:
+            notify("going on with other settings:\n  " + "\n  ".join(free))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path} cannot be read ({error}); put back a copy, or discard the run with --overwrite"
+            ) from error
+
+    def update(self, **facts: Any) -> None:
+        """Adds to ``run.json``, which is replaced as a whole."""
+        self.record = {**self.record, **facts}
+        if self._main:
+            write_json(self.path / RUN, self.record)
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """Records how the run ended: "completed", "interrupted" or "diverged"."""
+        self.update(status=status, ended=_now(), **facts)
+
+    def close(self) -> None:
+        """Lets other processes have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one level of dotted keys."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,124 @@
+"""Where numbers and pictures of a run go: JSON lines and TensorBoard, behind one protocol."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Writer(Protocol):
+    """Takes what a run has to tell."""
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes numbers; texts are for writers that can hold them."""
+
+    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Writes pictures, uint8 [H, W, 3] RGB, where the writer can."""
+
+    def close(self) -> None:
+        """Flushes and releases what is held."""
+
+
+class JsonlWriter:
+    """One JSON object a line, ``{"step": …, name: value, …}``; numbers that are not finite are null.
+
+    Every line is on its way to the disk when the call returns. Pictures have no place here.
+    """
+
+    def __init__(self, path: str | Path, keep_until: int | None = None):
+        """Opens the file to append to it.
+
+        Args:
+            path: of the file.
+            keep_until: step a run goes on from: later lines are dropped, as it writes them again,
+                and so is a line cut short by a crash. None: an old file is emptied.
+        """
+        path = Path(path)
+        kept = []
+        if keep_until is not None and path.exists():
+            for line in path.read_text(errors="replace").splitlines(keepends=True):
+                try:
+                    late = json.loads(line)["step"] > keep_until
+                except (ValueError, KeyError, TypeError):
+                    continue
+                if not late and line.endswith("\n"):
+                    kept.append(line)
+        write_text(path, "".join(kept))
+        self._file = path.open("a", buffering=1)
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends a line."""
+        self._file.write(json.dumps(_plain({"step": step, **values}), allow_nan=False) + "\n")
+
+    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Leaves pictures to other writers."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoardWriter:
+    """Event files that TensorBoard shows."""
+
+    def __init__(self, directory: str | Path, keep_until: int | None = None):
+        """Begins a new event file.
+
+        Args:
+            directory: of the event files.
+            keep_until: step a run goes on from; what older files hold beyond it is hidden.
+        """
+        # Here, for its import takes a while and finds torch where that is installed.
+        from tensorboardX import SummaryWriter
+
+        purge = None if keep_until is None else keep_until + 1
+        self._writer = SummaryWriter(logdir=str(directory), purge_step=purge, flush_secs=30)
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Adds a point to the curve of every finite number."""
+        for name, value in values.items():
+            if isinstance(value, int | float | np.number) and math.isfinite(value):
+                self._writer.add_scalar(name, float(value), step)
+
+    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Adds pictures."""
+        for name, picture in pictures.items():
+            self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._writer.close()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file as a whole: readers see the old text or the new, and a crash leaves one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file as ``write_text`` does; numbers that are not finite become null."""
+    write_text(path, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Numpy numbers as Python's, and what JSON cannot hold as None."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

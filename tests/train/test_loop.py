@@ -1,0 +1,408 @@
+"""A run's life: exact resume after any kind of stop, refusals, divergence, and its records."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jdet.train import loop, step
+from jdet.train.checkpoint import CheckpointError, Checkpoints
+from jdet.types import ConfigError, DataError
+from tests.train import fake
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMING = ("images_per_second", "data_wait")
+
+
+def train(workdir, detector=None, stream=fake.stream, num_examples=20, evaluate=None, **kwargs):
+    own = {key: kwargs.pop(key) for key in ("overwrite", "writers") if key in kwargs}
+    return loop.train(
+        fake.config(**kwargs),
+        workdir,
+        detector=detector or fake.FakeDetector("batch"),
+        train_stream=stream,
+        num_examples=num_examples,
+        evaluate=evaluate,
+        **own,
+    )
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(workdir):
+    return [{k: v for k, v in line.items() if k not in TIMING} for line in lines(workdir)]
+
+
+def assert_identical(a, b):
+    a, b = jax.device_get(a), jax.device_get(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def score(state, k):
+    return {"score": float(np.abs(jax.device_get(state.params["head"]["bias"])).sum()), "at": k}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run the others are compared with: 30 steps."""
+    workdir = tmp_path_factory.mktemp("whole")
+    settings = dict(train__steps=30, train__save_every=4, train__eval_every=10, train__ema=0.9)
+    return train(workdir, evaluate=score, **settings), workdir, settings
+
+
+def test_a_whole_run(whole, capsys):
+    result, workdir, settings = whole
+    assert (result.status, result.step, result.exit_code) == ("completed", 30, 0)
+    assert result.metrics["at"] == 30 and set(result.metrics) == {"score", "at"}
+    assert result.images_per_second > 0 and 0 <= result.data_wait <= 1
+    assert int(result.state.step) == 30
+    kept = {p.name for p in (workdir / "checkpoints").iterdir()}
+    assert {"28", "30"} <= kept and len(kept) <= 3
+    logged = [line for line in lines(workdir) if "loss" in line]
+    assert [line["step"] for line in logged] == [1, *range(2, 31, 2)]
+    keys = {"step", "loss", "loss/loc", "loss/cls", "lr", "grad_norm", "epoch"}
+    assert set(logged[0]) == keys  # the first step brings the compilation: no speed
+    assert set(logged[-1]) == {*keys, *TIMING}
+    assert logged[-1]["epoch"] == 30 * 8 / 20
+    assert [line["step"] for line in lines(workdir) if "score" in line] == [10, 20, 30]
+    record = json.loads((workdir / "run.json").read_text())
+    assert record["status"] == "completed" and record["step"] == 30
+    assert record["metrics"] == result.metrics and record["num_examples"] == 20
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 30
+    assert list(workdir.glob("events.out.tfevents.*"))
+
+    again = train(workdir, evaluate=score, **settings)
+    assert "complete" in capsys.readouterr().out
+    assert again.status == "completed" and again.metrics == result.metrics
+    assert_identical(again.state, result.state)
+
+
+SCRIPT = """
+import sys, time, jax
+from tests.train import fake
+from tests.train.test_loop import score, train
+
+def slow(start):
+    for batch in fake.stream(start):
+        time.sleep(0.02)
+        yield batch
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 4)
+    sys.exit(train(sys.argv[1], stream=slow, evaluate=score, **eval(sys.argv[2])).exit_code)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_at_a_random_step_and_resumed(whole, tmp_path, number):
+    result, workdir, settings = whole
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), repr(settings)],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    target = random.randint(6, 24)
+    log = tmp_path / "metrics.jsonl"
+    try:
+        while process.poll() is None:
+            if log.exists() and any(
+                f'"step": {k},' in log.read_text() for k in (target, target + 1)
+            ):
+                process.send_signal(number)
+                break
+            time.sleep(0.01)
+        output = process.communicate(timeout=60)[0].decode()
+    finally:
+        process.kill()
+    assert process.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL), output
+    steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdecimal())
+    assert steps and steps[-1] < 30, output
+    with log.open("a") as file:
+        file.write('{"step": 3, "lo')  # as a power cut would leave it
+    resumed = train(tmp_path, evaluate=score, **settings)
+    assert resumed.status == "completed"
+    assert_identical(resumed.state, result.state)
+    assert timeless(tmp_path) == timeless(workdir)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signals_save_and_tell_the_shell(whole, tmp_path, number, code):
+    result, workdir, settings = whole
+
+    def stream(start):
+        for k, batch in enumerate(fake.stream(start), start):
+            if k == 13:
+                signal.raise_signal(number)
+            yield batch
+
+    before = signal.getsignal(number)
+    stopped = train(tmp_path, evaluate=score, stream=stream, **settings)
+    assert (stopped.status, stopped.exit_code) == ("interrupted", code)
+    assert 8 <= stopped.step <= 14 and int(stopped.state.step) == stopped.step
+    assert (tmp_path / "checkpoints" / str(stopped.step)).is_dir()
+    assert signal.getsignal(number) is before
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    resumed = train(tmp_path, evaluate=score, **settings)
+    assert_identical(resumed.state, result.state)
+    assert timeless(tmp_path) == timeless(workdir)
+
+
+def test_second_interrupt_aborts(tmp_path):
+    def stream(start):
+        for k, batch in enumerate(fake.stream(start), start):
+            if k == 4:
+                signal.raise_signal(signal.SIGINT)
+                time.sleep(0.2)
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    def slow(state, k):
+        time.sleep(5)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stream=stream, evaluate=slow, train__steps=50, train__eval_every=3)
+
+
+def test_accumulated_run_resumes_exactly(tmp_path):
+    settings = dict(train__accumulation=2, train__save_every=2, optimizer__clip_norm=1.0)
+    full = train(tmp_path / "full", **settings)
+
+    def stream(start):
+        for k, batch in enumerate(fake.stream(start), start):
+            if k == 3:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    assert train(tmp_path / "cut", stream=stream, **settings).step < 6
+    assert_identical(train(tmp_path / "cut", **settings).state, full.state)
+
+
+def test_divergence_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    """Picture 35 is in batch 4: the fifth step fails."""
+    detector = fake.FakeDetector("batch", bad_index=35)
+    settings = dict(train__steps=20, train__save_every=3)
+    result = train(tmp_path, detector, **settings)
+    assert (result.status, result.step, result.exit_code) == ("diverged", 4, 1)
+    assert int(result.state.step) == 4
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(result.state.params)))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    event = lines(tmp_path)[-1]
+    assert (event["event"], event["step"], event["loss"]) == ("diverged", 5, None)
+    assert event["grad_norm/head"] is None and event["loss/cls"] > 0
+    said = capsys.readouterr().out
+    assert "not finite at step 5" in said and "last good checkpoint is step 3" in said
+    assert "grad_norm/backbone" in said
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "diverged"
+
+    again = train(tmp_path, detector, **settings)  # goes on from step 3, and fails the same way
+    assert (again.status, again.step) == ("diverged", 4)
+    assert_identical(again.state, result.state)
+    assert sum("event" in line for line in lines(tmp_path)) == 1
+
+
+def test_another_config_is_refused_and_free_keys_are_not(tmp_path, capsys):
+    train(tmp_path, train__save_every=2)
+    with pytest.raises(ConfigError) as error:
+        train(tmp_path, train__save_every=2, optimizer__lr=0.5, seed=7)
+    text = str(error.value)
+    assert "optimizer.lr: 0.02 → 0.5" in text and "seed: 0 → 7" in text and "--overwrite" in text
+    assert "save_every" not in text
+    with pytest.raises(ConfigError, match="pictures in the training set: 20 → 21"):
+        train(tmp_path, num_examples=21, train__save_every=2)
+    capsys.readouterr()
+    assert train(tmp_path, train__save_every=3, data__workers=2).status == "completed"
+    said = capsys.readouterr().out
+    assert "train.save_every: 2 → 3" in said and "data.workers: 0 → 2" in said
+
+
+def test_overwrite_discards_the_run_and_nothing_else(tmp_path):
+    train(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "report.json").write_text("{}")
+    result = train(tmp_path, overwrite=True, seed=3, train__steps=2)
+    assert result.step == 2 and (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "report.json").exists()
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"1", "2"}
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_folder_that_is_not_a_run_is_refused_even_with_overwrite(tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not lose")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="something else than a run.*thesis.tex"):
+            train(tmp_path, overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").exists()
+    with pytest.raises(ConfigError, match="is a file"):
+        train(tmp_path / "thesis.tex")
+
+
+def test_two_processes_in_one_workdir_are_refused(tmp_path):
+    inner = []
+
+    def stream(start):
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}") as error:
+            train(tmp_path)
+        inner.append(error)
+        yield from fake.stream(start)
+
+    assert train(tmp_path, stream=stream).status == "completed"
+    assert inner
+    assert train(tmp_path).status == "completed"  # the folder was let go
+
+
+def test_damaged_checkpoints(tmp_path, capsys):
+    full = train(tmp_path / "full", train__save_every=2)
+    workdir = tmp_path / "cut"
+    train(workdir, train__save_every=2)
+    for path in (workdir / "checkpoints" / "6" / "optimizer").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    capsys.readouterr()
+    resumed = train(workdir, train__save_every=2)
+    assert "damaged" in capsys.readouterr().out
+    assert_identical(resumed.state, full.state)
+    assert timeless(workdir) == timeless(tmp_path / "full")
+    for path in (workdir / "checkpoints").rglob("about.json"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="none of the checkpoints"):
+        train(workdir, train__save_every=2)
+
+
+def test_failed_save_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    def full(self, path, written, about):
+        if path.name == "4":
+            raise OSError(28, "No space left on device")
+        return commit(self, path, written, about)
+
+    commit = Checkpoints._commit
+    monkeypatch.setattr(Checkpoints, "_commit", full)
+
+    def slow(start):
+        for batch in fake.stream(start):
+            time.sleep(0.05)
+            yield batch
+
+    with pytest.raises(
+        CheckpointError, match=r"No space left(.|\n)*Make room(.|\n)*\[2\] are intact"
+    ):
+        train(tmp_path, stream=slow, train__steps=200, train__save_every=2)
+    assert lines(tmp_path)[-1]["step"] < 20
+    monkeypatch.undo()
+    assert train(tmp_path, train__steps=200, train__save_every=50).exit_code == 0
+
+
+def test_errors_of_the_stream_surface_and_close_it(tmp_path):
+    closed = []
+
+    class Stream:
+        def __iter__(self):
+            yield from (fake.batch(k) for k in range(3))
+
+        def close(self):
+            closed.append(True)
+
+    with pytest.raises(DataError, match="ended before step 3"):
+        train(tmp_path, stream=lambda start: Stream())
+    assert closed
+
+    def broken(start):
+        yield fake.batch(0)
+        raise DataError("a.jpg is truncated")
+
+    with pytest.raises(DataError, match="a.jpg is truncated"):
+        train(tmp_path / "b", stream=broken)
+    with pytest.raises(ConfigError, match="yields 4 pictures.*train.batch_size=8"):
+        train(tmp_path / "c", stream=lambda start: fake.stream(start, size=4))
+
+
+def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
+    events = []
+    save, write = Checkpoints.save, loop._Run._write
+    make = step.make_train_step
+
+    def recorded_make(*args):
+        compiled = make(*args)
+
+        def recorded(state, batch):
+            events.append("step")
+            return compiled(state, batch)
+
+        recorded.compiled = made.append(compiled)
+        return recorded
+
+    made = []
+    monkeypatch.setattr(loop, "make_train_step", recorded_make)
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, k, *a: (events.append(f"save {k}"), save(self, k, *a))[1]
+    )
+    monkeypatch.setattr(
+        loop._Run,
+        "_write",
+        lambda self, k, v: (events.append(f"log {k}") if "loss" in v else None, write(self, k, v)),
+    )
+
+    def evaluate(state, k):
+        assert int(state.step) == k
+        events.append(f"evaluate {k}")
+        return {"a": float(k), "picture": np.zeros((4, 5, 3), np.uint8)}
+
+    pictures = []
+
+    class Recorder:
+        def scalars(self, step, values):
+            pass
+
+        def images(self, step, values):
+            pictures.append((step, *values))
+
+    train(
+        tmp_path,
+        evaluate=evaluate,
+        writers=[Recorder()],
+        train__steps=4,
+        train__log_every=1,
+        train__eval_every=2,
+        train__eval_at_start=True,
+        train__save_every=2,
+    )
+    assert events == [
+        *("evaluate 0", "save 0", "step", "step", "log 1", "log 2"),
+        *("evaluate 2", "save 2", "step", "step", "log 3", "log 4"),
+        *("evaluate 4", "save 4"),
+    ]
+    assert pictures == [(0, "picture"), (2, "picture"), (4, "picture")]
+    assert made[0]._cache_size() == 1, "the step was compiled more than once"
+
+
+def test_best_checkpoint_stays(tmp_path):
+    train(
+        tmp_path,
+        evaluate=lambda state, k: {"ap": 1.0 if k == 2 else 0.1},
+        train__eval_every=2,
+        train__steps=10,
+    )
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "9", "10"}
+
+
+def test_four_devices_train_like_one(tmp_path):
+    one = train(tmp_path / "one", fake.FakeDetector("sync"))
+    four = train(tmp_path / "four", fake.FakeDetector("sync"), parallel__devices=4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+        jax.device_get(one.state.params),
+        jax.device_get(four.state.params),
+    )

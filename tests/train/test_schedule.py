@@ -1,0 +1,115 @@
+"""Recipe arithmetic against the published schedules, and its refusals."""
+
+import jax
+import numpy as np
+import pytest
+
+from jdet.config import get_defaults
+from jdet.train import schedule
+from jdet.types import ConfigError
+
+
+def recipe(**overrides):
+    config = get_defaults()
+    config.train.steps = 1000
+    for key, value in overrides.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    return config
+
+
+def rates(config, steps, **kwargs):
+    resolved = schedule.resolve(config, kwargs.pop("num_examples", 1000), devices=1)
+    fn = jax.jit(schedule.learning_rate(config.optimizer, resolved))
+    return [float(fn(step)) for step in steps]
+
+
+def test_scratchdet_voc():
+    """ScratchDet, sec. 4.1: 0.05, a tenth at 45k, 75k and 95k of 100k steps of 128 pictures."""
+    config = recipe(train__steps=100_000, train__batch_size=128)
+    resolved = schedule.resolve(config, 16_551, devices=8)
+    assert resolved.boundaries == (45_000, 75_000, 95_000)
+    assert (resolved.batch_per_device, resolved.peak_lr) == (16, 0.05)
+    assert resolved.epochs == pytest.approx(773, abs=0.5)
+    at = rates(config, (0, 44_999, 45_000, 74_999, 75_000, 94_999, 95_000, 99_999))
+    expected = [0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005, 0.00005, 0.00005]
+    np.testing.assert_allclose(at, expected, rtol=1e-6)
+
+
+def test_dsod_voc():
+    """DSOD, sec. 4.1: 0.1, a tenth every 20k steps."""
+    config = recipe(
+        train__steps=100_000,
+        train__batch_size=128,
+        optimizer__lr=0.1,
+        optimizer__boundaries=(20_000, 40_000, 60_000, 80_000),
+    )
+    at = rates(config, (0, 20_000, 40_000, 60_000, 80_000))
+    np.testing.assert_allclose(at, [1e-1, 1e-2, 1e-3, 1e-4, 1e-5], rtol=1e-6)
+
+
+def test_linear_scaling_and_warm_up():
+    config = recipe(train__batch_size=32, optimizer__warmup=100, optimizer__warmup_start=0.2)
+    peak = 0.05 * 32 / 128
+    expected = [0.2 * peak, 0.6 * peak, 0.992 * peak, peak, peak, 0.1 * peak]
+    np.testing.assert_allclose(rates(config, (0, 50, 99, 100, 449, 450)), expected, rtol=1e-5)
+    unscaled = recipe(train__batch_size=32, optimizer__reference_batch=0)
+    np.testing.assert_allclose(rates(unscaled, (0,)), [0.05], rtol=1e-6)
+
+
+def test_cosine_and_constant():
+    config = recipe(train__batch_size=128, optimizer__schedule="cosine", optimizer__warmup=200)
+    expected = [0.005, 0.05, 0.025, 0.0]
+    np.testing.assert_allclose(rates(config, (0, 200, 600, 1000)), expected, atol=1e-8)
+    constant = recipe(train__batch_size=128, optimizer__schedule="constant")
+    np.testing.assert_allclose(rates(constant, (0, 999)), [0.05, 0.05], rtol=1e-6)
+
+
+def test_epochs_become_steps():
+    config = recipe(train__steps=0, train__epochs=2.5)
+    resolved = schedule.resolve(config, 100, devices=1)
+    assert resolved.steps == 8  # 250 pictures of 32, rounded up
+    assert resolved.steps_per_epoch == 100 / 32
+    assert resolved.save_every == 1
+
+
+def test_layout_over_devices():
+    config = recipe(train__batch_size=128, train__accumulation=2, parallel__bn_group_size=16)
+    r = schedule.resolve(config, 1000, devices=8)
+    assert (r.batch_per_device, r.micro_batch, r.bn_group) == (16, 8, 16)
+    assert (r.groups, r.members) == (4, 2)
+    text = schedule.describe(r)
+    assert "16 on each of 8 device(s) in 2 micro-batches of 8" in text
+    assert "16 pictures share statistics" in text and "drops at 450, 750, 950" in text
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (dict(train__batch_size=30), r"batch_size=30 does not divide by 4 .*multiple of 4"),
+        (dict(train__accumulation=3), r"accumulation=3.*multiple of 12"),
+        (dict(parallel__bn_group_size=3), r"bn_group_size=3 neither divides .* 8 pictures"),
+        (dict(parallel__bn_group_size=24), r"bn_group_size=24 needs teams of 3.* 4 devices"),
+        (dict(optimizer__warmup=1000), r"warmup=1000 is not shorter than .* 1000 steps"),
+        (dict(optimizer__warmup=500), r"boundaries.*end of the warm-up \(500\)"),
+        (dict(optimizer__boundaries=(0.8, 0.5)), r"boundaries=\(0.8, 0.5\) come to .*must rise"),
+        (dict(optimizer__boundaries=(5000,)), r"boundaries.*end of the run \(1000\)"),
+        (dict(optimizer__boundaries=(0.0, 0.5)), r"boundaries"),
+        (dict(optimizer__lr=0.0), r"optimizer.lr=0.0 must be above 0"),
+        (dict(optimizer__lr=-1.0), r"optimizer.lr=-1.0"),
+        (dict(optimizer__lr=float("nan")), r"optimizer.lr=nan"),
+        (dict(optimizer__momentum=1.0), r"optimizer.momentum=1.0"),
+        (dict(optimizer__schedule="linear"), r"schedule='linear'.*step, cosine, constant"),
+        (dict(train__steps=0), r"train.steps=0 and train.epochs=0.0: set one"),
+        (dict(train__epochs=3.0), r"set one of them"),
+        (dict(train__batch_size=0), r"train.batch_size=0 must be above 0"),
+    ],
+)
+def test_refusals_name_key_value_and_remedy(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        schedule.resolve(recipe(**overrides), 1000, devices=4)
+
+
+def test_no_pictures():
+    with pytest.raises(ConfigError, match="no pictures"):
+        schedule.resolve(recipe(), 0, devices=1)

@@ -1,0 +1,75 @@
+"""Mesh layout, batches on devices, and the prefetching thread."""
+
+import itertools
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jdet.train import sharding
+from jdet.types import ConfigError
+from tests.train import fake
+
+
+@pytest.mark.parametrize(
+    "group_size, shape", [(0, (1, 4)), (1, (4, 1)), (2, (4, 1)), (4, (2, 2)), (8, (1, 4))]
+)
+def test_group_size_is_in_pictures(group_size, shape):
+    mesh = sharding.make_mesh(fake.config(parallel__devices=4, parallel__bn_group_size=group_size))
+    assert mesh.axis_names == ("group", "member") and mesh.devices.shape == shape
+    assert list(mesh.devices.flat) == jax.devices()[:4]
+
+
+def test_accumulation_shrinks_what_a_device_sees():
+    config = fake.config(parallel__devices=2, parallel__bn_group_size=4, train__accumulation=2)
+    assert sharding.make_mesh(config).devices.shape == (1, 2)
+
+
+def test_too_many_devices():
+    with pytest.raises(ConfigError, match="parallel.devices=9, but there are 4 cpu"):
+        sharding.make_mesh(fake.config(parallel__devices=9))
+
+
+def test_rows_are_split_in_order():
+    mesh = sharding.make_mesh(fake.config(parallel__devices=4))
+    batch = fake.batch(0)
+    placed = sharding.to_global(batch, mesh)
+    jax.tree.map(np.testing.assert_array_equal, batch, jax.device_get(placed))
+    for i, device in enumerate(mesh.devices.flat):
+        shard = next(s for s in placed.index.addressable_shards if s.device == device)
+        np.testing.assert_array_equal(shard.data, [2 * i, 2 * i + 1])
+
+
+def test_prefetcher_keeps_order_and_stays_ahead_by_its_depth():
+    mesh = sharding.make_mesh(fake.config())
+    made = []
+
+    def stream():
+        for k in itertools.count():
+            made.append(k)
+            yield fake.batch(k)
+
+    with sharding.DevicePrefetcher(stream(), mesh, depth=2) as batches:
+        for k in range(3):
+            np.testing.assert_array_equal(next(batches).index, fake.batch(k).index)
+        time.sleep(0.3)
+        assert len(made) <= 3 + 2 + 1  # taken, queued, and one in the hand of the thread
+    assert "prefetch" not in {thread.name for thread in threading.enumerate()}
+    assert list(batches) == []
+
+
+def test_prefetcher_ends_with_the_stream_and_raises_its_errors():
+    mesh = sharding.make_mesh(fake.config())
+    assert len(list(sharding.DevicePrefetcher([fake.batch(0), fake.batch(1)], mesh))) == 2
+
+    def broken():
+        yield fake.batch(0)
+        raise OSError("a.jpg")
+
+    batches = sharding.DevicePrefetcher(broken(), mesh)
+    next(batches)
+    with pytest.raises(OSError, match="a.jpg"):
+        next(batches)
+    batches.close()

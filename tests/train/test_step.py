@@ -1,0 +1,248 @@
+"""The compiled step: the same result however the batch is split, and a stop at the first NaN."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdet.train import optim, schedule, sharding, state, step
+from tests.train import fake
+
+
+def build(config, detector):
+    mesh = sharding.make_mesh(config)
+    lr = schedule.learning_rate(config.optimizer, schedule.resolve(config, 100))
+    params, _ = state.abstract_variables(detector, config)
+    optimizer = optim.make_optimizer(config.optimizer, lr, params)
+    begin = state.create_state(detector, optimizer, mesh, config)
+    return mesh, begin, step.make_train_step(detector, optimizer, lr, mesh, config)
+
+
+def run(config, detector, steps=3):
+    mesh, now, train_step = build(config, detector)
+    history = []
+    for batch in itertools.islice(fake.stream(0), steps):
+        now, metrics = train_step(now, sharding.to_global(batch, mesh))
+        history.append(jax.device_get(metrics))
+    assert train_step._cache_size() == 1
+    return jax.device_get(now), history
+
+
+def assert_same(a, b, rtol=2e-5, atol=2e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def reference(config, detector, steps):
+    """The same run written down plainly: one device, one batch, no mesh, Caffe's update."""
+    params, stats = jax.jit(lambda: state.init_variables(detector, config, 8))()
+    velocity = jax.tree.map(jnp.zeros_like, params)
+    losses = []
+    wd, lr = config.optimizer.weight_decay, config.optimizer.lr
+
+    @jax.jit
+    def gradient(params, stats, batch):
+        def loss(params):
+            variables = {"params": params, "batch_stats": stats}
+            means, updates = detector.apply(
+                variables, batch, train=True, method="losses", mutable=["batch_stats"]
+            )
+            total = sum(m.total / jnp.maximum(m.weight, 1) for m in means.values())
+            return total, updates.get("batch_stats", {})
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    for batch in itertools.islice(fake.stream(0), steps):
+        (loss, stats), grads = gradient(params, stats, batch)
+        losses.append(float(loss))
+        velocity = jax.tree.map(
+            lambda v, g, w: 0.9 * v + lr * (g + wd * w), velocity, grads, params
+        )
+        params = jax.tree.map(lambda w, v: w - v, params, velocity)
+    return params, stats, losses
+
+
+PLAIN = dict(optimizer__bias_lr=1.0, optimizer__decay_mask="all", optimizer__schedule="constant")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_step_equals_plain_reference(norm):
+    config = fake.config(**PLAIN)
+    detector = fake.FakeDetector(norm)
+    params, stats, losses = reference(config, detector, 3)
+    end, history = run(config, detector)
+    assert_same(end.params, params)
+    assert_same(end.stats, stats)
+    np.testing.assert_allclose([m["loss"] for m in history], losses, rtol=1e-6)
+    assert end.step == 3 and bool(end.finite)
+
+
+@pytest.mark.parametrize(
+    "norm, overrides",
+    [
+        ("sync", dict(parallel__devices=2)),
+        ("sync", dict(parallel__devices=4)),
+        ("none", dict(parallel__devices=4)),
+        ("none", dict(train__accumulation=2)),
+        ("none", dict(train__accumulation=4)),
+        ("none", dict(train__accumulation=2, parallel__devices=4)),
+    ],
+)
+def test_split_of_the_batch_does_not_matter(norm, overrides):
+    one, one_history = run(fake.config(), fake.FakeDetector(norm))
+    many, many_history = run(fake.config(**overrides), fake.FakeDetector(norm))
+    assert_same(one.params, many.params)
+    assert_same(one.stats, many.stats)
+    assert_same(one_history, many_history)
+
+
+def test_bn_groups_and_running_statistics():
+    """Teams of two devices: statistics over four pictures each, running ones averaged over teams."""
+    config = fake.config(parallel__devices=4, parallel__bn_group_size=4, train__steps=1)
+    mesh = sharding.make_mesh(config)
+    assert dict(mesh.shape) == {"group": 2, "member": 2}
+    end, _ = run(config, fake.FakeDetector("sync"), 1)
+    begin = build(config, fake.FakeDetector("sync"))[1]
+    batch = fake.batch(0)
+    expected = []
+    for rows in (slice(0, 4), slice(4, 8)):
+        _, updates = fake.FakeDetector("batch").apply(
+            {"params": begin.params, "batch_stats": begin.stats},
+            jax.tree.map(lambda x: x[rows], batch),  # noqa: B023
+            train=True,
+            method="losses",
+            mutable=["batch_stats"],
+        )
+        expected.append(updates["batch_stats"])
+    assert_same(end.stats, jax.tree.map(lambda a, b: (a + b) / 2, *expected))
+
+
+def test_accumulation_updates_statistics_one_micro_batch_after_the_other():
+    config = fake.config(train__accumulation=2, train__steps=1)
+    end, _ = run(config, fake.FakeDetector("batch"), 1)
+    begin = build(config, fake.FakeDetector("batch"))[1]
+    stats = begin.stats
+    for rows in (slice(0, 4), slice(4, 8)):
+        _, updates = fake.FakeDetector("batch").apply(
+            {"params": begin.params, "batch_stats": stats},
+            jax.tree.map(lambda x: x[rows], fake.batch(0)),  # noqa: B023
+            train=True,
+            method="losses",
+            mutable=["batch_stats"],
+        )
+        stats = updates["batch_stats"]
+    assert_same(end.stats, stats)
+
+
+@pytest.mark.parametrize("overrides", [dict(parallel__devices=2), dict(train__accumulation=2)])
+def test_per_device_normaliser_is_the_mean_of_the_parts(overrides):
+    config = fake.config(train__loss_norm="per_device", train__steps=1, **overrides)
+    detector = fake.FakeDetector("none")
+    _, (metrics,) = run(config, detector, 1)
+    begin = build(config, detector)[1]
+    losses = []
+    for rows in (slice(0, 4), slice(4, 8)):
+        part = jax.tree.map(lambda x: x[rows], fake.batch(0))  # noqa: B023
+        means = detector.apply({"params": begin.params}, part, train=True, method="losses")
+        losses.append(sum(m.total / jnp.maximum(m.weight, 1) for m in means.values()))
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-6)
+    _, (whole,) = run(fake.config(train__steps=1), detector, 1)
+    assert abs(whole["loss"] - metrics["loss"]) > 1e-4
+
+
+def convolutions(config, detector):
+    mesh, begin, train_step = build(config, detector)
+    text = train_step.lower(begin, sharding.to_global(fake.batch(0), mesh)).compile().as_text()
+    return sum(" convolution(" in line for line in text.splitlines())
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_first_pass_of_accumulation_has_no_network(norm):
+    """Forward and backward of the one convolution, and none for the weights."""
+    plain = convolutions(fake.config(), fake.FakeDetector(norm))
+    assert 1 <= plain <= 2
+    assert convolutions(fake.config(train__accumulation=2), fake.FakeDetector(norm)) == plain
+
+
+def test_sync_norm_leaves_no_collective_in_the_first_pass():
+    config = fake.config(train__accumulation=2, parallel__devices=2)
+    assert convolutions(config, fake.FakeDetector("sync")) == convolutions(
+        fake.config(parallel__devices=2), fake.FakeDetector("sync")
+    )
+
+
+def test_first_non_finite_loss_freezes_the_state():
+    """Batch 1 holds picture 12: its step and all later ones change nothing but the flag."""
+    config = fake.config(train__ema=0.9)
+    detector = fake.FakeDetector("batch", bad_index=12)
+    good, _ = run(config, detector, 1)
+    end, history = run(config, detector, 3)
+    assert [bool(m["finite"]) for m in history] == [True, False, False]
+    assert np.isnan(history[1]["loss"]) and np.isfinite(history[1]["loss/cls"])
+    assert not end.finite and good.finite
+    jax.tree.map(np.testing.assert_array_equal, good, end._replace(finite=np.bool_(True)))
+
+
+def test_diagnosis_names_the_modules():
+    config = fake.config()
+    detector = fake.FakeDetector("none", bad_index=3)
+    mesh, begin, _ = build(config, detector)
+    diagnose = step.make_diagnosis(detector, mesh, config)
+    bad = jax.device_get(diagnose(begin, sharding.to_global(fake.batch(0), mesh)))
+    assert set(bad) == {"loss", "loss/loc", "loss/cls", "grad_norm/backbone", "grad_norm/head"}
+    assert np.isnan(bad["loss/loc"]) and np.isnan(bad["grad_norm/head"])
+    fine = jax.device_get(diagnose(begin, sharding.to_global(fake.batch(1), mesh)))
+    assert all(np.isfinite(v) for v in fine.values())
+
+
+def test_picture_without_objects_moves_nothing_but_decay():
+    config = fake.config(optimizer__weight_decay=0.0)
+    mesh, begin, train_step = build(config, fake.FakeDetector("none"))
+    before = jax.device_get(begin.params)
+    empty = fake.batch(0)._replace(valid=np.zeros((8, fake.OBJECTS), bool))
+    end, metrics = train_step(begin, sharding.to_global(empty, mesh))
+    assert metrics["loss"] == 0 and metrics["grad_norm"] == 0
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(end.params))
+
+
+def test_moving_average_follows_with_warm_up():
+    config = fake.config(train__ema=0.15, train__steps=2)
+    first = build(config, fake.FakeDetector("none"))[1]
+    ema = jax.device_get(first.params)
+    for k in (1, 2):
+        end, _ = run(config, fake.FakeDetector("none"), k)
+        rate = min(0.15, k / (9 + k))
+        ema = jax.tree.map(lambda e, p, r=rate: r * e + (1 - r) * p, ema, end.params)
+        assert_same(end.ema, ema)
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    detector = fake.FakeDetector("none", dropout=0.5)
+    first, a = run(fake.config(), detector)
+    again, b = run(fake.config(), detector)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    _, c = run(fake.config(seed=1), detector)
+    assert a[0]["loss"] != c[0]["loss"]
+    mesh, now, train_step = build(fake.config(optimizer__lr=1e-30), detector)
+    losses = []
+    for _ in range(2):  # the same batch and weights, another step
+        now, metrics = train_step(now, sharding.to_global(fake.batch(0), mesh))
+        losses.append(float(metrics["loss"]))
+    assert losses[0] != losses[1]
+
+
+def test_eval_variables_and_count():
+    config = fake.config(train__ema=0.5)
+    end, _ = run(config, fake.FakeDetector("batch"), 1)
+    assert state.eval_variables(end, True)["params"] is end.ema
+    assert state.eval_variables(end, False)["params"] is end.params
+    assert "batch_stats" in state.eval_variables(end, True)
+    plain, _ = run(fake.config(), fake.FakeDetector("none"), 1)
+    assert set(state.eval_variables(plain, True)) == {"params"}
+    side = fake.SIDE // 2
+    head = side * side * 4 * (4 + fake.CLASSES) + 4 + fake.CLASSES
+    assert state.count_parameters(plain.params) == 3 * 3 * 3 * 4 + 4 + head
+    assert state.count_parameters(
+        state.abstract_variables(fake.FakeDetector("none"), config)[0]
+    ) == state.count_parameters(plain.params)
