@@ -7,20 +7,32 @@ default, so a typing error in an experiment or on the command line is an unknown
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from jdet.types import ConfigError
 
 
 def get_defaults() -> ConfigDict:
     """The complete default config; experiments start from it and assign."""
     c = ConfigDict()
     c.seed = 0
+    c.class_names = ()  # filled in from the training data; given: the data must have these
     c.precision = "float32"  # activations: "float32" | "bfloat16"
     c.input_size = 300  # pixels, side of the square network input
 
     c.data = data = ConfigDict()
     data.root = "data"  # folder of the data set, handed to the sources below by experiments
-    data.train = ConfigDict({"name": "shapes"}, allow_dotted_keys=False)
-    data.eval = ConfigDict({"name": "shapes"}, allow_dotted_keys=False)
+    data.train = ConfigDict({"name": "shapes"})
+    data.eval = ConfigDict({"name": "shapes"})
+    data.holdout = (
+        0  # n: evaluate on a part of data.train, about every n-th picture, not on data.eval
+    )
     data.max_boxes = 64  # objects a picture can carry; more is counted and warned about
     data.on_error = "raise"  # unreadable picture: "raise" | "skip" (counted and listed)
     data.workers = 0  # grain worker processes; 0 decodes in threads of this process
@@ -38,7 +50,7 @@ def get_defaults() -> ConfigDict:
     augment.interpolation = "random"  # "random" (five kinds) | "linear" | "area" | …
     augment.mean = (123.0, 117.0, 104.0)  # RGB fill of the zoomed-out canvas
 
-    c.model = ConfigDict({"name": "ssd"}, allow_dotted_keys=False)
+    c.model = ConfigDict({"name": "ssd"})
 
     c.train = train = ConfigDict()
     train.batch_size = 32  # pictures per optimiser step, over all devices
@@ -52,15 +64,17 @@ def get_defaults() -> ConfigDict:
     train.eval_every = 0  # steps; 0: only at the end
     train.save_every = 0  # steps; 0: a tenth of the run
     train.keep = 2  # checkpoints kept besides the best
+    train.best_metric = ""  # metric that picks the best checkpoint; "": the first of the evaluation
     train.eval_at_start = False
 
     c.optimizer = optimizer = ConfigDict()
     optimizer.lr = 0.05  # at ``reference_batch`` pictures per step
-    optimizer.reference_batch = 128  # linear scaling: peak = lr · batch_size / reference_batch; 0: none
+    optimizer.reference_batch = 128  # peak lr = lr · batch_size / reference_batch; 0: lr as it is
     optimizer.momentum = 0.9
     optimizer.nesterov = False
     optimizer.weight_decay = 5e-4
     optimizer.decay_mask = "caffe"  # "caffe": no decay on biases and head norms | "all" | "kernels"
+    optimizer.rules = ()  # (path regex, lr factor, decay factor), tried before those of decay_mask
     optimizer.bias_lr = 2.0  # learning-rate multiplier of convolution biases
     optimizer.clip_norm = 0.0  # global gradient norm; 0: none
     optimizer.schedule = "step"  # "step" | "cosine" | "constant"
@@ -81,3 +95,161 @@ def get_defaults() -> ConfigDict:
     parallel.devices = 0  # 0: all
     parallel.bn_group_size = 0  # pictures that share BatchNorm statistics under sync_batch; 0: all
     return c
+
+
+def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
+    """Reads the part after the colon of ``--config=experiments/x.py:cpu,lr=0.01``.
+
+    ``key=value`` sets a key, a bare ``key`` sets a boolean one. A value takes the type of its default.
+
+    Args:
+        arg: comma-separated settings; may be empty.
+        **defaults: every key that exists, with its default.
+
+    Raises:
+        ConfigError: unknown key or a value of another type.
+    """
+    settings = ConfigDict(defaults)
+    for item in filter(None, (part.strip() for part in (arg or "").split(","))):
+        key, equals, text = item.partition("=")
+        if key not in defaults:
+            raise ConfigError(
+                f"experiment argument {key!r} does not exist{nearest(key, defaults)}; "
+                f"there are {', '.join(f'{k}={v}' for k, v in defaults.items())}"
+            )
+        kind = type(defaults[key])
+        if not equals:
+            text = "true" if kind is bool else ""
+        try:
+            settings[key] = _BOOLEANS[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"experiment argument {item!r}: {key} takes a {kind.__name__}, such as {defaults[key]}"
+            ) from error
+    return settings
+
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``", did you mean 'x'?"`` or nothing."""
+    close = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+CLASS_GROUPS = ("config.model", "config.data.train", "config.data.eval")
+"""Groups that name a class, which knows its own fields (see ``jdet.build``)."""
+
+CHOICES = {
+    "precision": ("float32", "bfloat16"),
+    "augment.name": ("ssd", "none"),
+    "data.on_error": ("raise", "skip"),
+    "train.loss_norm": ("global", "per_device"),
+    "optimizer.schedule": ("step", "cosine", "constant"),
+    "optimizer.decay_mask": ("caffe", "all", "kernels"),
+}
+
+RANGES = {
+    "input_size": (16, 4096),
+    "data.holdout": (0, 10_000),
+    "data.max_boxes": (1, 10_000),
+    "data.workers": (0, 1024),
+    "data.threads": (0, 1024),
+    "data.prefetch": (1, 1024),
+    "augment.photometric": (0, 1),
+    "augment.expand": (0, 1),
+    "augment.expand_ratio": (1, 16),
+    "augment.crop_scale": (0.01, 1),
+    "augment.flip": (0, 1),
+    "train.batch_size": (1, 10**6),
+    "train.steps": (0, 10**9),
+    "train.accumulation": (1, 10**4),
+    "train.ema": (0, 0.999999),
+    "train.log_every": (1, 10**9),
+    "train.keep": (1, 10**4),
+    "optimizer.momentum": (0, 1),
+    "optimizer.weight_decay": (0, 1),
+    "optimizer.decay": (0, 1),
+    "optimizer.warmup_start": (0, 1),
+    "optimizer.clip_norm": (0, 1e9),
+    "eval.batch_size": (1, 10**6),
+    "eval.pictures": (0, 10**4),
+    "eval.score_drawn": (0, 1),
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks keys, choices and ranges; names of classes are checked where ``jdet.build`` resolves them.
+
+    Raises:
+        ConfigError: names the key, the value and what it can be.
+    """
+    defaults = get_defaults()
+    _check_keys(config, defaults, "config")
+    for key, allowed in CHOICES.items():
+        value = _lookup(config, key)
+        if value not in allowed:
+            raise ConfigError(
+                f"config.{key}={value!r}{nearest(str(value), allowed)}; it can be one of "
+                f"{', '.join(allowed)}"
+            )
+    for key, (low, high) in RANGES.items():
+        value = _lookup(config, key)
+        if not low <= value <= high:
+            raise ConfigError(f"config.{key}={value}; it must lie in {low} … {high}")
+    for name in config.eval.metrics:
+        if name not in ("voc", "coco"):
+            raise ConfigError(f"config.eval.metrics names {name!r}; there are voc, coco")
+
+
+def _lookup(config: ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _check_keys(config: ConfigDict, defaults: ConfigDict, where: str) -> None:
+    for key, value in config.items():
+        if key not in defaults:
+            raise ConfigError(
+                f"{where}.{key} does not exist{nearest(key, defaults)}; there are "
+                f"{', '.join(defaults)}"
+            )
+        if isinstance(value, ConfigDict) and f"{where}.{key}" not in CLASS_GROUPS:
+            _check_keys(value, defaults[key], f"{where}.{key}")
+    for key in defaults:
+        if key not in config:
+            raise ConfigError(f"{where}.{key} is missing; start from jdet.config.get_defaults()")
+
+
+def load(path: str | Path) -> ConfigDict:
+    """Reads the ``config.json`` of a run; keys that are newer than the run get their defaults.
+
+    Raises:
+        ConfigError: no such file, or not a config.
+    """
+    path = Path(path)
+    try:
+        stored = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; {path.parent} holds no run") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a config: {error}") from error
+    config = get_defaults()
+    for group in CLASS_GROUPS:  # replaced whole: their keys depend on the class
+        *parents, last = group.split(".")[1:]
+        holder = config
+        for part in parents:
+            holder = holder[part]
+        holder[last] = ConfigDict()
+    with config.unlocked():
+        config.update(_tuples(stored))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has no tuples, configs have no lists."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,53 @@
+# `make quickstart` and `make test` set themselves up: they need Python 3.11 or newer, make and a
+# package registry, nothing else.
+
+PYTHON ?= python3
+WORKDIR ?= runs/quickstart
+ARGS ?=
+bin := .venv/bin
+run := $(bin)/python
+
+.PHONY: help setup quickstart test lint format bench lock clean
+
+help:
+	@echo "make quickstart  train a small detector on synthetic shapes, about 5 minutes on two cores"
+	@echo "make test        lint, types and the test suite"
+	@echo "make lint        ruff and pyrefly"
+	@echo "make format      let ruff rewrite the code"
+	@echo "make bench       all benchmarks (ARGS=… is passed on)"
+	@echo "make lock        renew requirements.lock (needs uv)"
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'jdet needs Python 3.11 or newer, $(PYTHON) is ' + sys.version)"
+	$(PYTHON) -m venv .venv
+	$(run) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(run) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: setup
+	$(run) -m jdet.main --config=experiments/quickstart.py$(ARGS) --workdir=$(WORKDIR)
+	@echo "Pictures: $(WORKDIR)/detections  Curves: $(WORKDIR)/curves.png  Numbers: $(WORKDIR)/report.json"
+
+test: lint
+	$(run) -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: setup
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/pyrefly check
+
+format: setup
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+bench: setup
+	for script in benchmarks/[a-z]*.py; do $(run) $$script $(ARGS) || exit 1; done
+
+lock:
+	echo hatchling | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --extra dev pyproject.toml - -o requirements.lock
+
+clean:
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis

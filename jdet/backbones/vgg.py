@@ -1,0 +1,81 @@
+"""Truncated VGG-16 of SSD (Liu et al. 2016; the "reduced, atrous" net of the Caffe release)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jdet.nn.conv_norm import ConvNorm
+from jdet.nn.norm import Norm
+from jdet.nn.pool import max_pool
+
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+"""Channels and number of 3×3 convolutions of each VGG-16 block."""
+
+
+class VGG16(nn.Module):
+    """VGG-16 up to fc7, with fc6 a dilated 3×3 and fc7 a 1×1 convolution.
+
+    Every convolution is followed by norm and ReLU; there is no dropout. Stages: ``c2`` (stride 4,
+    conv3_3), ``c3`` (stride 8, conv4_3: 38×38 at 300 pixels), ``c4`` (stride 16, fc7: 19×19).
+
+    Attributes:
+        norm: normalisation after every convolution.
+        width: multiplies every channel count.
+        norm_after_pool: norm and ReLU after each of the five pools too, as the released ScratchDet
+            generator inserts them (the paper norms convolutions only).
+        remat: recompute each block in the backward pass instead of keeping its activations.
+        dtype: of activations.
+    """
+
+    norm: Norm = Norm("none")
+    width: float = 1.0
+    norm_after_pool: bool = False
+    remat: bool = False
+    dtype: Any = None
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages, finest first."""
+        return ("c2", "c3", "c4")
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Maps normalised pictures [B, H, W, 3] to named stages [B, h, w, C]."""
+        layer = functools.partial(ConvNorm, norm=self.norm, train=train, dtype=self.dtype)
+        block = nn.remat(_Block) if self.remat else _Block
+
+        def scaled(channels: int) -> int:
+            return max(1, round(channels * self.width))
+
+        def pool(x, window, strides, name, padding=0):
+            x = max_pool(x, window, strides, padding, ceil=True)
+            if self.norm_after_pool:
+                x = jax.nn.relu(self.norm(train=train, name=f"{name}_norm")(x))
+            return x
+
+        x, stages = images, {}
+        for i, (channels, depth) in enumerate(BLOCKS, start=1):
+            x = block(layer, scaled(channels), depth, name=f"block{i}")(x)
+            stages[f"c{i - 1}"] = x
+            x = pool(x, 2, 2, f"pool{i}") if i < 5 else pool(x, 3, 1, "pool5", padding=1)
+        x = layer(scaled(1024), kernel_size=3, dilation=6, padding=6, name="fc6")(x)
+        stages["c4"] = layer(scaled(1024), kernel_size=1, name="fc7")(x)
+        return {name: stages[name] for name in self.stage_names}
+
+
+class _Block(nn.Module):
+    """A run of 3×3 convolutions at one resolution."""
+
+    layer: Any
+    features: int
+    depth: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(1, self.depth + 1):
+            x = self.layer(self.features, name=f"conv{i}")(x)
+        return x

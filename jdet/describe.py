@@ -1,0 +1,295 @@
+"""What a config builds: ``python -m jdet.describe --config=experiments/x.py [--json=FILE]``.
+
+Per module the output shape, parameters and multiply-accumulates, then totals and the default boxes of
+each level. Everything comes from abstract evaluation: nothing is computed, no weights are made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from jdet import build
+from jdet import config as config_lib
+from jdet.data.voc_folder import VOC_CLASSES
+from jdet.types import ConfigError, DataError
+
+
+class Row(NamedTuple):
+    """One module.
+
+    Attributes:
+        path: names of the modules above and its own, joined by "/".
+        output: shape of its output for one picture; empty for a container without one.
+        parameters: trainable, everything below included.
+        statistics: running statistics and other fixed numbers, everything below included.
+        macs: multiply-accumulates of convolutions and products of matrices, for one picture.
+    """
+
+    path: str
+    output: tuple[int, ...]
+    parameters: int
+    statistics: int
+    macs: int
+
+
+class Description(NamedTuple):
+    """A model in numbers.
+
+    Attributes:
+        rows: every module, parents before children.
+        levels: per pyramid level: map size, step, box sizes, boxes per location, number of boxes.
+        parameters: trainable, whole model.
+        statistics: running statistics, whole model.
+        macs: of one picture, whole model.
+        input_size: pixels.
+        classes: number of classes, without background.
+    """
+
+    rows: list[Row]
+    levels: list[dict[str, Any]]
+    parameters: int
+    statistics: int
+    macs: int
+    input_size: int
+    classes: int
+
+
+def describe(config: ConfigDict, class_names: tuple[str, ...]) -> Description:
+    """Describes the detector of a config.
+
+    Args:
+        config: a whole config.
+        class_names: without background.
+
+    Raises:
+        ConfigError: the config cannot be built.
+    """
+    detector = build.detector(config, class_names)
+    size = config.input_size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+
+    def initialise(key, image):
+        return detector.init(key, image, train=False)
+
+    variables = jax.eval_shape(initialise, jax.random.key(0), image)
+
+    def forward(variables, image):
+        return detector.apply(variables, image, train=False, capture_intermediates=True)[1]
+
+    outputs = jax.eval_shape(forward, variables, image)["intermediates"]
+    closed = jax.make_jaxpr(lambda v, x: detector.apply(v, x, train=False)[:2])(variables, image)
+    macs: dict[str, int] = defaultdict(int)
+    _count_macs(closed.jaxpr, "", 1, macs)
+
+    counts = {kind: _sizes(variables.get(kind, {})) for kind in ("params", "batch_stats")}
+    shapes = dict(_outputs(outputs, ""))
+    paths = sorted(
+        {path for leaf in [*counts["params"], *macs] for path in _ancestors(leaf)},
+        key=lambda path: _order(path, list(shapes)),
+    )
+    rows = [
+        Row(
+            path,
+            shapes.get(path, ()),
+            _below(counts["params"], path),
+            _below(counts["batch_stats"], path),
+            _below(macs, path),
+        )
+        for path in paths
+    ]
+    _, cells = detector.level_sizes()
+    levels = [
+        {
+            "map": side,
+            "step": level.step,
+            "sizes": [level.size, level.next_size],
+            "boxes_per_location": level.boxes_per_location,
+            "boxes": side * side * level.boxes_per_location,
+        }
+        for side, level in zip(cells, detector.default_box_levels())
+    ]
+    return Description(
+        rows,
+        levels,
+        sum(counts["params"].values()),
+        sum(counts["batch_stats"].values()),
+        sum(macs.values()),
+        size,
+        len(class_names),
+    )
+
+
+def _sizes(tree: Any) -> dict[str, int]:
+    """Number of elements by path of the owning module."""
+    sizes: dict[str, int] = defaultdict(int)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        sizes["/".join(str(key.key) for key in path[:-1])] += leaf.size
+    return sizes
+
+
+def _outputs(tree: Any, path: str):
+    """Module path and output shape of everything captured, in the order of the calls."""
+    for name, value in tree.items():
+        if name == "__call__":
+            arrays = [x for x in jax.tree.leaves(value) if hasattr(x, "shape")]
+            if path and arrays:
+                yield path, arrays[-1].shape[1:]
+        else:
+            yield from _outputs(value, f"{path}/{name}" if path else name)
+
+
+def _ancestors(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _below(values: dict[str, int], path: str) -> int:
+    return sum(n for key, n in values.items() if key == path or key.startswith(path + "/"))
+
+
+def _order(path: str, called: list[str]) -> tuple[Any, ...]:
+    """Backbone before neck before head, then natural order of the names."""
+    top = ("backbone", "neck", "head")
+    first = path.split("/")[0]
+    pieces = tuple(
+        tuple((0, int(c), "") if c.isdigit() else (1, 0, c) for c in _split_digits(part))
+        for part in path.split("/")
+    )
+    return (top.index(first) if first in top else len(top), pieces)
+
+
+def _split_digits(text: str) -> list[str]:
+    parts, digits = [""], False
+    for char in text:
+        if char.isdigit() != digits:
+            parts.append("")
+            digits = not digits
+        parts[-1] += char
+    return parts
+
+
+def _count_macs(jaxpr: Any, scope: str, times: int, macs: dict[str, int]) -> None:
+    """Adds the multiply-accumulates of a traced program to ``macs``, by module path."""
+    for equation in jaxpr.eqns:
+        stack = str(equation.source_info.name_stack)
+        here = "/".join(part for part in (scope, stack) if part)
+        name = equation.primitive.name
+        if name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            dims = equation.params["dimension_numbers"].rhs_spec
+            per_output = math.prod(kernel) // kernel[dims[0]]
+            macs[_module(here)] += times * math.prod(equation.outvars[0].aval.shape) * per_output
+        elif name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            inner = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+            macs[_module(here)] += times * math.prod(equation.outvars[0].aval.shape) * inner
+        elif name == "cond":  # one branch runs; platforms choose between equal ones
+            branch = equation.params["branches"][-1]
+            _count_macs(branch.jaxpr, here, times, macs)
+        else:
+            length = equation.params.get("length", 1) if name == "scan" else 1
+            for value in equation.params.values():
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    _count_macs(inner, here, times * length, macs)
+
+
+def _module(scope: str) -> str:
+    """Module path of a name stack such as ``SSD/backbone/stem/conv1``."""
+    parts = [part for part in scope.split("/") if part.isidentifier()]
+    return "/".join(parts[1:]) if parts and parts[0][:1].isupper() else "/".join(parts)
+
+
+def to_json(description: Description) -> dict[str, Any]:
+    """The description for programs."""
+    return {
+        "input_size": description.input_size,
+        "classes": description.classes,
+        "parameters": description.parameters,
+        "statistics": description.statistics,
+        "gmacs": description.macs / 1e9,
+        "default_boxes": sum(level["boxes"] for level in description.levels),
+        "levels": description.levels,
+        "modules": [row._asdict() for row in description.rows],
+    }
+
+
+def print_description(description: Description, depth: int) -> None:
+    """Prints modules down to ``depth`` names, default boxes per level, and totals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 110)
+    table = Table("module", *[_right(x) for x in ("output", "parameters", "MMAC")], box=None)
+    for row in description.rows:
+        level = row.path.count("/")
+        if level < depth:
+            shape = "×".join(map(str, row.output))
+            name = "  " * level + row.path.rsplit("/", 1)[-1]
+            table.add_row(name, shape, f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}")
+    console.print(table)
+    table = Table(*[_right(x) for x in ("map", "step", "sizes", "per cell", "boxes")], box=None)
+    for level in description.levels:
+        table.add_row(
+            f"{level['map']}×{level['map']}",
+            f"{level['step']:g}",
+            " ".join(f"{size:g}" for size in level["sizes"]),
+            str(level["boxes_per_location"]),
+            f"{level['boxes']:,}",
+        )
+    console.print("\ndefault boxes (pixels of the network input)")
+    console.print(table)
+    boxes = sum(level["boxes"] for level in description.levels)
+    console.print(
+        f"\n{description.parameters:,} trainable parameters, {description.statistics:,} running "
+        f"statistics, {description.macs / 1e9:.2f} GMAC a picture, {boxes:,} default boxes, input "
+        f"{description.input_size}×{description.input_size}, {description.classes} classes"
+    )
+
+
+def _right(title: str):
+    from rich.table import Column
+
+    return Column(title, justify="right")
+
+
+def class_names_of(config: ConfigDict) -> tuple[str, ...]:
+    """Class names for a description: the config's, the data's, or VOC's where there is no data."""
+    if config.class_names:
+        return tuple(config.class_names)
+    try:
+        return build.source(config.data.train, "config.data.train").class_names
+    except DataError:
+        if config.data.train.get("classes"):
+            return tuple(config.data.train.classes)
+        if config.data.train.name == "coco":
+            return tuple(f"class {i}" for i in range(80))
+        return VOC_CLASSES
+
+
+def _main(_: list[str]) -> None:
+    config = flags.FLAGS.config
+    try:
+        config_lib.validate(config)
+        description = describe(config, class_names_of(config))
+    except (ConfigError, DataError) as error:
+        raise SystemExit(f"error: {error}") from None
+    if flags.FLAGS.json:
+        Path(flags.FLAGS.json).write_text(json.dumps(to_json(description), indent=1) + "\n")
+    print_description(description, flags.FLAGS.depth)
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", help_string="Experiment file, with :arguments.")
+    flags.DEFINE_string("json", "", "File that gets the same numbers for programs.")
+    flags.DEFINE_integer("depth", 2, "How many module levels the table shows.")
+    app.run(_main)

@@ -1,0 +1,1 @@
+"""Detectors: ``losses(batch)`` for training and ``detect(images, image_sizes)`` for use."""

@@ -1,0 +1,282 @@
+"""SSD (Liu et al. 2016) and, with norms in backbone and head, ScratchDet (Zhu et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdet.nn.conv import Conv, caffe_xavier
+from jdet.nn.norm import L2Norm, Norm
+from jdet.ops import anchors, boxes, coding, losses, matching, nms, sampling
+from jdet.types import Batch, Detections, Mean
+
+
+class SSD(nn.Module):
+    """Single-shot detector over the levels of a neck.
+
+    Background exists only here: class logits have K + 1 channels and channel 0 is background.
+
+    Attributes:
+        num_classes: K, without background.
+        input_size: side of the square input the default boxes are laid out for, pixels. Other sizes can
+            be fed; steps and sizes of the default boxes stay.
+        backbone: module from pictures to named stages.
+        neck: module from stages to levels; its ``taps`` are the stages that are levels themselves.
+        head_norm: normalisation after the prediction convolutions, on offsets and logits alike
+            (ScratchDet, "BN in head").
+        l2norm_levels: how many levels, finest first, pass an L2 normalisation with learned scale
+            (classic SSD: 1; ScratchDet: 0).
+        first_ratio: default-box size of the first level, fraction of the side (see ``ssd_levels``).
+        min_ratio: of the second level.
+        max_ratio: upper end of the size rule.
+        iou_threshold: overlap from which a default box is positive beside the bipartite matches.
+        negative_ratio: hard negatives per positive.
+        loc_weight: weight of the box loss.
+        train_ignored: difficult objects are trained on (VOC); False drops them (crowds of COCO).
+        score_threshold: lowest score of a detection.
+        nms_iou: overlap above which the worse box of a class is dropped.
+        pre_nms: candidates per class.
+        max_detections: detections per picture, D.
+        mean: RGB mean subtracted from 0 … 255 pictures.
+        std: divisor after that; the published learning rates belong to 1.
+        dtype: of activations; losses and boxes are float32.
+    """
+
+    num_classes: int
+    input_size: int
+    backbone: nn.Module
+    neck: nn.Module
+    head_norm: Norm = Norm("batch")
+    l2norm_levels: int = 0
+    first_ratio: float = 0.10
+    min_ratio: float = 0.20
+    max_ratio: float = 0.90
+    iou_threshold: float = 0.5
+    negative_ratio: float = 3.0
+    loc_weight: float = 1.0
+    train_ignored: bool = True
+    score_threshold: float = 0.01
+    nms_iou: float = 0.45
+    pre_nms: int = 400
+    max_detections: int = 200
+    mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        """Lays out the levels; the head needs their number of boxes."""
+        self.levels = self.default_box_levels()
+        self.head = SSDHead(
+            self.num_classes + 1,
+            tuple(level.boxes_per_location for level in self.levels),
+            self.head_norm,
+            self.l2norm_levels,
+            self.dtype,
+        )
+
+    def level_sizes(self) -> tuple[list[int], list[int]]:
+        """Nominal stride and map size (cells a side) of each level at ``input_size``."""
+        strides = [2 ** int(tap[1:]) for tap in self.neck.taps]
+        cells = [-(-self.input_size // stride) for stride in strides]
+        for size in self.neck.extra_sizes(cells[-1]):
+            strides.append(strides[-1] * 2)
+            cells.append(size)
+        return strides, cells
+
+    def default_box_levels(self) -> tuple[anchors.DefaultBoxLevel, ...]:
+        """Sizes, ratios and steps of the default boxes, one entry a level."""
+        return anchors.ssd_levels(
+            self.input_size,
+            *self.level_sizes(),
+            first_ratio=self.first_ratio,
+            min_ratio=self.min_ratio,
+            max_ratio=self.max_ratio,
+        )
+
+    def __call__(
+        self, images: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, jax.Array, np.ndarray]:
+        """The network.
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB.
+            train: use and update batch statistics.
+
+        Returns:
+            Offsets float32 [B, A, 4], logits float32 [B, A, K + 1] (channel 0 is background) and the
+            default boxes float32 [A, 4], cx cy w h in pixels.
+        """
+        x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        stages = self.backbone(x.astype(self.dtype), train=train)
+        levels = self.neck(stages, train=train)
+        if len(levels) < len(self.levels):
+            # A smaller picture than the design: the coarsest levels vanish, the others stay put.
+            specs = self.levels[: len(levels)]
+        else:
+            specs, levels = self.levels, levels[: len(self.levels)]
+        priors = anchors.default_boxes(specs, [level.shape[1:3] for level in levels])
+        offsets, logits = self.head(levels, train=train)
+        assert offsets.shape[1] == len(priors), (offsets.shape, priors.shape)
+        return offsets, logits, priors
+
+    def losses(self, batch: Batch, *, train: bool = True) -> dict[str, Mean]:
+        """The training forward pass (SSD, sec. 2.2; Caffe ``MultiBoxLoss``).
+
+        Both losses are sums over the batch, weighted by the number of matched default boxes. Pictures
+        without objects add exactly nothing.
+
+        Args:
+            batch: ``images``, ``boxes``, ``labels``, ``valid`` and ``ignore`` are used.
+            train: use and update batch statistics.
+
+        Returns:
+            "loc" (smooth L1 of positives) and "cls" (cross-entropy of positives and hard negatives).
+        """
+        offsets, logits, priors = self(batch.images, train=train)
+        valid = batch.valid if self.train_ignored else batch.valid & ~batch.ignore
+        # A box without area has no logarithm to learn.
+        valid = valid & (boxes.area(batch.boxes) > 0)
+        loc, cls, positives = multibox_loss(
+            offsets,
+            logits,
+            priors,
+            batch.boxes,
+            batch.labels,
+            valid,
+            iou_threshold=self.iou_threshold,
+            negative_ratio=self.negative_ratio,
+        )
+        weight = jnp.sum(positives)
+        return {
+            "loc": Mean(self.loc_weight * jnp.sum(loc), weight),
+            "cls": Mean(jnp.sum(cls), weight),
+        }
+
+    def detect(self, images: jax.Array, image_sizes: jax.Array) -> Detections:
+        """Detections of a batch (Caffe ``DetectionOutput``).
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB.
+            image_sizes: int32 [B, 2], height and width of each picture's content. SSD warps pictures to
+                the full input, so nothing is cut here; mapping back to the original picture clips.
+
+        Returns:
+            Detections of D = ``max_detections`` rows, boxes not clipped.
+        """
+        del image_sizes
+        offsets, logits, priors = self(images, train=False)
+        return self.postprocess(offsets, logits, priors)
+
+    def postprocess(self, offsets: jax.Array, logits: jax.Array, priors: np.ndarray) -> Detections:
+        """Decodes and suppresses; arguments as returned by ``__call__``."""
+        scores = jax.nn.softmax(logits, axis=-1)[..., 1:]
+        corners = coding.decode(offsets, jnp.asarray(priors))
+
+        def one_picture(corners, scores):
+            return nms.class_wise_nms(
+                corners,
+                scores,
+                score_threshold=self.score_threshold,
+                iou_threshold=self.nms_iou,
+                pre_nms=self.pre_nms,
+                keep=self.max_detections,
+            )
+
+        return Detections(*jax.vmap(one_picture)(corners, scores))
+
+
+def multibox_loss(
+    offsets: jax.Array,
+    logits: jax.Array,
+    priors: jax.Array | np.ndarray,
+    truth: jax.Array,
+    labels: jax.Array,
+    valid: jax.Array,
+    *,
+    iou_threshold: float = 0.5,
+    negative_ratio: float = 3.0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Matching, hard negative mining and both losses of SSD, picture by picture.
+
+    Args:
+        offsets: float32 [B, A, 4].
+        logits: float32 [B, A, K + 1], channel 0 is background.
+        priors: float32 [A, 4], cx cy w h, pixels.
+        truth: float32 [B, N, 4], x1 y1 x2 y2, pixels.
+        labels: int32 [B, N], 0 … K-1.
+        valid: bool [B, N], which rows are objects to learn.
+        iou_threshold: of positives beside the bipartite matches.
+        negative_ratio: hard negatives per positive of the same picture.
+
+    Returns:
+        Sums of the box loss and of the classification loss and number of positives, float32 [B] each.
+    """
+    priors = jnp.asarray(priors)
+    corners = boxes.cxcywh_to_xyxy(priors)
+
+    def one_picture(offsets, logits, truth, labels, valid):
+        overlap = boxes.pairwise_iou(truth, corners)
+        match = matching.bipartite_then_threshold(overlap, valid, iou_threshold)
+        target = coding.encode(truth[match.index], priors)
+        loc = jnp.sum(losses.smooth_l1(offsets, target), axis=-1)
+        classes = jnp.where(match.matched, labels[match.index] + 1, 0)
+        cls = losses.softmax_cross_entropy(logits, classes)
+        positives = jnp.sum(match.matched)
+        negatives = sampling.hard_negatives(
+            jax.lax.stop_gradient(cls),
+            ~match.matched & (match.overlap < iou_threshold),
+            (negative_ratio * positives).astype(jnp.int32),
+        )
+        return (
+            jnp.sum(jnp.where(match.matched, loc, 0.0)),
+            jnp.sum(jnp.where(match.matched | negatives, cls, 0.0)),
+            positives.astype(jnp.float32),
+        )
+
+    return jax.vmap(one_picture)(offsets, logits, truth, labels, valid)
+
+
+class SSDHead(nn.Module):
+    """Per level one 3×3 convolution for offsets and one for logits, nothing shared between levels.
+
+    With a norm the convolutions lose their bias, start from a Gaussian of deviation 0.01, and the
+    normalised outputs are the predictions: no activation follows (ScratchDet's released heads).
+
+    Attributes:
+        num_logits: K + 1.
+        boxes_per_location: of each level.
+        norm: after both convolutions.
+        l2norm_levels: how many levels pass an ``L2Norm`` first.
+        dtype: of the computation.
+    """
+
+    num_logits: int
+    boxes_per_location: tuple[int, ...]
+    norm: Norm
+    l2norm_levels: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, levels: Sequence[jax.Array], *, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Levels [B, h, w, C] to offsets [B, A, 4] and logits [B, A, K + 1], float32."""
+        plain = self.norm.needs_bias
+        offsets, logits = [], []
+        for i, (x, count) in enumerate(zip(levels, self.boxes_per_location)):
+            if i < self.l2norm_levels:
+                x = L2Norm(name=f"l2norm{i}")(x)
+            for outputs, kind, width in ((offsets, "loc", 4), (logits, "cls", self.num_logits)):
+                y = Conv(
+                    count * width,
+                    use_bias=plain,
+                    kernel_init=caffe_xavier if plain else nn.initializers.normal(0.01),
+                    dtype=self.dtype,
+                    name=f"{kind}{i}",
+                )(x)
+                y = self.norm(train=train, name=f"{kind}{i}_norm")(y)
+                outputs.append(y.astype(jnp.float32).reshape(y.shape[0], -1, width))
+        return jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1)

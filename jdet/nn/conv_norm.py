@@ -1,0 +1,59 @@
+"""Convolution, normalisation and ReLU in one module: the brick of all convolutional models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jdet.nn.conv import Conv, caffe_xavier
+from jdet.nn.norm import Norm
+
+
+class ConvNorm(nn.Module):
+    """Convolution → norm → ReLU; the convolution has a bias only where there is no norm.
+
+    Parameters are named ``conv`` and ``norm``.
+
+    Attributes:
+        features: output channels.
+        norm: which normalisation.
+        train: passed on to it.
+        kernel_size: side of the square kernel.
+        strides: of both axes.
+        padding: explicit and symmetric; None keeps the size at stride 1.
+        dilation: of the kernel.
+        relu: end with a ReLU.
+        kernel_init: initialiser of the kernel.
+        dtype: of the computation; None: of the input.
+    """
+
+    features: int
+    norm: Norm
+    train: bool
+    kernel_size: int = 3
+    strides: int = 1
+    padding: int | None = None
+    dilation: int = 1
+    relu: bool = True
+    kernel_init: Callable[..., Any] = caffe_xavier
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X [B, H, W, C] to [B, h, w, features]."""
+        x = Conv(
+            self.features,
+            self.kernel_size,
+            strides=self.strides,
+            padding=self.padding,
+            dilation=self.dilation,
+            use_bias=self.norm.needs_bias,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        x = self.norm(train=self.train, name="norm")(x)
+        return jax.nn.relu(x) if self.relu else x

@@ -1,0 +1,198 @@
+"""Normalisation chosen by name and bound once, so that blocks never know which one they use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jdet.nn.batch_norm import batch_norm_train
+
+KINDS = ("none", "batch", "sync_batch", "group", "frozen_batch")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last.
+
+    Statistics and the affine map are float32 whatever the input is. Running statistics keep the
+    unbiased variance, as Caffe and PyTorch do. Gradients flow through the batch statistics.
+
+    Attributes:
+        train: normalise with the statistics of the batch and update the running ones.
+        momentum: share of the old running statistics in the new ones (PyTorch's 1 - momentum).
+        epsilon: added to the variance.
+        group_size: pictures that share statistics; 0: all pictures of the batch (of this device, or of
+            all devices along ``axis_name``). Smaller than the device's batch: consecutive sub-groups.
+        axis_name: mesh axis to reduce over; the caller's ``shard_map`` must bind it.
+    """
+
+    train: bool
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    group_size: int = 0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises x [B, …, C]; same shape and dtype out."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        if not self.train:
+            return normalise(x, mean.value, var.value, scale, bias, self.epsilon)
+        # Shapes alone matter while initialising, and no mesh axis is bound then.
+        axis_name = None if self.is_initializing() else self.axis_name
+        groups = 1
+        if self.group_size and self.group_size < x.shape[0]:
+            if x.shape[0] % self.group_size:
+                raise ValueError(
+                    f"parallel.bn_group_size={self.group_size} does not divide the {x.shape[0]} "
+                    "pictures of this device"
+                )
+            groups, axis_name = x.shape[0] // self.group_size, None
+        y, batch_mean, batch_var = batch_norm_train(
+            x, scale, bias, eps=self.epsilon, axis_name=axis_name, groups=groups
+        )
+        if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+            count = x.size // channels // groups
+            if axis_name is not None:
+                count = count * jax.lax.axis_size(axis_name)
+            batch_mean, batch_var = (
+                batch_mean.reshape(-1, channels),
+                batch_var.reshape(-1, channels),
+            )
+            batch_mean, batch_var = batch_mean.mean(0), batch_var.mean(0)
+            batch_var = batch_var * (count / max(count - 1, 1))
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
+        return y
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation with everything fixed: statistics and affine map are not parameters.
+
+    All four vectors live in the ``batch_stats`` collection, where no optimiser reaches them.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the fixed map to x [B, …, C]; same shape and dtype out."""
+
+        def fixed(name, init):
+            return self.variable("batch_stats", name, init, (x.shape[-1],), jnp.float32).value
+
+        return normalise(
+            x,
+            fixed("mean", jnp.zeros),
+            fixed("var", jnp.ones),
+            fixed("scale", jnp.ones),
+            fixed("bias", jnp.zeros),
+            self.epsilon,
+        )
+
+
+def normalise(x, mean, var, scale, bias, epsilon):
+    """``(x - mean) / sqrt(var + epsilon) · scale + bias`` as one multiply and add; dtype of ``x``."""
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    factor, shift = factor.reshape(shape), (bias - mean * factor).reshape(shape)
+    return (x.astype(jnp.float32) * factor + shift).astype(x.dtype)
+
+
+class L2Norm(nn.Module):
+    """Scales every pixel's channel vector to a learned length per channel (ParseNet; SSD, conv4_3).
+
+    Attributes:
+        initial_scale: 20 in SSD and DSOD.
+        epsilon: inside the sum of squares (Caffe SSD: 1e-10).
+    """
+
+    initial_scale: float = 20.0
+    epsilon: float = 1e-10
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X [B, h, w, C]; same shape and dtype out."""
+        scale = self.param(
+            "scale", nn.initializers.constant(self.initial_scale), (x.shape[-1],), jnp.float32
+        )
+        wide = x.astype(jnp.float32)
+        length = jax.lax.rsqrt(jnp.sum(wide * wide, axis=-1, keepdims=True) + self.epsilon)
+        return (wide * length * scale.reshape(1, 1, 1, -1)).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """A chosen normalisation: call it inside a module to get the layer.
+
+    ``batch`` normalises over the pictures of one device; ``sync_batch`` over ``group_size`` pictures,
+    across devices where they hold fewer (ScratchDet trains with plain ``batch``, MegDet with
+    ``sync_batch``); ``frozen_batch`` is fixed; ``group`` has 32 groups (Wu & He 2018), fewer where the
+    channels do not divide; ``none`` leaves the convolution's bias to do the work.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        momentum: of running statistics.
+        epsilon: added to variances.
+        group_size: pictures per group of ``sync_batch``; 0: all.
+        axis_name: mesh axis of ``sync_batch``; None outside ``shard_map``.
+    """
+
+    kind: str = "batch"
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    group_size: int = 0
+    axis_name: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"norm {self.kind!r} does not exist; known are {', '.join(KINDS)}")
+
+    @property
+    def needs_bias(self) -> bool:
+        """Whether the convolution before it must carry a bias."""
+        return self.kind == "none"
+
+    def __call__(self, *, train: bool, name: str | None = None) -> Callable[[jax.Array], jax.Array]:
+        """The layer, a map of [B, …, C] to the same; ``name`` is its name among the parameters."""
+        if self.kind == "none":
+            return lambda x: x
+        if self.kind == "frozen_batch":
+            return FrozenBatchNorm(self.epsilon, name=name)
+        if self.kind == "group":
+            return _GroupNorm(self.epsilon, name=name)
+        sync = self.kind == "sync_batch"
+        return BatchNorm(
+            train=train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            group_size=self.group_size if sync else 0,
+            axis_name=self.axis_name if sync else None,
+            name=name,
+        )
+
+
+class _GroupNorm(nn.Module):
+    """Group normalisation with 32 groups, or the largest divisor of the channels below that."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        wide = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, channels // groups)
+        mean = jnp.mean(wide, axis=(1, 3), keepdims=True)
+        var = jnp.mean((wide - mean) ** 2, axis=(1, 3), keepdims=True)
+        wide = ((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return (wide * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)

@@ -1,0 +1,208 @@
+"""Training and evaluation of a config in a workdir: what the command line does, for notebooks too.
+
+from jdet import run
+result = run.train(config, "runs/mine")
+metrics = run.evaluate("runs/mine")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from jdet import build
+from jdet import config as config_lib
+from jdet.analysis import visualise
+from jdet.data import pipeline
+from jdet.evaluation import report, runner
+from jdet.train import checkpoint, loop, sharding, state
+from jdet.types import ConfigError, Source
+
+
+def train(
+    config: ConfigDict, workdir: str | Path, *, overwrite: bool = False, writers: tuple = ()
+) -> loop.Result:
+    """Trains a config from random initialisation, or goes on where its workdir stopped.
+
+    Args:
+        config: a whole config; not changed.
+        workdir: folder of the run. One that holds the same run is resumed exactly.
+        overwrite: discard the run that the workdir holds.
+        writers: further metric writers (``jdet.train.writers.Writer``).
+
+    Raises:
+        ConfigError: the config cannot be, or the workdir holds something else.
+        DataError: the data set is missing or contradicts itself.
+        CheckpointError: saving or restoring failed.
+    """
+    config = ConfigDict(config)
+    config_lib.validate(config)
+    train_source, eval_source = build.sources(config)
+    with config.unlocked():
+        config.class_names = _agreed_classes(config, train_source, eval_source)
+    mesh = sharding.make_mesh(config)
+    detector = build.detector(config, config.class_names, axis_name="member")
+    _announce(config, detector, train_source, eval_source)
+
+    def train_stream(start: int) -> pipeline.BatchStream:
+        return pipeline.train_batches(
+            train_source,
+            input_size=config.input_size,
+            augment=config.augment,
+            batch_size=config.train.batch_size,
+            seed=config.seed,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **_reading(config),
+        )
+
+    evaluate_state = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
+    return loop.train(
+        config,
+        workdir,
+        detector=detector,
+        train_stream=train_stream,
+        num_examples=len(train_source),
+        evaluate=lambda trained, step: evaluate_state(
+            state.eval_variables(trained, config.eval.use_ema), step
+        ),
+        overwrite=overwrite,
+        writers=writers,
+    )
+
+
+def evaluate(
+    workdir: str | Path, *, step: int | str | None = None, config: ConfigDict | None = None
+) -> dict[str, float]:
+    """Evaluates a checkpoint and writes ``report.json`` and pictures into the workdir.
+
+    Args:
+        workdir: folder of a run.
+        step: which checkpoint; None: the newest, "best": the best by ``train.best_metric``.
+        config: evaluate under these settings (data, thresholds) instead of the run's own; the model
+            must be the run's.
+
+    Returns:
+        Metrics by slash names.
+
+    Raises:
+        ConfigError: no run there, or classes that are not the run's.
+        CheckpointError: no readable checkpoint.
+    """
+    trained = config_lib.load(Path(workdir) / "config.json")
+    config = trained if config is None else ConfigDict(config)
+    config_lib.validate(config)
+    _, source = build.sources(config)
+    if tuple(source.class_names) != tuple(trained.class_names):
+        raise ConfigError(
+            f"{workdir} was trained on classes {', '.join(trained.class_names)}; config.data.eval has "
+            f"{', '.join(source.class_names)}"
+        )
+    weights = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
+    detector = build.detector(config, source.class_names)
+    mesh = sharding.make_mesh(config)
+    run = make_evaluation(config, detector, source, mesh, Path(workdir))
+    variables = jax.device_put(
+        state.eval_variables(weights, config.eval.use_ema), sharding.replicated(mesh)
+    )
+    metrics = run(variables, int(weights.step))
+    return {name: value for name, value in metrics.items() if not isinstance(value, np.ndarray)}
+
+
+def make_evaluation(
+    config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
+) -> Callable[[Any, int], dict[str, Any]]:
+    """``evaluation(variables, step)``: metrics and pictures; writes report, pictures and curves.
+
+    The network is compiled once, at the first call.
+    """
+    detect = runner.make_detect_fn(detector, mesh)
+    count = min(len(source), config.eval.max_pictures) or len(source)
+    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
+
+    def run(variables: Any, step: int) -> dict[str, Any]:
+        keep = runner.KeepPictures(config.eval.pictures, count)
+        evaluators = [*runner.make_evaluators(config.eval.metrics, source.class_names), keep]
+        with pipeline.eval_batches(
+            source,
+            input_size=config.input_size,
+            batch_size=batch_size,
+            limit=config.eval.max_pictures,
+            **_reading(config),
+        ) as stream:
+            metrics: dict[str, Any] = runner.evaluate(
+                detect, variables, stream, source, evaluators, expected=count
+            )
+        if jax.process_index() == 0:
+            report.write_report(
+                workdir / "report.json",
+                step=step,
+                metrics=metrics,
+                settings=report.settings_of(config, source),
+            )
+            report.print_table(metrics, source.class_names)
+            pictures = visualise.write_pictures(
+                workdir / "detections",
+                keep.pairs,
+                source.class_names,
+                score_threshold=config.eval.score_drawn,
+            )
+            if (workdir / "metrics.jsonl").exists():
+                visualise.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
+            for path in pictures:
+                metrics[f"detections/{path.stem}"] = cv2.imread(str(path))[..., ::-1]
+        return metrics
+
+    return run
+
+
+def _reading(config: ConfigDict) -> dict[str, Any]:
+    """Settings that all input streams share."""
+    data = config.data
+    keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
+    return {key: data[key] for key in keys}
+
+
+def _agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:
+    """The class names that config, training and evaluation data share."""
+    names = tuple(train.class_names)
+    if tuple(evaluation.class_names) != names:
+        raise ConfigError(
+            f"config.data.train has the classes {', '.join(names)}, config.data.eval "
+            f"{', '.join(evaluation.class_names)}; give both the same `classes`"
+        )
+    if config.class_names and tuple(config.class_names) != names:
+        raise ConfigError(
+            f"config.class_names is {', '.join(config.class_names)}, the data has {', '.join(names)}"
+        )
+    return names
+
+
+def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:
+    """Prints data and model: what a reproduction needs beside the schedule."""
+    for role, source in (("train", train), ("eval", evaluation)):
+        text = source.describe() if hasattr(source, "describe") else f"{len(source)} pictures"
+        logging.info("%s data: %s", role, text)
+    params, stats = state.abstract_variables(detector, config)
+    model = config.model
+    frozen = [k for k in ("norm", "head_norm") if model[k] == "frozen_batch"]
+    logging.info(
+        "model: %s, backbone %s, neck %s, norm %s, head norm %s, %s trainable parameters, %s running "
+        "statistics; random initialisation, nothing pre-trained, %s frozen",
+        model.name,
+        model.backbone.name,
+        model.neck.name,
+        model.norm,
+        model.head_norm,
+        f"{state.count_parameters(params):,}",
+        f"{state.count_parameters(stats):,}",
+        " and ".join(f"config.model.{k}" for k in frozen) or "nothing",
+    )

@@ -1,0 +1,37 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jdet.backbones.resnet import ResNet
+from jdet.backbones.vgg import VGG16
+from jdet.nn.norm import Norm
+from tests import harness
+
+BACKBONES = {
+    "resnet18": functools.partial(ResNet, depth=18, root=0, stem_stride=2, pool=3, width=0.125),
+    "root_resnet18": functools.partial(ResNet, depth=18, width=0.125),
+    "root_resnet18_group": functools.partial(ResNet, depth=18, width=0.125, norm=Norm("group")),
+    "vgg16": functools.partial(VGG16, width=0.125, norm=Norm("batch")),
+    "vgg16_pool_norm": functools.partial(
+        VGG16, width=0.125, norm=Norm("batch"), norm_after_pool=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_battery(name):
+    harness.check_backbone(BACKBONES[name])
+
+
+def test_vgg_stages_at_300():
+    stages = jax.eval_shape(
+        lambda x: VGG16().init_with_output(jax.random.key(0), x, train=False)[0],
+        jax.ShapeDtypeStruct((1, 300, 300, 3), jnp.float32),
+    )
+    assert {k: v.shape[1:] for k, v in stages.items()} == {
+        "c2": (75, 75, 256),
+        "c3": (38, 38, 512),
+        "c4": (19, 19, 1024),
+    }

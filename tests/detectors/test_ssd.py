@@ -1,0 +1,183 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdet import build
+from jdet.config import get_defaults
+from jdet.detectors.ssd import multibox_loss
+from jdet.ops import boxes
+from tests import harness
+from tests.golden import load
+
+CLASSES = tuple("abcde")
+
+
+def make(
+    size=64, neck="residual_extras", norm="batch", head_norm="batch", backbone="root_resnet", **kw
+):
+    c = get_defaults()
+    c.input_size = size
+    body = dict(name=backbone, width=0.125) | ({} if backbone == "vgg16" else {"depth": 18})
+    c.model = build.group(
+        "detector",
+        "ssd",
+        backbone=build.group("backbone", **body),
+        neck=build.group("neck", neck, width=0.25),
+        norm=norm,
+        head_norm=head_norm,
+        **kw,
+    )
+    return build.detector(c, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        dict(),
+        dict(neck="ssd_extras", backbone="resnet", norm="group", head_norm="none"),
+        dict(neck="ssd_extras", backbone="vgg16", norm="none", head_norm="batch", l2norm_levels=1),
+        dict(norm="frozen_batch", head_norm="sync_batch"),
+    ],
+    ids=["scratchdet", "resnet_group", "vgg_l2norm", "frozen"],
+)
+def test_battery(case):
+    harness.check_detector(lambda: make(**case), 64, len(CLASSES))
+
+
+def golden_case():
+    golden = load("ssd_loss")
+    truth, labels, valid = np.zeros((3, 5, 4)), np.zeros((3, 5), int), np.zeros((3, 5), bool)
+    for i in range(3):
+        n = len(golden[f"boxes{i}"])
+        truth[i, :n], labels[i, :n], valid[i, :n] = (
+            golden[f"boxes{i}"],
+            golden[f"labels{i}"] - 1,
+            True,
+        )
+    # torchvision's table of boxes, clipped width and height included
+    priors = boxes.xyxy_to_cxcywh(jnp.asarray(load("default_boxes_ssd300")["xyxy_coco"]))
+    arrays = (jnp.asarray(truth, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(valid))
+    return golden, priors, arrays
+
+
+def test_loss_and_gradient_equal_torchvision():
+    golden, priors, arrays = golden_case()
+
+    @jax.jit
+    def losses(offsets, logits):
+        loc, cls, positives = multibox_loss(offsets, logits, priors, *arrays)
+        count = positives.sum()
+        return loc.sum() / count, cls.sum() / count, positives
+
+    offsets, logits = jnp.asarray(golden["bbox_regression"]), jnp.asarray(golden["cls_logits"])
+    loc, cls, positives = losses(offsets, logits)
+    np.testing.assert_allclose(loc, golden["loss_bbox"], rtol=1e-5)
+    np.testing.assert_allclose(cls, golden["loss_cls"], rtol=1e-5)
+    np.testing.assert_array_equal(positives, golden["num_pos"])
+    gradient = jax.jit(jax.grad(lambda o, l: sum(losses(o, l)[:2]), argnums=(0, 1)))
+    loc_grad, cls_grad = gradient(offsets, logits)
+    np.testing.assert_allclose(cls_grad[0], golden["grad_cls_image0"], atol=1e-6)
+    np.testing.assert_allclose(jnp.abs(loc_grad).sum((1, 2)), golden["grad_reg_abs_sum"], rtol=1e-5)
+    np.testing.assert_allclose(jnp.abs(cls_grad).sum((1, 2)), golden["grad_cls_abs_sum"], rtol=1e-5)
+    # A picture without objects: exactly nothing.
+    assert (loc_grad[1] == 0).all() and (cls_grad[1] == 0).all()
+
+
+def test_zero_logits_cost_what_arithmetic_says():
+    golden, priors, arrays = golden_case()
+    for classes in (21, 81):
+        zeros = jnp.zeros((3, 8732, classes))
+        _, cls, positives = multibox_loss(jnp.zeros((3, 8732, 4)), zeros, priors, *arrays)
+        expected = 4 * np.log(classes)  # 12.178 for VOC, 17.578 for COCO
+        np.testing.assert_allclose(cls.sum() / positives.sum(), expected, rtol=1e-5)
+
+
+def test_postprocessing_equals_torchvision():
+    golden = load("ssd_postprocess")
+    priors = boxes.xyxy_to_cxcywh(jnp.asarray(load("default_boxes_ssd300")["xyxy_coco"]))
+    model = make(size=300)
+    found = jax.jit(lambda o, l: model.apply({}, o, l, priors, method="postprocess"))(
+        jnp.asarray(golden["bbox_regression"]), jnp.asarray(golden["cls_logits"])
+    )
+    assert found.valid.all()
+    np.testing.assert_allclose(found.scores[0], golden["scores"], atol=1e-5)
+    # torchvision clips before the suppression, jdet when it maps back to the picture: the sets
+    # agree but for boxes that clipping alone makes overlap.
+    clipped = np.asarray(boxes.clip(found.boxes[0], jnp.array([300, 300])))
+    same = np.abs(clipped - golden["boxes"]).max(-1) < 1e-2
+    assert same.mean() > 0.97
+    np.testing.assert_array_equal(found.labels[0][same], golden["labels"][same] - 1)
+
+
+@pytest.mark.parametrize(
+    "backbone, neck, cells",
+    [
+        ("root_resnet", "residual_extras", [38, 19, 10, 5, 3, 1]),
+        ("root_resnet", "ssd_extras", [38, 19, 10, 5, 3, 1]),
+        ("resnet", "ssd_extras", [38, 19, 10, 5, 3, 1]),
+        ("vgg16", "ssd_extras", [38, 19, 10, 5, 3, 1]),
+    ],
+)
+def test_8732_default_boxes_at_300(backbone, neck, cells):
+    model = make(size=300, backbone=backbone, neck=neck)  # building asserts the real maps
+    assert model.level_sizes()[1] == cells
+    assert (
+        sum(n * n * level.boxes_per_location for n, level in zip(cells, model.default_box_levels()))
+        == 8732
+    )
+
+
+@pytest.mark.parametrize("size", [48, 96, 128, 161, 224, 320, 512])
+def test_any_input_size_builds(size):
+    strides, cells = make(size=size).level_sizes()
+    assert cells[-1] == 1 and cells[0] == -(-size // strides[0])
+
+
+def test_head_norm_starts_at_unit_logits():
+    model, batch = make(), harness.make_batch(64, count=16)
+    variables = harness.initialise(model, batch.images, train=True)
+    (_, logits, _), _ = jax.jit(
+        lambda v: model.apply(v, batch.images, train=True, mutable=["batch_stats"])
+    )(variables)
+    # The finest level has most locations, hence the best statistics: 8·8·4 boxes a picture.
+    finest = np.asarray(logits[:, : 8 * 8 * 4]).reshape(-1, 4, 6)
+    np.testing.assert_allclose(finest.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(finest.var(0), 1, atol=5e-2)
+
+
+def test_smaller_pictures_keep_the_layout():
+    model = make(size=128)
+    images = jnp.zeros((1, 128, 128, 3), jnp.uint8)
+    variables = harness.initialise(model, images, train=False)
+    _, _, whole = model.apply(variables, images, train=False)
+    _, _, part = model.apply(variables, images[:, :96, :96], train=False)
+    np.testing.assert_array_equal(part[:, 2:].max(0) <= whole[:, 2:].max(0), True)
+    np.testing.assert_array_equal(part[:4], whole[:4])
+
+
+def test_crowds_can_be_left_out_of_training():
+    batch = harness.make_batch(64)
+    crowd = batch._replace(ignore=batch.valid)
+    for train_ignored in (True, False):
+        model = make(train_ignored=train_ignored)
+        variables = harness.initialise(model, batch, method="losses", train=True)
+        loss, _ = harness.total_loss(model, variables, crowd)
+        assert (loss > 0) == train_ignored
+
+
+def test_gradients_do_not_depend_on_the_split_of_totals():
+    """Totals and weights of two halves add up to those of the whole (no batch statistics)."""
+    model = make(norm="group", head_norm="none")
+    batch = harness.make_batch(64)
+    variables = harness.initialise(model, batch, method="losses", train=True)
+
+    def means(part):
+        return model.apply(variables, part, train=True, method="losses")
+
+    whole = means(batch)
+    halves = [means(jax.tree.map(lambda x, i=i: x[i::2], batch)) for i in range(2)]
+    for name, mean in whole.items():
+        for field in ("total", "weight"):
+            both = sum(getattr(half[name], field) for half in halves)
+            np.testing.assert_allclose(both, getattr(mean, field), rtol=1e-4)

@@ -1,0 +1,126 @@
+"""One battery of checks per kind of part; adding a model costs a line in a test table."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdet.types import Batch
+
+
+def make_batch(size, count=4, boxes=3, classes=5, max_boxes=6, seed=0):
+    """Random pictures; the second has no objects."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, size * 0.6, (count, max_boxes, 2))
+    corners = np.concatenate([low, low + rng.uniform(size * 0.1, size * 0.4, low.shape)], -1)
+    valid = np.broadcast_to(np.arange(max_boxes) < boxes, (count, max_boxes)).copy()
+    valid[1] = False
+    whole = np.full((count, 2), size, np.int32)
+    return Batch(
+        images=jnp.asarray(rng.integers(0, 256, (count, size, size, 3)), jnp.uint8),
+        boxes=jnp.asarray(np.where(valid[..., None], corners, 0), jnp.float32),
+        labels=jnp.asarray(np.where(valid, rng.integers(0, classes, valid.shape), 0), jnp.int32),
+        valid=jnp.asarray(valid),
+        ignore=jnp.zeros(valid.shape, bool),
+        image_sizes=jnp.asarray(whole),
+        original_sizes=jnp.asarray(whole),
+        index=jnp.arange(count, dtype=jnp.int32),
+        real=jnp.ones(count, bool),
+    )
+
+
+def initialise(module, *args, **kwargs):
+    """Variables of a module, made under jit."""
+    return jax.jit(lambda key: module.init(key, *args, **kwargs))(jax.random.key(0))
+
+
+def total_loss(module, variables, batch, params=None):
+    """The scalar a training step minimises, and updated statistics."""
+    variables = variables if params is None else {**variables, "params": params}
+    means, updates = module.apply(
+        variables, batch, train=True, method="losses", mutable=["batch_stats"]
+    )
+    loss = sum(mean.total / jnp.maximum(mean.weight, 1) for mean in means.values())
+    return loss, updates
+
+
+def check_backbone(make, size=32):
+    """Battery of a backbone: named stages halve, bfloat16 is close, remat changes nothing."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, size, size, 3)), jnp.float32)
+    model = make()
+    variables = initialise(model, x, train=False)
+    run = jax.jit(lambda m, v, x: m.apply(v, x, train=False), static_argnums=0)
+    stages = run(model, variables, x)
+    assert tuple(stages) == model.stage_names
+    for name, stage in stages.items():
+        assert stage.shape[1:3] == (-(-size // 2 ** int(name[1:])),) * 2, name
+        assert stage.dtype == jnp.float32
+        assert bool(jnp.all(jnp.isfinite(stage)))
+
+    low = run(make(dtype=jnp.bfloat16), variables, x.astype(jnp.bfloat16))
+    for name, stage in stages.items():
+        assert low[name].dtype == jnp.bfloat16
+        scale = float(jnp.std(stage)) + 1e-6
+        assert float(jnp.mean(jnp.abs(low[name].astype(jnp.float32) - stage))) < 0.05 * scale
+
+    def gradient(model, params):
+        def loss(params):
+            out, _ = model.apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return sum(jnp.mean(stage**2) for stage in out.values())
+
+        return jax.grad(loss)(params)
+
+    gradient = jax.jit(gradient, static_argnums=0)
+    plain = gradient(model, variables["params"])
+    remat = gradient(make(remat=True), variables["params"])
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5 * (1e-3 + float(jnp.abs(a).max())))
+        assert bool(jnp.any(a != 0))
+
+    jax.tree.map(close, plain, remat)
+
+
+def check_detector(make, size, classes):
+    """Battery of a detector: shapes, gradients, empty pictures, jit, static detections."""
+    batch = make_batch(size, classes=classes)
+    model = make()
+    variables = initialise(model, batch, method="losses", train=True)
+
+    @jax.jit
+    def value_and_gradient(params, batch):
+        return jax.value_and_grad(lambda p: total_loss(model, variables, batch, p), has_aux=True)(
+            params
+        )
+
+    (loss, updates), gradient = value_and_gradient(variables["params"], batch)
+    assert np.isfinite(loss) and loss > 0
+    for path, leaf in jax.tree_util.tree_flatten_with_path(gradient)[0]:
+        assert bool(jnp.all(jnp.isfinite(leaf))), path
+    if "batch_stats" in variables:
+        moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), variables["batch_stats"],
+                             updates["batch_stats"])  # fmt: skip
+        assert all(jax.tree.leaves(moved))
+
+    empty = batch._replace(valid=jnp.zeros_like(batch.valid))
+    (loss, _), gradient = value_and_gradient(variables["params"], empty)
+    assert loss == 0
+    assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(gradient))
+
+    @jax.jit
+    def detect(images):
+        return model.apply(variables, images, batch.image_sizes, method="detect")
+
+    found = detect(batch.images)
+    count = found.boxes.shape[1]
+    assert found.boxes.shape == (4, count, 4) and found.boxes.dtype == jnp.float32
+    assert found.scores.shape == found.labels.shape == found.valid.shape == (4, count)
+    assert bool(jnp.all(jnp.diff(found.scores, axis=1) <= 0))
+    assert bool(jnp.all((found.labels >= 0) & (found.labels < classes)))
+    assert bool(jnp.all(jnp.where(found.valid, found.scores > 0, found.scores == 0)))
+    # A picture's detections do not depend on its neighbours.
+    alone = model.apply(variables, batch.images[:1], batch.image_sizes[:1], method="detect")
+    np.testing.assert_allclose(alone.scores[0], found.scores[0], atol=1e-4)
