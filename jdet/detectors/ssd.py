@@ -75,9 +75,9 @@ class SSD(nn.Module):
             self.num_classes + 1,
             tuple(level.boxes_per_location for level in self.levels),
             self.head_norm,
-            self.l2norm_levels,
             self.dtype,
         )
+        self.l2norm = [L2Norm() for _ in range(self.l2norm_levels)]
 
     def level_sizes(self) -> tuple[list[int], list[int]]:
         """Nominal stride and map size (cells a side) of each level at ``input_size``."""
@@ -120,6 +120,8 @@ class SSD(nn.Module):
         else:
             specs, levels = self.levels, levels[: len(self.levels)]
         priors = anchors.default_boxes(specs, [level.shape[1:3] for level in levels])
+        for i, norm in enumerate(self.l2norm[: len(levels)]):
+            levels[i] = norm(levels[i])
         offsets, logits = self.head(levels, train=train)
         assert offsets.shape[1] == len(priors), (offsets.shape, priors.shape)
         return offsets, logits, priors
@@ -251,14 +253,12 @@ class SSDHead(nn.Module):
         num_logits: K + 1.
         boxes_per_location: of each level.
         norm: after both convolutions.
-        l2norm_levels: how many levels pass an ``L2Norm`` first.
         dtype: of the computation.
     """
 
     num_logits: int
     boxes_per_location: tuple[int, ...]
     norm: Norm
-    l2norm_levels: int = 0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -267,8 +267,6 @@ class SSDHead(nn.Module):
         plain = self.norm.needs_bias
         offsets, logits = [], []
         for i, (x, count) in enumerate(zip(levels, self.boxes_per_location)):
-            if i < self.l2norm_levels:
-                x = L2Norm(name=f"l2norm{i}")(x)
             for outputs, kind, width in ((offsets, "loc", 4), (logits, "cls", self.num_logits)):
                 y = Conv(
                     count * width,
