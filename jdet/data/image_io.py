@@ -1,0 +1,143 @@
+"""Pictures between disk and memory: any common file in, uint8 RGB out."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import cv2
+import numpy as np
+
+from jdet.types import DataError
+
+# First bytes of the formats that OpenCV reads, to say what a broken file claims to be.
+_SIGNATURES = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"RIFF": "WebP",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+
+
+@functools.cache
+def configure_opencv() -> None:
+    """Makes OpenCV single-threaded and silent in this process.
+
+    Readers run in several threads or processes already, so threads inside each operation only get
+    into each other's way. What OpenCV would print about a broken file is in our own error.
+    """
+    cv2.setNumThreads(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def read_image(
+    image: str | os.PathLike | bytes | np.ndarray, *, exif: bool = False, name: str = ""
+) -> np.ndarray:
+    """Decodes a picture.
+
+    Grey pictures get three equal channels, CMYK becomes RGB, 16-bit samples keep their high byte,
+    an alpha channel is dropped (the colours as stored, not blended with a background), palettes are
+    looked up, and of an animation the first frame counts.
+
+    Args:
+        image: path, encoded bytes, or a decoded uint8 or uint16 array [H, W], [H, W, 1],
+            [H, W, 3] (RGB) or [H, W, 4] (RGBA).
+        exif: turn the picture upright as its EXIF tag says. Off by default because the labels of
+            data sets refer to the pixels as stored.
+        name: what to call the picture in errors; the path, where there is one, by default.
+
+    Returns:
+        uint8 [H, W, 3], RGB. May share memory with ``image`` if that is an array.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, corrupt or no picture.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image, name or "picture given as an array")
+    if isinstance(image, (str, os.PathLike)):
+        name = name or os.fspath(image)
+        try:
+            with open(image, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+    else:
+        name, data = name or "picture given as bytes", image
+    if not data:
+        raise DataError(f"{name}: the file is empty")
+    # Older OpenCV fills the missing rows of a truncated JPEG with grey and reports success.
+    if data.startswith(b"\xff\xd8") and not _jpeg_is_complete(data):
+        raise DataError(f"{name}: truncated JPEG (no end-of-image marker)")
+    configure_opencv()
+    flags = cv2.IMREAD_COLOR_RGB | (0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"{name}: cannot be decoded ({error.err})") from error
+    if pixels is None:
+        raise DataError(f"{name}: {_diagnosis(data)}")
+    return pixels
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Writes a picture in the format of the path's suffix.
+
+    Args:
+        path: file to write, ending in ``.jpg``, ``.png`` or another suffix that OpenCV knows.
+        image: uint8 [H, W, 3], RGB.
+
+    Raises:
+        DataError: the suffix is unknown or the file cannot be written.
+    """
+    path = os.fspath(path)
+    configure_opencv()
+    try:
+        _, data = cv2.imencode(os.path.splitext(path)[1], cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise DataError(f"{path}: cannot be encoded ({error.err}); use .jpg or .png") from error
+    try:
+        with open(path, "wb") as file:
+            file.write(data.tobytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _from_array(image: np.ndarray, name: str) -> np.ndarray:
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
+        raise DataError(f"{name}: shape {image.shape} is not [H, W], [H, W, 1], [H, W, 3 or 4]")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        raise DataError(f"{name}: dtype {image.dtype} is neither uint8 nor uint16")
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+
+
+def _jpeg_is_complete(data: bytes) -> bool:
+    """Whether the end-of-image marker follows the first scan.
+
+    Inside a scan 0xFF is always followed by 0x00 or a restart marker, so the first FF D9 behind the
+    start of scan is the real one; the header before it may hold a thumbnail with its own markers.
+    """
+    if data.endswith(b"\xff\xd9"):
+        return True
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        if data[position + 1] == 0xFF:  # padding in front of a marker
+            position += 1
+        elif data[position + 1] == 0xDA:
+            return data.find(b"\xff\xd9", position) > 0
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
+
+
+def _diagnosis(data: bytes) -> str:
+    for signature, kind in _SIGNATURES.items():
+        if data.startswith(signature):
+            return f"corrupt or truncated {kind}"
+    return f"not a picture in a known format (it starts with {data[:8]!r})"

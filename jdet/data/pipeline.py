@@ -1,0 +1,332 @@
+"""Input pipeline: a source of examples in, batches of numpy arrays out.
+
+A chain of grain `MapDataset`s, random access from end to end: batch k is a pure function of (seed,
+k). What happens to a picture depends on the seed and on its position in the endless stream of
+epochs alone, never on workers, threads or processes, so that a run resumes at ``start=k`` with any
+number of them. Every random operation has a seed of its own, made from the config's seed and the
+operation's name: adding an operation leaves the draws of the others as they were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import flags, logging
+
+from jdet.data import geometry
+from jdet.data.augmentation import Augment, Element, Finish, Row, operations
+from jdet.data.image_io import configure_opencv, read_image
+from jdet.types import Batch, ConfigError, DataError, Source
+
+
+class Report(NamedTuple):
+    """What a stream left out so far.
+
+    Attributes:
+        skipped: reason by id of every picture that could not be read.
+        skips: how often such a picture was met (each epoch counts).
+        crowded: how often a picture had more than ``max_boxes`` objects.
+        dropped_boxes: objects left out of those.
+    """
+
+    skipped: dict[str, str]
+    skips: int
+    crowded: int
+    dropped_boxes: int
+
+
+class BatchStream(Iterator[Batch]):
+    """Iterator over batches that owns its threads and processes; close it, or use ``with``.
+
+    Attributes:
+        length: number of batches in all, None for an endless stream.
+        position: index k of the batch that comes next; ``train_batches(start=k)`` resumes there.
+    """
+
+    def __init__(
+        self, batches: grain.IterDataset, *, batch_size: int, position: int, length: int | None
+    ):
+        self.length = length
+        self.position = position
+        self._batch_size = batch_size
+        self._iterator: Any = iter(batches)
+        self._skipped: dict[str, str] = {}
+        self._skips = self._crowded = self._dropped = 0
+
+    @property
+    def next_element(self) -> int:
+        """Pictures ahead of the next batch, over all processes; epochs = that / len(source)."""
+        return self.position * self._batch_size
+
+    def __next__(self) -> Batch:
+        loaded: _Loaded = next(self._iterator)
+        self.position += 1
+        for name, reason in loaded.skipped:
+            if name not in self._skipped:
+                logging.warning("Skipped %s", reason)  # the reason names the file
+            self._skipped[name] = reason
+            self._skips += 1
+        for name, dropped in loaded.crowded:
+            if not self._crowded:
+                logging.warning(
+                    "%s has %d objects more than data.max_boxes; the smallest are left out. "
+                    "Further pictures like this one are only counted.",
+                    *(name, dropped),
+                )
+            self._crowded += 1
+            self._dropped += dropped
+        # Plain arrays: grain's own, which lie in memory shared with a worker, lose it with the
+        # first view of them that goes.
+        return Batch(*(np.asarray(field) for field in loaded.batch))
+
+    def report(self) -> Report:
+        """What was left out of the batches delivered so far."""
+        return Report(dict(self._skipped), self._skips, self._crowded, self._dropped)
+
+    def close(self) -> None:
+        """Stops threads and worker processes; may be called twice."""
+        if isinstance(self._iterator, grain.DatasetIterator):
+            self._iterator.close()
+            self._iterator = iter(())
+            # grain's iterators lie in reference cycles, and their finalizers fail when they only
+            # run while the interpreter shuts down.
+            gc.collect()
+
+    def __enter__(self) -> BatchStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def train_batches(
+    source: Source,
+    *,
+    input_size: int,
+    augment: Mapping[str, Any],
+    max_boxes: int,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+    prefetch: int = 4,
+    on_error: str = "raise",
+) -> BatchStream:
+    """Endless batches for training, reshuffled every epoch; batches straddle epochs.
+
+    Args:
+        source: where the examples come from.
+        input_size: side of the square network input, in pixels.
+        augment: group ``augment`` of the config.
+        max_boxes: N, rows for objects; of a picture with more, the largest are kept.
+        batch_size: pictures per batch, over all processes.
+        seed: of the shuffling and of every random operation.
+        start: index of the first batch.
+        process_index: of this process.
+        process_count: processes; process p gets rows p·b … (p+1)·b-1 of every batch, b =
+            batch_size / process_count, so that the batch as a whole is the same for any count.
+        workers: worker processes; 0 reads in threads of this process.
+        threads: reader threads of this process, or of each worker; 0 reads when asked.
+        prefetch: batches made ahead, by all workers together.
+        on_error: "raise", or "skip": an unreadable picture becomes a blank one without objects,
+            with ``real`` False, and is reported.
+
+    Raises:
+        ConfigError: a value that cannot be.
+        DataError: the source is empty; later, from the iterator, a picture cannot be read.
+    """
+    options = Augment.from_config(augment)
+    _require(max_boxes > 0, "data.max_boxes", max_boxes, "positive")
+    _require(start >= 0, "start", start, "at least 0")
+    local = _check(source, batch_size, process_index, process_count, on_error)
+    data = grain.MapDataset.source(_Reader(source, len(source), on_error))
+    data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
+    for name, operation in operations(options).items():
+        data = data.random_map(operation, seed=_seed(seed, name))
+    red, green, blue = options.mean
+    data = data.map(Finish(input_size, max_boxes, (float(red), float(green), float(blue))))
+    data = data.batch(local, drop_remainder=True, batch_fn=_collate)
+    data = data[process_index::process_count][start:]
+    batches = _prefetch(data, workers, threads, prefetch)
+    return BatchStream(batches, batch_size=batch_size, position=start, length=None)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    input_size: int,
+    batch_size: int,
+    max_boxes: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+    prefetch: int = 4,
+    on_error: str = "raise",
+    limit: int = 0,
+) -> BatchStream:
+    """The source once, in order, resized; every process gets the same number of whole batches.
+
+    Rows that only fill up the last batches have ``real`` False and ``index`` 0. With
+    ``on_error="skip"`` a picture that cannot be read has ``real`` False too (and its own index),
+    which leaves it out of the evaluation; the report names it.
+
+    Args:
+        source: where the examples come from.
+        input_size: side of the square network input, in pixels.
+        batch_size: pictures per batch, over all processes.
+        max_boxes: N, rows for objects; 0 leaves the objects out, as evaluators take the truth from
+            the source itself.
+        process_index: of this process.
+        process_count: processes; rows are dealt out as in `train_batches`.
+        workers: as in `train_batches`.
+        threads: as in `train_batches`.
+        prefetch: as in `train_batches`.
+        on_error: as in `train_batches`.
+        limit: only the first so many pictures; 0 means all.
+
+    Raises:
+        ConfigError: a value that cannot be.
+        DataError: the source is empty; later, from the iterator, a picture cannot be read.
+    """
+    _require(max_boxes >= 0, "max_boxes", max_boxes, "at least 0")
+    _require(limit >= 0, "limit", limit, "at least 0")
+    local = _check(source, batch_size, process_index, process_count, on_error)
+    count = min(len(source), limit or len(source))
+    length = -(-count // batch_size)
+    data = grain.MapDataset.source(_Reader(source, count, on_error, padded=length * batch_size))
+    data = data.map(Finish(input_size, max_boxes, (0.0, 0.0, 0.0)))
+    data = data.batch(local, drop_remainder=True, batch_fn=_collate)
+    batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
+    return BatchStream(batches, batch_size=batch_size, position=0, length=length)
+
+
+def prepare_image(image: np.ndarray, input_size: int) -> np.ndarray:
+    """Resizes a picture for evaluation and prediction: warped to a square, aspect not kept.
+
+    By linear interpolation, as Caffe SSD; where a side shrinks more than threefold, by the mean
+    over the covered area, since linear interpolation would read a fraction of the pixels.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        input_size: side of the network input, in pixels.
+
+    Returns:
+        uint8 [input_size, input_size, 3].
+    """
+    interpolation = geometry.plain_interpolation(image, input_size)
+    return geometry.resize(image, input_size, input_size, interpolation)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """The source with decoded pictures, followed by padding up to ``padded`` elements."""
+
+    source: Source
+    count: int
+    on_error: str
+    padded: int = 0
+
+    def __len__(self) -> int:
+        return max(self.count, self.padded)
+
+    def __getitem__(self, index: int) -> Element:
+        if index >= self.count:
+            return Element()
+        name = f"picture {index} of {type(self.source).__name__}"
+        try:
+            example = self.source[index]
+            name = example.id
+            image = read_image(example.image, name="" if isinstance(example.image, str) else name)
+        except DataError as error:
+            if self.on_error == "raise":
+                raise
+            return Element(index, name, problem=str(error))
+        return Element(index, name, image, example.boxes, example.labels, example.ignore)
+
+
+class _Loaded(NamedTuple):
+    """A batch with its notes, as it travels from a worker."""
+
+    batch: Batch
+    skipped: tuple[tuple[str, str], ...]
+    crowded: tuple[tuple[str, int], ...]
+
+
+def _collate(rows: Sequence[Row]) -> _Loaded:
+    columns = zip(*(row.fields for row in rows), strict=True)
+    return _Loaded(
+        batch=Batch(*(np.stack(column) for column in columns)),
+        skipped=tuple((row.id, row.problem) for row in rows if row.problem),
+        crowded=tuple((row.id, row.dropped) for row in rows if row.dropped),
+    )
+
+
+def _prefetch(
+    data: grain.MapDataset, workers: int, threads: int, prefetch: int
+) -> grain.IterDataset:
+    """Adds threads and, if asked for, worker processes."""
+    for key, value in (("workers", workers), ("threads", threads), ("prefetch", prefetch)):
+        _require(value >= 0, f"data.{key}", value, "at least 0")
+    configure_opencv()
+    ahead = -(-prefetch // max(workers, 1))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    batches = data.to_iter_dataset(options)
+    if not workers:
+        return batches
+    # grain reads an absl flag here, which fails in notebooks and tests, where nobody parses flags.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+    return batches.mp_prefetch(processes, worker_init_fn=_start_worker)
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Runs first in every worker process, in its main thread."""
+    del index, count
+    configure_opencv()
+    # An interrupt from the terminal reaches the workers too; it is the parent that ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _check(source: Source, batch_size: int, index: int, count: int, on_error: str) -> int:
+    """Checks what both streams share and returns the batch size of one process."""
+    _require(on_error in ("raise", "skip"), "data.on_error", on_error, "'raise' or 'skip'")
+    _require(0 <= index < count, "process_index", index, f"in 0 … {count - 1}")
+    divides = batch_size > 0 and batch_size % count == 0
+    _require(divides, "batch_size", batch_size, f"a positive multiple of the {count} processes")
+    if not len(source):
+        raise DataError(f"{type(source).__name__}: the data set holds no pictures")
+    return batch_size // count
+
+
+def _require(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{key} is {value!r}; it must be {expected}")
+
+
+def _seed(seed: int, name: str) -> int:
+    """Seed (32 bits) of one random operation."""
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
