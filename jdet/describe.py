@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
-from jdet import build
+from jdet import build, command
 from jdet import config as config_lib
 from jdet.data.voc_folder import VOC_CLASSES
-from jdet.types import ConfigError, DataError
+from jdet.types import DataError
 
 
 class Row(NamedTuple):
@@ -276,20 +276,17 @@ def class_names_of(config: ConfigDict) -> tuple[str, ...]:
         return VOC_CLASSES
 
 
-def _main(_: list[str]) -> None:
+def main() -> None:
+    """Runs what the flags ask for."""
     config = flags.FLAGS.config
-    try:
-        config_lib.validate(config)
-        description = describe(config, class_names_of(config))
-    except (ConfigError, DataError) as error:
-        raise SystemExit(f"error: {error}") from None
+    config_lib.validate(config)
+    description = describe(config, class_names_of(config))
     if flags.FLAGS.json:
         Path(flags.FLAGS.json).write_text(json.dumps(to_json(description), indent=1) + "\n")
     print_description(description, flags.FLAGS.depth)
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", help_string="Experiment file, with :arguments.")
     flags.DEFINE_string("json", "", "File that gets the same numbers for programs.")
     flags.DEFINE_integer("depth", 2, "How many module levels the table shows.")
-    app.run(_main)
+    command.start(main)

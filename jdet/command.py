@@ -1,0 +1,68 @@
+"""Start of the programs that take a config: what the user can mend ends in one line, not a stack trace."""
+
+from __future__ import annotations
+
+import logging as python_logging
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from jdet.types import ConfigError, DataError
+
+MENDABLE = (ConfigError, DataError)
+
+
+def start(main: Callable[[], int | None]) -> None:
+    """Defines ``--config``, parses the command line, runs ``main`` and exits with its code.
+
+    Args:
+        main: reads ``flags.FLAGS``; further flags are defined before the call.
+    """
+    config_flags.DEFINE_config_file(
+        "config", help_string="Experiment: file.py, or file.py:key=value,… with its arguments."
+    )
+    flags.mark_flag_as_required("config")
+    app.run(lambda _: _run(main), flags_parser=_parse)
+
+
+def _run(main: Callable[[], int | None]) -> int | None:
+    logging.set_verbosity(logging.INFO)
+    python_logging.getLogger("jax").setLevel(python_logging.WARNING)
+    from jdet.train.checkpoint import CheckpointError  # after the flags: it imports JAX
+
+    try:
+        return main()
+    except (*MENDABLE, CheckpointError) as error:
+        _fail(error)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(arguments)
+        flags.FLAGS.config.keys()  # the first touch reports a file that could not be loaded
+    except (*MENDABLE, flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
+        _fail(_plain(error))
+    if len(rest) > 1:
+        _fail(f"{rest[1]!r} is not an option; options look like --key=value")
+    return rest
+
+
+def _plain(error: BaseException) -> str:
+    """The message at the root of an error that ml_collections and absl have wrapped."""
+    cause: BaseException | None = error
+    while cause is not None:  # the deepest of ours
+        error = cause if isinstance(cause, MENDABLE) else error
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError):
+        error = error.__cause__ or error
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = str(error.args[0] if error.args else error).replace("\\n", "\n")
+    return ": ".join(line.strip(" '").rstrip(":") for line in text.splitlines() if line.strip())
+
+
+def _fail(error: object) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
