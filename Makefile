@@ -43,7 +43,8 @@ format: setup
 	$(bin)/ruff format .
 
 bench: setup
-	for script in benchmarks/[a-z]*.py; do $(run) $$script $(ARGS) || exit 1; done
+	for name in input_pipeline train_step inference nms; do \
+		$(run) -m benchmarks.$$name $(ARGS) || exit 1; done
 
 lock:
 	echo hatchling | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
