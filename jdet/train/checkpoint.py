@@ -1,20 +1,17 @@
 """Checkpoints: written in the background, committed last, verified before they are read.
 
 A checkpoint is a folder named after its step with two parts, so that inference need not know the
-optimiser: ``model`` (params, stats, ema) and ``optimizer`` (step, opt_state). ``about.json`` is
-written once all else is on disk; it holds the evaluation metrics, the shape of every array, and size
-and checksum of every file. A folder that does not agree with it is damaged, and the one before it
-is used. A run killed while saving therefore leaves every earlier checkpoint and nothing half valid.
+optimiser: ``model`` (params, stats, ema) and ``optimizer`` (step, opt_state), and a manifest that
+is written last. A folder that does not agree with its manifest is damaged, and the one before it is
+used. A run killed while saving leaves every earlier checkpoint and nothing that looks like one.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import logging
 import math
 import shutil
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +20,10 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jdet.train.writers import write_json
+from jdet.train import manifest
 from jdet.types import ConfigError, TrainState
 
 FOLDER = "checkpoints"
-ABOUT = "about.json"
 
 
 class CheckpointError(RuntimeError):
@@ -123,10 +119,13 @@ class Checkpoints:
                 "run with --overwrite"
             )
         parts = _parts(state)
-        about = {
-            "metrics": {k: float(v) for k, v in (metrics or {}).items() if math.isfinite(v)},
-            "shapes": {name: _shapes(tree) for name, tree in parts.items()},
-        }
+        needed = sum(x.nbytes for x in jax.tree.leaves(parts))
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            raise self._failure(
+                step, f"{needed / 2**20:.1f} MiB to write, {free / 2**20:.1f} MiB free"
+            )
+        about = manifest.describe(parts, metrics or {})
         try:
             written = ocp.save_checkpointables_async(path, parts)
         except Exception as error:
@@ -157,13 +156,8 @@ class Checkpoints:
         written.result()
         if not self._main:
             return
-        about["files"] = {
-            str(file.relative_to(path)): [file.stat().st_size, _checksum(file)]
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        }
         try:
-            write_json(path / ABOUT, about)
+            manifest.seal(path, about)
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -175,14 +169,17 @@ class Checkpoints:
                 old = self._directory / str(step)
                 shutil.rmtree(old.rename(old.with_name(f"{step}.removed")), ignore_errors=True)
 
-    def _failure(self, step: int, error: Exception) -> CheckpointError:
-        intact = [s for s in self.steps() if (self._directory / str(s) / ABOUT).exists()]
-        left = f"checkpoints of steps {intact} are intact" if intact else "no checkpoint was saved"
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    def _failure(self, step: int, reason: Any) -> CheckpointError:
+        first_line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
         return CheckpointError(
-            f"saving step {step} to {self._directory} failed: {reason}\n"
-            f"Make room on that disk or allow writing there, then start again; {left}."
+            f"saving step {step} to {self._directory} failed: {first_line}\n{self.what_is_left()}"
         )
+
+    def what_is_left(self) -> str:
+        """What to do when the disk is full, and from where the run can go on then."""
+        intact = [s for s in self.steps() if (self._directory / str(s) / manifest.ABOUT).exists()]
+        left = f"checkpoints of steps {intact} are intact" if intact else "no checkpoint was saved"
+        return f"Make room on that disk or allow writing there, then start again; {left}."
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, float]] | None:
         """The newest readable state.
@@ -205,7 +202,7 @@ class Checkpoints:
             path = self._directory / str(step)
             try:
                 parts, about = _load(path, _parts(abstract))
-            except _Damaged as error:
+            except manifest.Damaged as error:
                 self._notify(f"checkpoint {path} is damaged ({error}); using the one before it")
                 if self._main:
                     path.rename(_unused(path.with_name(f"{step}.damaged")))
@@ -254,17 +251,13 @@ def load_for_inference(
         path = directory / str(candidate)
         try:
             parts, _ = _load(path, {"model": None})
-        except _Damaged as error:
+        except manifest.Damaged as error:
             if step is not None:
                 raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
             notify(f"checkpoint {path} is damaged ({error}); using the one before it")
             continue
         return Weights(candidate, **parts["model"])
     raise CheckpointError(f"none of the checkpoints of steps {steps} in {directory} can be read")
-
-
-class _Damaged(Exception):
-    """A checkpoint is incomplete or not what was written."""
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
@@ -281,24 +274,13 @@ def _steps(directory: Path) -> list[int]:
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """What was written beside the arrays."""
-    try:
-        about = json.loads((path / ABOUT).read_text())
-        return {key: about[key] for key in ("metrics", "shapes", "files")}
-    except FileNotFoundError as error:
-        raise _Damaged(f"{ABOUT} is missing, so it was not saved to the end") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _Damaged(f"{ABOUT} cannot be read") from error
-
-
 def _best(directory: Path, steps: list[int], metric: str) -> int | None:
     """The newest of the steps with the largest metric; the newest where none was evaluated."""
     best, best_value = steps[-1] if steps else None, -math.inf
     for step in steps:
         try:
-            metrics = _about(directory / str(step))["metrics"]
-        except _Damaged:
+            metrics = manifest.read(directory / str(step))["metrics"]
+        except manifest.Damaged:
             continue
         value = metrics.get(metric) if metric else next(iter(metrics.values()), None)
         if value is not None and value >= best_value:
@@ -311,19 +293,13 @@ def _load(path: Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[st
 
     Raises:
         ConfigError: shapes differ.
-        _Damaged: the folder is not what was written.
+        manifest.Damaged: the folder is not what was written.
     """
-    about = _about(path)
-    for name, (size, crc) in about["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise _Damaged(f"{name} is missing")
-        if file.stat().st_size != size or _checksum(file) != crc:
-            raise _Damaged(f"{name} is not as it was written")
+    about = manifest.verify(path)
     lines = []
     for name, tree in abstract.items():
         if tree is not None:
-            lines += _differences(about["shapes"][name], _shapes(tree))
+            lines += manifest.differences(about, name, tree)
     if lines:
         more = f"\n  … and {len(lines) - 10} more" if len(lines) > 10 else ""
         raise ConfigError(
@@ -342,34 +318,6 @@ def _numpy_like(tree: Any) -> Any:
     return jax.tree.map(
         lambda x: np.empty(x.shape, x.dtype), tree, is_leaf=lambda x: hasattr(x, "shape")
     )
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-    """Path to dtype and shape of every array, such as ``float32[3,3,64,64]``."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            f"{np.dtype(x.dtype).name}[{','.join(map(str, x.shape))}]"
-        )
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _differences(stored: dict[str, str], wanted: dict[str, str]) -> list[str]:
-    lines = []
-    for path in sorted({*stored, *wanted}):
-        a, b = stored.get(path, "absent"), wanted.get(path, "absent")
-        if a != b:
-            lines.append(f"{path}: {a} in the checkpoint, {b} in the model")
-    return lines
-
-
-def _checksum(file: Path) -> int:
-    """CRC-32 of a file."""
-    value = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value
 
 
 def _unused(path: Path) -> Path:

@@ -11,9 +11,7 @@ the host, and still a signal or a loss that is not finite is noticed within a st
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-import time
+import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +26,7 @@ from jdet.config import validate
 from jdet.train import checkpoint, optim, schedule, sharding, state
 from jdet.train.progress import Progress, Stopwatch
 from jdet.train.step import Metrics, make_diagnosis, make_train_step
+from jdet.train.stop import StopRequest
 from jdet.train.workdir import METRICS, Workdir
 from jdet.train.writers import JsonlWriter, TensorBoardWriter, Writer
 from jdet.types import Batch, ConfigError, DataError, TrainState
@@ -102,7 +101,7 @@ def train(
     with contextlib.ExitStack() as stack:
         progress = Progress(resolved.steps, enabled=jax.process_index() == 0)
         stack.callback(progress.close)
-        stop = stack.enter_context(_StopRequest())
+        stop = stack.enter_context(StopRequest())
         folder = _open(workdir, config, num_examples, overwrite, progress.say)
         stack.callback(folder.close)
         checkpoints = stack.enter_context(
@@ -113,6 +112,7 @@ def train(
                 progress.say,
             )
         )
+        stack.enter_context(_full_disk(folder, checkpoints))
         progress.say(schedule.describe(resolved))
         progress.say(optim.describe_rules(rules))
         restored = checkpoints.restore(state.abstract_state(detector, optimizer, mesh, config))
@@ -128,7 +128,8 @@ def train(
             metrics = folder.record.get("metrics", {})
             return Result("completed", start, 0, metrics, 0.0, 0.0, begin)
 
-        outputs = [*_own_writers(folder, start, stack), *writers]
+        keep_until = None if restored is None else start
+        outputs = [*_own_writers(folder, keep_until, stack), *writers]
         train_step = make_train_step(detector, optimizer, rate, mesh, config)
         run = _Run(config, resolved, train_step, evaluate, checkpoints, outputs, progress, stop)
         stream = stack.enter_context(sharding.DevicePrefetcher(train_stream(start), mesh))
@@ -153,6 +154,19 @@ def train(
     return result
 
 
+@contextlib.contextmanager
+def _full_disk(folder: Workdir, checkpoints: checkpoint.Checkpoints):
+    """Says in words that the disk filled up while metrics or pictures were written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise checkpoint.CheckpointError(
+            f"writing to {folder.path} failed: {error}\n{checkpoints.what_is_left()}"
+        ) from error
+
+
 def _open(workdir, config, num_examples, overwrite, say) -> Workdir:
     """Process 0 first, for it may have to clear the folder that the others then look into."""
     if jax.process_index() == 0:
@@ -164,10 +178,11 @@ def _open(workdir, config, num_examples, overwrite, say) -> Workdir:
     return folder
 
 
-def _own_writers(folder: Workdir, start: int, stack: contextlib.ExitStack) -> list[Writer]:
+def _own_writers(
+    folder: Workdir, keep_until: int | None, stack: contextlib.ExitStack
+) -> list[Writer]:
     if jax.process_index() > 0:
         return []
-    keep_until = start if folder.resumes else None
     own = [
         JsonlWriter(folder.path / METRICS, keep_until),
         TensorBoardWriter(folder.path, keep_until),
@@ -178,12 +193,11 @@ def _own_writers(folder: Workdir, start: int, stack: contextlib.ExitStack) -> li
 
 
 class _InFlight(NamedTuple):
-    """A step handed to the device: its number, input and metrics, and the wait for its input."""
+    """A step handed to the device: its number, input and metrics."""
 
     step: int
     batch: Batch
     metrics: Metrics
-    waited: float
 
 
 class _NotFinite(Exception):
@@ -237,7 +251,9 @@ class _Run:
             self.checkpoints.check()
             if last or stopping:
                 break
-            batch, waited = self._next(stream, k, first=k == start)
+            batch = self._next(stream, k, first=k == start)
+            if batch is None:
+                continue
             # Compiling moves constants to the device; after that, nothing should travel unasked.
             guard = "allow" if k == start else "disallow"
             with jax.transfer_guard_host_to_device(guard):
@@ -245,7 +261,7 @@ class _Run:
             k += 1
             if flight is not None:
                 self._settle(flight, now)
-            flight = _InFlight(k, batch, values, waited)
+            flight = _InFlight(k, batch, values)
         return self._end(now, k, complete=last and not stopping)
 
     def _end(self, now: TrainState, k: int, complete: bool) -> Result:
@@ -270,19 +286,28 @@ class _Run:
     def _save_due(self, k: int) -> bool:
         return k > 0 and k % self.resolved.save_every == 0
 
-    def _next(self, stream, k: int, first: bool) -> tuple[Batch, float]:
-        """The batch of step k, and the seconds spent waiting for it."""
-        begin = time.perf_counter()
-        batch = next(stream, None)
-        waited = time.perf_counter() - begin
-        if batch is None:
-            raise DataError(f"the training stream ended before step {k}; it must be endless")
+    def _next(self, stream, k: int, first: bool) -> Batch | None:
+        """The batch that leads from step k to the next; None where a signal came first."""
+        with self.watch.waiting():
+            while not stream.wait(0.2):
+                if self._stopping_alone():
+                    return None
+        try:
+            batch = next(stream)
+        except StopIteration:
+            raise DataError(
+                f"the training stream ended before step {k}; it must be endless"
+            ) from None
+        except Exception:
+            if self._stopping_alone():  # Ctrl-C goes to the processes of the input as well
+                return None
+            raise
         if first and len(batch.images) != self.resolved.batch_size:
             raise ConfigError(
                 f"the training stream yields {len(batch.images)} pictures a step over all processes, "
                 f"but train.batch_size={self.resolved.batch_size}"
             )
-        return batch, waited
+        return batch
 
     def _settle(self, flight: _InFlight, now: TrainState) -> None:
         """Waits for a step, counts it and logs it.
@@ -294,7 +319,7 @@ class _Run:
         if not values.pop("finite"):
             raise _NotFinite(flight, now)
         k, size = flight.step, self.resolved.batch_size
-        self.watch.step(flight.waited)
+        self.watch.step()
         self.watch.resume()  # from here on: the first step brought the compilation
         self.progress.advance(k, values["loss"], self.watch, size)
         if k == 1 or k % self.config.train.log_every == 0 or k == self.resolved.steps:
@@ -342,44 +367,5 @@ class _Run:
             return False
         return bool(np.any(multihost_utils.process_allgather(np.bool_(self.stop.requested))))
 
-
-class _StopRequest:
-    """Turns SIGTERM and SIGINT into a request to end after the step; a second SIGINT aborts.
-
-    Outside the main thread, where Python allows no handlers, signals do what they did before.
-    """
-
-    def __init__(self):
-        self._received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self._received is not None
-
-    @property
-    def name(self) -> str:
-        """The signal, or what stands for one that another process got."""
-        return signal.Signals(self._received).name if self.requested else "another process"
-
-    @property
-    def exit_code(self) -> int:
-        """What the shell is told: 130 for SIGINT, 0 for SIGTERM."""
-        return 130 if self._received == signal.SIGINT else 0
-
-    def __enter__(self) -> _StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _) -> None:
-        # Nothing is printed here: the signal may have come in the middle of a print.
-        if number == signal.SIGINT and self._received is not None:
-            raise KeyboardInterrupt
-        self._received = number
+    def _stopping_alone(self) -> bool:
+        return jax.process_count() == 1 and self.stop.requested

@@ -43,9 +43,9 @@ class RuleUse(NamedTuple):
     parameters: int
 
 
-_NORM = r"(.*/)?[^/]*norm[^/]*/(scale|bias)"
-_KERNEL = r"(.*/)?kernel"
-_BIAS = r"(.*/)?bias"
+_NORM = ".*norm[^/]*/(scale|bias)"
+_KERNEL = ".*kernel"
+_BIAS = ".*bias"
 
 
 def preset_rules(name: str, bias_lr: float) -> tuple[Rule, ...]:
@@ -63,7 +63,7 @@ def preset_rules(name: str, bias_lr: float) -> tuple[Rule, ...]:
     """
     presets = {
         "caffe": (
-            Rule(r"(.*/)?l2norm[^/]*/scale", 1.0, 1.0),
+            Rule(".*l2norm[^/]*/scale", 1.0, 1.0),
             Rule("head/" + _NORM, 1.0, 0.0),
             Rule(_NORM, 1.0, 1.0),
             Rule(_KERNEL, 1.0, 1.0),

@@ -45,11 +45,17 @@ class Stopwatch:
             if running:
                 self.resume()
 
-    def step(self, waited: float) -> None:
-        """Counts a step, ``waited`` seconds of which passed waiting for its batch."""
+    @contextlib.contextmanager
+    def waiting(self):
+        """Counts what passes inside as waiting for input, if the clock runs."""
+        begin = time.perf_counter()
+        yield
         if self._since is not None:
-            self.steps += 1
-            self.waited += waited
+            self.waited += time.perf_counter() - begin
+
+    def step(self) -> None:
+        """Counts a step, if the clock runs."""
+        self.steps += self._since is not None
 
     def rates(self, batch_size: int) -> tuple[float, float]:
         """Pictures per second and share of the time spent waiting for input, of the whole run."""

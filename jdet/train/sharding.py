@@ -123,6 +123,7 @@ class DevicePrefetcher(Iterator[Batch]):
         self._batches = batches
         self._mesh = mesh
         self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._taken = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fetch, name="prefetch", daemon=True)
         self._thread.start()
@@ -145,24 +146,31 @@ class DevicePrefetcher(Iterator[Batch]):
                 continue
         return False
 
+    def wait(self, seconds: float) -> bool:
+        """Waits for the next batch; True once ``next`` would return or raise at once."""
+        if self._taken is None and not self._stop.is_set():
+            try:
+                self._taken = self._queue.get(timeout=seconds)
+            except queue.Empty:
+                return False
+        return True
+
     def __next__(self) -> Batch:
-        if self._stop.is_set():
-            raise StopIteration
-        item = self._queue.get()
+        while not self.wait(1.0):
+            pass
+        item, self._taken = self._taken, None
         if isinstance(item, Batch):
             return item
         self._stop.set()
-        if item is self._END:
+        if item is self._END or item is None:
             raise StopIteration
         raise item
 
     def close(self) -> None:
-        """Stops the thread and closes the input."""
+        """Stops the thread and closes the input, unless that does not come back in a few seconds."""
         self._stop.set()
-        self._thread.join()
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        if hasattr(self._batches, "close"):
+        self._thread.join(timeout=5.0)
+        if not self._thread.is_alive() and hasattr(self._batches, "close"):
             self._batches.close()
 
     def __enter__(self) -> DevicePrefetcher:

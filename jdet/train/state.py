@@ -71,7 +71,11 @@ def create_state(
         config: complete config.
     """
     create = functools.partial(_create, detector, optimizer, mesh, config)
-    return jax.jit(create, out_shardings=replicated(mesh))()
+    # It runs once, and random numbers for every parameter are slow to optimise: 19 s or 2 s for
+    # an SSD on a CPU, where the compiler is the slowest.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    return jax.jit(create, out_shardings=replicated(mesh), compiler_options=options)()
 
 
 def abstract_state(

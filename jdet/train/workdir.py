@@ -83,18 +83,17 @@ class Workdir:
             if self._main:
                 self._take()
             self._open(config, num_examples, overwrite, notify)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError):
+                raise ConfigError(f"workdir {self.path} cannot be used: {error}") from error
             raise
 
     def _take(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"workdir {self.path} is a file; name a folder")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise ConfigError(f"workdir {self.path} cannot be written to: {error}") from error
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,35 +66,54 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-    """Event files that TensorBoard shows."""
+    """Event files that TensorBoard shows.
+
+    Events are written as they come, not in a thread as ``SummaryWriter`` does, whose queue waits for
+    ever once the disk is full.
+    """
+
+    _FLUSH_SECONDS = 20.0
 
     def __init__(self, directory: str | Path, keep_until: int | None = None):
         """Begins a new event file.
 
         Args:
             directory: of the event files.
-            keep_until: step a run goes on from; what older files hold beyond it is hidden.
+            keep_until: step a run goes on from: what older files hold beyond it is hidden. None:
+                all of it is.
         """
-        # Here, for its import takes a while and finds torch where that is installed.
-        from tensorboardX import SummaryWriter
+        # Here, for they take a while and import torch where that is installed.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
 
-        purge = None if keep_until is None else keep_until + 1
-        self._writer = SummaryWriter(logdir=str(directory), purge_step=purge, flush_secs=30)
+        self._summary, self._event = summary, event_pb2.Event
+        self._events = event_file_writer.EventsWriter(
+            str(Path(directory) / "events"), f".{time.time_ns()}"
+        )
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(0 if keep_until is None else keep_until + 1, session_log=start)
+        self._flushed = 0.0
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._events.write_event(self._event(wall_time=time.time(), step=step, **content))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Adds a point to the curve of every finite number."""
         for name, value in values.items():
             if isinstance(value, int | float | np.number) and math.isfinite(value):
-                self._writer.add_scalar(name, float(value), step)
+                self._add(step, summary=self._summary.scalar(name, float(value)))
+        if time.monotonic() - self._flushed > self._FLUSH_SECONDS:
+            self._events.flush()
+            self._flushed = time.monotonic()
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Adds pictures."""
         for name, picture in pictures.items():
-            self._writer.add_image(name, picture, step, dataformats="HWC")
+            self._add(step, summary=self._summary.image(name, picture, dataformats="HWC"))
 
     def close(self) -> None:
         """Closes the event file."""
-        self._writer.close()
+        self._events.close()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,6 +14,8 @@ from jdet.types import Batch, Detections, Mean
 
 SIDE, OBJECTS, CLASSES = 16, 3, 2
 
+TWELVE = dict(train__steps=12, train__save_every=1, train__keep=12)
+
 
 class Stem(nn.Module):
     norm: str

@@ -3,8 +3,10 @@
 import functools
 import itertools
 import os
-import resource
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +17,8 @@ from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inferen
 from jdet.types import ConfigError
 from tests.train import fake
 from tests.train.test_step import build
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
@@ -194,25 +198,52 @@ def test_nothing_readable_is_an_error(tmp_path):
             checkpoints.restore(abstract())
 
 
+def test_no_room_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+    write(tmp_path)
+    usage = shutil.disk_usage(tmp_path)._replace(free=5000)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(CheckpointError, match=r"MiB to write(.|\n)*\[1, 2\] are intact"):
+            checkpoints.save(3, trained()[3])
+        assert checkpoints.steps() == [1, 2]
+
+
+SCRIPT = """
+import resource, sys, time
+import jax.numpy as jnp
+from jdet.train.checkpoint import CheckpointError, Checkpoints
+from jdet.types import TrainState
+
+with Checkpoints(sys.argv[1]) as checkpoints:
+    weights = {"kernel": jnp.sin(jnp.arange(5000.0))}
+    checkpoints.save(1, TrainState(jnp.int32(1), weights, {}, {}, None))
+    checkpoints.wait()
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        checkpoints.save(2, TrainState(jnp.int32(2), weights, {}, {}, None))
+        while True:  # as the loop does at every step
+            checkpoints.check()
+            time.sleep(0.01)
+    except CheckpointError as error:
+        print("RAISED", error, "END", flush=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    checkpoints.save(2, TrainState(jnp.int32(2), weights, {}, {}, None))
+"""
+
+
 def test_full_disk_is_a_clear_error_and_nothing_is_lost(tmp_path):
     """A limit on the size of files stands for the end of the disk."""
-    write(tmp_path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    checkpoints = Checkpoints(tmp_path)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
-        checkpoints.save(3, trained()[3])
-        with pytest.raises(CheckpointError) as error:
-            while True:  # as the loop does at every step
-                checkpoints.check()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert str(tmp_path) in str(error.value) and "too large" in str(error.value)
-    assert "Make room" in str(error.value) and "[1, 2] are intact" in str(error.value)
-    assert_equal(checkpoints.restore(abstract())[0], trained()[2])
-    checkpoints.save(3, trained()[3])
-    checkpoints.wait()
-    assert_equal(checkpoints.restore(abstract())[0], trained()[3])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    directory = tmp_path / "run" / checkpoint.FOLDER
+    command = [sys.executable, "-c", SCRIPT, str(directory)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.partition("RAISED")[2].partition("END")[0]
+    assert f"saving step 2 to {directory} failed" in said and "too large" in said, done.stderr
+    assert "Make room" in said and "[1] are intact" in said
+    for step in (1, 2):  # what was there before, and the second try
+        assert load_for_inference(tmp_path / "run", step).params["kernel"].shape == (5000,)
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):

@@ -93,8 +93,8 @@ from tests.train import fake
 from tests.train.test_loop import score, train
 
 def slow(start):
-    for batch in fake.stream(start):
-        time.sleep(0.02)
+    for k, batch in enumerate(fake.stream(start), start):
+        time.sleep(2.0 if k > int(sys.argv[3]) + 2 else 0.01)
         yield batch
 
 if __name__ == "__main__":
@@ -107,14 +107,14 @@ if __name__ == "__main__":
 def test_killed_at_a_random_step_and_resumed(whole, tmp_path, number):
     result, workdir, settings = whole
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    target = random.randint(6, 24)
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), repr(settings)],
+        [sys.executable, "-c", SCRIPT, str(tmp_path), repr(settings), str(target)],
         env=environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    target = random.randint(6, 24)
     log = tmp_path / "metrics.jsonl"
     try:
         while process.poll() is None:
@@ -325,6 +325,14 @@ def test_errors_of_the_stream_surface_and_close_it(tmp_path):
 
     with pytest.raises(DataError, match="a.jpg is truncated"):
         train(tmp_path / "b", stream=broken)
+
+    def interrupted(start):  # Ctrl-C ends the processes of the input as well
+        yield fake.batch(0)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.3)
+        raise OSError("a worker died")
+
+    assert train(tmp_path / "d", stream=interrupted).exit_code == 130
     with pytest.raises(ConfigError, match="yields 4 pictures.*train.batch_size=8"):
         train(tmp_path / "c", stream=lambda start: fake.stream(start, size=4))
 

@@ -73,3 +73,18 @@ def test_prefetcher_ends_with_the_stream_and_raises_its_errors():
     with pytest.raises(OSError, match="a.jpg"):
         next(batches)
     batches.close()
+
+
+def test_waiting_has_a_limit():
+    mesh, gate = sharding.make_mesh(fake.config()), threading.Event()
+
+    def slow():
+        gate.wait()
+        yield fake.batch(0)
+
+    with sharding.DevicePrefetcher(slow(), mesh) as batches:
+        assert not batches.wait(0.05)
+        gate.set()
+        assert batches.wait(10.0) and batches.wait(0.0)
+        np.testing.assert_array_equal(next(batches).index, fake.batch(0).index)
+        assert next(batches, None) is None

@@ -70,20 +70,23 @@ class Clock:
 def test_stopwatch_leaves_out_what_is_not_training(monkeypatch):
     clock = Clock(monkeypatch)
     watch = Stopwatch()
-    watch.step(5.0)  # compilation: the clock stands still
-    clock.now += 50
+
+    def train(steps, wait, work):
+        for _ in range(steps):
+            with watch.waiting():
+                clock.now += wait
+            clock.now += work
+            watch.step()
+
+    train(1, 5.0, 50.0)  # compilation: the clock stands still
     assert watch.rates(8) == (0.0, 0.0) and watch.seconds_per_step() == 0
     watch.resume()
-    for _ in range(4):
-        clock.now += 2
-        watch.step(0.5)
+    train(4, 0.5, 1.5)
     assert watch.rates(8) == (4.0, 0.25)
     with watch.paused():
         clock.now += 1000  # evaluation
     assert watch.lap(8) == (4.0, 0.25)
-    for _ in range(2):
-        clock.now += 1
-        watch.step(0.0)
+    train(2, 0.0, 1.0)
     assert watch.lap(8) == (8.0, 0.0)
     assert watch.rates(8) == (4.8, 0.2)
 
@@ -93,7 +96,7 @@ def test_plain_lines_without_a_terminal(monkeypatch):
     watch, out = Stopwatch(), io.StringIO()
     watch.resume()
     clock.now += 2
-    watch.step(0.5)
+    watch.step()
     progress = Progress(100, file=out)
     progress.advance(10, 1.25, watch, 8)
     progress.log(10, {"loss": 1.25, "loss/cls": 1.0, "lr": 0.05}, 4.0, 0.25, watch)
@@ -115,7 +118,7 @@ def test_one_live_line_on_a_terminal(monkeypatch):
     watch, out = Stopwatch(), Terminal()
     progress = Progress(100, file=out)
     watch.resume()
-    watch.step(0.0)
+    watch.step()
     progress.advance(10, 1.25, watch, 8)
     progress.log(10, {"loss": 1.25, "lr": 0.05}, 4.0, 0.25, watch)  # the live line says it
     progress.say("[a message]")

@@ -1,0 +1,113 @@
+"""The real detector through the real step: convolutions and norms with gradients of their own."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jdet import build
+from jdet.train import optim, schedule, sharding, state, step
+from tests.train import fake
+
+SIDE = 64
+
+
+def settings(norm, **overrides):
+    config = fake.config(optimizer__weight_decay=5e-4, **overrides)
+    config.input_size = SIDE
+    config.model = build.group(
+        "detector",
+        "ssd",
+        backbone=build.group("backbone", "root_resnet", depth=18, width=0.0625),
+        neck=build.group("neck", "ssd_extras", width=0.0625),
+        norm=norm,
+        head_norm=norm,
+    )
+    return config
+
+
+def batch(k, size=8):
+    rng = np.random.default_rng(k)
+    corner = rng.uniform(0, SIDE / 2, (size, fake.OBJECTS, 2))
+    side = rng.uniform(8, SIDE / 2, corner.shape)
+    return fake.batch(k, size)._replace(
+        images=rng.integers(0, 256, (size, SIDE, SIDE, 3), np.uint8),
+        boxes=np.concatenate([corner, corner + side], axis=-1).astype(np.float32),
+    )
+
+
+def prepare(config):
+    mesh = sharding.make_mesh(config)
+    detector = build.detector(config, ("a", "b"), axis_name="member")
+    rate = schedule.learning_rate(config.optimizer, schedule.resolve(config, 100))
+    params, _ = state.abstract_variables(detector, config)
+    optimizer = optim.make_optimizer(config.optimizer, rate, params)
+    shapes = state.abstract_state(detector, optimizer, mesh, config)
+    train_step = step.make_train_step(detector, optimizer, rate, mesh, config)
+    lowered = train_step.lower(shapes, sharding.to_global(batch(0), mesh))
+    return mesh, functools.partial(state.create_state, detector, optimizer, mesh, config), lowered
+
+
+@functools.cache
+def two_steps(devices):
+    """State and metrics of two steps from the same weights; compiled fast rather than well."""
+    mesh, create, lowered = prepare(settings("sync_batch", parallel__devices=devices))
+    now = create() if devices == 1 else two_steps(1)[0][0]
+    states, losses = [jax.device_get(now)], []
+    now = jax.device_put(now, sharding.replicated(mesh))
+    train_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+    for k in range(2):
+        now, metrics = train_step(now, sharding.to_global(batch(k), mesh))
+        states.append(jax.device_get(now))
+        losses.append(jax.device_get(metrics))
+    return states, losses
+
+
+def test_losses_and_gradients_are_sane():
+    """Normalised logits at the start: a positive and its three hard negatives cost ln 3 or more."""
+    states, losses = two_steps(1)
+    first = losses[0]
+    assert 4 * np.log(3) < first["loss/cls"] < 4 * (np.log(3) + 4)
+    assert first["loss"] == pytest.approx(first["loss/cls"] + first["loss/loc"], rel=1e-6)
+    assert 0 < first["grad_norm"] < 1000 and first["finite"]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states))
+
+
+def test_devices_do_not_matter():
+    """Losses, gradients and statistics of pictures on four devices are those on one."""
+    one_states, one_losses = two_steps(1)
+    four_states, four_losses = two_steps(4)
+    for one, four in zip(one_losses, four_losses, strict=True):
+        for name in one:
+            np.testing.assert_allclose(four[name], one[name], rtol=1e-3, err_msg=name)
+    begin, one, four = one_states[0], one_states[1], four_states[1]
+
+    def check(path, before, a, b):
+        moved, apart = np.linalg.norm(a - before), np.linalg.norm(a - b)
+        assert apart <= 1e-2 * moved + 1e-6, (path, moved, apart)
+
+    for part in ("params", "stats"):
+        trees = (getattr(s, part) for s in (begin, one, four))
+        jax.tree_util.tree_map_with_path(check, *trees)
+
+
+def test_first_pass_of_accumulation_has_no_network():
+    """The weights follow from the matching alone, and the synchronised statistics go as well."""
+
+    def count(**overrides):
+        text = prepare(settings("sync_batch", parallel__devices=2, **overrides))[2].as_text()
+        return text.count("stablehlo.convolution")
+
+    assert count(train__accumulation=2) == count() > 50
+
+
+def test_every_parameter_has_its_caffe_factors():
+    config = settings("batch")
+    params, _ = state.abstract_variables(build.detector(config, ("a", "b")), config)
+    uses = {use.pattern: use for use in optim.parameter_rules(config.optimizer, params)}
+    assert sum(use.parameters for use in uses.values()) == state.count_parameters(params)
+    assert sum(use.tensors for use in uses.values()) == len(jax.tree.leaves(params))
+    head = next(use for pattern, use in uses.items() if pattern.startswith("head/"))
+    levels = len(build.detector(config, ("a", "b")).default_box_levels())
+    assert (head.decay, head.tensors) == (0.0, 4 * levels)  # scale and shift, boxes and classes
