@@ -54,11 +54,18 @@ class BatchStream(Iterator[Batch]):
     """
 
     def __init__(
-        self, batches: grain.IterDataset, *, batch_size: int, position: int, length: int | None
+        self,
+        batches: grain.IterDataset,
+        *,
+        batch_size: int,
+        position: int,
+        length: int | None,
+        epoch: int,
     ):
         self.length = length
         self.position = position
         self._batch_size = batch_size
+        self._epoch = epoch  # pictures
         self._iterator: Any = iter(batches)
         self._skipped: dict[str, str] = {}
         self._skips = self._crowded = self._dropped = 0
@@ -85,6 +92,17 @@ class BatchStream(Iterator[Batch]):
                 )
             self._crowded += 1
             self._dropped += dropped
+        finished, into = divmod(self.next_element, self._epoch)
+        if into < self._batch_size and (self._skipped or self._crowded):
+            logging.warning(
+                "Until the end of epoch %d: %d unreadable pictures left out%s; %d pictures with more "
+                "than data.max_boxes objects lost %d",
+                finished,
+                self._skips,
+                f" ({', '.join(sorted(self._skipped))})" if self._skipped else "",
+                self._crowded,
+                self._dropped,
+            )
         # Plain arrays: grain's own, which lie in memory shared with a worker, lose it with the
         # first view of them that goes.
         return Batch(*(np.asarray(field) for field in loaded.batch))
@@ -161,7 +179,9 @@ def train_batches(
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)
-    return BatchStream(batches, batch_size=batch_size, position=start, length=None)
+    return BatchStream(
+        batches, batch_size=batch_size, position=start, length=None, epoch=len(source)
+    )
 
 
 def eval_batches(
@@ -211,7 +231,7 @@ def eval_batches(
     data = data.map(Finish(input_size, max_boxes, (0.0, 0.0, 0.0)))
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
-    return BatchStream(batches, batch_size=batch_size, position=0, length=length)
+    return BatchStream(batches, batch_size=batch_size, position=0, length=length, epoch=count)
 
 
 def prepare_image(image: np.ndarray, input_size: int) -> np.ndarray:

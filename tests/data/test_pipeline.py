@@ -360,6 +360,14 @@ def test_unreadable_picture_can_be_skipped(caplog):
         np.testing.assert_array_equal(column(seen, name)[~bad], column(whole, name)[~bad])
 
 
+def test_what_was_left_out_is_listed_at_the_end_of_each_epoch(caplog):
+    with stream(Pictures(6, broken=(4,)), on_error="skip") as batches:
+        for _ in range(4):
+            next(batches)
+    ends = [r.getMessage() for r in caplog.records if "end of epoch" in r.getMessage()]
+    assert ends and "(p4)" in ends[0] and "end of epoch 1" in ends[0]
+
+
 def test_skipped_picture_is_left_out_of_the_evaluation():
     (batch,) = evaluate(Pictures(4, broken=(2,)), on_error="skip")
     assert batch.real.tolist() == [True, True, False, True]
