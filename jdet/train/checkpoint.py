@@ -1,9 +1,10 @@
 """Checkpoints: written in the background, committed last, verified before they are read.
 
 A checkpoint is a folder named after its step with two parts, so that inference need not know the
-optimiser: ``model`` (params, stats, ema) and ``optimizer`` (step, opt_state), and a manifest that
-is written last. A folder that does not agree with its manifest is damaged, and the one before it is
-used. A run killed while saving leaves every earlier checkpoint and nothing that looks like one.
+optimiser: ``model`` (params, stats, ema) and ``optimizer`` (step, opt_state), and a manifest. It
+gets its name when all of that is on disk: a run killed while saving leaves every earlier checkpoint
+and nothing that looks like one. A folder that does not agree with its manifest is damaged, and the
+one before it is used.
 """
 
 from __future__ import annotations
@@ -77,10 +78,9 @@ class Checkpoints:
         _silence_orbax()
         if self._main:
             self._directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self._directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            for leftover in self._directory.glob("*.removed"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            for pattern in ("*.writing*", "*.removed"):
+                for leftover in self._directory.glob(pattern):
+                    shutil.rmtree(leftover, ignore_errors=True)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -127,7 +127,7 @@ class Checkpoints:
             )
         about = manifest.describe(parts, metrics or {})
         try:
-            written = ocp.save_checkpointables_async(path, parts)
+            written = ocp.save_checkpointables_async(str(_unsealed(path)), parts)
         except Exception as error:
             raise self._failure(step, error) from error
         self._pending = step, self._thread.submit(self._commit, path, written, about)
@@ -152,15 +152,12 @@ class Checkpoints:
             raise self._failure(step, error) from error
 
     def _commit(self, path: Path, written: Any, about: dict[str, Any]) -> None:
-        """Waits for the arrays, makes the folder count, and removes those not to be kept."""
+        """Waits for the arrays, makes them a checkpoint, and removes those not to be kept."""
         written.result()
         if not self._main:
             return
-        try:
-            manifest.seal(path, about)
-        except OSError:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
+        manifest.seal(_unsealed(path), about)
+        _unsealed(path).rename(path)
         steps = self.steps()
         keep = {*steps[-self._keep :], _best(self._directory, steps, self._best_metric)}
         for step in steps:
@@ -177,8 +174,8 @@ class Checkpoints:
 
     def what_is_left(self) -> str:
         """What to do when the disk is full, and from where the run can go on then."""
-        intact = [s for s in self.steps() if (self._directory / str(s) / manifest.ABOUT).exists()]
-        left = f"checkpoints of steps {intact} are intact" if intact else "no checkpoint was saved"
+        steps = self.steps()
+        left = f"checkpoints of steps {steps} are intact" if steps else "no checkpoint was saved"
         return f"Make room on that disk or allow writing there, then start again; {left}."
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, float]] | None:
@@ -308,9 +305,9 @@ def _load(path: Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[st
             + more
             + "\nUse the config it was trained with, or another workdir."
         )
-    stored = ocp.checkpointables_metadata(path).metadata
+    stored = ocp.checkpointables_metadata(str(path)).metadata
     wanted = {n: _numpy_like(stored[n]) if t is None else t for n, t in abstract.items()}
-    return ocp.load_checkpointables(path, wanted), about
+    return ocp.load_checkpointables(str(path), wanted), about
 
 
 def _numpy_like(tree: Any) -> Any:
@@ -318,6 +315,11 @@ def _numpy_like(tree: Any) -> Any:
     return jax.tree.map(
         lambda x: np.empty(x.shape, x.dtype), tree, is_leaf=lambda x: hasattr(x, "shape")
     )
+
+
+def _unsealed(path: Path) -> Path:
+    """Where a checkpoint is written; its final name comes last, so what bears that is complete."""
+    return path.with_name(path.name + ".writing")
 
 
 def _unused(path: Path) -> Path:

@@ -169,13 +169,12 @@ def _full_disk(folder: Workdir, checkpoints: checkpoint.Checkpoints):
 
 def _open(workdir, config, num_examples, overwrite, say) -> Workdir:
     """Process 0 first, for it may have to clear the folder that the others then look into."""
+    folder = None
     if jax.process_index() == 0:
         folder = Workdir(workdir, config, num_examples, overwrite=overwrite, notify=say)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("workdir")
-    if jax.process_index() > 0:
-        folder = Workdir(workdir, config, num_examples, notify=say)
-    return folder
+    return folder or Workdir(workdir, config, num_examples, notify=say)
 
 
 def _own_writers(
@@ -183,7 +182,7 @@ def _own_writers(
 ) -> list[Writer]:
     if jax.process_index() > 0:
         return []
-    own = [
+    own: list[Writer] = [
         JsonlWriter(folder.path / METRICS, keep_until),
         TensorBoardWriter(folder.path, keep_until),
     ]

@@ -1,8 +1,8 @@
 """What a checkpoint folder holds, written down beside it, and whether it still holds that.
 
-``about.json`` is written once everything else is on disk, so its presence is what makes a folder a
-checkpoint. It carries the evaluation metrics, dtype and shape of every array, and size and CRC-32
-of every file: libraries read a folder with a flipped bit without complaint.
+``about.json`` is written once everything else is on disk. It carries the evaluation metrics, dtype
+and shape of every array, and size and CRC-32 of every file: without them a folder with a flipped
+bit would be read without complaint.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def describe(parts: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str
 
 
 def seal(path: Path, about: Mapping[str, Any]) -> None:
-    """Makes the folder count: adds its files to ``about`` and writes that into it.
+    """Completes a folder: adds its files to ``about`` and writes that into it.
 
     Raises:
         OSError: there is no room.
@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, Any]:
         about = json.loads((path / ABOUT).read_text())
         return {key: about[key] for key in ("metrics", "shapes", "files")}
     except FileNotFoundError as error:
-        raise Damaged(f"{ABOUT} is missing, so it was not saved to the end") from error
+        raise Damaged(f"{ABOUT} is missing") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{ABOUT} cannot be read") from error
 

@@ -119,34 +119,30 @@ class Progress:
     def advance(self, step: int, loss: float, watch: Stopwatch, batch_size: int) -> None:
         """Moves the live line to ``step``; does nothing where there is none."""
         if self._live is not None:
+            pace = self._pace(step, *watch.rates(batch_size), watch)
             self._live.start()
-            self._live.update(
-                self._task,
-                completed=step,
-                text=self._text(step, loss, *watch.rates(batch_size), watch),
-            )
+            self._live.update(self._task, completed=step, text=f"loss {loss:.4g}{pace}")
 
     def log(
         self, step: int, values: Mapping[str, float], speed: float, wait: float, watch: Stopwatch
     ) -> None:
         """Prints the numbers of a step where there is no live line; ``lap`` gave speed and wait."""
-        if self._live is None and self._enabled:
-            parts = "  ".join(
+        if self._live is None:
+            parts = ", ".join(
                 f"{name.removeprefix('loss/')} {value:.4g}"
                 for name, value in values.items()
-                if name.startswith("loss/") or name == "lr"
+                if name.startswith("loss/")
             )
-            text = self._text(step, values["loss"], speed, wait, watch)
-            self.say(f"step {step}/{self._steps}  {parts}  {text}")
+            self.say(
+                f"step {step}/{self._steps}  loss {values['loss']:.4g} ({parts})  "
+                f"lr {values['lr']:.4g}{self._pace(step, speed, wait, watch)}"
+            )
 
-    def _text(self, step: int, loss: float, speed: float, wait: float, watch: Stopwatch) -> str:
+    def _pace(self, step: int, speed: float, wait: float, watch: Stopwatch) -> str:
         if not speed:
-            return f"loss {loss:.4g}"
-        left = (self._steps - step) * watch.seconds_per_step()
-        return (
-            f"loss {loss:.4g}  {speed:.1f} img/s  data wait {wait:.0%}  "
-            f"ETA {datetime.timedelta(seconds=round(left))}"
-        )
+            return ""
+        left = datetime.timedelta(seconds=round((self._steps - step) * watch.seconds_per_step()))
+        return f"  {speed:.1f} img/s  data wait {wait:.0%}  ETA {left}"
 
     def close(self) -> None:
         """Takes the live line away."""

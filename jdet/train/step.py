@@ -162,7 +162,8 @@ def _loss_and_gradient(
         indices = jnp.arange(count)
 
         def weigh(_, slot):
-            means, _ = forward(params, stats, *slot)
+            batch, index = slot
+            means, _ = forward(params, stats, batch, index)
             return None, {name: m.weight for name, m in means.items()}
 
         weights = None
@@ -171,8 +172,8 @@ def _loss_and_gradient(
             weights = _sum(jax.tree.map(jnp.sum, weights))
 
         def accumulate(carry, slot):
-            grads, stats = carry
-            more, parts, stats = gradient(stats, *slot, weights)
+            (grads, stats), (batch, index) = carry, slot
+            more, parts, stats = gradient(stats, batch, index, weights)
             return (jax.tree.map(jnp.add, grads, more), stats), parts
 
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -183,7 +184,7 @@ def _loss_and_gradient(
     if per_device:
         shares = count * jax.lax.axis_size(AXES)
         grads, parts = jax.tree.map(lambda x: x / shares, (grads, parts))
-    return sum(parts.values()), parts, grads, stats
+    return sum(parts.values(), jnp.float32(0)), parts, grads, stats
 
 
 def _varying(tree: Any) -> Any:

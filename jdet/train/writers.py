@@ -29,7 +29,7 @@ class Writer(Protocol):
 class JsonlWriter:
     """One JSON object a line, ``{"step": …, name: value, …}``; numbers that are not finite are null.
 
-    Every line is on its way to the disk when the call returns. Pictures have no place here.
+    A line is on disk when the call returns. Pictures have no place here.
     """
 
     def __init__(self, path: str | Path, keep_until: int | None = None):
@@ -51,11 +51,13 @@ class JsonlWriter:
                 if not late and line.endswith("\n"):
                     kept.append(line)
         write_text(path, "".join(kept))
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a")
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends a line."""
         self._file.write(json.dumps(_plain({"step": step, **values}), allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Leaves pictures to other writers."""
@@ -86,11 +88,12 @@ class TensorBoardWriter:
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
-        self._summary, self._event = summary, event_pb2.Event
+        messages: Any = event_pb2  # made at import, so no type checker sees them
+        self._summary, self._event = summary, messages.Event
         self._events = event_file_writer.EventsWriter(
             str(Path(directory) / "events"), f".{time.time_ns()}"
         )
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        start = messages.SessionLog(status=messages.SessionLog.START)
         self._add(0 if keep_until is None else keep_until + 1, session_log=start)
         self._flushed = 0.0
 

@@ -153,7 +153,8 @@ def _flip(path):
 @pytest.mark.parametrize(
     "part, damage",
     [
-        ("_CHECKPOINT_METADATA", _truncate),
+        ("about.json", _truncate),
+        ("about.json", _remove),
         ("_CHECKPOINT_METADATA", _remove),
         ("model/_METADATA", _truncate),
         ("model/manifest.ocdbt", _remove),
@@ -248,7 +249,7 @@ def test_full_disk_is_a_clear_error_and_nothing_is_lost(tmp_path):
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     write(tmp_path)
-    for name in ("3.orbax-checkpoint-tmp", "0.removed"):
+    for name in ("3.writing.orbax-checkpoint-tmp", "4.writing", "0.removed"):
         shutil.copytree(tmp_path / "1", tmp_path / name)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1, 2]

@@ -102,7 +102,7 @@ def test_plain_lines_without_a_terminal(monkeypatch):
     progress.log(10, {"loss": 1.25, "loss/cls": 1.0, "lr": 0.05}, 4.0, 0.25, watch)
     progress.close()
     assert out.getvalue() == (
-        "step 10/100  cls 1  lr 0.05  loss 1.25  4.0 img/s  data wait 25%  ETA 0:03:00\n"
+        "step 10/100  loss 1.25 (cls 1)  lr 0.05  4.0 img/s  data wait 25%  ETA 0:03:00\n"
     )
     Progress(100, enabled=False, file=out).say("silent")
     assert "silent" not in out.getvalue()
