@@ -1,0 +1,99 @@
+"""A tiny detector learns shapes, is stopped, goes on, is reloaded, and finds objects in files."""
+
+import json
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from jdet import build, run
+from jdet.config import get_defaults
+from jdet.predict import predict
+
+
+def tiny(steps):
+    c = get_defaults()
+    c.input_size = 64
+    shapes = dict(size=64, num_classes=2, min_scale=0.3, max_objects=2, clutter=1.0)
+    c.data.train = build.group("source", "shapes", count=500, split="train", **shapes)
+    c.data.eval = build.group("source", "shapes", count=60, split="test", **shapes)
+    c.data.max_boxes = 4
+    c.augment.name = "none"
+    c.model = build.group(
+        "detector",
+        "ssd",
+        backbone=build.group("backbone", "resnet", depth=18, width=0.25),
+        neck=build.group("neck", "residual_extras", width=0.25),
+        first_ratio=0.25,
+        min_ratio=0.4,
+    )
+    c.train.batch_size = 16
+    c.train.steps = steps
+    c.train.log_every = 40
+    c.optimizer.lr = 0.05
+    c.optimizer.reference_batch = 16
+    c.optimizer.schedule = "cosine"
+    c.optimizer.warmup = 20
+    c.eval.batch_size = 20
+    c.eval.metrics = ("voc", "coco")
+    c.eval.pictures = 2
+    c.parallel.devices = 1
+    return c
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    return run.train(tiny(200), workdir), workdir
+
+
+def test_it_learns(trained):
+    result, workdir = trained
+    assert result.status == "completed" and result.exit_code == 0
+    # Chance, by boxes at random places with right sizes, stays below 0.05 here.
+    assert result.metrics["voc07/mAP"] > 0.35
+    report = json.loads((workdir / "report.json").read_text())
+    assert report["step"] == 200
+    assert report["metrics"]["voc07/mAP"] == pytest.approx(result.metrics["voc07/mAP"])
+    assert {"voc12/mAP", "voc07/AP/disc", "coco/AP", "coco/AP50"} <= set(report["metrics"])
+    assert len(list((workdir / "detections").glob("*.jpg"))) == 2
+    assert (workdir / "curves.png").stat().st_size > 1000
+    losses = [
+        record["loss"]
+        for record in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        if "loss" in record
+    ]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_evaluating_the_checkpoint_gives_the_same_numbers(trained):
+    result, workdir = trained
+    again = run.evaluate(workdir)
+    for name, value in result.metrics.items():
+        assert again[name] == pytest.approx(value, nan_ok=True), name
+
+
+def test_predict_finds_objects_in_files(trained, tmp_path):
+    _, workdir = trained
+    source = build.source(tiny(1).data.eval, "eval")
+    found = total = 0
+    for i in range(12):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), source[i].image[..., ::-1])
+    for i, result in enumerate(predict(workdir, [tmp_path / f"{i}.png" for i in range(12)])):
+        truth = source[i]
+        total += len(truth.boxes)
+        centres = (result.boxes[:, :2] + result.boxes[:, 2:]) / 2
+        for box, label in zip(truth.boxes, truth.labels):
+            inside = ((centres > box[:2]) & (centres < box[2:])).all(-1)
+            found += bool((inside & (result.labels == label)).any())
+    assert found >= 0.5 * total
+
+
+def test_a_second_start_changes_nothing(trained):
+    result, workdir = trained
+    before = (workdir / "metrics.jsonl").read_text()
+    again = run.train(tiny(200), workdir)
+    assert again.step == 200 and again.status == "completed"
+    assert (workdir / "metrics.jsonl").read_text() == before
+    jax.tree.map(np.testing.assert_array_equal, again.state.params, result.state.params)
