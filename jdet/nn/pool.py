@@ -1,20 +1,110 @@
-"""Max pooling."""
+"""Max-pooling with Caffe's and PyTorch's sizes and gradients."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 
-def max_pool(x, window, strides=None, padding=0, *, ceil=False):
-    """NHWC."""
-    s = strides or window
-    pads = []
-    for n in x.shape[1:3]:
-        o = (n + 2 * padding - window + (s - 1 if ceil else 0)) // s + 1
-        if ceil and padding and (o - 1) * s >= n + padding:
-            o -= 1
-        pads.append((padding, max(0, (o - 1) * s + window - n - padding)))
-    return jax.lax.reduce_window(
-        x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, s, s, 1), ((0, 0), *pads, (0, 0))
+def max_pool(
+    x: jax.Array,
+    window: int,
+    strides: int | None = None,
+    padding: int = 0,
+    *,
+    ceil: bool = False,
+) -> jax.Array:
+    """Maximum over square windows.
+
+    Where several values of a window are equal, the first in row-major order takes the whole
+    gradient, as in Caffe and PyTorch.
+
+    Args:
+        x: [B, H, W, C].
+        window: side of the window.
+        strides: of both axes; None: the window.
+        padding: on every side, with minus infinity.
+        ceil: Caffe's size, ``ceil((n + 2p - k) / s) + 1`` without a last window that would start in the
+            padding; else the floor, as in PyTorch.
+
+    Returns:
+        [B, h, w, C].
+    """
+    strides = strides or window
+    out = [pooled_size(n, window, strides, padding, ceil) for n in x.shape[1:3]]
+    return _max_pool(x, window, strides, padding, *out)
+
+
+def pooled_size(size: int, window: int, strides: int, padding: int, ceil: bool) -> int:
+    """Length of an axis after pooling; arguments as in ``max_pool``."""
+    span = size + 2 * padding - window
+    if not ceil:
+        return span // strides + 1
+    count = -(-span // strides) + 1
+    return count - 1 if padding and (count - 1) * strides >= size + padding else count
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def _max_pool(x, window, strides, padding, height, width):
+    pieces = _slices(
+        _pad(x, window, strides, padding, height, width), window, strides, height, width
     )
+    return functools.reduce(jnp.maximum, pieces)
+
+
+def _forward(x, window, strides, padding, height, width):
+    y = _max_pool(x, window, strides, padding, height, width)
+    return y, (x, y)
+
+
+def _backward(window, strides, padding, height, width, saved, dy):
+    x, y = saved
+    padded = _pad(x, window, strides, padding, height, width)
+    taken = jnp.zeros(y.shape, bool)
+    gradient = None
+    shares = []
+    for piece in _slices(padded, window, strides, height, width):
+        first = (piece == y) & ~taken
+        taken = taken | first
+        shares.append(jnp.where(first, dy, 0))
+    if strides == window:
+        # Windows tile the plane: interleave the shares instead of adding them up.
+        tiles = jnp.stack(shares, axis=-2).reshape(*dy.shape[:3], window, window, dy.shape[-1])
+        gradient = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(padded.shape)
+    else:
+        rows, columns = padded.shape[1:3]
+        gradient = jnp.zeros(padded.shape, dy.dtype)
+        for i, share in enumerate(shares):
+            top, left = divmod(i, window)
+            spread = [
+                (low, size - low - (count - 1) * strides - 1, strides - 1)
+                for low, size, count in ((top, rows, height), (left, columns, width))
+            ]
+            config = [(0, 0, 0), *spread, (0, 0, 0)]
+            gradient = gradient + jax.lax.pad(share, jnp.zeros((), dy.dtype), config)
+    rows, columns = x.shape[1:3]
+    return (gradient[:, padding : padding + rows, padding : padding + columns],)
+
+
+_max_pool.defvjp(_forward, _backward)
+
+
+def _pad(x, window, strides, padding, height, width):
+    """Pads so that the windows exactly fit."""
+    ends = [(count - 1) * strides + window - padding for count in (height, width)]
+    sides = [(padding, end - size, 0) for end, size in zip(ends, x.shape[1:3])]  # negative: crops
+    lowest = jnp.asarray(-jnp.inf, x.dtype)
+    return jax.lax.pad(x, lowest, [(0, 0, 0), *sides, (0, 0, 0)])
+
+
+def _slices(padded, window, strides, height, width):
+    """Every position of the window over all places, row-major: window² arrays [B, h, w, C]."""
+    for top in range(window):
+        for left in range(window):
+            yield padded[
+                :,
+                top : top + (height - 1) * strides + 1 : strides,
+                left : left + (width - 1) * strides + 1 : strides,
+            ]
