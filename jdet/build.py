@@ -11,12 +11,13 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
@@ -47,8 +48,20 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }
 
-BOUND = ("backbone", "neck", "norm", "head_norm", "dtype", "kernel_init", "remat")
+BOUND = ("backbone", "neck", "norm", "head_norm", "dtype", "remat")
 """Fields that the program fills in; a config group does not carry them as plain values."""
+
+
+SHARED_FIELDS = {
+    "taps": (),  # backbone stages that are levels; empty: all from stride 8 on
+    "norm": "batch",  # of backbone and neck
+    "norm_momentum": 0.9,  # share of the old running statistics in the new
+    "norm_epsilon": 1e-5,
+    "head_norm": "batch",
+    "head_norm_momentum": 0.9,
+    "head_norm_epsilon": 1e-5,
+}
+"""Fields of a detector group from which backbone, neck and norms are made."""
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
@@ -91,19 +104,27 @@ def fields(factory: Callable[..., Any]) -> dict[str, Any]:
 def group(kind: str, name: str, **values: Any) -> ConfigDict:
     """A complete config group: every plain field of the class with its default, and ``values``.
 
-    Experiments use it so that all that can be set can also be set on the command line.
+    Experiments use it so that all that can be set can also be set on the command line; for that, a
+    field whose default is None becomes a placeholder, of a tuple where it takes a sequence and of a
+    string elsewhere.
 
     Raises:
         ConfigError: a value's name is not a field of the class.
     """
-    known = fields(resolve(kind, name))
+    factory = resolve(kind, name)
+    known = fields(factory)
     plain = {
         key: default
         for key, default in known.items()
         if key not in BOUND and isinstance(default, bool | int | float | str | tuple)
     }
+    for key, default in known.items():
+        if key not in BOUND and default is None:
+            annotation = str(inspect.signature(factory).parameters[key].annotation)
+            sequence = re.search("sequence|tuple", annotation, re.IGNORECASE)
+            plain[key] = config_dict.placeholder(tuple if sequence else str)
     if kind == "detector":
-        plain.update(norm="batch", head_norm="batch", norm_momentum=0.9, norm_epsilon=1e-5, taps=())
+        plain.update(SHARED_FIELDS)
         plain.pop("input_size", None)
     for key in values:
         if key not in known and key not in plain:
@@ -156,6 +177,12 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         ConfigError: unknown names, keys or values; a default-box layout that contradicts itself.
     """
     model = config.model
+    for key in ("backbone", "neck", *SHARED_FIELDS):
+        if key not in model:
+            raise ConfigError(
+                f"config.model.{key} is missing; make the group with "
+                "jdet.build.group('detector', …, backbone=…, neck=…), which fills everything in"
+            )
     for key in ("norm", "head_norm"):
         if model[key] not in KINDS:
             raise ConfigError(
@@ -163,17 +190,24 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
                 f"there are {', '.join(KINDS)}"
             )
 
-    def norm(kind: str) -> Norm:
+    group_size = config.parallel.bn_group_size
+    if group_size and "sync_batch" not in (model.norm, model.head_norm):
+        raise ConfigError(
+            f"config.parallel.bn_group_size={group_size} is for sync_batch; config.model.norm is "
+            f"{model.norm}, head_norm {model.head_norm}"
+        )
+
+    def norm(which: str) -> Norm:
         return Norm(
-            kind,
-            momentum=model.norm_momentum,
-            epsilon=model.norm_epsilon,
-            group_size=config.parallel.bn_group_size,
+            model[which],
+            momentum=model[f"{which}_momentum"],
+            epsilon=model[f"{which}_epsilon"],
+            group_size=group_size,
             axis_name=axis_name,
         )
 
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
-    common = {"norm": norm(model.norm), "dtype": dtype, "remat": config.train.remat}
+    common = {"norm": norm("norm"), "dtype": dtype, "remat": config.train.remat}
     backbone = make("backbone", model.backbone, "config.model.backbone", **common)
     taps = tuple(model.taps) or tuple(s for s in backbone.stage_names if int(s[1:]) >= 3)
     for tap in taps:
@@ -183,12 +217,7 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
                 f"{', '.join(backbone.stage_names)}"
             )
     neck = make("neck", model.neck, "config.model.neck", taps=taps, **common)
-    own = {
-        key: value
-        for key, value in model.items()
-        if key
-        not in ("backbone", "neck", "norm", "head_norm", "norm_momentum", "norm_epsilon", "taps")
-    }
+    own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
     module = make(
         "detector",
         own,
@@ -197,7 +226,7 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         input_size=config.input_size,
         backbone=backbone,
         neck=neck,
-        head_norm=norm(model.head_norm),
+        head_norm=norm("head_norm"),
         dtype=dtype,
     )
     check_default_boxes(module, config.input_size)

@@ -275,6 +275,7 @@ class SSDHead(nn.Module):
                     dtype=self.dtype,
                     name=f"{kind}{i}",
                 )(x)
-                y = self.norm(train=train, name=f"{kind}{i}_norm")(y)
-                outputs.append(y.astype(jnp.float32).reshape(y.shape[0], -1, width))
+                # Predictions are float32 from here on: eight bits of bfloat16 would round logits.
+                y = self.norm(train=train, name=f"{kind}{i}_norm")(y.astype(jnp.float32))
+                outputs.append(y.reshape(y.shape[0], -1, width))
         return jnp.concatenate(offsets, axis=1), jnp.concatenate(logits, axis=1)
