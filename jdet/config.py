@@ -59,7 +59,7 @@ def get_defaults() -> ConfigDict:
     train.accumulation = 1  # micro-batches per optimiser step
     train.loss_norm = "global"  # "global" | "per_device"
     train.remat = False  # rematerialise backbone stages
-    train.ema = 0.0  # decay of the moving average of weights; 0: off
+    train.ema = 0.0  # decay of the moving average of weights and statistics; 0: off
     train.log_every = 20  # steps
     train.eval_every = 0  # steps; 0: only at the end
     train.save_every = 0  # steps; 0: a tenth of the run

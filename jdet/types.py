@@ -141,7 +141,7 @@ class TrainState(NamedTuple):
         params: trainable parameters.
         stats: running statistics of normalisation layers.
         opt_state: optax state.
-        ema: exponential moving average of ``params``, or None.
+        ema: exponential moving average of both, ``{"params", "stats"}``, or None.
         finite: bool scalar, False from the first step on whose loss or gradient was not finite:
             nothing moves after that, so the state is the last good one. Not in checkpoints.
     """

@@ -38,7 +38,7 @@ class Weights(NamedTuple):
         step: optimiser steps taken.
         params: parameters.
         stats: running statistics; empty where the model has none.
-        ema: moving average of ``params``, or None.
+        ema: moving average of both, ``{"params", "stats"}``, or None.
     """
 
     step: int

@@ -90,13 +90,14 @@ def abstract_state(
 def _create(detector, optimizer, mesh: Mesh, config: ConfigDict) -> TrainState:
     micro_batch = config.train.batch_size // (mesh.size * config.train.accumulation)
     params, stats = init_variables(detector, config, micro_batch)
+    # A copy: the step donates its state, and no buffer can be donated twice.
+    ema = jax.tree.map(jnp.copy, {"params": params, "stats": stats}) if config.train.ema else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
         opt_state=optimizer.init(params),
-        # A copy: the step donates its state, and no buffer can be donated twice.
-        ema=jax.tree.map(jnp.copy, params) if config.train.ema else None,
+        ema=ema,
         finite=jnp.ones((), bool),
     )
 
@@ -111,10 +112,13 @@ def eval_variables(state: Any, use_ema: bool) -> dict[str, Any]:
 
     Args:
         state: anything with ``params``, ``stats`` and ``ema``.
-        use_ema: take the moving average of the parameters where there is one.
+        use_ema: take the moving average where there is one, of the parameters and of the running
+            statistics: those of the parameters as they are describe another network.
 
     Returns:
         "params", and "batch_stats" unless the model has none.
     """
-    params = state.ema if use_ema and state.ema is not None else state.params
-    return {"params": params, "batch_stats": state.stats} if state.stats else {"params": params}
+    params, stats = state.params, state.stats
+    if use_ema and state.ema is not None:
+        params, stats = state.ema["params"], state.ema["stats"]
+    return {"params": params, "batch_stats": stats} if stats else {"params": params}

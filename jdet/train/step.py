@@ -43,6 +43,10 @@ def make_train_step(
     they do not depend on it. BatchNorm sees micro-batches as they are, and its running statistics
     follow them one by one.
 
+    With ``train.ema`` parameters and running statistics are averaged over the steps at one rate, so
+    that the average is a network whose statistics are its own: the raw ones remember some ten steps,
+    the average hundreds.
+
     A step whose loss or gradient is not finite changes nothing but ``state.finite``, and no later
     step changes anything either.
 
@@ -71,7 +75,8 @@ def make_train_step(
         if decay:
             # The usual warm-up of the average: early on it forgets the initial weights faster.
             rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-            ema = jax.tree.map(lambda e, p: rate * e + (1 - rate) * p, ema, params)
+            latest = {"params": params, "stats": stats}
+            ema = jax.tree.map(lambda e, x: rate * e + (1 - rate) * x, ema, latest)
         new = TrainState(state.step + 1, params, stats, opt_state, ema)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state._replace(finite=True))
         metrics = {

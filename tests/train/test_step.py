@@ -206,13 +206,16 @@ def test_picture_without_objects_moves_nothing_but_decay():
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(end.params))
 
 
-def test_moving_average_follows_with_warm_up():
-    mesh, now, train_step = build(fake.config(train__ema=0.15), fake.FakeDetector("none"))
-    ema = jax.device_get(now.params)
+@pytest.mark.parametrize("norm", ["none", "batch", "sync"])
+def test_moving_average_follows_with_warm_up(norm):
+    config = fake.config(train__ema=0.15, parallel__devices=2)
+    mesh, now, train_step = build(config, fake.FakeDetector(norm))
+    ema = jax.device_get({"params": now.params, "stats": now.stats})
     for k in (1, 2):
         now, _ = train_step(now, sharding.to_global(fake.batch(k), mesh))
         end, rate = jax.device_get(now), min(0.15, k / (9 + k))
-        ema = jax.tree.map(lambda e, p, r=rate: r * e + (1 - r) * p, ema, end.params)
+        latest = {"params": end.params, "stats": end.stats}
+        ema = jax.tree.map(lambda e, x, r=rate: r * e + (1 - r) * x, ema, latest)
         assert_same(end.ema, ema)
 
 
@@ -231,9 +234,9 @@ def test_dropout_is_a_function_of_seed_and_step():
 
 def test_eval_variables_and_count():
     end, _ = run(fake.FakeDetector("batch", bad_index=12), 1, train__ema=0.9)
-    assert state.eval_variables(end, True)["params"] is end.ema
-    assert state.eval_variables(end, False)["params"] is end.params
-    assert "batch_stats" in state.eval_variables(end, True)
+    average, raw = state.eval_variables(end, True), state.eval_variables(end, False)
+    assert average["params"] is end.ema["params"] and average["batch_stats"] is end.ema["stats"]
+    assert raw["params"] is end.params and raw["batch_stats"] is end.stats
     plain, _ = run(fake.FakeDetector("none"))
     assert set(state.eval_variables(plain, True)) == {"params"}
     side = fake.SIDE // 2
