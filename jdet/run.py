@@ -25,6 +25,9 @@ from jdet.evaluation import report, runner
 from jdet.train import checkpoint, loop, sharding, state
 from jdet.types import ConfigError, Source
 
+DEFECTS_SHOWN = 10
+"""Defects of each data set in the log; all of them are in ``defects.txt``."""
+
 
 def train(
     config: ConfigDict, workdir: str | Path, *, overwrite: bool = False, writers: tuple = ()
@@ -47,11 +50,15 @@ def train(
     train_source, eval_source = build.sources(config)
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
+        config.category_ids = _category_ids(config, train_source)
     mesh = sharding.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")
     _announce(config, detector, train_source, eval_source)
 
     def train_stream(start: int) -> pipeline.BatchStream:
+        # Asked for once the workdir is known to be ours.
+        if jax.process_index() == 0:
+            _write_defects(Path(workdir) / "defects.txt", train_source, eval_source)
         return pipeline.train_batches(
             train_source,
             input_size=config.input_size,
@@ -87,7 +94,7 @@ def evaluate(
     Args:
         workdir: folder of a run.
         step: which checkpoint; None: the newest, "best": the best by ``train.best_metric``.
-        config: evaluate under these settings (data, thresholds) instead of the run's own; the model
+        config: evaluate under these settings (data, thresholds) instead of the run's own; the network
             must be the run's.
 
     Returns:
@@ -106,6 +113,7 @@ def evaluate(
             f"{workdir} was trained on classes {', '.join(trained.class_names)}; config.data.eval has "
             f"{', '.join(source.class_names)}"
         )
+    _same_network(config, trained, workdir)
     weights = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
     detector = build.detector(config, source.class_names)
     mesh = sharding.make_mesh(config)
@@ -164,6 +172,44 @@ def make_evaluation(
     return run
 
 
+POST_PROCESSING = ("score_threshold", "nms_iou", "pre_nms", "max_detections")
+"""Fields of a detector that may differ between training and evaluation."""
+
+
+def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> None:
+    """Refuses to decode weights by another layout than they were trained for.
+
+    Raises:
+        ConfigError: lists the keys that differ.
+    """
+
+    def network(c: ConfigDict) -> dict[str, Any]:
+        model = {k: v for k, v in c.model.to_dict().items() if k not in POST_PROCESSING}
+        return {"config.input_size": c.input_size, **_flat(model, "config.model")}
+
+    ours, theirs = network(config), network(trained)
+    different = [
+        f"{key}={ours.get(key)!r} (trained with {theirs.get(key)!r})"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
+    if different:
+        raise ConfigError(
+            f"the config is not that of the run in {workdir}: {', '.join(different)}; give the config "
+            "the run was trained with, or leave it out (jdet.run.evaluate(workdir))"
+        )
+
+
+def _flat(group: dict[str, Any], where: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in group.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{where}.{key}")
+        else:
+            flat[f"{where}.{key}"] = value
+    return flat
+
+
 def _reading(config: ConfigDict) -> dict[str, Any]:
     """Settings that all input streams share."""
     data = config.data
@@ -186,11 +232,32 @@ def _agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tu
     return names
 
 
+def _category_ids(config: ConfigDict, train: Source) -> tuple[int | str, ...]:
+    """The id under which each class is written into COCO files: the data's own, else 1 … K.
+
+    Raises:
+        ConfigError: the config has other ids than the data, or not one for each class.
+    """
+    given, own = tuple(config.category_ids), tuple(getattr(train, "category_ids", ()))
+    if given and (len(given) != len(config.class_names) or (own and own != given)):
+        raise ConfigError(
+            f"config.category_ids={given} does not fit the data, which has {own or 'no ids'} for "
+            f"{', '.join(config.class_names)}; leave it empty to take what the data has"
+        )
+    return given or own or tuple(range(1, len(config.class_names) + 1))
+
+
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:
     """Prints data and model: what a reproduction needs beside the schedule."""
     for role, source in (("train", train), ("eval", evaluation)):
         text = source.describe() if hasattr(source, "describe") else f"{len(source)} pictures"
         logging.info("%s data: %s", role, text)
+        defects = getattr(source, "defects", ())
+        for defect in defects[:DEFECTS_SHOWN]:
+            logging.warning("%s data: %s: %s: %s", role, *defect)
+        if len(defects) > DEFECTS_SHOWN:
+            more = len(defects) - DEFECTS_SHOWN
+            logging.warning("%s data: %d more; defects.txt of the workdir has all", role, more)
     params, stats = state.abstract_variables(detector, config)
     model = config.model
     frozen = [k for k in ("norm", "head_norm") if model[k] == "frozen_batch"]
@@ -206,3 +273,16 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         f"{state.count_parameters(stats):,}",
         " and ".join(f"config.model.{k}" for k in frozen) or "nothing",
     )
+
+
+def _write_defects(path: Path, train: Source, evaluation: Source) -> None:
+    """One line for everything wrong in the labels; no file where there is nothing."""
+    lines = [
+        f"{role}\t{defect.id}\t{defect.what}\t{defect.detail}\n"
+        for role, source in (("train", train), ("eval", evaluation))
+        for defect in getattr(source, "defects", ())
+    ]
+    if lines:
+        path.write_text("".join(lines), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)

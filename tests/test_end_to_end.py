@@ -10,6 +10,7 @@ import pytest
 from jdet import build, run
 from jdet.config import get_defaults
 from jdet.predict import predict
+from jdet.types import ConfigError
 
 
 def tiny(steps):
@@ -72,6 +73,18 @@ def test_evaluating_the_checkpoint_gives_the_same_numbers(trained):
     again = run.evaluate(workdir)
     for name, value in result.metrics.items():
         assert again[name] == pytest.approx(value, nan_ok=True), name
+
+
+def test_another_network_is_refused_and_other_thresholds_are_not(trained):
+    _, workdir = trained
+    config = tiny(200)
+    config.model.first_ratio = 0.2
+    config.input_size = 96
+    with pytest.raises(ConfigError, match="config.input_size=96 .trained with 64.*first_ratio=0.2"):
+        run.evaluate(workdir, config=config)
+    config = tiny(200)
+    config.model.score_threshold = 0.9
+    assert run.evaluate(workdir, config=config)["voc12/mAP"] < 0.9
 
 
 def test_predict_finds_objects_in_files(trained, tmp_path):

@@ -63,7 +63,6 @@ def _backward(window, strides, padding, height, width, saved, dy):
     x, y = saved
     padded = _pad(x, window, strides, padding, height, width)
     taken = jnp.zeros(y.shape, bool)
-    gradient = None
     shares = []
     for piece in _slices(padded, window, strides, height, width):
         first = (piece == y) & ~taken
@@ -84,8 +83,10 @@ def _backward(window, strides, padding, height, width, saved, dy):
             ]
             config = [(0, 0, 0), *spread, (0, 0, 0)]
             gradient = gradient + jax.lax.pad(share, jnp.zeros((), dy.dtype), config)
-    rows, columns = x.shape[1:3]
-    return (gradient[:, padding : padding + rows, padding : padding + columns],)
+    # Undo the padding; what the floor left out beyond the last window has no gradient.
+    undo = [(-padding, n - (m - padding), 0) for n, m in zip(x.shape[1:3], padded.shape[1:3])]
+    zero = jnp.zeros((), dy.dtype)
+    return (jax.lax.pad(gradient, zero, [(0, 0, 0), *undo, (0, 0, 0)]),)
 
 
 _max_pool.defvjp(_forward, _backward)

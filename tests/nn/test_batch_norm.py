@@ -1,0 +1,95 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jdet.nn.batch_norm import batch_norm_train
+
+
+def reference(x, scale, bias, groups):
+    """Plain automatic differentiation of the definition."""
+    grouped = x.reshape(groups, -1, x.shape[-1])
+    mean = grouped.mean(1, keepdims=True)
+    var = ((grouped - mean) ** 2).mean(1, keepdims=True)
+    y = (grouped - mean) / jnp.sqrt(var + 1e-3) * scale + bias
+    return y.reshape(x.shape), mean[:, 0], var[:, 0]
+
+
+def case(batch=8):
+    rng = np.random.default_rng(0)
+    shape = (batch, 3, 4, 5)
+    spread = np.arange(1, batch + 1)[:, None, None, None]
+    x = jnp.asarray(rng.normal(size=shape) * spread + 2, jnp.float32)
+    scale, bias = (jnp.asarray(rng.normal(size=5), jnp.float32) for _ in range(2))
+    return x, scale, bias, jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_value_and_gradients_equal_automatic_differentiation(groups):
+    x, scale, bias, dy = case()
+    y, pull = jax.vjp(lambda *a: batch_norm_train(*a, eps=1e-3, groups=groups)[0], x, scale, bias)
+    expected, reference_pull = jax.vjp(lambda *a: reference(*a, groups)[0], x, scale, bias)
+    np.testing.assert_allclose(y, expected, atol=2e-5)
+    for ours, theirs in zip(pull(dy), reference_pull(dy)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    _, mean, var = batch_norm_train(x, scale, bias, eps=1e-3, groups=groups)
+    _, expected_mean, expected_var = reference(x, scale, bias, groups)
+    np.testing.assert_allclose(mean.reshape(groups, -1), expected_mean, rtol=1e-5)
+    np.testing.assert_allclose(var.reshape(groups, -1), expected_var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("members", [1, 2, 4])
+def test_devices_that_share_statistics_equal_one(members):
+    """Members share, groups do not; gradients of parameters sum over all."""
+    x, scale, bias, dy = case()
+    groups = 4 // members
+    kinds = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((groups, members), ("group", "member"), axis_types=kinds)
+    rows = P(("group", "member"))
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(rows, P(), P(), rows),
+        out_specs=(rows, (rows, P(), P())),
+    )
+    def on_devices(x, scale, bias, dy):
+        def loss(x, scale, bias):
+            y, _, _ = batch_norm_train(x, scale, bias, eps=1e-3, axis_name="member")
+            return jax.lax.psum(jnp.sum(y * dy), ("group", "member")), y
+
+        gradient, y = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(x, scale, bias)
+        return y, gradient
+
+    y, gradient = jax.jit(on_devices)(x, scale, bias, dy)
+    expected, pull = jax.vjp(lambda *a: reference(*a, groups)[0], x, scale, bias)
+    np.testing.assert_allclose(y, expected, atol=2e-5)
+    for ours, theirs in zip(gradient, pull(dy)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_one_reduction_over_devices_in_each_direction():
+    x, scale, bias, dy = case()
+    mesh = jax.make_mesh((4,), ("member",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(P("member"), P(), P(), P("member")),
+        out_specs=P("member"),
+    )
+    def input_gradient(x, scale, bias, dy):
+        norm = functools.partial(batch_norm_train, eps=1e-3, axis_name="member")
+        return jax.vjp(lambda x: norm(x, scale, bias)[0], x)[1](dy)[0]
+
+    text = jax.jit(input_gradient).lower(x, scale, bias, dy).compile().as_text()
+    assert text.count(" all-reduce(") + text.count(" all-reduce-start(") == 2
+
+
+def test_constant_input_stays_finite():
+    x, scale, bias, dy = case()
+    pull = jax.vjp(lambda x: batch_norm_train(x, scale, bias, eps=1e-5)[0], jnp.ones_like(x))[1]
+    assert np.isfinite(pull(dy)[0]).all()

@@ -1,0 +1,120 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jdet.nn import conv
+from jdet.nn.conv import Conv, conv2d
+
+
+def arrays(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def reference(x, kernel, strides, padding, dilation):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (strides, strides),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "size, strides, padding, dilation",
+    [
+        (3, 1, 1, 1),
+        (3, 1, 0, 1),
+        (3, 2, 1, 1),
+        (1, 1, 0, 1),
+        (1, 2, 0, 1),
+        (7, 2, 3, 1),
+        (3, 1, 6, 6),
+    ],
+)
+def test_value_and_gradients_equal_xla(size, strides, padding, dilation, large, monkeypatch):
+    """Pictures above the limit take other paths; the limit is lowered instead of the pictures raised."""
+    monkeypatch.setattr(conv, "LARGE_PICTURE", 0 if large else 10**9)
+    x, kernel = arrays((3, 14, 11, 5), (size, size, 5, 7))
+    settings = dict(strides=strides, padding=padding, dilation=dilation)
+    expected, pull = jax.vjp(functools.partial(reference, **settings), x, kernel)
+    actual, own_pull = jax.vjp(functools.partial(conv2d, **settings), x, kernel)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    (cotangent,) = arrays(expected.shape, seed=1)
+    for ours, theirs in zip(own_pull(cotangent), pull(cotangent)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
+def test_gradient_of_replicated_kernel_sums_over_devices(large, check, monkeypatch):
+    monkeypatch.setattr(conv, "LARGE_PICTURE", 0 if large else 10**9)
+    x, kernel, target = arrays((4, 8, 8, 3), (3, 3, 3, 4), (4, 8, 8, 4))
+    mesh = jax.make_mesh((2, 2), ("group", "member"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    rows = P(("group", "member"))
+
+    def loss(kernel, x, target):
+        return jnp.sum((conv2d(x, kernel, padding=1) - target) ** 2)
+
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=(P(), rows, rows), out_specs=P(), check_vma=check
+    )
+    def on_devices(kernel, x, target):
+        if check:
+            total = lambda k: jax.lax.psum(loss(k, x, target), ("group", "member"))  # noqa: E731
+            return jax.grad(total)(kernel)
+        return jax.lax.psum(jax.grad(loss)(kernel, x, target), ("group", "member"))
+
+    expected = jax.grad(loss)(kernel, x, target)
+    np.testing.assert_allclose(
+        jax.jit(on_devices)(kernel, x, target), expected, rtol=1e-4, atol=1e-3
+    )
+
+
+def test_other_platforms_keep_xlas_own_gradient():
+    """The choice falls when the program is lowered, so a CPU can compile for an accelerator."""
+    x = jax.ShapeDtypeStruct((1, 80, 80, 64), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 64, 8), jnp.float32)
+
+    def gradient(x, kernel):
+        return jax.grad(lambda k: conv2d(x, k, padding=1).sum())(kernel)
+
+    def text(platform):
+        exported = jax.export.export(jax.jit(gradient), platforms=[platform])(x, kernel)
+        return exported.mlir_module()
+
+    assert "while" in text("cpu") and "dot_general" in text("cpu")
+    assert "while" not in text("tpu") and "dot_general" not in text("tpu")
+
+
+def test_remat_changes_nothing():
+    x, kernel = arrays((2, 9, 9, 4), (3, 3, 4, 4))
+    loss = lambda k: jnp.sum(jnp.sin(conv2d(x, k, padding=1)))  # noqa: E731
+    np.testing.assert_allclose(
+        jax.grad(jax.checkpoint(loss))(kernel), jax.grad(loss)(kernel), rtol=1e-5
+    )
+
+
+def test_module_names_padding_and_precision():
+    x = jnp.ones((1, 9, 9, 2))
+    layer = Conv(6, kernel_size=3, dilation=2, use_bias=True, dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x)
+    shapes = jax.tree.map(jnp.shape, variables["params"])
+    assert shapes == {"kernel": (3, 3, 2, 6), "bias": (6,)}
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    y = layer.apply(variables, x)
+    assert y.shape == (1, 9, 9, 6) and y.dtype == jnp.bfloat16
+
+
+def test_initialiser_is_caffes_xavier():
+    kernel = conv.caffe_xavier(jax.random.key(0), (3, 3, 16, 64), jnp.float32)
+    limit = np.sqrt(3 / (3 * 3 * 16))
+    assert np.abs(kernel).max() <= limit
+    np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.05)
