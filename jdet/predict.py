@@ -35,8 +35,8 @@ from jdet.data.image_io import read_image, write_image
 from jdet.data.pictures import SUFFIXES, PictureFile, find_pictures, unique_name
 from jdet.data.pipeline import prepare_image
 from jdet.evaluation.coco_ap import to_coco_json
-from jdet.evaluation.report import write_json
 from jdet.evaluation.runner import make_detect_fn, to_pictures
+from jdet.files import write_json
 from jdet.train import checkpoint, state
 from jdet.types import Batch, ConfigError, DataError, Detections, PictureDetections
 
@@ -267,6 +267,7 @@ def write_results(
             name = predictor.class_names[record["category_id"] - 1]
             records.append({**record, "file_name": file.name, "category_name": name})
     categories = [{"id": i, "name": name} for i, name in enumerate(predictor.class_names, 1)]
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "detections.json", records)
     write_json(
         out / "images.json",

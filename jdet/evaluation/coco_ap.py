@@ -20,6 +20,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from jdet.data.coco import xyxy_to_xywh
 from jdet.types import Example, PictureDetections
 
 # The order of pycocotools' `stats`.
@@ -55,7 +56,7 @@ class CocoEvaluator:
         self._pictures += 1
         # Ids count from 1: pycocotools takes a match with object 0 for no match.
         for box, label, ignore, area in zip(
-            x1y1x2y2_to_xywh(truth.boxes), truth.labels, truth.ignore, truth.areas, strict=True
+            _exact_xywh(truth.boxes), truth.labels, truth.ignore, truth.areas, strict=True
         ):
             self._objects.append(
                 {
@@ -68,7 +69,7 @@ class CocoEvaluator:
                 }
             )
         for box, label, score in zip(
-            x1y1x2y2_to_xywh(detections.boxes), detections.labels, detections.scores, strict=True
+            _exact_xywh(detections.boxes), detections.labels, detections.scores, strict=True
         ):
             self._found.append(
                 {
@@ -137,7 +138,7 @@ def to_coco_json(
         else:
             image_id = int(picture.id) if picture.id.isdecimal() else picture.id
         for box, label, score in zip(
-            x1y1x2y2_to_xywh(picture.boxes), picture.labels, picture.scores, strict=True
+            _exact_xywh(picture.boxes), picture.labels, picture.scores, strict=True
         ):
             records.append(
                 {
@@ -150,7 +151,6 @@ def to_coco_json(
     return records
 
 
-def x1y1x2y2_to_xywh(boxes: np.ndarray) -> np.ndarray:
-    """Corners to COCO's left, top, width, height: [n, 4] in any float type to float64 [n, 4]."""
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+def _exact_xywh(boxes: np.ndarray) -> np.ndarray:
+    """In float64, where the difference of two float32 coordinates has no rounding."""
+    return xyxy_to_xywh(boxes.astype(np.float64))

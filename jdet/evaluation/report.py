@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jdet.files import write_json
 from jdet.types import Source
 
 # Metrics that have a value per class, `<prefix>/AP/<class>`, and the name of their mean.
@@ -57,34 +58,18 @@ def write_report(
     """Writes ``{"step", "metrics", "settings"}`` as JSON, whole or not at all.
 
     Args:
-        path: the file, replaced if it exists.
+        path: the file, replaced if it exists; its folder is made if missing.
         step: optimiser steps the evaluated weights have taken.
         metrics: numbers under slash names; what is not a number (nan) becomes null.
         settings: from ``settings_of``.
     """
     report = {
         "step": int(step),
-        "metrics": {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()},
+        "metrics": {name: float(value) for name, value in metrics.items()},
         "settings": dict(settings or {}),
     }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(path, report)
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes a JSON file whole or not at all: beside its place first, then renamed.
-
-    Args:
-        path: the file, replaced if it exists; its folder is made if missing.
-        value: plain values without nan or infinity.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def format_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> str:

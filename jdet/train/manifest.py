@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jdet.train.writers import write_json
+from jdet.files import write_json
 
 ABOUT = "about.json"
 
@@ -34,7 +34,7 @@ def describe(parts: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str
         metrics: of an evaluation; those that are not finite are left out.
     """
     return {
-        "metrics": {k: float(v) for k, v in metrics.items() if math.isfinite(v)},
+        "metrics": _finite(metrics),
         "shapes": {name: _shapes(tree) for name, tree in parts.items()},
     }
 
@@ -51,6 +51,16 @@ def seal(path: Path, about: Mapping[str, Any]) -> None:
         if file.is_file()
     }
     write_json(path / ABOUT, {**about, "files": files})
+
+
+def add_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Puts other metrics into a sealed folder, whose arrays stay as they are.
+
+    Raises:
+        Damaged: what was written beside the arrays cannot be read.
+        OSError: there is no room.
+    """
+    write_json(path / ABOUT, {**read(path), "metrics": _finite(metrics)})
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -93,6 +103,10 @@ def differences(about: Mapping[str, Any], name: str, tree: Any) -> list[str]:
         if a != b:
             lines.append(f"{path}: {a} in the checkpoint, {b} in the model")
     return lines
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _shapes(tree: Any) -> dict[str, str]:

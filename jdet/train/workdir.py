@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jdet.train.writers import write_json, write_text
+from jdet.files import write_json, write_text
 from jdet.types import ConfigError
 
 CONFIG, RUN, METRICS, LOCK = "config.json", "run.json", "metrics.jsonl", ".lock"

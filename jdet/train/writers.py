@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jdet.files import plain, write_text
+
 
 class Writer(Protocol):
     """Takes what a run has to tell."""
@@ -55,7 +57,7 @@ class JsonlWriter:
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends a line."""
-        self._file.write(json.dumps(_plain({"step": step, **values}), allow_nan=False) + "\n")
+        self._file.write(json.dumps(plain({"step": step, **values}), allow_nan=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -117,31 +119,3 @@ class TensorBoardWriter:
     def close(self) -> None:
         """Closes the event file."""
         self._events.close()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file as a whole: readers see the old text or the new, and a crash leaves one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file as ``write_text`` does; numbers that are not finite become null."""
-    write_text(path, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """Numpy numbers as Python's, and what JSON cannot hold as None."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -4,7 +4,6 @@ import io
 import json
 
 import numpy as np
-import pytest
 
 from jdet.train import writers
 from jdet.train.progress import Progress, Stopwatch
@@ -45,20 +44,6 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path):
     (events,) = tmp_path.glob("events.out.tfevents.*")
     data = events.read_bytes()
     assert b"loss/cls" in data and b"detections/1" in data and b"nan" not in data
-
-
-def test_json_is_replaced_as_a_whole(tmp_path, monkeypatch):
-    path = tmp_path / "run.json"
-    writers.write_json(path, {"a": 1, "b": [np.float32(2), float("inf")]})
-    assert json.loads(path.read_text()) == {"a": 1, "b": [2.0, None]}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writers.os, "fsync", full)
-    with pytest.raises(OSError):
-        writers.write_json(path, {"a": 2})
-    assert json.loads(path.read_text())["a"] == 1
 
 
 class Clock:
