@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jdet import files
 from jdet.train import manifest
 from jdet.types import ConfigError, TrainState
 
@@ -132,6 +133,25 @@ class Checkpoints:
             raise self._failure(step, error) from error
         self._pending = step, self._thread.submit(self._commit, path, written, about)
 
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Puts the metrics of a later evaluation into a checkpoint; its arrays stay as they are.
+
+        Args:
+            step: of a checkpoint that is there.
+            metrics: of an evaluation of its state, main one first.
+
+        Raises:
+            CheckpointError: they could not be written, or the last save failed.
+        """
+        self.wait()
+        if not self._main:
+            return
+        try:
+            manifest.add_metrics(self._directory / str(step), metrics)
+        except (OSError, manifest.Damaged) as error:
+            raise self._failure(step, error) from error
+        self._prune()
+
     def check(self) -> None:
         """Raises CheckpointError if a save in the background has failed; returns at once."""
         if self._pending is not None and self._pending[1].done():
@@ -157,7 +177,15 @@ class Checkpoints:
         if not self._main:
             return
         manifest.seal(_unsealed(path), about)
+        # All of it is on disk before it gets its name, and the name before another is removed: else
+        # a power cut could leave the new one empty and the old one gone.
+        files.sync_tree(_unsealed(path))
         _unsealed(path).rename(path)
+        files.sync(self._directory)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Removes the checkpoints that are neither among the newest nor the best."""
         steps = self.steps()
         keep = {*steps[-self._keep :], _best(self._directory, steps, self._best_metric)}
         for step in steps:

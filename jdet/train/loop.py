@@ -247,6 +247,8 @@ class _Run:
                 with self.watch.paused():
                     self.checkpoints.save(k, now, self.metrics if evaluated == k else None)
                 saved = k
+            elif judge:  # saved when a signal came first, evaluated now
+                self.checkpoints.add_metrics(k, self.metrics)
             self.checkpoints.check()
             if last or stopping:
                 break

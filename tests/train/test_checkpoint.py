@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from jdet import files
 from jdet.train import checkpoint, sharding, state
 from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference
 from jdet.types import ConfigError
@@ -102,6 +103,41 @@ def test_keeps_the_newest_and_the_best(tmp_path):
     assert load_for_inference(workdir).step == 5
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 3; it has \[1, 4, 5\]"):
         load_for_inference(workdir, 3)
+
+
+def test_metrics_of_a_later_evaluation(tmp_path):
+    """They decide which is the best, and the folder still agrees with its manifest."""
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, trained()[1], {"a": 0.5})
+        checkpoints.save(2, trained()[2])
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 2]
+        checkpoints.add_metrics(2, {"a": 0.7, "b": float("nan")})
+        assert checkpoints.steps() == [2]
+        restored, metrics = checkpoints.restore(abstract())
+        assert_equal(restored, trained()[2])
+        assert metrics == {"a": 0.7}
+        with pytest.raises(CheckpointError, match="about.json is missing"):
+            checkpoints.add_metrics(7, {"a": 0.7})
+
+
+def test_older_ones_are_removed_when_the_new_one_would_survive_a_power_cut(tmp_path, monkeypatch):
+    synced, remove = set(), shutil.rmtree
+
+    def removed(path, **kwargs):
+        if path.name == "1.removed":
+            new = tmp_path / "2"
+            missing = {p for p in (*new.rglob("*"), new, tmp_path) if p.stat().st_ino not in synced}
+            assert not missing
+            synced.add("checked")
+        remove(path, **kwargs)
+
+    monkeypatch.setattr(files.os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", removed)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, trained()[step])
+    assert "checked" in synced
 
 
 def test_inference_reads_plain_arrays(tmp_path):

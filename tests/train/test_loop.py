@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jdet.train import loop, step
-from jdet.train.checkpoint import CheckpointError, Checkpoints
+from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference
 from jdet.types import ConfigError, DataError
 from tests.train import fake
 
@@ -158,6 +158,36 @@ def test_signals_save_and_tell_the_shell(whole, tmp_path, number, code):
     resumed = train(tmp_path, evaluate=score, **settings)
     assert_identical(resumed.state, result.state)
     assert timeless(tmp_path) == timeless(workdir)
+
+
+def test_stopped_at_an_evaluation_that_makes_the_best(tmp_path, monkeypatch):
+    """The evaluation after resuming belongs to a checkpoint that is already there."""
+    settings = dict(train__steps=12, train__save_every=1, train__eval_every=4)
+
+    def evaluate(state, k):
+        return {"ap": 1.0 if k == 4 else 0.5}
+
+    def stop_at_four(self, k):
+        if k == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return stopping(self, k)
+
+    def stored(workdir):
+        folders = (workdir / "checkpoints").iterdir()
+        return {p.name: json.loads((p / "about.json").read_text())["metrics"] for p in folders}
+
+    train(tmp_path / "whole", evaluate=evaluate, **settings)
+    cut, stopping = tmp_path / "cut", loop._Run._stopping
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_stopping", stop_at_four)
+        assert train(cut, evaluate=evaluate, **settings).step == 4
+    assert stored(cut)["4"] == {}
+    train(cut, evaluate=evaluate, **settings)
+    assert (
+        stored(cut) == stored(tmp_path / "whole") == {"4": {"ap": 1.0}, "11": {}, "12": {"ap": 0.5}}
+    )
+    assert load_for_inference(cut, "best").step == 4
+    assert timeless(cut) == timeless(tmp_path / "whole")
 
 
 def test_second_interrupt_aborts(tmp_path):
