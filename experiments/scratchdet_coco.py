@@ -21,8 +21,8 @@ def get_config(arg=""):
     c.seed = arg.seed
     c.data.root = arg.root
     for role, split in (("train", "train2017"), ("eval", "val2017")):
-        file = f"{arg.root}/coco/annotations/instances_{split}.json"
-        c.data[role] = build.group("source", "coco", annotation_file=file)
+        file = c.data.get_ref("root") + f"/coco/annotations/instances_{split}.json"
+        c.data[role] = build.group("source", "coco", annotation_file=file, keep_masks=False)
     c.data.max_boxes = 100
     c.data.workers = 2
 

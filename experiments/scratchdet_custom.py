@@ -4,8 +4,9 @@
     python -m jdet.main --config=experiments/scratchdet_custom.py:root=PATH,cpu --workdir=runs/mine
 
 PATH is a folder of VOC shape (``Annotations/``, ``JPEGImages/``, ``ImageSets/Main/*.txt``) or of COCO
-shape (JSON files with "train" and "val", "valid" or "test" in their names, as COCO itself or an
-export of a labelling tool has them). Where there is only one split, a tenth of it is held out.
+shape: JSON files with "train" and "val", "valid" or "test" as a word of their names or folders, as COCO
+itself or an export of a labelling tool has them (``instances_train2017.json``,
+``train/_annotations.coco.json``). Where there is only one split, a tenth of it is held out.
 
 Derived from the data: classes, size of the smallest default boxes (from the tenth percentile of object
 sizes), input size (512 pixels where a tenth of the objects would be under 12 pixels at 300) and the
@@ -15,6 +16,8 @@ Root-ResNet-18 at 128 pixels instead, 1,200 to 6,000 steps. All can be set: size
 Cost and AP depend on the data; BCCD gives a feeling (``scratchdet_bccd.py``).
 """
 
+import mmap
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +34,9 @@ def get_config(arg=""):
     c = get_defaults()
     c.seed = arg.seed
     c.data.root = arg.root
-    c.data.train, evaluation, c.eval.metrics = find_data(Path(arg.root))
-    c.data.eval = evaluation or c.data.train.copy_and_resolve_references()
-    c.data.holdout = 0 if evaluation else 10
+    splits, c.eval.metrics = find_data(Path(arg.root), c.data.get_ref("root"))
+    c.data.train, c.data.eval = splits[0], splits[-1]
+    c.data.holdout = 0 if len(splits) == 2 else 10
     c.data.on_error = "skip"
 
     source = build.source(c.data.train, "config.data.train", c.data.on_error)
@@ -64,40 +67,85 @@ def get_config(arg=""):
     return c
 
 
-def find_data(root):
-    """Source groups of training and evaluation (None: only one split), and the metrics to report."""
-    lists = root / "ImageSets" / "Main"
+SPLITS = {
+    "train": {"train", "training"},
+    "trainval": {"trainval"},
+    "val": {"val", "valid", "validation"},
+    "test": {"test", "testing"},
+}
+OTHER_TASKS = {"captions", "keypoints", "panoptic"}
+
+
+def find_data(root, where):
+    """Source groups of training and, where there is a second split, evaluation; metrics to report.
+
+    The groups refer to ``where``, the config's ``data.root``, and so follow it.
+    """
     if (root / "Annotations").is_dir():
+        lists = root / "ImageSets" / "Main"
         names = {path.stem for path in lists.glob("*.txt")}
-        for train, evaluation in (
-            ("trainval", "test"), ("train", "test"), ("train", "val"), ("trainval", ""), ("train", ""),
-        ):  # fmt: skip
-            if train in names and (not evaluation or evaluation in names):
-                sides = [
-                    build.group("source", "voc", root=str(root), splits=split) if split else None
-                    for split in (train, evaluation)
-                ]
-                return *sides, ("voc",)
-        raise ConfigError(f"{lists} has no train.txt or trainval.txt; list the pictures there")
-    files = sorted(p for p in root.rglob("*.json") if p.stat().st_size > 2)
+        pairs = (
+            ("trainval", "test"),
+            ("train", "test"),
+            ("train", "val"),
+            ("trainval",),
+            ("train",),
+        )
+        pair = next((pair for pair in pairs if names.issuperset(pair)), None)
+        if not pair:
+            raise ConfigError(f"{lists} has no train.txt or trainval.txt; list the pictures there")
+        return [build.group("source", "voc", root=where, splits=split) for split in pair], ("voc",)
 
-    def named(*words):
-        return next((p for word in words for p in files if word in str(p.relative_to(root))), None)
-
-    train, evaluation = (
-        named("train") or (files[0] if len(files) == 1 else None),
-        named("val", "test"),
-    )
-    if not train:
+    files = annotation_files(root)
+    pairs = (("train", "val"), ("train", "test"), ("trainval", "test"), ("trainval",), ("train",))
+    pair = next((pair for pair in pairs if files.keys() >= set(pair)), None)
+    pair = tuple(files) if len(files) == 1 else pair
+    if not pair:
         raise ConfigError(
             f"{root} is neither of VOC shape (Annotations/, ImageSets/Main/) nor of COCO shape (JSON "
-            "files with 'train' and 'val' in their names)"
+            "files with boxes, and 'train' and 'val' as words in their names)"
         )
-    sides = [
-        build.group("source", "coco", annotation_file=str(file)) if file else None
-        for file in (train, evaluation)
+    groups = [
+        build.group("source", "coco", annotation_file=where + f"/{files[key]}", keep_masks=False)
+        for key in pair
     ]
-    return *sides, ("coco", "voc")
+    return groups, ("coco", "voc")
+
+
+def annotation_files(root):
+    """Split (the path itself where it names none) → annotation file with boxes, below ``root``.
+
+    Of several, one with ``instances`` in its name goes first, then one higher up.
+    """
+    found = {}
+    paths = [path.relative_to(root) for path in root.rglob("*.json") if path.is_file()]
+    for path in sorted(paths, key=lambda p: ("instances" not in words(p.name), len(p.parts), p)):
+        split = split_of(path) or path.as_posix()
+        if split not in found and not OTHER_TASKS & words(path.name) and has_boxes(root / path):
+            found[split] = path.as_posix()
+    return found
+
+
+def words(text):
+    """``instances_train2017.json`` → instances, train, 2017, json."""
+    return set(re.findall(r"[a-z]+|[0-9]+", text.lower()))
+
+
+def split_of(path):
+    """The split that a file's name, or else the nearest of its folders, speaks of; "" for none."""
+    for part in reversed(path.parts):
+        named = [split for split, names in SPLITS.items() if names & words(part)]
+        if named:
+            return "trainval" if set(named) == {"train", "val"} else named[0]
+    return ""
+
+
+def has_boxes(path):
+    """Whether a JSON file has what COCO's detection files have; nothing is parsed."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return all(text.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"bbox"'))
 
 
 def statistics(source):
