@@ -118,38 +118,6 @@ def draw_detections(
     return np.concatenate([left, gutter, right], axis=1)
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Pictures in rows on a dark sheet, each shrunk to fit its column and row.
-
-    Args:
-        images: uint8 [h, w, 3] each, of any sizes; at least one.
-        columns: pictures per row.
-
-    Returns:
-        uint8 [h, w, 3].
-
-    Raises:
-        ValueError: there is no picture.
-    """
-    if not len(images):
-        raise ValueError("a contact sheet needs at least one picture")
-    gap, limit = 12, 1280
-    columns = min(columns, len(images))
-    images = [_resize(image, min(1.0, limit / max(image.shape[:2]))) for image in images]
-    width = max(image.shape[1] for image in images)
-    strips = []
-    for first in range(0, len(images), columns):
-        row = images[first : first + columns]
-        height = max(image.shape[0] for image in row)
-        strip = np.full((height + gap, columns * (width + gap) + gap, 3), _BACKGROUND, np.uint8)
-        for column, image in enumerate(row):
-            top = (height - image.shape[0]) // 2
-            left = gap + column * (width + gap) + (width - image.shape[1]) // 2
-            strip[top : top + image.shape[0], left : left + image.shape[1]] = image
-        strips.append(strip)
-    return np.concatenate([np.full((gap, strips[0].shape[1], 3), _BACKGROUND, np.uint8), *strips])
-
-
 def write_pictures(
     folder: str | os.PathLike[str],
     pairs: Iterable[tuple[PictureDetections, Example]],

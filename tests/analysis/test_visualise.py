@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jdet.analysis import visualise
-from jdet.analysis.visualise import class_color, contact_sheet, draw_detections, write_pictures
+from jdet.analysis.visualise import class_color, draw_detections, write_pictures
 from jdet.data.image_io import read_image, write_image
 from jdet.types import DataError, Example, PictureDetections
 
@@ -124,16 +124,6 @@ def test_tags_do_not_cover_each_other_where_there_is_room():
 def test_palette_has_twenty_one_colours():
     assert len({class_color(i) for i in range(21)}) == 21
     assert class_color(21) == class_color(0)
-
-
-def test_contact_sheet_holds_every_picture():
-    images = [np.full((h, w, 3), 200, np.uint8) for h, w in ((100, 50), (40, 120), (10, 10))]
-    sheet = contact_sheet(images, 2)
-    assert sheet.shape == (12 + 100 + 12 + 10 + 12, 12 + 2 * (120 + 12), 3)
-    assert (sheet == 200).all(-1).sum() == 100 * 50 + 40 * 120 + 10 * 10
-    assert contact_sheet([picture(4000, 2000)], 3).shape == (1280 + 24, 640 + 24, 3)
-    with pytest.raises(ValueError, match="at least one picture"):
-        contact_sheet([], 2)
 
 
 def test_pictures_are_written_under_safe_names(tmp_path):
