@@ -50,38 +50,35 @@ class Predictor:
 
     Attributes:
         class_names: K names, in label order.
+        category_ids: the training data's own id of each label; label + 1 where it has none.
         input_size: side of the network input, in pixels.
         step: optimiser steps the weights have taken.
         batch_size: pictures per call of the network.
     """
 
     def __init__(
-        self, workdir: str | os.PathLike[str], *, step: int | str = "best", batch_size: int = 8
+        self, workdir: str | os.PathLike[str], *, step: int | str = "latest", batch_size: int = 8
     ):
         """Loads a run.
 
         Args:
             workdir: folder of the run.
-            step: of the checkpoint; "best" by the run's metric, or "latest".
+            step: of the checkpoint; "latest", as for evaluations, or "best" by the run's metric.
             batch_size: pictures per call; a last, smaller batch is padded, not recompiled.
 
         Raises:
             ConfigError: there is no run, or no such step can be meant.
             CheckpointError: there is no such checkpoint, or it cannot be read.
         """
-        if step not in ("best", "latest"):
-            try:
-                step = int(step)
-            except ValueError:
-                raise ConfigError(f"step={step!r}: give a number, 'best' or 'latest'") from None
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: at least 1")
         workdir = Path(workdir)
         config = config_lib.load(workdir / "config.json")
-        weights = checkpoint.load_for_inference(
-            workdir, None if step == "latest" else step, config.train.best_metric
-        )
+        weights = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
         self.class_names = tuple(config.class_names)
+        # Ids of the training data, which may have holes, such as COCO's.
+        ids = config.get("category_ids") or range(1, len(self.class_names) + 1)
+        self.category_ids = tuple(ids)
         self.input_size = config.input_size
         self.step = weights.step
         self.batch_size = batch_size
@@ -129,7 +126,7 @@ def predict(
     workdir: str | os.PathLike[str],
     images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
-    step: int | str = "best",
+    step: int | str = "latest",
     score: float = 0.3,
     batch_size: int = 8,
     on_error: OnError | None = None,
@@ -139,7 +136,7 @@ def predict(
     Args:
         workdir: folder of a run.
         images: files, folders (searched recursively), glob patterns, or several of them.
-        step: of the checkpoint; "best" or "latest".
+        step: of the checkpoint; a number, "latest" or "best".
         score: lowest score to report; the run's own threshold (``config.model.score_threshold``)
             stays the floor.
         batch_size: pictures per call of the network.
@@ -263,10 +260,12 @@ def write_results(
         height, width = image.shape[:2]
         info = {"id": image_ids[file.name], "file_name": file.name}
         pictures.append({**info, "width": width, "height": height})
-        for record in to_coco_json([found], image_ids=image_ids):
-            name = predictor.class_names[record["category_id"] - 1]
+        own = to_coco_json([found], category_ids=predictor.category_ids, image_ids=image_ids)
+        for record, label in zip(own, found.labels, strict=True):
+            name = predictor.class_names[label]
             records.append({**record, "file_name": file.name, "category_name": name})
-    categories = [{"id": i, "name": name} for i, name in enumerate(predictor.class_names, 1)]
+    classes = zip(predictor.category_ids, predictor.class_names, strict=True)
+    categories = [{"id": number, "name": name} for number, name in classes]
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "detections.json", records)
     write_json(
@@ -300,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folders (searched recursively), files, or patterns; several, or comma-separated",
     )
     parser.add_argument("--out", required=True, help="folder for pictures and JSON")
-    parser.add_argument("--step", default="best", help="checkpoint: a number, best or latest")
+    parser.add_argument("--step", default="latest", help="checkpoint: a number, latest or best")
     parser.add_argument("--score", type=float, default=0.3, help="lowest score to report")
     parser.add_argument(
         "--batch_size", "--batch-size", type=int, default=8, help="pictures per call"

@@ -11,7 +11,7 @@ from jdet import build, predict
 from jdet.config import get_defaults
 from jdet.data.image_io import read_image
 from jdet.data.pictures import find_pictures, unique_name
-from jdet.train.checkpoint import Checkpoints
+from jdet.train.checkpoint import Checkpoints, load_for_inference
 from jdet.train.state import abstract_variables
 from jdet.types import ConfigError, TrainState
 from tests.evaluation.pixel_detector import PixelDetector
@@ -90,7 +90,7 @@ def test_a_small_ssd_from_folder_to_files(workdir, tmp_path, capsys):
     for i in range(3):
         save(tmp_path / "in" / f"{i}.png", rng.integers(0, 255, (40 + i, 60, 3), np.uint8))
     out = tmp_path / "out"
-    assert run(workdir, tmp_path / "in", out, "--score=0.05", "--batch_size=2") == 0
+    assert run(workdir, tmp_path / "in", out, "--step=best", "--score=0.05", "--batch_size=2") == 0
     assert "3 of 3 pictures done" in capsys.readouterr().out
     records, index = results(out)
     assert len(index["images"]) == 3 and index["failed"] == []
@@ -105,7 +105,7 @@ def test_a_small_ssd_from_folder_to_files(workdir, tmp_path, capsys):
         assert NAMES[record["category_id"] - 1] == record["category_name"]
     assert files(out / "pictures") == [f"{i}.png" for i in range(3)]
 
-    found = list(predict.predict(workdir, tmp_path / "in", score=0.05, batch_size=2))
+    found = list(predict.predict(workdir, tmp_path / "in", step="best", score=0.05, batch_size=2))
     assert [p.id for p in found] == [f"{i}.png" for i in range(3)]
     for picture in found:
         own = [r["score"] for r in records if r["file_name"] == picture.id]
@@ -120,6 +120,20 @@ def test_pycocotools_reads_the_results(workdir, tmp_path, pixels, capsys):
     coco = COCO(str(tmp_path / "out" / "images.json"))
     (record,) = coco.loadRes(str(tmp_path / "out" / "detections.json")).anns.values()
     assert record["bbox"] == [32, 16, 32, 32] and coco.cats[record["category_id"]]["name"] == "disc"
+
+
+def test_categories_keep_the_ids_of_the_training_data(workdir, tmp_path, pixels, capsys):
+    config = json.loads((workdir / "config.json").read_text())
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(workdir / "checkpoints")
+    (copy / "config.json").write_text(json.dumps({**config, "category_ids": [7, 9, 90]}))
+    save(tmp_path / "in" / "a.png", rectangle(64, 128, (32, 16, 64, 48)))
+    assert run(copy, tmp_path / "in", tmp_path / "out") == 0
+    (record,), index = results(tmp_path / "out")
+    assert (record["category_id"], record["category_name"]) == (7, "disc")
+    named = [{"id": i, "name": name} for i, name in zip((7, 9, 90), NAMES)]
+    assert index["categories"] == named
 
 
 def test_odd_pictures_work_and_broken_ones_are_reported(workdir, tmp_path, pixels, capfd):
@@ -212,8 +226,9 @@ def test_mistakes_are_explained_in_a_line(workdir, tmp_path, capsys, options, me
 
 
 def test_step_picks_the_checkpoint(workdir, pixels):
-    steps = {step: predict.Predictor(workdir, step=step).step for step in ("best", "latest", 10)}
-    assert steps == {"best": 0, "latest": 10, 10: 10}
+    steps = {s: predict.Predictor(workdir, step=s).step for s in ("best", "latest", 0, "10")}
+    assert steps == {"best": 0, "latest": 10, 0: 0, "10": 10}
+    assert predict.Predictor(workdir).step == load_for_inference(workdir).step == 10
 
 
 def test_one_compilation_for_any_number_of_pictures(workdir, tmp_path, pixels):

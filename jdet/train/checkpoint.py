@@ -243,6 +243,27 @@ class Checkpoints:
         return None
 
 
+def parse_step(step: int | str | None) -> int | str | None:
+    """Which checkpoint is meant, of what people write.
+
+    Args:
+        step: a number, also as text; "best"; "latest", "" or None.
+
+    Returns:
+        The number, "best", or None for the newest.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if step in ("latest", "", None):
+        return None
+    if step == "best" or isinstance(step, int):
+        return step
+    if isinstance(step, str) and step.isdecimal():
+        return int(step)
+    raise ConfigError(f"step={step!r}: give a number, 'best' or 'latest'")
+
+
 def load_for_inference(
     workdir: str | Path,
     step: int | str | None = None,
@@ -254,13 +275,15 @@ def load_for_inference(
     Args:
         workdir: of the run.
         step: which checkpoint; "best": the one with the best metric (the newest where none was
-            evaluated); None: the newest that can be read.
+            evaluated); "latest" or None: the newest that can be read. See ``parse_step``.
         best_metric: as in ``Checkpoints``.
         notify: told when a damaged checkpoint is passed over.
 
     Raises:
+        ConfigError: no checkpoint can be meant by ``step``.
         CheckpointError: there is no such checkpoint, or it cannot be read.
     """
+    step = parse_step(step)
     _silence_orbax()
     directory = Path(workdir).absolute() / FOLDER
     steps = _steps(directory)

@@ -14,7 +14,7 @@ import pytest
 
 from jdet import files
 from jdet.train import checkpoint, sharding, state
-from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference
+from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference, parse_step
 from jdet.types import ConfigError
 from tests.train import fake
 from tests.train.test_step import build
@@ -138,6 +138,20 @@ def test_older_ones_are_removed_when_the_new_one_would_survive_a_power_cut(tmp_p
         for step in (1, 2):
             checkpoints.save(step, trained()[step])
     assert "checked" in synced
+
+
+@pytest.mark.parametrize(
+    "written, meant",
+    [(7, 7), ("7", 7), ("best", "best"), ("latest", None), ("", None), (None, None)],
+)
+def test_what_people_write_for_a_checkpoint(written, meant):
+    assert parse_step(written) == meant
+
+
+@pytest.mark.parametrize("written", ["last", "-1", "1e3", 1.5])
+def test_what_no_checkpoint_can_be(tmp_path, written):
+    with pytest.raises(ConfigError, match="give a number, 'best' or 'latest'"):
+        load_for_inference(tmp_path, written)
 
 
 def test_inference_reads_plain_arrays(tmp_path):
