@@ -54,7 +54,13 @@ class Example(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to examples; picklable, holds no open handles."""
+    """Random access to examples; picklable, holds no open handles.
+
+    A source may offer more, which is used where it is there: ``describe()``, one line for the log;
+    ``defects``, a list of ``jdet.data.labels.Defect``; ``image_size(i)``, height and width without
+    decoding (or None); ``ids``, the names of all pictures; ``category_ids``, the data set's own id of
+    each label.
+    """
 
     class_names: tuple[str, ...]
 

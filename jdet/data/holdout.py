@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from jdet.data.labels import Defect
 from jdet.types import DataError, Example, Source
 
 
@@ -12,6 +13,10 @@ class Holdout:
 
     About one picture in ``every`` is held out. A picture stays on its side when others are added
     to the set or removed.
+
+    Attributes:
+        class_names: of the source.
+        category_ids: of the source; empty where it has none.
 
     Args:
         source: the whole set.
@@ -24,8 +29,10 @@ class Holdout:
 
     def __init__(self, source: Source, every: int, held_out: bool):
         self.class_names = source.class_names
-        self._source = source
-        sides = [_hash(source[i].id) % every == 0 for i in range(len(source))]
+        self.category_ids = tuple(getattr(source, "category_ids", ()))
+        self._source, self._every, self._held_out = source, every, held_out
+        ids = getattr(source, "ids", None) or (source[i].id for i in range(len(source)))
+        sides = [_hash(id) % every == 0 for id in ids]
         if all(sides) or not any(sides):
             raise DataError(
                 f"config.data.holdout={every} leaves one side of {len(source)} pictures empty; "
@@ -39,9 +46,25 @@ class Holdout:
     def __getitem__(self, index: int) -> Example:
         return self._source[self._index[index]]
 
+    def image_size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of the original picture; None where the source does not know it."""
+        size = getattr(self._source, "image_size", None)
+        return size(self._index[index]) if size else None
+
+    @property
+    def defects(self) -> list[Defect]:
+        """Those of the source that belong to this side, pictures it skipped included."""
+        return [
+            defect
+            for defect in getattr(self._source, "defects", ())
+            if (_hash(defect.id) % self._every == 0) == self._held_out
+        ]
+
     def describe(self) -> str:
-        """One line for the print at the start."""
-        return f"{len(self)} of {len(self._source)} pictures, split by name"
+        """One line: how many pictures of which source."""
+        source = self._source
+        whole = source.describe() if hasattr(source, "describe") else type(source).__name__
+        return f"{len(self)} of {len(source)} pictures, split by name, of {whole}"
 
 
 def _hash(name: str) -> int:

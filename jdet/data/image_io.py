@@ -82,6 +82,33 @@ def read_image(
     return pixels
 
 
+def check_size(image: np.ndarray, labelled: tuple[int, int] | None, name: str) -> None:
+    """Holds a decoded picture against the size in its label file, to which boxes were clipped.
+
+    Args:
+        image: [H, W, 3].
+        labelled: height and width; None where the labels do not say.
+        name: what to call the picture in the error.
+
+    Raises:
+        DataError: the sizes differ.
+    """
+    height, width = image.shape[:2]
+    if labelled is None or tuple(labelled) == (height, width):
+        return
+    if tuple(labelled) == (width, height):
+        remedy = (
+            "an EXIF tag may turn it where it was labelled: store the pixels upright, as the labels "
+            "take them"
+        )
+    else:
+        remedy = "put back the picture that was labelled, or correct the label file"
+    raise DataError(
+        f"{name}: the picture is {width}x{height} (width x height), its labels say "
+        f"{labelled[1]}x{labelled[0]}; {remedy}"
+    )
+
+
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Writes a picture in the format of the path's suffix.
 

@@ -248,6 +248,11 @@ class LabelledSource:
         """Every box dropped or clipped and every picture skipped, in reading order."""
         return self._table.defects
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of all pictures, as in ``Example.id``."""
+        return self._table.ids
+
     def __len__(self) -> int:
         return len(self._table.ids)
 

@@ -25,7 +25,7 @@ from absl import flags, logging
 
 from jdet.data import geometry
 from jdet.data.augmentation import Augment, Element, Finish, Row, operations
-from jdet.data.image_io import configure_opencv, read_image
+from jdet.data.image_io import check_size, configure_opencv, read_image
 from jdet.types import Batch, ConfigError, DataError, Source
 
 
@@ -271,6 +271,9 @@ class _Reader:
             example = self.source[index]
             name = example.id
             image = read_image(example.image, name="" if isinstance(example.image, str) else name)
+            if not isinstance(example.image, np.ndarray) and hasattr(self.source, "image_size"):
+                path = example.image if isinstance(example.image, str) else name
+                check_size(image, self.source.image_size(index), path)
         except DataError as error:
             if self.on_error == "raise":
                 raise

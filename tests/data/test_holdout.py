@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jdet.data.holdout import Holdout
+from jdet.data.labels import Defect
 from jdet.types import DataError, Example
 
 
@@ -39,3 +40,51 @@ def test_a_picture_stays_on_its_side_when_others_come():
 def test_an_empty_side_is_an_error():
     with pytest.raises(DataError, match="config.data.holdout=1000"):
         Holdout(Names(["a", "b"]), 1000, True)
+
+
+class Labelled(Names):
+    """Knows names and sizes without handing out a picture, as sources with label files do."""
+
+    category_ids = (7,)
+
+    @property
+    def ids(self):
+        return tuple(self.names)
+
+    @property
+    def defects(self):
+        return [Defect(name, "clipped", "a 1, 1, 9, 9 in 5x5") for name in [*self.names, "skipped"]]
+
+    def image_size(self, index):
+        return 10 + index, 20
+
+    def describe(self):
+        return "COCO pets.json: 40 pictures"
+
+
+def test_what_the_source_tells_is_passed_on():
+    source = Labelled([f"picture{i}" for i in range(40)])
+    rest, held_out = Holdout(source, 4, False), Holdout(source, 4, True)
+    for side in (rest, held_out):
+        assert side.category_ids == (7,)
+        assert side.describe().startswith(f"{len(side)} of 40 pictures")
+        assert side.describe().endswith("COCO pets.json: 40 pictures")
+        for i in range(len(side)):
+            assert side.image_size(i) == source.image_size(source.names.index(side[i].id))
+    told = [{defect.id for defect in side.defects} for side in (rest, held_out)]
+    assert told[0] | told[1] == {*source.names, "skipped"} and not told[0] & told[1]
+    assert ids(held_out) <= told[1]
+
+
+def test_names_are_asked_for_without_reading_pictures():
+    class Closed(Labelled):
+        def __getitem__(self, index):
+            raise AssertionError("a picture was read")
+
+    Holdout(Closed([f"picture{i}" for i in range(40)]), 4, True)
+
+
+def test_a_source_that_tells_nothing():
+    side = Holdout(Names([f"picture{i}" for i in range(40)]), 4, True)
+    assert side.image_size(0) is None and side.defects == [] and side.category_ids == ()
+    assert "of 40 pictures, split by name, of Names" in side.describe()

@@ -400,6 +400,38 @@ def test_file_names_appear_in_errors(tmp_path):
         evaluate(Files(2))
 
 
+class Sizes(Pictures):
+    """As label files say them; picture 1 was turned after it was labelled, 2 was made smaller."""
+
+    def image_size(self, index):
+        return [(56, 64), (65, 56), (112, 132)][index]
+
+
+def test_pictures_that_disagree_with_their_labels(tmp_path):
+    for index, words in (
+        (1, "65x56 .*say 56x65; an EXIF tag"),
+        (2, "66x56 .*say 132x112; put back"),
+    ):
+        source = Sizes(3)
+        source.image_size = lambda i, index=index: Sizes(3).image_size(i) if i == index else None
+        with pytest.raises(DataError, match=f"p{index}: the picture is {words}"):
+            evaluate(source)
+    with eval_batches(Sizes(3), input_size=8, batch_size=3, on_error="skip") as batches:
+        assert next(batches).real.tolist() == [True, False, False]
+        assert sorted(batches.report().skipped) == ["p1", "p2"]
+
+
+def test_sizes_of_pictures_in_memory_are_not_asked_for():
+    class Drawn(Pictures):
+        def image_size(self, index):
+            raise AssertionError("drawing it again costs as much as the picture")
+
+        def __getitem__(self, index):
+            return super().__getitem__(index)._replace(image=np.zeros((9, 9, 3), np.uint8))
+
+    evaluate(Drawn(2))
+
+
 def test_more_objects_than_rows(caplog):
     """The largest stay, in their order; the rest is counted, and said once."""
     source, options = Pictures(6, crowded=2), augment(**PLAIN)
