@@ -48,7 +48,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }
 
-BOUND = ("backbone", "neck", "norm", "head_norm", "dtype", "remat")
+BOUND = ("backbone", "neck", "norm", "head_norm", "dtype", "remat", "on_error")
 """Fields that the program fills in; a config group does not carry them as plain values."""
 
 
@@ -257,6 +257,11 @@ def check_default_boxes(module: Any, input_size: int) -> None:
 
 def source(config: Mapping[str, Any], where: str, on_error: str = "raise") -> Source:
     """The data source of a config group such as ``config.data.train``.
+
+    Args:
+        config: the group.
+        where: its key in the whole config, for messages.
+        on_error: ``config.data.on_error``; a group may carry its own.
 
     Raises:
         ConfigError: unknown name or key.

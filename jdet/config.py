@@ -23,6 +23,7 @@ def get_defaults() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.class_names = ()  # filled in from the training data; given: the data must have these
+    c.category_ids = ()  # the data set's own id of each class, filled in likewise; else 1 … K
     c.precision = "float32"  # activations: "float32" | "bfloat16"
     c.input_size = 300  # pixels, side of the square network input
 
@@ -176,6 +177,9 @@ RANGES = {
     "eval.batch_size": (1, 10**6),
     "eval.pictures": (0, 10**4),
     "eval.score_drawn": (0, 1),
+    "eval.max_pictures": (0, 10**9),
+    "parallel.devices": (0, 10**6),
+    "parallel.bn_group_size": (0, 10**6),
 }
 
 

@@ -54,7 +54,7 @@ class TfdsSource(LabelledSource):
     labels together: the constructor reads all of them once, at the speed of the disk.
 
     Args:
-        name: as for ``tfds.load``: ``"voc/2007"``, ``"my_set:1.0.0"``.
+        dataset: name as for ``tfds.load``: ``"voc/2007"``, ``"my_set:1.0.0"``.
         split: ``"train"``, ``"train[:80%]"`` or another split that TFDS understands.
         data_dir: folder of the prepared data sets; TFDS's own default if None.
         classes: class names in the order of the labels; those of the label feature if None.
@@ -66,13 +66,13 @@ class TfdsSource(LabelledSource):
 
     def __init__(
         self,
-        name: str,
+        dataset: str,
         split: str,
         data_dir: str | os.PathLike | None = None,
         classes: Sequence[str] | None = None,
     ):
-        self.name = f"TFDS {name}:{split}"
-        self._where = (name, split, None if data_dir is None else os.fspath(data_dir))
+        self.name = f"TFDS {dataset}:{split}"
+        self._where = (dataset, split, None if data_dir is None else os.fspath(data_dir))
         self._reader: _Reader | None = _Reader(*self._where)
         names = self._reader.class_names
         self.class_names = names if classes is None else check_classes(classes, "TfdsSource")
