@@ -51,6 +51,14 @@ def make_evaluators(names: Sequence[str], class_names: Sequence[str]) -> list[Ev
     return [_EVALUATORS[name](class_names) for name in names]
 
 
+def metric_names(names: Sequence[str], class_names: Sequence[str]) -> list[str]:
+    """What the evaluators of ``make_evaluators`` call their numbers, known before any picture."""
+    found: list[str] = []
+    for evaluator in make_evaluators(names, class_names):
+        found += evaluator.result()
+    return found
+
+
 class KeepPictures:
     """Keeps evenly spread pictures of the stream, for drawing; adds no numbers.
 

@@ -13,7 +13,7 @@ import concurrent.futures
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jdet import files
+from jdet.config import nearest
 from jdet.train import manifest
 from jdet.types import ConfigError, TrainState
 
@@ -241,6 +242,24 @@ class Checkpoints:
                 "a copy of one, or discard the run with --overwrite"
             )
         return None
+
+
+def check_metric(best_metric: str, names: Iterable[str]) -> None:
+    """Refuses a metric for the best checkpoint that no evaluation returns.
+
+    Args:
+        best_metric: ``train.best_metric``; "" is always right.
+        names: of the metrics of an evaluation.
+
+    Raises:
+        ConfigError: ``best_metric`` is not among them.
+    """
+    names = list(names)
+    if best_metric and best_metric not in names:
+        raise ConfigError(
+            f"train.best_metric={best_metric!r} is no metric of the evaluation"
+            f"{nearest(best_metric, names)}; there are {', '.join(names) or 'none'}"
+        )
 
 
 def parse_step(step: int | str | None) -> int | str | None:

@@ -86,7 +86,8 @@ def train(
         writers: told everything beside ``metrics.jsonl`` and TensorBoard; the caller's to close.
 
     Raises:
-        ConfigError: the config cannot be, or the workdir is not for this run.
+        ConfigError: the config cannot be, the workdir is not for this run, or an evaluation does not
+            return ``train.best_metric``.
         DataError: the stream ends, or raises it.
         jdet.train.checkpoint.CheckpointError: saving or restoring failed.
     """
@@ -128,6 +129,8 @@ def train(
             metrics = folder.record.get("metrics", {})
             return Result("completed", start, 0, metrics, 0.0, 0.0, begin)
 
+        if restored is not None:
+            folder.check_split(config, resolved.devices, resolved.micro_batch)
         keep_until = None if restored is None else start
         outputs = [*_own_writers(folder, keep_until, stack), *writers]
         train_step = make_train_step(detector, optimizer, rate, mesh, config)
@@ -138,7 +141,9 @@ def train(
             steps=resolved.steps,
             resumed_at=start,
             versions={"jdet": __version__, "jax": jax.__version__},
-            devices=f"{resolved.devices} × {mesh.devices.flat[0].device_kind}",
+            devices=resolved.devices,
+            device_kind=mesh.devices.flat[0].device_kind,
+            micro_batch=resolved.micro_batch,
         )
         try:
             result = run.loop(begin, stream, metrics, restored is not None)
@@ -249,6 +254,8 @@ class _Run:
                 saved = k
             elif judge:  # saved when a signal came first, evaluated now
                 self.checkpoints.add_metrics(k, self.metrics)
+            if judge:  # after saving: with the name set right, the run goes on from here
+                checkpoint.check_metric(self.config.train.best_metric, self.metrics)
             self.checkpoints.check()
             if last or stopping:
                 break

@@ -41,8 +41,9 @@ FREE = (
     r"parallel\.devices",
 )
 """Keys that may change when a run goes on: where files lie, how fast and how often things are done,
-and what is evaluated. None of them changes which weights come out, but for the last digits where the
-number of devices changes. That a moved data set is the same is checked by its size."""
+and what is evaluated. None of them changes which weights come out, but for the last digits (and the
+noise of dropout) where the number of devices changes; where that would change more, ``check_split``
+refuses it. That a moved data set is the same is checked by its size."""
 
 
 class Workdir:
@@ -160,6 +161,36 @@ class Workdir:
             raise ConfigError(
                 f"{path} cannot be read ({error}); put back a copy, or discard the run with --overwrite"
             ) from error
+
+    def check_split(self, config: ConfigDict, devices: int, micro_batch: int) -> None:
+        """Refuses to go on with other pictures per device where those shape the training.
+
+        BatchNorm "batch" takes its statistics from what one device sees at a time, and the losses of
+        ``loss_norm="per_device"`` are divided by its objects. All else is the same on any devices.
+
+        Args:
+            config: complete config of the run.
+            devices: of all processes.
+            micro_batch: pictures a device sees at a time.
+
+        Raises:
+            ConfigError: ``micro_batch`` is not what the run had so far, and it matters.
+        """
+        before = self.record.get("micro_batch", micro_batch)
+        model = config.model
+        matters = [
+            f"model.{key}='batch'" for key in ("norm", "head_norm") if model.get(key) == "batch"
+        ]
+        if config.train.loss_norm == "per_device":
+            matters.append("train.loss_norm='per_device'")
+        if before != micro_batch and matters:
+            raise ConfigError(
+                f"workdir {self.path} holds a run on {self.record['devices']} device(s) with "
+                f"{before} pictures at a time each; on {devices} it would be {micro_batch}, and with "
+                f"{' and '.join(matters)} that is another training. Go on with parallel.devices="
+                f"{self.record['devices']}, or begin a run in another workdir that does not depend "
+                "on it (norms 'sync_batch' or 'group', loss_norm 'global')"
+            )
 
     def update(self, **facts: Any) -> None:
         """Adds to ``run.json``, which is replaced as a whole."""

@@ -10,9 +10,10 @@ from jdet.evaluation.runner import (
     evaluate,
     make_detect_fn,
     make_evaluators,
+    metric_names,
     to_pictures,
 )
-from jdet.types import Batch, ConfigError, Detections, Example
+from jdet.types import Batch, ConfigError, Detections, Example, PictureDetections
 from tests.evaluation.pixel_detector import PixelDetector
 
 SIDE = 32
@@ -212,3 +213,15 @@ def test_metrics_are_named():
         ConfigError, match=r"eval.metrics: no metric 'map'; there are \['coco', 'voc'\]"
     ):
         make_evaluators(["voc", "map"], ["x"])
+
+
+def test_metric_names_are_those_of_an_evaluation():
+    source = Rectangles(7)
+    evaluators = make_evaluators(("coco", "voc"), source.class_names)
+    for index in range(len(source)):
+        truth = source[index]
+        found = PictureDetections(truth.id, truth.boxes, np.ones(len(truth.boxes)), truth.labels)
+        for evaluator in evaluators:
+            evaluator.add(found, truth)
+    names = [name for evaluator in evaluators for name in evaluator.result()]
+    assert metric_names(("coco", "voc"), source.class_names) == names and "coco/AP50" in names

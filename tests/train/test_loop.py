@@ -259,6 +259,38 @@ def test_another_config_is_refused_and_free_keys_are_not(tmp_path, capsys):
     assert "train.save_every: 2 → 3" in said and "data.workers: 0 → 2" in said
 
 
+@pytest.mark.parametrize(
+    "setting, named",
+    [
+        (dict(model__norm="batch"), "model.norm='batch'"),
+        (dict(model__head_norm="batch"), "model.head_norm='batch'"),
+        (dict(train__loss_norm="per_device"), "train.loss_norm='per_device'"),
+        (dict(model__norm="sync_batch", model__head_norm="group"), None),
+    ],
+)
+def test_other_pictures_per_device_are_refused_where_they_matter(tmp_path, setting, named):
+    """Eight pictures a step, on two devices and then on one."""
+
+    def stream(start):
+        for k, batch in enumerate(fake.stream(start), start):
+            if k == 3:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    own = dict(setting, detector=fake.FakeDetector("none"))
+    assert train(tmp_path, stream=stream, parallel__devices=2, **own).status == "interrupted"
+    if named is not None:
+        with pytest.raises(ConfigError, match=r"on 2 device.* 4 pictures.* on 1 it .* 8") as error:
+            train(tmp_path, parallel__devices=1, **own)
+        assert named in str(error.value) and "parallel.devices=2" in str(error.value)
+    devices = 2 if named else 1
+    assert train(tmp_path, parallel__devices=devices, **own).status == "completed"
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["devices"], record["micro_batch"]) == (devices, 8 // devices)
+    # Nothing is left to train, and nothing to refuse.
+    assert train(tmp_path, parallel__devices=4, **own).status == "completed"
+
+
 def test_overwrite_discards_the_run_and_nothing_else(tmp_path):
     train(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
@@ -434,6 +466,15 @@ def test_best_checkpoint_stays(tmp_path):
         train__steps=10,
     )
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "9", "10"}
+
+
+def test_best_metric_that_does_not_exist_ends_the_run_at_its_first_evaluation(tmp_path):
+    settings = dict(train__eval_every=2, train__save_every=50, evaluate=lambda state, k: {"ap": k})
+    with pytest.raises(ConfigError, match="train.best_metric='app'.*did you mean 'ap'"):
+        train(tmp_path, train__best_metric="app", **settings)
+    result = train(tmp_path, train__best_metric="ap", **settings)
+    assert json.loads((tmp_path / "run.json").read_text())["resumed_at"] == 2
+    assert result.status == "completed"
 
 
 def test_four_devices_train_like_one(tmp_path):
