@@ -113,7 +113,7 @@ def group(kind: str, name: str, **values: Any) -> ConfigDict:
     """
     factory = resolve(kind, name)
     known = fields(factory)
-    plain = {
+    plain: dict[str, Any] = {
         key: default
         for key, default in known.items()
         if key not in BOUND and isinstance(default, bool | int | float | str | tuple)
@@ -280,5 +280,6 @@ def sources(config: ConfigDict) -> tuple[Source, Source]:
     """
     train = source(config.data.train, "config.data.train", config.data.on_error)
     if config.data.holdout:
-        return tuple(Holdout(train, config.data.holdout, side) for side in (False, True))
+        every = config.data.holdout
+        return Holdout(train, every, False), Holdout(train, every, True)
     return train, source(config.data.eval, "config.data.eval", config.data.on_error)
