@@ -1,0 +1,133 @@
+"""A real SSD from the command line, killed and gone on with: the weights are those of one go."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jdet.train import checkpoint
+from tests.conftest import CACHE
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 30
+
+EXPERIMENT = f"""
+from jdet import build
+from jdet.config import get_defaults
+
+
+def get_config(arg=""):
+    c = get_defaults()
+    c.input_size = 64
+    shapes = dict(size=64, num_classes=2, min_scale=0.3, max_objects=2)
+    c.data.train = build.group("source", "shapes", count=40, split="train", **shapes)
+    c.data.eval = build.group("source", "shapes", count=8, split="test", **shapes)
+    c.data.max_boxes = 4
+    c.model = build.group(
+        "detector",
+        "ssd",
+        backbone=build.group("backbone", "root_resnet", depth=18, width=0.0625),
+        neck=build.group("neck", "residual_extras", width=0.0625),
+        first_ratio=0.25,
+        min_ratio=0.4,
+    )
+    c.train.batch_size = 8
+    c.train.steps = {STEPS}
+    c.train.ema = 0.9
+    c.train.log_every = 1
+    c.train.save_every = 4
+    c.train.eval_every = 10
+    c.optimizer.reference_batch = 8
+    c.eval.batch_size = 8
+    c.eval.pictures = 0
+    return c
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "tiny.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def start(experiment, workdir):
+    environment = os.environ | {
+        "JDET_ENVIRONMENT": "off",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "jdet.main", f"--config={experiment}", f"--workdir={workdir}"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(experiment, workdir):
+    output, _ = (process := start(experiment, workdir)).communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def logged(workdir):
+    """The numbers in metrics.jsonl, but for those of the clock."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    clock = ("images_per_second", "data_wait")
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def saved(workdir):
+    """Everything in the last checkpoint, and the metrics stored with it."""
+    path = workdir / checkpoint.FOLDER / str(STEPS)
+    parts, about = checkpoint._load(path, {"model": None, "optimizer": None})
+    return parts, about["metrics"]
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, tmp_path_factory):
+    """The run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole")
+    finish(experiment, workdir)
+    return workdir
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_interrupted_run_ends_with_the_same_weights(whole, experiment, tmp_path, number):
+    target = random.Random(int(number)).randint(6, 20)
+    log, checkpoints = tmp_path / "metrics.jsonl", tmp_path / checkpoint.FOLDER
+    process = start(experiment, tmp_path)
+    try:
+        while process.poll() is None:
+            reached = log.exists() and f'"step": {target},' in log.read_text()
+            if reached and any(p.name.isdecimal() for p in checkpoints.iterdir()):
+                process.send_signal(number)
+                break
+            time.sleep(0.005)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL), output
+    reached = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal())
+    assert 4 <= reached < STEPS, output
+
+    output = finish(experiment, tmp_path)
+    assert f"resuming from step {reached}" in output
+    (parts, metrics), (expected, expected_metrics) = saved(tmp_path), saved(whole)
+    assert set(parts["model"]) == {"params", "stats", "ema"} and parts["model"]["stats"]
+    assert set(parts["model"]["ema"]) == {"params", "stats"}
+    jax.tree.map(np.testing.assert_array_equal, parts, expected)
+    assert metrics == expected_metrics and metrics
+    assert logged(tmp_path) == logged(whole)
