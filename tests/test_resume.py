@@ -1,4 +1,4 @@
-"""A real SSD from the command line, killed and gone on with: the weights are those of one go."""
+"""A real SSD from the command line, killed, stopped and gone on with: the weights are those of one go."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 
 from jdet.train import checkpoint
 from tests.conftest import CACHE
@@ -44,19 +43,11 @@ def get_config(arg=""):
     c.train.ema = 0.9
     c.train.log_every = 1
     c.train.save_every = 4
-    c.train.eval_every = 10
     c.optimizer.reference_batch = 8
     c.eval.batch_size = 8
     c.eval.pictures = 0
     return c
 """
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    path = tmp_path_factory.mktemp("experiment") / "tiny.py"
-    path.write_text(EXPERIMENT)
-    return path
 
 
 def start(experiment, workdir):
@@ -96,38 +87,42 @@ def saved(workdir):
     return parts, about["metrics"]
 
 
-@pytest.fixture(scope="module")
-def whole(experiment, tmp_path_factory):
-    """The run that nothing interrupts."""
-    workdir = tmp_path_factory.mktemp("whole")
-    finish(experiment, workdir)
-    return workdir
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_interrupted_run_ends_with_the_same_weights(whole, experiment, tmp_path, number):
-    target = random.Random(int(number)).randint(6, 20)
-    log, checkpoints = tmp_path / "metrics.jsonl", tmp_path / checkpoint.FOLDER
-    process = start(experiment, tmp_path)
+def interrupt(experiment, workdir, number, target):
+    """Signals a run once it has logged a step; returns what it printed and its newest checkpoint."""
+    log, checkpoints = workdir / "metrics.jsonl", workdir / checkpoint.FOLDER
+    old = log.stat().st_ino if log.exists() else None  # replaced by the run when it begins
+    process = start(experiment, workdir)
     try:
         while process.poll() is None:
-            reached = log.exists() and f'"step": {target},' in log.read_text()
-            if reached and any(p.name.isdecimal() for p in checkpoints.iterdir()):
+            begun = log.exists() and log.stat().st_ino != old
+            saved_one = any(p.name.isdecimal() for p in checkpoints.glob("*"))
+            if begun and saved_one and f'"step": {target},' in log.read_text():
                 process.send_signal(number)
                 break
             time.sleep(0.005)
         output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL), output
-    reached = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal())
-    assert 4 <= reached < STEPS, output
+    assert process.returncode == (0 if number == signal.SIGTERM else -number), output
+    return output, max(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal())
 
-    output = finish(experiment, tmp_path)
-    assert f"resuming from step {reached}" in output
-    (parts, metrics), (expected, expected_metrics) = saved(tmp_path), saved(whole)
+
+def test_killed_then_stopped_a_run_ends_with_the_same_weights(tmp_path):
+    experiment, whole, cut = (tmp_path / name for name in ("tiny.py", "whole", "cut"))
+    experiment.write_text(EXPERIMENT)
+    finish(experiment, whole)
+
+    steps = random.Random(0)
+    _, first = interrupt(experiment, cut, signal.SIGKILL, steps.randint(6, 10))
+    assert 4 <= first < STEPS
+    output, second = interrupt(experiment, cut, signal.SIGTERM, first + steps.randint(2, 6))
+    assert f"resuming from step {first}" in output and f"interrupted at step {second}" in output
+    assert first < second < STEPS
+    assert f"resuming from step {second}" in finish(experiment, cut)
+
+    (parts, metrics), (expected, expected_metrics) = saved(cut), saved(whole)
     assert set(parts["model"]) == {"params", "stats", "ema"} and parts["model"]["stats"]
     assert set(parts["model"]["ema"]) == {"params", "stats"}
     jax.tree.map(np.testing.assert_array_equal, parts, expected)
     assert metrics == expected_metrics and metrics
-    assert logged(tmp_path) == logged(whole)
+    assert logged(cut) == logged(whole)

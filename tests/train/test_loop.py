@@ -118,9 +118,11 @@ def test_killed_at_a_random_step_and_resumed(whole, tmp_path, number):
     log = tmp_path / "metrics.jsonl"
     try:
         while process.poll() is None:
-            if log.exists() and any(
+            saved = any(p.name.isdecimal() for p in (tmp_path / "checkpoints").glob("*"))
+            reached = log.exists() and any(
                 f'"step": {k},' in log.read_text() for k in (target, target + 1)
-            ):
+            )
+            if saved and reached:
                 process.send_signal(number)
                 break
             time.sleep(0.01)
