@@ -25,6 +25,7 @@ def get_config(arg=""):
     # The set varies scale, place and colour by itself; zooming out to a quarter would only
     # shrink shapes below what 96 pixels can show.
     c.augment.expand = 0.0
+    c.augment.crop = False
     c.augment.photometric = 0.0
     c.augment.interpolation = "linear"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging as python_logging
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -63,6 +64,6 @@ def _plain(error: BaseException) -> str:
     return ": ".join(line.strip(" '").rstrip(":") for line in text.splitlines() if line.strip())
 
 
-def _fail(error: object) -> None:
+def _fail(error: object) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -19,7 +19,7 @@ def define_flags() -> None:
     """The flags beside ``--config``."""
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
-    flags.DEFINE_string("step", "", "Checkpoint to evaluate: a step, or 'best'; default: newest.")
+    flags.DEFINE_string("step", "latest", "Checkpoint to evaluate: a step, 'best' or 'latest'.")
     flags.DEFINE_bool("overwrite", False, "Discard the run that the workdir holds.")
 
 
@@ -28,8 +28,7 @@ def main() -> int:
     from jdet import run  # after the flags, so that --help needs no JAX
 
     if FLAGS.mode == "evaluate":
-        step = int(FLAGS.step) if FLAGS.step.isdigit() else FLAGS.step or None
-        run.evaluate(FLAGS.workdir, step=step, config=FLAGS.config)
+        run.evaluate(FLAGS.workdir, step=FLAGS.step, config=FLAGS.config)
         return 0
     return run.train(FLAGS.config, FLAGS.workdir, overwrite=FLAGS.overwrite).exit_code
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 from absl import logging
@@ -21,6 +20,7 @@ from jdet import build
 from jdet import config as config_lib
 from jdet.analysis import visualise
 from jdet.data import pipeline
+from jdet.data.image_io import read_image
 from jdet.evaluation import report, runner
 from jdet.train import checkpoint, loop, sharding, state
 from jdet.types import ConfigError, Source
@@ -45,12 +45,15 @@ def train(
         DataError: the data set is missing or contradicts itself.
         CheckpointError: saving or restoring failed.
     """
-    config = ConfigDict(config)
+    config = config.copy_and_resolve_references()
     config_lib.validate(config)
     train_source, eval_source = build.sources(config)
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
         config.category_ids = _category_ids(config, train_source)
+    checkpoint.check_metric(
+        config.train.best_metric, runner.metric_names(config.eval.metrics, config.class_names)
+    )
     mesh = sharding.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")
     _announce(config, detector, train_source, eval_source)
@@ -72,7 +75,7 @@ def train(
         )
 
     evaluate_state = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
-    return loop.train(
+    result = loop.train(
         config,
         workdir,
         detector=detector,
@@ -84,6 +87,9 @@ def train(
         overwrite=overwrite,
         writers=writers,
     )
+    if jax.process_index() == 0:  # again, now that the last evaluation is in the log
+        visualise.plot_curves(Path(workdir) / "metrics.jsonl", Path(workdir) / "curves.png")
+    return result
 
 
 def evaluate(
@@ -93,7 +99,7 @@ def evaluate(
 
     Args:
         workdir: folder of a run.
-        step: which checkpoint; None: the newest, "best": the best by ``train.best_metric``.
+        step: which checkpoint: a step, "latest" (or None), or "best" by ``train.best_metric``.
         config: evaluate under these settings (data, thresholds) instead of the run's own; the network
             must be the run's.
 
@@ -105,7 +111,7 @@ def evaluate(
         CheckpointError: no readable checkpoint.
     """
     trained = config_lib.load(Path(workdir) / "config.json")
-    config = trained if config is None else ConfigDict(config)
+    config = trained if config is None else config.copy_and_resolve_references()
     config_lib.validate(config)
     _, source = build.sources(config)
     if tuple(source.class_names) != tuple(trained.class_names):
@@ -166,7 +172,7 @@ def make_evaluation(
             if (workdir / "metrics.jsonl").exists():
                 visualise.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
             for path in pictures:
-                metrics[f"detections/{path.stem}"] = cv2.imread(str(path))[..., ::-1]
+                metrics[f"detections/{path.stem}"] = read_image(str(path))
         return metrics
 
     return run

@@ -81,7 +81,9 @@ def test_modules_add_up_and_json_says_the_same():
     assert by_path["backbone/stem"].parameters == 75_840
     assert by_path["backbone/stem"].output == (300, 300, 64)
     assert by_path["neck"].parameters == 1_739_776
-    stages = [r for r in found.rows if r.path.startswith("backbone/stage") and r.path.count("/") == 1]
+    stages = [
+        r for r in found.rows if r.path.startswith("backbone/stage") and r.path.count("/") == 1
+    ]
     assert sum(row.parameters for row in stages) == 21_275_136
     data = to_json(found)
     assert data["parameters"] == found.parameters and len(data["modules"]) == len(found.rows)
