@@ -88,7 +88,7 @@ def train(
         writers=writers,
     )
     if jax.process_index() == 0:  # again, now that the last evaluation is in the log
-        visualise.plot_curves(Path(workdir) / "metrics.jsonl", Path(workdir) / "curves.png")
+        _draw_curves(Path(workdir))
     return result
 
 
@@ -169,8 +169,7 @@ def make_evaluation(
                 source.class_names,
                 score_threshold=config.eval.score_drawn,
             )
-            if (workdir / "metrics.jsonl").exists():
-                visualise.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
+            _draw_curves(workdir)
             for path in pictures:
                 metrics[f"detections/{path.stem}"] = read_image(str(path))
         return metrics
@@ -214,6 +213,12 @@ def _flat(group: dict[str, Any], where: str) -> dict[str, Any]:
         else:
             flat[f"{where}.{key}"] = value
     return flat
+
+
+def _draw_curves(workdir: Path) -> None:
+    log = workdir / "metrics.jsonl"
+    if log.exists():
+        visualise.plot_curves(log, workdir / "curves.png")
 
 
 def _reading(config: ConfigDict) -> dict[str, Any]:
