@@ -9,7 +9,7 @@ the fly: no download. Root-ResNet-18 at quarter width, 96-pixel input, norms in 
 training from scratch looks like.
 
 Cost: about 5 minutes on two CPU cores.
-Expect: mAP@0.5 of 0.80 or more on 400 unseen pictures (measured by us).
+Expect: mAP@0.5 0.863 on 400 unseen pictures (measured by us, one seed).
 """
 
 from jdet import build
