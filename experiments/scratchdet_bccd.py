@@ -10,7 +10,7 @@ right detections count as wrong.
 ``:cpu``  Root-ResNet-18 at half width, 128-pixel input, batch 16: about 20 minutes on two idle CPU cores.
 default   Root-ResNet-34 at 300 pixels, batch 32, as ScratchDet300: for an accelerator.
 
-Expect: VOC07 mAP 0.803 with ``:cpu`` (red 0.716, white 0.966, platelets 0.727; measured by us, one seed); it
+Expect: VOC07 mAP 0.803 with ``:cpu`` (red 0.716, white 0.966, platelets 0.727; one seed, by us); it
 still rose when the schedule ended. The full arm has not been run by us.
 """
 
