@@ -7,7 +7,7 @@ BCCD (github.com/Shenggan/BCCD_Dataset, MIT; folder of VOC shape): 292 pictures 
 (trainval), 72 to test; red cells, white cells, platelets. Many red cells carry no box, so some
 right detections count as wrong.
 
-``:cpu``  Root-ResNet-18 at half width, 128-pixel input, batch 16: half an hour on two CPU cores that are shared.
+``:cpu``  Root-ResNet-18 at half width, 128-pixel input, batch 16: half an hour on two shared CPU cores.
 default   Root-ResNet-34 at 300 pixels, batch 32, as ScratchDet300: for an accelerator.
 
 Expect: VOC07 mAP 0.803 with ``:cpu`` (red 0.716, white 0.966, platelets 0.727; one seed, by us); it
