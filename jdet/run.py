@@ -47,6 +47,7 @@ def train(
     """
     config = config.copy_and_resolve_references()
     config_lib.validate(config)
+    sharding.split_cpu(config)
     train_source, eval_source = build.sources(config)
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
@@ -113,6 +114,7 @@ def evaluate(
     trained = config_lib.load(Path(workdir) / "config.json")
     config = trained if config is None else config.copy_and_resolve_references()
     config_lib.validate(config)
+    sharding.split_cpu(config)
     _, source = build.sources(config)
     if tuple(source.class_names) != tuple(trained.class_names):
         raise ConfigError(

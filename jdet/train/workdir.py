@@ -38,7 +38,7 @@ FREE = (
     r"data\.eval(\..*)?",
     r"train\.(log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
     r"eval(\..*)?",
-    r"parallel\.devices",
+    r"parallel\.(devices|cpu_devices)",
 )
 """Keys that may change when a run goes on: where files lie, how fast and how often things are done,
 and what is evaluated. None of them changes which weights come out, but for the last digits (and the

@@ -1,6 +1,10 @@
 """Mesh layout, batches on devices, and the prefetching thread."""
 
 import itertools
+import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from jdet.config import get_defaults
 from jdet.train import sharding
 from jdet.types import ConfigError
 from tests.train import fake
@@ -88,3 +93,25 @@ def test_waiting_has_a_limit():
         assert batches.wait(10.0) and batches.wait(0.0)
         np.testing.assert_array_equal(next(batches).index, fake.batch(0).index)
         assert next(batches, None) is None
+
+
+def test_split_cpu():
+    program = (
+        "from jdet.config import get_defaults; from jdet.train import sharding\n"
+        "c = get_defaults(); c.parallel.cpu_devices = 3; sharding.split_cpu(c)\n"
+        "print(sharding.make_mesh(c).size)"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "3", run.stderr
+
+
+def test_split_cpu_too_late(caplog):
+    config = get_defaults()
+    config.parallel.cpu_devices = jax.local_device_count() + 1
+    with caplog.at_level(logging.WARNING):
+        sharding.split_cpu(config)
+    assert "comes too late" in caplog.text
+    assert f"JAX_NUM_CPU_DEVICES={config.parallel.cpu_devices}" in caplog.text
