@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from jdet import build
 from jdet import config as config_lib
-from jdet.analysis import visualise
+from jdet.analysis import box_coverage, visualise
 from jdet.data import pipeline
 from jdet.data.image_io import read_image
 from jdet.evaluation import report, runner
@@ -286,6 +286,9 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         f"{state.count_parameters(stats):,}",
         " and ".join(f"config.model.{k}" for k in frozen) or "nothing",
     )
+    if jax.process_index() == 0 and hasattr(detector, "default_box_levels"):
+        if missed := box_coverage.warning(train, detector, config.class_names):
+            logging.warning("%s", missed)
 
 
 def _write_defects(path: Path, train: Source, evaluation: Source) -> None:

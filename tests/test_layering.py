@@ -19,7 +19,7 @@ BELOW = {
     "data": set(),
     "train": {"config", "ops", "detectors"},
     "evaluation": {"ops", "data"},
-    "analysis": {"ops", "data"},
+    "analysis": {"ops", "data", "detectors", "config", "build", "command"},
     "files": set(),
     "config": set(),
     "build": {"config", "nn", "backbones", "necks", "detectors", "data"},

@@ -192,26 +192,48 @@ class Finish:
         self, element: Element, image: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the picture, all boxes moved with it, and the indices of those still in it."""
-        size, boxes, patch, kind = self.size, element.boxes, element.patch, element.interpolation
+        size, kind = self.size, element.interpolation
         height, width = image.shape[:2]
-        canvas = element.canvas or Canvas(width, height)
-        placement = geometry.place(canvas, width, height, size, patch)
         output = geometry.render(
             image,
-            placement,
+            _placement(element, width, height, size),
             size,
             interpolation=geometry.plain_interpolation(image, size) if kind is None else kind,
             fill=self.fill,
             flip=element.flip,
             distortion=element.distortion,
         )
-        if not len(boxes) or not placement.source.pixels:
-            return output, boxes, np.zeros(0, np.intp)
-        moved = geometry.move_boxes(boxes, placement, size, flip=element.flip)
-        keep = (moved[:, :2] < moved[:, 2:]).all(axis=1)
-        if patch != WHOLE:
-            keep &= geometry.centres_inside(geometry.to_fractions(boxes, canvas), patch)
-        return output, moved, np.flatnonzero(keep)
+        return output, *moved_objects(element, size)
+
+
+def moved_objects(element: Element, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Takes the objects of an element along to its output.
+
+    Args:
+        element: with a picture, of which only the size is used.
+        size: side of the square output, in pixels.
+
+    Returns:
+        All boxes, float32 [n, 4] in pixels of the output and clipped to it, and the indices of those
+        that are still objects there.
+    """
+    assert element.image is not None
+    boxes, patch = element.boxes, element.patch
+    height, width = element.image.shape[:2]
+    placement = _placement(element, width, height, size)
+    if not len(boxes) or not placement.source.pixels:
+        return boxes, np.zeros(0, np.intp)
+    moved = geometry.move_boxes(boxes, placement, size, flip=element.flip)
+    keep = (moved[:, :2] < moved[:, 2:]).all(axis=1)
+    if patch != WHOLE:
+        canvas = element.canvas or Canvas(width, height)
+        keep &= geometry.centres_inside(geometry.to_fractions(boxes, canvas), patch)
+    return moved, np.flatnonzero(keep)
+
+
+def _placement(element: Element, width: int, height: int, size: int) -> geometry.Placement:
+    canvas = element.canvas or Canvas(width, height)
+    return geometry.place(canvas, width, height, size, element.patch)
 
 
 def _pad(rows: np.ndarray, keep: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
