@@ -48,6 +48,8 @@ def get_defaults() -> ConfigDict:
     augment.crop = True  # the seven-sampler batch crop
     augment.crop_scale = 0.3  # smallest relative side of a crop
     augment.flip = 0.5  # probability of a horizontal flip
+    augment.flip_vertical = 0.0  # of a vertical one; for pictures without an up, such as boards
+    augment.rotate = 0.0  # of a quarter turn; 0.5 with both flips: all eight orientations alike
     augment.interpolation = "random"  # "random" (five kinds) | "linear" | "area" | …
     augment.mean = (123.0, 117.0, 104.0)  # RGB fill of the zoomed-out canvas
 
@@ -164,6 +166,8 @@ RANGES = {
     "augment.expand_ratio": (1, 16),
     "augment.crop_scale": (0.01, 1),
     "augment.flip": (0, 1),
+    "augment.flip_vertical": (0, 1),
+    "augment.rotate": (0, 1),
     "train.batch_size": (1, 10**6),
     "train.steps": (0, 10**9),
     "train.accumulation": (1, 10**4),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdet.data import geometry
-from jdet.data.geometry import INTERPOLATIONS, WHOLE, Canvas, Patch
+from jdet.data.geometry import INTERPOLATIONS, UPRIGHT, WHOLE, Canvas, Patch, Turn
 from jdet.data.photometric import NO_DISTORTION, Distortion, draw_distortion
 from jdet.types import Batch, ConfigError
 
@@ -34,11 +34,13 @@ class Augment:
     crop: bool
     crop_scale: float
     flip: float
+    flip_vertical: float
+    rotate: float
     interpolation: str
     mean: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        for key in ("photometric", "expand", "flip"):
+        for key in ("photometric", "expand", "flip", "flip_vertical", "rotate"):
             self._require(0 <= getattr(self, key) <= 1, key, "in 0 … 1")
         self._require(self.expand_ratio >= 1, "expand_ratio", "at least 1")
         self._require(0 < self.crop_scale <= 1, "crop_scale", "above 0 and at most 1")
@@ -76,7 +78,7 @@ class Element(NamedTuple):
         canvas: zoom-out canvas; None stands for the picture itself.
         patch: crop, in fractions of the canvas.
         interpolation: one of the values of `INTERPOLATIONS`; None for that of evaluation.
-        flip: mirror left and right.
+        turn: mirrors and quarter turn of the output.
     """
 
     index: int = 0
@@ -90,7 +92,7 @@ class Element(NamedTuple):
     canvas: Canvas | None = None
     patch: Patch = WHOLE
     interpolation: int | None = None
-    flip: bool = False
+    turn: Turn = UPRIGHT
 
 
 Operation = Callable[[Element, np.random.Generator], Element]
@@ -123,12 +125,26 @@ def operations(options: Augment) -> dict[str, Operation]:
         return element._replace(interpolation=INTERPOLATIONS[kind])
 
     def flip(element: Element, rng: np.random.Generator) -> Element:
-        return element._replace(flip=rng.random() < options.flip)
+        return element._replace(turn=element.turn._replace(flip=rng.random() < options.flip))
+
+    def flip_vertical(element: Element, rng: np.random.Generator) -> Element:
+        fires = rng.random() < options.flip_vertical
+        return element._replace(turn=element.turn._replace(flip_vertical=fires))
+
+    def rotate(element: Element, rng: np.random.Generator) -> Element:
+        fires = rng.random() < options.rotate
+        return element._replace(turn=element.turn._replace(quarter=fires))
 
     if options.name == "none":
         return {}
-    chain = (photometric, expand, crop, interpolation, flip)
-    return {op.__name__: op for op in chain if op is not crop or options.crop}
+    chain = [photometric, expand, interpolation, flip]
+    if options.crop:
+        chain.insert(2, crop)
+    if options.flip_vertical:
+        chain.append(flip_vertical)
+    if options.rotate:
+        chain.append(rotate)
+    return {op.__name__: op for op in chain}
 
 
 class Row(NamedTuple):
@@ -200,7 +216,7 @@ class Finish:
             size,
             interpolation=geometry.plain_interpolation(image, size) if kind is None else kind,
             fill=self.fill,
-            flip=element.flip,
+            turn=element.turn,
             distortion=element.distortion,
         )
         return output, *moved_objects(element, size)
@@ -223,7 +239,7 @@ def moved_objects(element: Element, size: int) -> tuple[np.ndarray, np.ndarray]:
     placement = _placement(element, width, height, size)
     if not len(boxes) or not placement.source.pixels:
         return boxes, np.zeros(0, np.intp)
-    moved = geometry.move_boxes(boxes, placement, size, flip=element.flip)
+    moved = geometry.move_boxes(boxes, placement, size, turn=element.turn)
     keep = (moved[:, :2] < moved[:, 2:]).all(axis=1)
     if patch != WHOLE:
         canvas = element.canvas or Canvas(width, height)

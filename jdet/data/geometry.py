@@ -75,6 +75,22 @@ class Placement(NamedTuple):
     target: Rect
 
 
+class Turn(NamedTuple):
+    """Which way the square output is turned: first mirrored, then by a quarter.
+
+    Attributes:
+        flip: left and right change places.
+        flip_vertical: top and bottom change places.
+        quarter: a quarter turn clockwise.
+    """
+
+    flip: bool = False
+    flip_vertical: bool = False
+    quarter: bool = False
+
+
+UPRIGHT = Turn()
+
 Patch = tuple[float, float, float, float]  # x1 y1 x2 y2 in fractions of the canvas
 WHOLE: Patch = (0.0, 0.0, 1.0, 1.0)
 
@@ -215,14 +231,14 @@ def _place_axis(
     return begin, end, first, last
 
 
-def move_boxes(boxes: np.ndarray, placement: Placement, size: int, *, flip: bool) -> np.ndarray:
+def move_boxes(boxes: np.ndarray, placement: Placement, size: int, *, turn: Turn) -> np.ndarray:
     """Takes boxes from the picture to the output, clipped to the output.
 
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2 in pixels of the picture.
         placement: where the picture lies in the output; ``source`` must have pixels.
         size: side of the output, in pixels.
-        flip: mirror left and right.
+        turn: of the output.
 
     Returns:
         float32 [n, 4] in pixels of the output; boxes outside the output have no area.
@@ -232,9 +248,14 @@ def move_boxes(boxes: np.ndarray, placement: Placement, size: int, *, flip: bool
     scale = np.array([kx, ky, kx, ky], np.float32)
     shift = np.array([left - x0 * kx, top - y0 * ky] * 2, np.float32)
     moved = np.clip(boxes * scale + shift, 0, size)
-    if flip:
-        moved[:, 0], moved[:, 2] = size - moved[:, 2], size - moved[:, 0]
-    return moved
+    x1, y1, x2, y2 = moved.T
+    if turn.flip:
+        x1, x2 = size - x2, size - x1
+    if turn.flip_vertical:
+        y1, y2 = size - y2, size - y1
+    if turn.quarter:  # what was at the bottom is on the left, what was on the left is at the top
+        x1, y1, x2, y2 = size - y2, x1, size - y1, x2
+    return np.stack([x1, y1, x2, y2], axis=1)
 
 
 def render(
@@ -244,7 +265,7 @@ def render(
     *,
     interpolation: int,
     fill: tuple[float, float, float],
-    flip: bool,
+    turn: Turn,
     distortion: Distortion,
 ) -> np.ndarray:
     """Samples the picture into the output.
@@ -260,7 +281,7 @@ def render(
         size: side of the square output, in pixels.
         interpolation: one of the values of `INTERPOLATIONS`.
         fill: RGB colour of the output beside the picture.
-        flip: mirror left and right.
+        turn: of the output.
         distortion: photometric distortion of the picture.
 
     Returns:
@@ -279,7 +300,10 @@ def render(
         output = blank(size, fill)
         output[target.y0 : target.y1, target.x0 : target.x1] = pixels
         pixels = output
-    return cv2.flip(pixels, 1) if flip else pixels
+    if turn.flip or turn.flip_vertical:
+        code = -1 if turn.flip and turn.flip_vertical else 1 if turn.flip else 0
+        pixels = cv2.flip(pixels, code)
+    return cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE) if turn.quarter else pixels
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:

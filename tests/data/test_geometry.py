@@ -1,5 +1,7 @@
 """Geometry against slow literal versions of the Caffe rules, and its invariants."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from jdet.data.geometry import (
     INTERPOLATIONS,
     MIN_IOUS,
     TRIALS,
+    UPRIGHT,
     WHOLE,
     Canvas,
+    Turn,
     batch_sampler,
     centres_inside,
     expand,
@@ -38,9 +42,9 @@ def smooth(height, width, cells=8):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def draw(image, placement, size=SIZE, kind="linear", flip=False, distortion=NO_DISTORTION):
+def draw(image, placement, size=SIZE, kind="linear", turn=UPRIGHT, distortion=NO_DISTORTION):
     options = {"interpolation": INTERPOLATIONS[kind], "fill": MEAN}
-    return render(image, placement, size, flip=flip, distortion=distortion, **options)
+    return render(image, placement, size, turn=turn, distortion=distortion, **options)
 
 
 def on_real_canvas(image, canvas, patch, size, kind, flip=False):
@@ -192,7 +196,7 @@ def test_crop_inside_the_picture_is_exact(kind, flip):
         assert placement.source == (x - 101, y - 77, x - 101 + w, y - 77 + h)
         assert placement.target == (0, 0, SIZE, SIZE)
         expected = on_real_canvas(image, canvas, patch, SIZE, kind, flip)
-        np.testing.assert_array_equal(draw(image, placement, kind=kind, flip=flip), expected)
+        np.testing.assert_array_equal(draw(image, placement, kind=kind, turn=Turn(flip)), expected)
 
 
 SEAMS = {"nearest": 0, "area": 0, "linear": 1, "cubic": 1, "lanczos4": 3}  # output pixels
@@ -279,8 +283,11 @@ def test_distortion_after_resizing_hardly_differs():
 # ------------------------------------------------------------------ boxes
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_boxes_follow_the_pixels(flip):
+TURNS = [Turn(*bits) for bits in itertools.product([False, True], repeat=3)]
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=str)
+def test_boxes_follow_the_pixels(turn):
     """A bright rectangle is found where its box is moved to, for crops with and without canvas."""
     rng = np.random.default_rng(11)
     seen = 0
@@ -295,14 +302,31 @@ def test_boxes_follow_the_pixels(flip):
         placement = place(canvas, 300, 200, SIZE, patch)
         if not placement.source.pixels:
             continue
-        moved = move_boxes(box, placement, SIZE, flip=flip)[0]
-        bright = (draw(image, placement, kind="nearest", flip=flip) == 255).all(axis=2)
+        moved = move_boxes(box, placement, SIZE, turn=turn)[0]
+        bright = (draw(image, placement, kind="nearest", turn=turn) == 255).all(axis=2)
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         if min(moved[2] - moved[0], moved[3] - moved[1]) > 2:
             found = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
             np.testing.assert_allclose(found, moved, atol=1.0)
             seen += 1
     assert seen > 15
+
+
+def test_turns_are_the_eight_orientations_of_a_square():
+    """Mirrors and the quarter turn clockwise, of pixels, and all combinations differ."""
+    image = noise(SIZE, SIZE)
+    placement = place(Canvas(SIZE, SIZE), SIZE, SIZE, SIZE)
+    np.testing.assert_array_equal(draw(image, placement, turn=Turn(flip=True)), image[:, ::-1])
+    np.testing.assert_array_equal(
+        draw(image, placement, turn=Turn(flip_vertical=True)), image[::-1]
+    )
+    # Clockwise: the top row becomes the last column.
+    quarter = draw(image, placement, turn=Turn(quarter=True))
+    np.testing.assert_array_equal(quarter[:, -1], image[0])
+    np.testing.assert_array_equal(quarter, np.rot90(image, -1))
+    everything = draw(image, placement, turn=Turn(True, True, True))
+    np.testing.assert_array_equal(everything, np.rot90(image[::-1, ::-1], -1))
+    assert len({draw(image, placement, turn=turn).tobytes() for turn in TURNS}) == 8
 
 
 scenes = st.fixed_dictionaries(
@@ -314,7 +338,7 @@ scenes = st.fixed_dictionaries(
         "count": st.integers(0, 6),
         "probability": st.sampled_from([0.0, 1.0]),
         "min_scale": st.sampled_from([0.05, 0.3]),
-        "flip": st.booleans(),
+        "turn": st.sampled_from(TURNS),
     }
 )
 
@@ -332,20 +356,22 @@ def test_invariants(scene):
     (x0, y0, x1, y1), (left, top, right, bottom) = placement = place(
         canvas, width, height, size, patch
     )
-    result = draw(noise(height, width), placement, size, flip=scene["flip"])
+    result = draw(noise(height, width), placement, size, turn=scene["turn"])
     assert result.shape == (size, size, 3) and result.dtype == np.uint8
     if not placement.source.pixels:
         return
     assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
     assert 0 <= left < right <= size and 0 <= top < bottom <= size
-    moved = move_boxes(boxes, placement, size, flip=scene["flip"])
+    moved = move_boxes(boxes, placement, size, turn=scene["turn"])
     assert moved.dtype == np.float32 and moved.shape == boxes.shape
     assert (moved >= 0).all() and (moved <= size).all() and (moved[:, :2] <= moved[:, 2:]).all()
     # A centre inside the patch leaves something to see, unless the object is below a pixel.
     kept = centres_inside(inside, patch) & ((boxes[:, 2:] - boxes[:, :2]) > 4).all(axis=1)
     assert (moved[kept, :2] < moved[kept, 2:]).all()
-    again = move_boxes(boxes, placement, size, flip=not scene["flip"])
-    np.testing.assert_allclose(again[:, [2, 0]], size - moved[:, [0, 2]], atol=1e-4)
+    turn = scene["turn"]
+    again = move_boxes(boxes, placement, size, turn=turn._replace(flip=not turn.flip))
+    axis = [1, 3] if turn.quarter else [0, 2]
+    np.testing.assert_allclose(again[:, axis[::-1]], size - moved[:, axis], atol=1e-4)
 
 
 def test_blank_pictures_are_independent():

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,7 @@ def augment(**changes):
     return {**get_defaults().augment.to_dict(), **changes}
 
 
+TURNED = {"flip_vertical": 0.5, "rotate": 0.5}
 PLAIN = {"photometric": 0.0, "expand": 0.0, "crop": False, "flip": 0.0, "interpolation": "linear"}
 
 
@@ -121,9 +123,10 @@ def test_layout():
         assert (boxes[:, :2] < boxes[:, 2:]).all()
 
 
-def test_labels_stay_with_their_objects():
-    """Under zoom-out, crop and flip, the middle of every box shows the colour of its label."""
-    changes = augment(photometric=0.0, interpolation="nearest", expand_ratio=2.0)
+@pytest.mark.parametrize("turned", [{}, TURNED], ids=["flip", "all turns"])
+def test_labels_stay_with_their_objects(turned):
+    """Under zoom-out, crop and turns, the middle of every box shows the colour of its label."""
+    changes = augment(photometric=0.0, interpolation="nearest", expand_ratio=2.0, **turned)
     batches = take(Pictures(40), 60, augment=changes, input_size=96)
     wide = 0
     for image, boxes, labels, valid, ignore in zip(
@@ -152,6 +155,29 @@ def test_without_augmentation_pictures_are_warped(changes):
             np.testing.assert_array_equal(image, prepare_image(picture[..., ::-1], 32))
             scale = np.array([32 / (64 + index), 32 / 56] * 2)
             np.testing.assert_allclose(boxes[valid], example.boxes * scale, rtol=1e-5)
+
+
+def test_turns_are_all_drawn_and_change_nothing_else():
+    """Undoing the one turn that fits gives the pictures of the same seed without turns."""
+    plain, turned = (
+        column(take(Pictures(20), 20, augment=augment(**PLAIN, **more)), "images")
+        for more in ({}, {**TURNED})
+    )
+    turned_or_flipped = column(
+        take(Pictures(20), 20, augment=augment(**{**PLAIN, **TURNED, "flip": 0.5})), "images"
+    )
+
+    def orientations(pictures):
+        found = []
+        for before, after in zip(plain, pictures, strict=True):
+            mirrored = [(k, m, before[:, ::-1] if m else before) for k in range(4) for m in (0, 1)]
+            found += [next((k, m) for k, m, x in mirrored if (np.rot90(x, -k) == after).all())]
+        return found
+
+    # Without the horizontal flip: upright, mirrored, and both after a quarter turn.
+    assert len(set(orientations(turned))) == 4
+    counts = Counter(orientations(turned_or_flipped))
+    assert len(counts) == 8 and max(counts.values()) < 25  # of 80, ten each expected
 
 
 # ------------------------------------------------------------------ determinism
