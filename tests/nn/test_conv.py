@@ -26,7 +26,16 @@ def reference(x, kernel, strides, padding, dilation):
     )
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+PATHS = {
+    "xla": dict(LARGE_PICTURE=10**9),
+    "patches": dict(LARGE_PICTURE=0, FEW_CHANNELS=5),
+    "one block": dict(LARGE_PICTURE=0, FEW_CHANNELS=4),
+    "blocks": dict(LARGE_PICTURE=0, FEW_CHANNELS=4, BLOCK=4 * 3 * 11 * 12),
+}
+"""Ways to the weight gradient: the limits are moved instead of the pictures made large."""
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "size, strides, padding, dilation",
     [
@@ -39,9 +48,9 @@ def reference(x, kernel, strides, padding, dilation):
         (3, 1, 6, 6),
     ],
 )
-def test_value_and_gradients_equal_xla(size, strides, padding, dilation, large, monkeypatch):
-    """Pictures above the limit take other paths; the limit is lowered instead of the pictures raised."""
-    monkeypatch.setattr(conv, "LARGE_PICTURE", 0 if large else 10**9)
+def test_value_and_gradients_equal_xla(size, strides, padding, dilation, path, monkeypatch):
+    for name, value in PATHS[path].items():
+        monkeypatch.setattr(conv, name, value)
     x, kernel = arrays((3, 14, 11, 5), (size, size, 5, 7))
     settings = dict(strides=strides, padding=padding, dilation=dilation)
     expected, pull = jax.vjp(functools.partial(reference, **settings), x, kernel)
@@ -52,10 +61,13 @@ def test_value_and_gradients_equal_xla(size, strides, padding, dilation, large, 
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("path", ["xla", "patches", "blocks"])
 @pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
-def test_gradient_of_replicated_kernel_sums_over_devices(large, check, monkeypatch):
-    monkeypatch.setattr(conv, "LARGE_PICTURE", 0 if large else 10**9)
+def test_gradient_of_replicated_kernel_sums_over_devices(path, check, monkeypatch):
+    for name, value in PATHS[path].items():
+        monkeypatch.setattr(conv, name, value)
+    if path == "blocks":
+        monkeypatch.setattr(conv, "FEW_CHANNELS", 2)
     x, kernel, target = arrays((4, 8, 8, 3), (3, 3, 3, 4), (4, 8, 8, 4))
     mesh = jax.make_mesh((2, 2), ("group", "member"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     rows = P(("group", "member"))
