@@ -28,7 +28,7 @@ from jdet.data.shapes import ShapesSource
 from jdet.data.tfds_source import TfdsSource
 from jdet.data.voc import VocSource
 from jdet.detectors.ssd import SSD
-from jdet.necks.ssd_extras import ResidualExtras, SSDExtras
+from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 from jdet.nn.norm import KINDS, Norm
 from jdet.types import ConfigError, Source
 
@@ -38,7 +38,11 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "resnet": functools.partial(ResNet, root=0, stem_stride=2, pool=3),
         "root_resnet": ResNet,
     },
-    "neck": {"ssd_extras": SSDExtras, "residual_extras": ResidualExtras},
+    "neck": {
+        "ssd_extras": SSDExtras,
+        "residual_extras": ResidualExtras,
+        "bottleneck_extras": BottleneckExtras,
+    },
     "detector": {"ssd": SSD},
     "source": {
         "voc": VocSource,

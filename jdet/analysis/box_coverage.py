@@ -135,7 +135,7 @@ def cover(
     cells: Sequence[int],
     threshold: float = 0.5,
 ) -> Coverage:
-    """Compares objects with all default boxes of a layout.
+    """Compares objects with all default boxes of a layout, whole where ``clip_boxes`` would cut them.
 
     Args:
         objects: n objects in pixels of the network input.
@@ -148,8 +148,10 @@ def cover(
     low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
     sides, centres = high - low, (low + high) / 2
     for number, (level, side) in enumerate(zip(levels, cells, strict=True)):
-        grid = np.clip(np.rint(centres / level.step - 0.5), 0, side - 1).astype(int)  # [n, 2]
-        away = np.abs((grid + 0.5) * level.step - centres)
+        grid = np.clip(np.rint((centres - level.start) / level.step), 0, side - 1).astype(
+            int
+        )  # [n, 2]
+        away = np.abs(grid * level.step + level.start - centres)
         for shape, size in enumerate(level.cell()):
             common = _shared(sides, size, away).prod(-1)
             iou = common / np.maximum(sides.prod(-1) + size.prod() - common, 1e-12)
@@ -159,7 +161,7 @@ def cover(
             rows = np.flatnonzero(iou >= threshold)
             if len(rows):
                 count[rows] += _count(
-                    sides[rows], centres[rows], grid[rows], size, level.step, side, threshold
+                    sides[rows], centres[rows], grid[rows], size, level, side, threshold
                 )
     key = np.column_stack([objects.pictures, box])
     _, which, times = np.unique(key, axis=0, return_inverse=True, return_counts=True)
@@ -174,8 +176,8 @@ def best_iou(
     (w, h), centres = high - low, (low + high) / 2  # [n, 1], [2, n, 1]
     best = np.zeros(len(objects.boxes))
     for level, side in zip(levels, cells, strict=True):
-        grid = np.clip(np.rint(centres / level.step - 0.5), 0, side - 1)
-        dx, dy = np.abs((grid + 0.5) * level.step - centres)
+        grid = np.clip(np.rint((centres - level.start) / level.step), 0, side - 1)
+        dx, dy = np.abs(grid * level.step + level.start - centres)
         width, height = level.cell().T  # [A]
         x = np.minimum(np.minimum(w, width), (w + width) / 2 - dx)
         y = np.minimum(np.minimum(h, height), (h + height) / 2 - dy)
@@ -195,7 +197,7 @@ def _count(
     centres: np.ndarray,
     grid: np.ndarray,
     size: np.ndarray,
-    step: float,
+    level: DefaultBoxLevel,
     cells: int,
     threshold: float,
 ) -> np.ndarray:
@@ -204,10 +206,10 @@ def _count(
     needed = threshold / (1 + threshold) * (sides.prod(-1) + size.prod())
     other = np.minimum(sides, size)[:, ::-1]
     reach = ((sides + size) / 2 - needed[:, None] / other).max()
-    farthest = int(max(reach, 0) / step) + 1
+    farthest = int(max(reach, 0) / level.step) + 1
     around = np.arange(-farthest, farthest + 1)
     place = grid[..., None] + around  # [n, 2, m]
-    away = np.abs((place + 0.5) * step - centres[..., None])
+    away = np.abs(place * level.step + level.start - centres[..., None])
     common = _shared(sides[..., None], size[:, None], away) * ((place >= 0) & (place < cells))
     x, y = common[:, 0, :, None], common[:, 1, None, :]
     return np.count_nonzero(x * y >= needed[:, None, None] * (1 - 1e-12), axis=(1, 2))

@@ -1,4 +1,4 @@
-"""ResNet-18 and -34 with every stem of ScratchDet (Zhu et al. 2019, sec. 3.3, Fig. 3, Table 2)."""
+"""ResNets of basic and bottleneck blocks, with every stem of ScratchDet (Zhu et al. 2019, sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -8,40 +8,58 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jdet.nn.conv import caffe_xavier
+from jdet.nn.conv import Conv, caffe_xavier
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
-from jdet.nn.pool import max_pool
+from jdet.nn.pool import max_pool, pooled_size
+from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-"""Basic blocks per stage by depth (He et al. 2016, Table 1)."""
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""Blocks per stage by depth, bottlenecks from 50 on (He et al. 2016a, Table 1)."""
 
 
 class ResNet(nn.Module):
-    """Basic-block ResNet whose first layers keep as much resolution as wanted.
+    """ResNet whose first layers keep as much resolution as wanted.
 
     The stem is one 7×7 convolution (``root=0``) or ``root`` stacked 3×3 convolutions, of which only
-    the first strides, then an optional max-pool. The named variants:
+    the first strides, then an optional max-pool. The named variants (Zhu et al. 2019, Fig. 3, Table 2):
 
     =====================  ====  ===========  =====  ========================
     variant                root  stem_stride  pool   stages at 300 pixels
     =====================  ====  ===========  =====  ========================
-    ResNet-18              0     2            3      c2 75 c3 38 c4 19 c5 10
+    ResNet-18, -50, -101   0     2            3      c2 75 c3 38 c4 19 c5 10
     ResNet-18-A            0     2            0      c1 150 c2 75 c3 38 c4 19
     ResNet-18-B            0     1            3      c1 150 c2 75 c3 38 c4 19
     Root-ResNet-18/-34     3     1            2      c1 150 c2 75 c3 38 c4 19
     =====================  ====  ===========  =====  ========================
 
-    Stages 2 to 4 halve the resolution in the first 3×3 of their first block, with a 1×1
-    projection on the shortcut. Blocks are post-activation (conv-norm-ReLU-conv-norm-add-ReLU) and a
-    stage's output is taken after its last ReLU.
+    Stages 2 to 4 halve the resolution in their first block, with a 1×1 projection on the shortcut. A
+    stage's output is taken after its last block; of ``preact`` blocks that is the bare sum.
 
     Attributes:
-        depth: 18 or 34.
-        norm: normalisation after every convolution, the projection included.
+        depth: 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        norm: normalisation of every convolution, the projection of post-activation blocks included.
         root: 3×3 convolutions of the root block; 0: the plain 7×7.
         stem_stride: stride of the first convolution, 1 or 2.
         pool: window of the stride-2 max-pool after the stem: 3 (padded), 2, or 0 for none.
+        caffe_pool: the 3×3 pool has Caffe's place and size: not padded, rounded up. The maps are as
+            large for even sizes; an input of 321 pixels gives 80, 40, 20 (DSSD) instead of 81, 41, 21.
+        block: "post" (conv-norm-ReLU, He et al. 2016a) or "preact" (norm-ReLU-conv, He et al. 2016b;
+            the Caffe release of ScratchDet).
+        norm_first: of "preact": the first block of all norms its input too. The Caffe release does at
+            depth 18, not at 34.
+        tap: "output" of a stage's last block, or its "branch" before the addition (the Caffe release
+            of ScratchDet predicts from that). With "branch" there is one more stage, ``end``: the
+            output of the last block, which extra levels go on from.
+        stride_first: bottlenecks stride in their first 1×1 (He et al., Caffe), not in their 3×3.
+        dilation: of the last stage; above 1 that stage keeps the resolution of the one before and is
+            still called ``c5`` (or ``c4``).
         width: multiplies every channel count.
         remat: recompute root and blocks in the backward pass instead of keeping their activations.
         kernel_init: of all convolutions.
@@ -53,6 +71,12 @@ class ResNet(nn.Module):
     root: int = 3
     stem_stride: int = 1
     pool: int = 2
+    caffe_pool: bool = False
+    block: str = "post"
+    norm_first: bool = True
+    tap: str = "output"
+    stride_first: bool = False
+    dilation: int = 1
     width: float = 1.0
     remat: bool = False
     kernel_init: Any = caffe_xavier
@@ -64,19 +88,47 @@ class ResNet(nn.Module):
             ("depth", tuple(BLOCKS)),
             ("stem_stride", (1, 2)),
             ("pool", (0, 2, 3)),
+            ("block", ("post", "preact")),
+            ("tap", ("output", "branch")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"model.backbone.{name}={getattr(self, name)}; it can be one of {allowed}"
+                    f"model.backbone.{name}={getattr(self, name)!r}; it can be one of {allowed}"
                 )
         if self.root < 0:
             raise ValueError(f"model.backbone.root={self.root}; use 0 for the 7×7 stem, or 1, 2, …")
+        if self.dilation < 1:
+            raise ValueError(f"model.backbone.dilation={self.dilation}; use 1 for none, or 2, …")
+        if self.caffe_pool and self.pool != 3:
+            raise ValueError(
+                f"model.backbone.caffe_pool=True is for the 3×3 pool; model.backbone.pool={self.pool}"
+            )
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """Names of the four stages, finest first."""
         level = (self.stem_stride == 2) + (self.pool > 0)  # log2 of the stride of stage 1
         return tuple(f"c{level + stage}" for stage in range(4))
+
+    def stage_geometry(self, size: int) -> dict[str, tuple[int, int]]:
+        """Stride and side (cells) of every stage's map for a picture of ``size`` pixels a side."""
+        stride, side = self.stem_stride, -(-size // self.stem_stride)
+        if self.pool:
+            stride, side = stride * 2, pooled_size(side, *self._pool())
+        found = {}
+        for stage, name in enumerate(self.stage_names):
+            if self._stride(stage) == 2:
+                stride, side = stride * 2, -(-side // 2)
+            found[name] = (stride, side)
+        return found
+
+    def _pool(self) -> tuple[int, int, int, bool]:
+        """Window, stride, padding and rounding of the pool after the stem."""
+        padded = self.pool == 3 and not self.caffe_pool
+        return self.pool, 2, int(padded), not padded
+
+    def _stride(self, stage: int) -> int:
+        return 2 if stage in (1, 2) or (stage == 3 and self.dilation == 1) else 1
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
@@ -85,23 +137,53 @@ class ResNet(nn.Module):
             ConvNorm, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
         )
         stem = nn.remat(_Stem) if self.remat else _Stem
-        block = nn.remat(BasicBlock) if self.remat else BasicBlock
+        block, settings = self._block(layer, train)
+        block = nn.remat(block) if self.remat else block
+        expansion = 4 if self.depth >= 50 else 1
 
         def scaled(channels: int) -> int:
             return max(1, round(channels * self.width))
 
         x = stem(layer, scaled(64), self.root, self.stem_stride, name="stem")(images)
         if self.pool:
-            x = max_pool(x, self.pool, 2, (self.pool - 1) // 2, ceil=self.pool == 2)
-        stages = {}
+            window, strides, padding, ceil = self._pool()
+            x = max_pool(x, window, strides, padding, ceil=ceil)
+        stages, branch = {}, x
         for stage, (channels, depth) in enumerate(zip((64, 128, 256, 512), BLOCKS[self.depth])):
             for i in range(depth):
-                strides = 2 if stage > 0 and i == 0 else 1
-                x = block(layer, scaled(channels), strides, name=f"stage{stage + 1}_block{i + 1}")(
-                    x
-                )
-            stages[self.stage_names[stage]] = x
-        return stages
+                extra = {}
+                if self.block == "preact" and stage == i == 0:
+                    extra = dict(norm_input=self.norm_first)
+                x, branch = block(
+                    features=scaled(channels) * expansion,
+                    strides=self._stride(stage) if i == 0 else 1,
+                    dilation=self.dilation if stage == 3 else 1,
+                    name=f"stage{stage + 1}_block{i + 1}",
+                    **settings,
+                    **extra,
+                )(x)
+            stages[self.stage_names[stage]] = branch if self.tap == "branch" else x
+        return {**stages, "end": x} if self.tap == "branch" else stages
+
+    def _block(self, layer: Any, train: bool) -> tuple[Any, dict[str, Any]]:
+        """The class of all blocks, and the fields that all share."""
+        bottleneck = self.depth >= 50
+        if self.block == "preact":
+            conv = functools.partial(
+                Conv,
+                use_bias=self.norm.needs_bias,
+                kernel_init=self.kernel_init,
+                dtype=self.dtype,
+            )
+            return PreactBlock, dict(
+                conv=conv,
+                norm=functools.partial(self.norm, train=train),
+                bottleneck=bottleneck,
+                stride_first=self.stride_first,
+            )
+        if bottleneck:
+            return Bottleneck, dict(layer=layer, stride_first=self.stride_first)
+        return BasicBlock, dict(layer=layer)
 
 
 class _Stem(nn.Module):
@@ -120,29 +202,3 @@ class _Stem(nn.Module):
             strides = self.strides if i == 1 else 1
             x = self.layer(self.features, strides=strides, name=f"conv{i}")(x)
         return x
-
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut (He et al. 2016, Fig. 2; post-activation).
-
-    Attributes:
-        layer: ConvNorm with norm, train and dtype bound.
-        features: output channels.
-        strides: of the first convolution and of the projection.
-    """
-
-    layer: Any
-    features: int
-    strides: int = 1
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """X [B, H, W, C] to [B, h, w, features]."""
-        shortcut = x
-        if self.strides != 1 or x.shape[-1] != self.features:
-            shortcut = self.layer(
-                self.features, kernel_size=1, strides=self.strides, relu=False, name="projection"
-            )(x)
-        x = self.layer(self.features, strides=self.strides, name="conv1")(x)
-        x = self.layer(self.features, relu=False, name="conv2")(x)
-        return jax.nn.relu(x + shortcut)

@@ -34,6 +34,14 @@ class SSD(nn.Module):
         first_ratio: default-box size of the first level, fraction of the side (see ``ssd_levels``).
         min_ratio: of the second level.
         max_ratio: upper end of the size rule.
+        min_sizes: side of the small square box of each level, pixels. This and the four that follow
+            replace a column of the table of default boxes each; empty: by the rule.
+        max_sizes: of each level; the second square box has side sqrt(min · max), 0: there is none.
+        aspect_ratios: of each level, a tuple of ratios above 1; each gives a wide and a tall box.
+        steps: distance of box centres on each level, pixels.
+        first_centres: centre of the first box on each level, pixels; the rule: half a step.
+        clip_boxes: cut default boxes to the picture.
+        head_kernels: side of the head's kernels on each level, the last value for all further ones.
         iou_threshold: overlap from which a default box is positive beside the bipartite matches.
         negative_ratio: hard negatives per positive.
         loc_weight: weight of the box loss.
@@ -56,6 +64,13 @@ class SSD(nn.Module):
     first_ratio: float = 0.10
     min_ratio: float = 0.20
     max_ratio: float = 0.90
+    min_sizes: tuple[float, ...] = ()
+    max_sizes: tuple[float, ...] = ()
+    aspect_ratios: tuple[tuple[float, ...], ...] = ()
+    steps: tuple[float, ...] = ()
+    first_centres: tuple[float, ...] = ()
+    clip_boxes: bool = False
+    head_kernels: tuple[int, ...] = (3,)
     iou_threshold: float = 0.5
     negative_ratio: float = 3.0
     loc_weight: float = 1.0
@@ -75,27 +90,48 @@ class SSD(nn.Module):
             self.num_classes + 1,
             tuple(level.boxes_per_location for level in self.levels),
             self.head_norm,
+            self.head_kernels,
             self.dtype,
         )
         self.l2norm = [L2Norm() for _ in range(self.l2norm_levels)]
 
     def level_sizes(self) -> tuple[list[int], list[int]]:
-        """Nominal stride and map size (cells a side) of each level at ``input_size``."""
-        strides = [2 ** int(tap[1:]) for tap in self.neck.taps]
-        cells = [-(-self.input_size // stride) for stride in strides]
+        """Nominal stride and map size (cells a side) of each level at ``input_size``.
+
+        A backbone says them by ``stage_geometry(size)``; of one without, stage ``cN`` has stride 2^N.
+        """
+        strides, cells = [], []
+        geometry = getattr(self.backbone, "stage_geometry", lambda size: {})(self.input_size)
+        for tap in self.neck.taps:
+            named = 2 ** int(tap[1:])
+            stride, side = geometry.get(tap, (named, -(-self.input_size // named)))
+            strides.append(stride)
+            cells.append(side)
         for size in self.neck.extra_sizes(cells[-1]):
-            strides.append(strides[-1] * 2)
+            strides.append(strides[-1] * (2 if size < cells[-1] else 1))
             cells.append(size)
         return strides, cells
 
     def default_box_levels(self) -> tuple[anchors.DefaultBoxLevel, ...]:
-        """Sizes, ratios and steps of the default boxes, one entry a level."""
-        return anchors.ssd_levels(
+        """Sizes, ratios and steps of the default boxes, one entry a level.
+
+        Raises:
+            ValueError: a column of the config has not one value a level.
+        """
+        levels = anchors.ssd_levels(
             self.input_size,
             *self.level_sizes(),
             first_ratio=self.first_ratio,
             min_ratio=self.min_ratio,
             max_ratio=self.max_ratio,
+        )
+        return anchors.replace_columns(
+            levels,
+            size=self.min_sizes,
+            next_size=self.max_sizes,
+            ratios=self.aspect_ratios,
+            step=self.steps,
+            first=self.first_centres,
         )
 
     def __call__(
@@ -119,7 +155,11 @@ class SSD(nn.Module):
             specs = self.levels[: len(levels)]
         else:
             specs, levels = self.levels, levels[: len(self.levels)]
-        priors = anchors.default_boxes(specs, [level.shape[1:3] for level in levels])
+        priors = anchors.default_boxes(
+            specs,
+            [level.shape[1:3] for level in levels],
+            (images.shape[1], images.shape[2]) if self.clip_boxes else None,
+        )
         for i, norm in enumerate(self.l2norm[: len(levels)]):
             levels[i] = norm(levels[i])
         offsets, logits = self.head(levels, train=train)
@@ -244,7 +284,7 @@ def multibox_loss(
 
 
 class SSDHead(nn.Module):
-    """Per level one 3×3 convolution for offsets and one for logits, nothing shared between levels.
+    """Per level one convolution for offsets and one for logits, nothing shared between levels.
 
     With a norm the convolutions lose their bias, start from a Gaussian of deviation 0.01, and the
     normalised outputs are the predictions: no activation follows (ScratchDet's released heads).
@@ -253,12 +293,14 @@ class SSDHead(nn.Module):
         num_logits: K + 1.
         boxes_per_location: of each level.
         norm: after both convolutions.
+        kernels: side of the kernels of each level, the last value for all further ones.
         dtype: of the computation.
     """
 
     num_logits: int
     boxes_per_location: tuple[int, ...]
     norm: Norm
+    kernels: tuple[int, ...] = (3,)
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -270,6 +312,7 @@ class SSDHead(nn.Module):
             for outputs, kind, width in ((offsets, "loc", 4), (logits, "cls", self.num_logits)):
                 y = Conv(
                     count * width,
+                    self.kernels[min(i, len(self.kernels) - 1)],
                     use_bias=plain,
                     kernel_init=caffe_xavier if plain else nn.initializers.normal(0.01),
                     dtype=self.dtype,

@@ -1,4 +1,4 @@
-"""Extra levels above the backbone: SSD's (Liu et al. 2016) and ScratchDet's residual ones."""
+"""Extra levels above the backbone: SSD's (Liu et al. 2016), ScratchDet's and DSSD's residual ones."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from jdet.nn.conv import caffe_xavier
+from jdet.nn.conv import Conv, caffe_xavier
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
+from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock
 
 
 def extra_sizes(size: int, valid_sizes: Sequence[int]) -> list[int]:
     """Map sizes of the levels above a backbone whose last map has ``size`` cells a side.
 
-    Every level halves the map (3×3, stride 2, padding 1) until one cell is left, except that a map
-    of one of ``valid_sizes`` cells is shrunk by a 3×3 without padding. At 300 pixels this gives
-    10, 5, 3, 1 above a 19×19 map, as published.
+    Every level halves the map (rounding up) until one cell is left, except that a map of one of
+    ``valid_sizes`` cells is shrunk by a 3×3 without padding. At 300 pixels this gives 10, 5, 3, 1 above
+    a 19×19 map, as published.
     """
     sizes = []
     while size > 1:
@@ -28,101 +30,223 @@ def extra_sizes(size: int, valid_sizes: Sequence[int]) -> list[int]:
     return sizes
 
 
-class SSDExtras(nn.Module):
+class Extras(nn.Module):
+    """What all extra levels share: the taps come first, then one level after the other.
+
+    Attributes:
+        taps: backbone stages that are levels themselves, finest first; the extras follow the last, or
+            the stage ``end`` where the backbone has one.
+        norm: normalisation of every convolution.
+        width: multiplies every channel count.
+        kernel_init: of all convolutions.
+        dtype: of activations.
+    """
+
+    taps: tuple[str, ...]
+    norm: Norm = Norm("batch")
+    width: float = 1.0
+    kernel_init: Any = caffe_xavier
+    dtype: Any = None
+
+    def extra_sizes(self, size: int) -> list[int]:
+        """Map sizes of the levels added above a last tap of ``size`` cells a side."""
+        raise NotImplementedError
+
+    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Map below extra level ``i`` (from 1) to the map above it goes on from, and the level."""
+        raise NotImplementedError
+
+    def prepare(self, x: jax.Array, train: bool) -> jax.Array:
+        """The map that the first extra level is made of."""
+        return x
+
+    def finish(self, levels: list[jax.Array], layer: Any) -> list[jax.Array]:
+        """The levels that are handed on."""
+        return levels
+
+    def scaled(self, channels: float) -> int:
+        """A number of channels at this width."""
+        return max(1, round(channels * self.width))
+
+    @nn.compact
+    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
+        """Named stages [B, h, w, C] to levels [B, h, w, C], finest first."""
+        layer = functools.partial(
+            ConvNorm, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
+        )
+        levels = [stages[tap] for tap in self.taps]
+        x = self.prepare(stages.get("end", levels[-1]), train)
+        for i, size in enumerate(self.extra_sizes(min(x.shape[1:3])), start=1):
+            x, level = self.extend(x, i, layer, train)
+            assert min(level.shape[1:3]) == size, (level.shape, size)
+            levels.append(level)
+        return self.finish(levels, layer)
+
+
+class SSDExtras(Extras):
     """1×1 and 3×3 convolution pairs, one pair a level, until the map is 1×1.
 
-    The first pair after a stride-16 map has 256 and 512 channels, every other one 128 and 256.
-    Maps of 5 and 3 cells are shrunk by a valid 3×3 (5 → 3 → 1), larger ones by stride 2.
+    The first pair after a stride-16 map has 256 and 512 channels, every other one 128 and 256. Maps of
+    5 and 3 cells are shrunk by a valid 3×3 (SSD300: 19, 10, 5, 3, 1), a map of 2 by a padded 4×4
+    (SSD512: 32, 16, 8, 4, 2, 1), all others by stride 2.
 
     Attributes:
-        taps: backbone stages that are levels themselves, finest first; the extras follow the last.
-        norm: normalisation after every convolution.
-        width: multiplies every channel count.
-        kernel_init: of all convolutions.
-        dtype: of activations.
+        channels: of the levels, finest first, the last value for all further ones; the 1×1 before has
+            half of them. Empty: 512 (after a stride-16 map), 256, ….
+        pool_last: levels halve down to 3 cells, and the last one is their average (SSD300S-ResNet-101).
+        norm_first: norm and ReLU before the first pair, for backbones of pre-activation blocks.
     """
 
-    taps: tuple[str, ...]
-    norm: Norm = Norm("batch")
-    width: float = 1.0
-    kernel_init: Any = caffe_xavier
-    dtype: Any = None
+    channels: tuple[int, ...] = ()
+    pool_last: bool = False
+    norm_first: bool = False
 
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
-        return extra_sizes(size, (5, 3))
+        return extra_sizes(size, (3,) if self.pool_last else (5, 3))
 
-    @nn.compact
-    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
-        """Named stages [B, h, w, C] to levels [B, h, w, C], finest first."""
-        layer = functools.partial(
-            ConvNorm, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
-        )
-        levels = [stages[tap] for tap in self.taps]
-        first_wide = self.taps[-1] == "c4"
-        for i, size in enumerate(self.extra_sizes(min(levels[-1].shape[1:3])), start=1):
-            features = 512 if i == 1 and first_wide else 256
-            x = levels[-1]
-            valid = min(x.shape[1:3]) in (5, 3)
-            x = layer(max(1, round(features * self.width / 2)), kernel_size=1, name=f"extra{i}_1")(
-                x
+    def prepare(self, x: jax.Array, train: bool) -> jax.Array:
+        """The last stage, normed if asked for."""
+        return jax.nn.relu(self.norm(train=train, name="norm")(x)) if self.norm_first else x
+
+    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
+        """One more pair."""
+        size = min(x.shape[1:3])
+        if self.pool_last and size <= 3:
+            x = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True).astype(x.dtype)
+            return x, x
+        channels = self.channels or ((512, 256) if self.taps[-1] == "c4" else (256,))
+        features = channels[min(i, len(channels)) - 1]
+        kernel, strides, padding = 3, 2, 1
+        if size == 2 and not self.pool_last:
+            kernel, strides = 4, 1
+        elif size in (5, 3) and not self.pool_last:
+            strides, padding = 1, 0
+        x = layer(self.scaled(features / 2), kernel_size=1, name=f"extra{i}_1")(x)
+        x = layer(
+            self.scaled(features),
+            kernel_size=kernel,
+            strides=strides,
+            padding=padding,
+            name=f"extra{i}_2",
+        )(x)
+        return x, x
+
+
+class ResidualExtras(Extras):
+    """ScratchDet's extra levels: residual blocks of 128 channels (Zhu et al. 2019, sec. 3.3).
+
+    The paper's last level is 1×1, which a padded stride-2 block cannot make from 3×3; by default the
+    last block's first 3×3 is therefore valid and its shortcut the 1×1 convolution of the centre cell,
+    and blocks follow until the map is 1×1. What was released differs:
+
+    * "caffe": four blocks, of which the last two keep the map (10, 5, 5, 5 at 300 pixels);
+    * "mmdetection": four blocks, each halving a map above 3 cells (10, 5, 3, 3); a map of 2 that is left
+      over (512 pixels: 16, 8, 4, 2) is brought to 1×1 by a 3×3 and a 4×4 convolution.
+
+    Attributes:
+        release: "", "caffe" or "mmdetection".
+        block: "post" or "preact", as in the backbone.
+        tap: levels are the blocks' "output" or their "branch", as in the backbone.
+    """
+
+    release: str = ""
+    block: str = "post"
+    tap: str = "output"
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, allowed in (
+            ("release", ("", "caffe", "mmdetection")),
+            ("block", ("post", "preact")),
+            ("tap", ("output", "branch")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"model.neck.{name}={getattr(self, name)!r}; it can be one of {allowed}"
+                )
+
+    def extra_sizes(self, size: int) -> list[int]:
+        """Map sizes of the levels added above a last tap of ``size`` cells a side."""
+        if not self.release:
+            return extra_sizes(size, (3,))
+        sizes = []
+        while len(sizes) < 4:
+            size = -(-size // self._shrinks(len(sizes) + 1, size)[0])
+            sizes.append(size)
+        return [*sizes, 1] if self.release == "mmdetection" and size == 2 else sizes
+
+    def _shrinks(self, i: int, size: int) -> tuple[int, bool]:
+        """Stride of block ``i`` on a map of ``size`` cells, and whether it is valid instead."""
+        if self.release == "caffe":
+            return (2 if i <= 2 else 1), False
+        if self.release == "mmdetection":
+            return (2 if size > 3 else 1), False
+        return (1, True) if size == 3 else (2, False)
+
+    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
+        """One more block."""
+        features, size = self.scaled(128), min(x.shape[1:3])
+        if self.release and i == 5:
+            x = layer(features, name="extra5_1")(x)
+            x = layer(features, kernel_size=4, padding=1, name="extra5_2")(x)
+            return x, x
+        strides, valid = self._shrinks(i, size)
+        shape = dict(features=features, strides=strides, valid=valid, name=f"extra{i}")
+        if self.block == "preact":
+            conv = functools.partial(
+                Conv,
+                use_bias=self.norm.needs_bias,
+                kernel_init=self.kernel_init,
+                dtype=self.dtype,
             )
-            x = layer(
-                max(1, round(features * self.width)),
-                strides=1 if valid else 2,
-                padding=0 if valid else 1,
-                name=f"extra{i}_2",
-            )(x)
-            assert min(x.shape[1:3]) == size
-            levels.append(x)
-        return levels
+            norm = functools.partial(self.norm, train=train)
+            x, branch = PreactBlock(conv, norm, **shape)(x)
+        else:
+            x, branch = BasicBlock(layer, **shape)(x)
+        return x, branch if self.tap == "branch" else x
 
 
-class ResidualExtras(nn.Module):
-    """ScratchDet's extra levels: residual blocks of 128 channels, until the map is 1×1.
+class BottleneckExtras(Extras):
+    """Extra levels of SSD321 (Fu et al. 2017, DSSD, sec. 3.2; the released code), until the map is 1×1.
 
-    Each block sums a strided 1×1 and a pair of 3×3 convolutions (Zhu et al. 2019, sec. 3.3). The
-    paper's last level is 1×1, which a padded stride-2 block cannot make from 3×3; the last block's
-    first 3×3 is therefore valid and its shortcut the 1×1 convolution of the centre cell (the
-    released code leaves 5×5 or 3×3 there).
+    Bottlenecks of 256, 256 and 1024 channels whose first convolution and shortcut are not padded: 2×2
+    of stride 2, or 3×3 on maps of 5 and 3 cells (20, 10, 5, 3, 1).
 
     Attributes:
-        taps: backbone stages that are levels themselves, finest first; the extras follow the last.
-        norm: normalisation after every convolution.
-        width: multiplies every channel count.
-        kernel_init: of all convolutions.
-        dtype: of activations.
+        prediction_module: one more such bottleneck of size 1×1 on every level, on whose output alone
+            the head predicts (DSSD, Fig. 2c).
     """
 
-    taps: tuple[str, ...]
-    norm: Norm = Norm("batch")
-    width: float = 1.0
-    kernel_init: Any = caffe_xavier
-    dtype: Any = None
+    prediction_module: bool = True
 
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
-        return extra_sizes(size, (3,))
+        sizes = []
+        while size > 1:
+            size = size - 2 if size in (5, 3) else size // 2
+            sizes.append(size)
+        return sizes
 
-    @nn.compact
-    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
-        """Named stages [B, h, w, C] to levels [B, h, w, C], finest first."""
-        layer = functools.partial(
-            ConvNorm, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
-        )
-        levels = [stages[tap] for tap in self.taps]
-        features = max(1, round(128 * self.width))
-        for i, size in enumerate(self.extra_sizes(min(levels[-1].shape[1:3])), start=1):
-            x = shortcut = levels[-1]
-            strides, padding = 2, 1
-            if min(x.shape[1:3]) == 3:
-                shortcut, strides, padding = x[:, 1:-1, 1:-1], 1, 0
-            shortcut = layer(
-                features, kernel_size=1, strides=strides, relu=False, name=f"extra{i}_projection"
-            )(shortcut)
-            x = layer(features, strides=strides, padding=padding, name=f"extra{i}_1")(x)
-            x = layer(features, relu=False, name=f"extra{i}_2")(x)
-            x = jax.nn.relu(x + shortcut)
-            assert min(x.shape[1:3]) == size
-            levels.append(x)
-        return levels
+    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
+        """One more bottleneck."""
+        valid = min(x.shape[1:3]) in (5, 3)
+        kernel_size, strides = (3, 1) if valid else (2, 2)
+        x, _ = Bottleneck(
+            layer,
+            self.scaled(1024),
+            strides=strides,
+            stride_first=True,
+            kernel_size=kernel_size,
+            name=f"extra{i}",
+        )(x)
+        return x, x
+
+    def finish(self, levels: list[jax.Array], layer: Any) -> list[jax.Array]:
+        """The levels themselves, or what the prediction modules make of them."""
+        if not self.prediction_module:
+            return levels
+        return [
+            Bottleneck(layer, self.scaled(1024), project=True, name=f"prediction{i}")(x)[0]
+            for i, x in enumerate(levels)
+        ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,25 +14,34 @@ class DefaultBoxLevel(NamedTuple):
 
     Attributes:
         size: side of the small square box, pixels.
-        next_size: size of the next level; the second square box has side sqrt(size · next_size).
+        next_size: size of the next level; the second square box has side sqrt(size · next_size). 0:
+            there is no second square box.
         ratios: aspect ratios above 1; each gives a wide and a tall box.
         step: distance of box centres, pixels.
+        first: centre of the first box, pixels; None: half a step.
     """
 
     size: float
     next_size: float
     ratios: tuple[float, ...]
     step: float
+    first: float | None = None
 
     @property
     def boxes_per_location(self) -> int:
         """Number of default boxes at each location."""
-        return 2 + 2 * len(self.ratios)
+        return 1 + (self.next_size > 0) + 2 * len(self.ratios)
+
+    @property
+    def start(self) -> float:
+        """Centre of the first box, pixels."""
+        return self.step / 2 if self.first is None else self.first
 
     def cell(self) -> np.ndarray:
         """Widths and heights of the boxes of one location, float64 [A, 2], pixels."""
-        middle = math.sqrt(self.size * self.next_size)
-        sizes = [(self.size, self.size), (middle, middle)]
+        sizes = [(self.size, self.size)]
+        if self.next_size > 0:
+            sizes += [(math.sqrt(self.size * self.next_size),) * 2]
         for ratio in self.ratios:
             root = math.sqrt(ratio)
             sizes += [(self.size * root, self.size / root), (self.size / root, self.size * root)]
@@ -91,25 +100,58 @@ def ssd_levels(
     return tuple(levels)
 
 
+def replace_columns(
+    levels: Sequence[DefaultBoxLevel], **columns: Sequence[Any]
+) -> tuple[DefaultBoxLevel, ...]:
+    """The levels with whole columns of their table put in place of what the rule gives.
+
+    Args:
+        levels: one entry per level.
+        **columns: fields of ``DefaultBoxLevel``, each with one value a level; empty: as it was.
+
+    Raises:
+        ValueError: a column has not one value a level.
+    """
+    for name, values in columns.items():
+        if not values:
+            continue
+        if len(values) != len(levels):
+            raise ValueError(
+                f"the default boxes have {len(values)} values of {name!r}, {tuple(values)}, for "
+                f"{len(levels)} levels; give one a level, or none for the rule"
+            )
+        levels = [level._replace(**{name: value}) for level, value in zip(levels, values)]
+    return tuple(levels)
+
+
 def default_boxes(
-    levels: Sequence[DefaultBoxLevel], shapes: Sequence[tuple[int, int]]
+    levels: Sequence[DefaultBoxLevel],
+    shapes: Sequence[tuple[int, int]],
+    clip: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """All default boxes, in the order level, row, column, box.
 
     Args:
         levels: one entry per level.
         shapes: height and width of each level's map, cells.
+        clip: height and width of the picture that boxes are cut to, pixels; None: not cut.
 
     Returns:
-        float32 [A, 4], ``cx cy w h`` in pixels of the network input; not clipped to the picture.
+        float32 [A, 4], ``cx cy w h`` in pixels of the network input.
     """
     boxes = []
     for level, (height, width) in zip(levels, shapes, strict=True):
         cell = level.cell()
-        y, x = np.mgrid[0.5:height, 0.5:width] * level.step
+        y, x = np.mgrid[:height, :width] * level.step + level.start
         grid = np.empty((height, width, len(cell), 4))
         grid[..., 0] = x[..., None]
         grid[..., 1] = y[..., None]
         grid[..., 2:] = cell
         boxes.append(grid.reshape(-1, 4))
-    return np.concatenate(boxes).astype(np.float32)
+    found = np.concatenate(boxes)
+    if clip is not None:
+        limit = np.array([clip[1], clip[0]])
+        low = np.clip(found[:, :2] - found[:, 2:] / 2, 0, limit)
+        high = np.clip(found[:, :2] + found[:, 2:] / 2, 0, limit)
+        found = np.concatenate([(low + high) / 2, high - low], axis=1)
+    return found.astype(np.float32)

@@ -33,13 +33,17 @@ def literal_iou(objects, levels=LEVELS, cells=CELLS):
     return common / ((b - a).prod(-1) + (high - low).prod(-1) - common)
 
 
+SHIFTED = anchors.replace_columns(LEVELS, first=[2.5, 2.5, 10.5, 48], next_size=[0, 40, 60, 80])
+
+
+@pytest.mark.parametrize("levels", [LEVELS, SHIFTED])
 @pytest.mark.parametrize("threshold", [0.2, 0.35, 0.5])
-def test_coverage_equals_the_literal_rule(threshold):
+def test_coverage_equals_the_literal_rule(threshold, levels):
     objects = random_objects()
-    iou = literal_iou(objects)
-    found = cover(objects, LEVELS, CELLS, threshold)
+    iou = literal_iou(objects, levels)
+    found = cover(objects, levels, CELLS, threshold)
     np.testing.assert_allclose(found.best, iou.max(1), rtol=1e-5)
-    np.testing.assert_allclose(best_iou(objects, LEVELS, CELLS), iou.max(1), rtol=1e-5)
+    np.testing.assert_allclose(best_iou(objects, levels, CELLS), iou.max(1), rtol=1e-5)
     clear = (np.abs(iou - threshold) > 1e-5).all(1)  # float32 boxes may round across the threshold
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(found.count[clear], (iou >= threshold).sum(1)[clear])

@@ -13,6 +13,8 @@ BACKBONES = {
     "resnet18": functools.partial(ResNet, depth=18, root=0, stem_stride=2, pool=3, width=0.125),
     "root_resnet18": functools.partial(ResNet, depth=18, width=0.125),
     "root_resnet18_group": functools.partial(ResNet, depth=18, width=0.125, norm=Norm("group")),
+    "root_resnet18_preact": functools.partial(ResNet, depth=18, width=0.125, block="preact"),
+    "resnet50": functools.partial(ResNet, depth=50, root=0, stem_stride=2, pool=3, width=0.125),
     "vgg16": functools.partial(VGG16, width=0.125, norm=Norm("batch")),
     "vgg16_pool_norm": functools.partial(
         VGG16, width=0.125, norm=Norm("batch"), norm_after_pool=True

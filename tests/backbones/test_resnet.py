@@ -1,11 +1,15 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet.backbones.resnet import BasicBlock, ResNet
+from jdet.backbones.resnet import ResNet
+from jdet.nn.conv import Conv
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
+from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock
 from tests.golden import load
 
 TORCH_NAMES = {
@@ -15,6 +19,11 @@ TORCH_NAMES = {
     "conv2/conv/kernel": "conv2.weight",
     "conv2/norm/scale": "bn2.weight",
     "conv2/norm/bias": "bn2.bias",
+    "conv3/conv/kernel": "conv3.weight",
+    "conv3/norm/scale": "bn3.weight",
+    "conv3/norm/bias": "bn3.bias",
+    "conv3/norm/mean": "bn3.running_mean",
+    "conv3/norm/var": "bn3.running_var",
     "projection/conv/kernel": "downsample.0.weight",
     "projection/norm/scale": "downsample.1.weight",
     "projection/norm/bias": "downsample.1.bias",
@@ -43,8 +52,16 @@ def from_torch(tree, golden, prefix):
     return jax.tree_util.tree_map_with_path(fill, tree)
 
 
-@pytest.mark.parametrize("case, strides, features", [("basic_s1", 1, 16), ("basic_s2", 2, 24)])
-def test_basic_block_equals_torchvision(case, strides, features):
+@pytest.mark.parametrize(
+    "case, kind, strides, features",
+    [
+        ("basic_s1", BasicBlock, 1, 16),
+        ("basic_s2", BasicBlock, 2, 24),
+        ("bottle_s1", Bottleneck, 1, 32),
+        ("bottle_s2", Bottleneck, 2, 48),
+    ],
+)
+def test_block_equals_torchvision(case, kind, strides, features):
     golden = {k[len(case) + 1 :]: v for k, v in load("resnet_blocks").items() if k.startswith(case)}
     x = nhwc(golden["x"])
 
@@ -52,16 +69,18 @@ def test_basic_block_equals_torchvision(case, strides, features):
         def layer(*args, **kwargs):
             return ConvNorm(*args, norm=Norm("batch"), train=train, **kwargs)
 
-        return BasicBlock(layer, features, strides)
+        return kind(layer, features, strides)
 
     variables = block(False).init(jax.random.key(0), x)
     variables = from_torch(variables, golden, "w.")
     np.testing.assert_allclose(
-        block(False).apply(variables, x), nhwc(golden["y_eval"]), rtol=1e-5, atol=2e-5
+        block(False).apply(variables, x)[0], nhwc(golden["y_eval"]), rtol=1e-5, atol=2e-5
     )
 
     def loss(params, x):
-        y, updates = block(True).apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        (y, _), updates = block(True).apply(
+            {**variables, "params": params}, x, mutable=["batch_stats"]
+        )
         return jnp.mean(y**2), (y, updates)
 
     gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
@@ -78,6 +97,81 @@ def test_basic_block_equals_torchvision(case, strides, features):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), updates, after
     )
+
+
+def test_preact_block_is_its_formula():
+    """Norm, ReLU and convolution twice; the projection takes what the first convolution takes."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 3)), jnp.float32)
+    norm = functools.partial(Norm("batch"), train=False)
+    block = PreactBlock(Conv, norm, features=4, strides=2)
+    variables = block.init(jax.random.key(0), x)
+    params = variables["params"]
+    assert set(params) == {"norm1", "norm2", "conv1", "conv2", "projection"}
+
+    def conv(name, x, **fields):
+        return Conv(4, **fields).apply({"params": params[name]}, x)
+
+    def relu_norm(x):  # running statistics of a new block: mean 0, variance 1
+        return jax.nn.relu(x / np.sqrt(1 + 1e-5))
+
+    y = relu_norm(x)
+    branch = conv("conv2", relu_norm(conv("conv1", y, strides=2)))
+    expected = branch + conv("projection", y, kernel_size=1, strides=2)
+    output, tapped = block.apply(variables, x)
+    np.testing.assert_allclose(tapped, branch, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+    # Shapes agree: the shortcut is the input itself, not its normed self.
+    block = PreactBlock(Conv, norm, features=3)
+    output, tapped = block.apply(block.init(jax.random.key(0), x), x)
+    np.testing.assert_allclose(output - tapped, x, rtol=1e-5, atol=1e-6)
+
+
+def test_tapped_branch_and_output_differ_by_the_shortcut():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), jnp.float32)
+    fields = dict(depth=18, width=0.125, block="preact")
+    outputs, branches = ResNet(**fields), ResNet(**fields, tap="branch")
+    variables = jax.jit(lambda key: outputs.init(key, x, train=False))(jax.random.key(0))
+    sums = outputs.apply(variables, x, train=False)
+    parts = branches.apply(variables, x, train=False)
+    assert tuple(parts) == (*outputs.stage_names, "end")
+    np.testing.assert_array_equal(parts["end"], sums["c4"])
+    for name in sums:
+        assert parts[name].shape == sums[name].shape
+        assert bool(jnp.any(jnp.abs(parts[name] - sums[name]) > 1e-3))
+
+
+@pytest.mark.parametrize(
+    "fields, size, geometry",
+    [
+        (dict(caffe_pool=True, dilation=2), 300, dict(c2=75, c3=38, c4=19, c5=19)),
+        (dict(caffe_pool=True, dilation=2), 321, dict(c2=80, c3=40, c4=20, c5=20)),
+        (dict(), 321, dict(c2=81, c3=41, c4=21, c5=11)),
+        (dict(stride_first=True), 224, dict(c2=56, c3=28, c4=14, c5=7)),
+    ],
+)
+def test_bottleneck_stages(fields, size, geometry):
+    model = ResNet(depth=50, root=0, stem_stride=2, pool=3, width=0.125, **fields)
+    stages = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0],
+        jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+    )
+    assert {name: stage.shape[1] for name, stage in stages.items()} == geometry
+    assert [stage.shape[3] for stage in stages.values()] == [32, 64, 128, 256]
+    promised = model.stage_geometry(size)
+    assert {name: side for name, (_, side) in promised.items()} == geometry
+    strides = [4, 8, 16, 16 if model.dilation > 1 else 32]
+    assert [stride for stride, _ in promised.values()] == strides
+
+
+def test_dilated_bottleneck_looks_two_cells_away():
+    layer = functools.partial(ConvNorm, norm=Norm("none"), train=False)
+    block = Bottleneck(layer, features=8, dilation=2)
+    x = jnp.ones((1, 7, 7, 8))
+    variables = block.init(jax.random.key(0), x)
+    seen = jax.grad(lambda x: block.apply(variables, x)[1][0, 3, 3].sum())(x)[0] != 0
+    assert set(zip(*map(list, np.nonzero(np.asarray(seen.any(-1)))))) == {
+        (y, x) for y in (1, 3, 5) for x in (1, 3, 5)
+    }
 
 
 @pytest.mark.parametrize(
@@ -101,7 +195,11 @@ def test_stages_of_every_stem(fields, sizes):
 
 
 def test_wrong_fields_are_named():
-    with pytest.raises(ValueError, match=r"model.backbone.depth=19.*\(18, 34\)"):
+    with pytest.raises(ValueError, match=r"model.backbone.depth=19.*\(18, 34, 50, 101, 152\)"):
         ResNet(depth=19)
     with pytest.raises(ValueError, match="model.backbone.root=-1"):
         ResNet(root=-1)
+    with pytest.raises(ValueError, match="model.backbone.block='pre'.*preact"):
+        ResNet(block="pre")
+    with pytest.raises(ValueError, match="caffe_pool.*pool=2"):
+        ResNet(caffe_pool=True)

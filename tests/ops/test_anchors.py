@@ -79,3 +79,35 @@ def test_equal_torchvision(case):
 def test_too_small_an_input_is_an_error():
     with pytest.raises(ValueError, match="input_size=8"):
         anchors.ssd_levels(8, (8,), (1,))
+
+
+def test_columns_are_replaced_one_by_one():
+    levels = anchors.ssd_levels(300, STRIDES, CELLS)
+    steps = [300 / n for n in CELLS]
+    changed = anchors.replace_columns(levels, step=steps, ratios=(), first=())
+    assert [x.step for x in changed] == steps
+    assert [x._replace(step=0) for x in changed] == [x._replace(step=0) for x in levels]
+    with pytest.raises(ValueError, match="5 values of 'size'.* for 6 levels"):
+        anchors.replace_columns(levels, size=steps[:5])
+
+
+def test_no_second_square_box_and_first_centre():
+    level = anchors.DefaultBoxLevel(30, 0, (2.0,), 8, 2.5)
+    assert level.boxes_per_location == 3
+    found = anchors.default_boxes([level], [(2, 3)]).reshape(2, 3, 3, 4)
+    root = np.sqrt(2)
+    sizes = [[30, 30], [30 * root, 30 / root], [30 / root, 30 * root]]
+    np.testing.assert_allclose(found[1, 2, :, 2:], sizes, rtol=1e-6)
+    np.testing.assert_allclose(found[1, 2, 0, :2], [18.5, 10.5])
+
+
+def test_clipped_boxes_are_the_part_inside():
+    levels = anchors.ssd_levels(300, STRIDES, CELLS)
+    whole, cut = (
+        boxes.cxcywh_to_xyxy(jnp.asarray(anchors.default_boxes(levels, SHAPES, clip)))
+        for clip in (None, (300, 300))
+    )
+    np.testing.assert_allclose(cut, boxes.clip(whole, jnp.array([300, 300])), atol=1e-4)
+    assert float(boxes.area(cut).min()) > 0
+    inside = ((whole >= 0) & (whole <= 300)).all(1)
+    np.testing.assert_allclose(cut[inside], whole[inside], atol=1e-4)
