@@ -7,13 +7,14 @@ ARGS ?=
 bin := .venv/bin
 run := $(bin)/python
 
-.PHONY: help setup quickstart test lint format bench lock clean
+.PHONY: help setup quickstart test lint format tables bench lock clean
 
 help:
 	@echo "make quickstart  train a small detector on synthetic shapes, eight to nine minutes on two cores"
 	@echo "make test        lint, types and the test suite"
 	@echo "make lint        ruff and pyrefly"
 	@echo "make format      let ruff rewrite the code"
+	@echo "make tables      renew the table in experiments/README.md"
 	@echo "make bench       all benchmarks (ARGS=… is passed on)"
 	@echo "make lock        renew requirements.lock (needs uv)"
 
@@ -41,6 +42,9 @@ lint: setup
 format: setup
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
+
+tables: setup
+	$(run) -m experiments.table
 
 bench: setup
 	for name in input_pipeline train_step inference nms; do \

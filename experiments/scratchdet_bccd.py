@@ -10,8 +10,11 @@ right detections count as wrong.
 ``:cpu``  Root-ResNet-18 at half width, 128-pixel input, batch 16: half an hour on two shared CPU cores.
 default   Root-ResNet-34 at 300 pixels, batch 32, as ScratchDet300: for an accelerator.
 
-Expect: VOC07 mAP 0.803 with ``:cpu`` (red 0.716, white 0.966, platelets 0.727; one seed, by us); it
-still rose when the schedule ended. The full arm has not been run by us.
+Source: ours
+Paper: –
+Ours: VOC07 mAP 0.803 with ``:cpu`` (red 0.716, white 0.966, platelets 0.727; one seed, still rising at the
+    end of the schedule); the full arm not run by us
+Cost: ``:cpu`` half an hour on two shared CPU cores
 """
 
 from jdet import build

@@ -13,7 +13,10 @@ sizes), input size (512 pixels where a tenth of the objects would be under 12 pi
 length of the run (every picture about 200 times, 6,000 to 100,000 steps). ``cpu`` trains a half-width
 Root-ResNet-18 at 128 pixels instead, 1,200 to 6,000 steps. All can be set: size=, batch=, steps=, lr=.
 
-Cost and AP depend on the data; BCCD gives a feeling (``scratchdet_bccd.py``).
+Source: ours
+Paper: –
+Ours: depends on the data; ``scratchdet_bccd.py`` gives a feeling
+Cost: depends on the data
 """
 
 import mmap

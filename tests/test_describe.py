@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+from experiments import scratchdet512_coco, ssd300_voc, ssd300s_resnet101_voc
 from jdet import build
 from jdet.config import get_defaults
 from jdet.describe import describe, to_json
@@ -11,7 +12,12 @@ VGG = dict(name="vgg16")
 RESNET = dict(name="resnet", depth=18)
 ROOT18 = dict(name="root_resnet", depth=18)
 ROOT34 = dict(name="root_resnet", depth=34)
-S, R = "ssd_extras", "residual_extras"
+S, R = dict(name="ssd_extras"), dict(name="residual_extras")
+CAFFE = dict(block="preact", tap="branch")
+ROOT18_CAFFE, ROOT34_CAFFE = ROOT18 | CAFFE, ROOT34 | CAFFE | dict(norm_first=False)
+S_NORM = S | dict(norm_first=True)
+R_CAFFE, R_MMDET = R | CAFFE | dict(release="caffe"), R | dict(release="mmdetection")
+BOXES = {"caffe": 8892, "mmdetection": 8764}
 
 # backbone, neck, norm, head norm, fields; 20 classes: parameters, head, GMAC; 80 classes: parameters, GMAC
 ROWS = [
@@ -36,6 +42,9 @@ ROWS = [
     (ROOT34, R, "batch", "batch", {}, 24_589_852, 1_499_100, 33.30, 28_187_692, 34.76),
     (ROOT34, R, "batch", "none", {}, 24_589_102, 1_498_350, None, 28_185_142, None),
     (ROOT34, S, "batch", "batch", {}, 26_102_044, 2_420_700, 33.45, 31_911_724, 35.04),
+    (ROOT34_CAFFE, R_CAFFE, "batch", "none", {}, 24_553_262, 1_498_350, 33.32, 28_149_302, None),
+    (ROOT34, R_MMDET, "batch", "batch", {}, 24_573_212, 1_499_100, 33.31, 28_171_052, 34.76),
+    (ROOT18_CAFFE, S_NORM, "batch", "batch", {}, 15_992_220, 2_420_700, 19.96, 21_801_900, None),
 ]  # fmt: skip
 
 
@@ -45,7 +54,7 @@ def description(backbone, neck, norm, head_norm, fields, classes):
         "detector",
         "ssd",
         backbone=build.group("backbone", **backbone),
-        neck=build.group("neck", neck),
+        neck=build.group("neck", **neck),
         norm=norm,
         head_norm=head_norm,
         **fields,
@@ -63,12 +72,40 @@ def test_published_numbers(row):
         assert by_path["head"].parameters == head
     if gmacs:
         assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
-    assert sum(level["boxes"] for level in found.levels) == 8732
+    boxes = BOXES.get(model[1].get("release"), 8732)
+    assert sum(level["boxes"] for level in found.levels) == boxes
     if coco_parameters:
         found = description(*model, 80)
         assert found.parameters == coco_parameters
         if coco_gmacs:
             assert found.macs / 1e9 == pytest.approx(coco_gmacs, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "arg, parameters, head, gmacs, boxes",
+    [("", 52_706_169, 5_876_025, 19.90, 7308), ("ssd321", 116_526_320, None, 35.93, 17080)],
+)
+def test_published_numbers_of_resnet101(arg, parameters, head, gmacs, boxes):
+    found = describe(ssd300s_resnet101_voc.get_config(arg), tuple(map(str, range(20))))
+    assert found.parameters == parameters
+    by_path = {row.path: row for row in found.rows}
+    assert head in (None, by_path["head"].parameters)
+    assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
+    assert sum(level["boxes"] for level in found.levels) == boxes
+    sizes = {"": [38, 19, 10, 5, 3, 1], "ssd321": [40, 20, 10, 5, 3, 1]}
+    assert [level["map"] for level in found.levels] == sizes[arg]
+
+
+@pytest.mark.parametrize("module", [ssd300_voc, scratchdet512_coco])
+def test_levels_and_boxes_at_512(module):
+    config = module.get_config("size=512" if module is ssd300_voc else "")
+    found = describe(config, tuple(map(str, range(20))))
+    assert [level["map"] for level in found.levels] == [64, 32, 16, 8, 4, 2, 1]
+    assert [level["step"] for level in found.levels] == [8, 16, 32, 64, 128, 256, 512]
+    assert [level["boxes_per_location"] for level in found.levels] == [4, 6, 6, 6, 6, 4, 4]
+    assert sum(level["boxes"] for level in found.levels) == 24_564
+    percent = (7, 15, 30, 45, 60, 75, 90) if module is ssd300_voc else (4, 10, 26, 42, 58, 74, 90)
+    assert [level["sizes"][0] for level in found.levels] == [512 * p // 100 for p in percent]
 
 
 def test_modules_add_up_and_json_says_the_same():

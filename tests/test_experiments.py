@@ -7,17 +7,34 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments import (
+    scratchdet512_coco,
+    scratchdet_table1,
+    scratchdet_table2,
+    scratchdet_voc,
+    ssd300s_resnet101_voc,
+    table,
+)
 from jdet import build
 from jdet.config import validate
+from jdet.train.schedule import resolve
 from jdet.types import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
-FILES = sorted(ROOT.glob("experiments/*.py"))
+FILES = table.files()
 ARGUMENTS = {
     "scratchdet_bccd": ["", "cpu"],
-    "scratchdet_voc": ["", *(f"backbone={b}" for b in ("root_resnet18", "resnet18", "resnet18a"))]
-    + ["backbone=resnet18b", "backbone=vgg16,norm=none,head_norm=batch,lr=0.01"],
+    "scratchdet_voc": [f"backbone={name}" for name in scratchdet_voc.BACKBONES]
+    + ["backbone=vgg16,norm=none,head_norm=batch,lr=0.01", "gn", "release=mmdetection"]
+    + [f"backbone={name},release=caffe" for name in ("root_resnet18", "root_resnet34")],
+    "scratchdet_coco": ["", "gn"],
+    "scratchdet512_coco": ["", "plain", "gn"],
+    "scratchdet_table1": ["kind=group", *(f"norm={n},mini" for n in scratchdet_table1.PLACES)],
+    "scratchdet_table2": [f"stem={stem}" for stem in scratchdet_table2.STEMS]
+    + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
+    "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
+    "ssd300s_resnet101_voc": ["", "ssd321"],
 }
 
 
@@ -58,7 +75,7 @@ def check(config):
 )
 def test_experiment(path, arg):
     module = load(path)
-    assert module.__doc__ and "Expect" in module.__doc__
+    assert table.facts(path)["Question"]
     check(module.get_config(arg))
 
 
@@ -90,3 +107,59 @@ def test_voc_recipe_is_the_papers():
     assert (config.optimizer.lr, config.optimizer.reference_batch) == (0.05, 128)
     assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 5e-4)
     assert config.optimizer.warmup == 0 and config.optimizer.clip_norm == 0
+
+
+def test_table_of_experiments_is_up_to_date():
+    assert table.README.read_text() == table.table(), "run `make tables` and commit the README"
+
+
+def test_table_needs_its_facts(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text('"""Why?\n\nSource: a\nPaper: b\n    and c\nOurs: d\n\nCost: e\n"""\n')
+    expected = dict(Question="Why?", Source="a", Paper="b and c", Ours="d", Cost="e")
+    assert table.facts(path) == expected
+    path.write_text('"""Why?\n\nSource: a\nPaper: b\nOurs: d\n"""\n')
+    with pytest.raises(ConfigError, match="no line 'Cost: …'"):
+        table.facts(path)
+
+
+@pytest.mark.parametrize(
+    "lr, steps, drops",
+    [
+        (0.001, 120_000, (80_000, 100_000)),
+        (0.01, 120_000, (50_000, 80_000, 100_000)),
+        (0.05, 100_000, (45_000, 75_000, 95_000)),
+    ],
+)
+def test_table1_recipes(lr, steps, drops):
+    resolved = resolve(scratchdet_table1.get_config(f"norm=head,lr={lr}"), 16_551, devices=8)
+    assert (resolved.steps, resolved.boundaries, resolved.peak_lr) == (steps, drops, lr)
+    assert resolved.batch_size == 128
+    mini = scratchdet_table1.get_config(f"norm=head,lr={lr},mini,steps=1200")
+    resolved = resolve(mini, 292, devices=1)
+    assert resolved.boundaries == tuple(1200 * drop // steps for drop in drops)
+    assert resolved.peak_lr == lr
+
+
+def test_recipes_of_the_larger_models():
+    resolved = resolve(scratchdet512_coco.get_config(""), 118_287, devices=4)
+    assert (resolved.batch_per_device, resolved.peak_lr, resolved.warmup) == (20, 0.03, 500)
+    assert resolved.epochs == pytest.approx(420, abs=0.01)
+    drops = [drop / resolved.steps_per_epoch for drop in resolved.boundaries]
+    assert drops == pytest.approx([190, 350, 400], abs=0.01)
+    for arg, batch, steps, drops in (("", 64, 120, (80, 100)), ("ssd321", 32, 80, (40, 60))):
+        resolved = resolve(ssd300s_resnet101_voc.get_config(arg), 16_551, devices=8)
+        assert (resolved.batch_size, resolved.steps) == (batch, steps * 1000)
+        assert resolved.boundaries == tuple(drop * 1000 for drop in drops)
+        assert resolved.peak_lr == 0.001
+
+
+def test_arguments_that_cannot_be_are_refused():
+    for module, arg, message in (
+        (scratchdet_table1, "norm=heads", "norm=heads does not exist, did you mean 'head'"),
+        (scratchdet_table1, "lr=0.02", "lr=0.02 does not exist"),
+        (scratchdet_table2, "stem=s3", "stem=s3 does not exist"),
+        (scratchdet_voc, "backbone=vgg16,release=caffe", "release=caffe has no backbone=vgg16"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            module.get_config(arg)

@@ -1,0 +1,63 @@
+"""Does resolution in the first layers, and a root of small convolutions, help detection?
+
+    python -m jdet.main --config=experiments/scratchdet_table2.py:stem=s1_root3 --workdir=runs/s1_root3
+    python -m jdet.main --config=experiments/scratchdet_table2.py:stem=s2_7x7,mini,root=BCCD \
+        --workdir=runs/s2_7x7_mini
+
+ResNet-18 with other first layers, SSD's extra levels, norms in backbone and head, VOC07 mAP:
+
+    stem        first convolution         stride 1, pool 2   stem       stride 2, pool 2
+    s1_7x7      7×7 (ResNet-18-B)         77.6               s2_7x7     73.1 (ResNet-18)
+    s1_root1    3×3                       77.8               s2_root1   73.2
+    s1_root2    two 3×3                   78.1               s2_root2   74.9
+    s1_root3    three (Root-ResNet-18)    78.5               s2_root3   75.4
+    s1_root4    four                      78.4               s2_nopool  75.3 (ResNet-18-A: 7×7, no pool)
+    s1_root5    five                      78.5
+
+    norm=batch | sync_batch | group   in backbone and head
+    mini     width 0.25, 128 pixels, stride-4 finest level, batch 16, 600 steps, any folder of VOC shape
+    root=data  train=07+12  test=07test (mini: trainval, test)  lr=0.05  batch=128  steps=0  seed=0
+
+Source: Zhu et al. 2019, Table 2 and Fig. 3
+Paper: VOC07 mAP 73.1 (s2_7x7) to 78.5 (s1_root3)
+Ours: not run by us
+Cost: about 773 epochs of 16,551 pictures an arm, 3.6 (s2_root1) to 26.6 (s1_root5) GMAC a picture
+"""
+
+from experiments.scratchdet_voc import miniature, pick, voc
+from jdet import build
+from jdet.config import parse_arg
+
+STEMS = {"s2_7x7": dict(root=0, stem_stride=2, pool=3)}
+STEMS |= {f"s2_root{n}": dict(root=n, stem_stride=2, pool=2) for n in (1, 2, 3)}
+STEMS |= {"s1_7x7": dict(root=0, stem_stride=1, pool=3)}
+STEMS |= {f"s1_root{n}": dict(root=n, stem_stride=1, pool=2) for n in (1, 2, 3, 4, 5)}
+STEMS |= {"s2_nopool": dict(root=0, stem_stride=2, pool=0)}
+
+
+def get_config(arg=""):
+    data = dict(root="data", train="", test="", mini=False, steps=0, seed=0)
+    arg = parse_arg(arg, stem="s1_root3", norm="batch", lr=0.05, batch=128, **data)
+    pick("stem", arg.stem, STEMS)
+    own = ("trainval", "test") if arg.mini else ("07+12", "07test")
+    c = voc(arg.root, arg.train or own[0], arg.test or own[1], arg.seed)
+    c.model = build.group(
+        "detector",
+        "ssd",
+        backbone=build.group("backbone", "root_resnet", depth=18, **STEMS[arg.stem]),
+        neck=build.group("neck", "ssd_extras"),
+        norm=arg.norm,
+        head_norm=arg.norm,
+    )
+    c.data.workers = 2
+    c.train.batch_size = arg.batch
+    c.train.steps = arg.steps or 100_000
+    c.train.eval_every = max(c.train.steps // 10, 1)
+    c.optimizer.lr = arg.lr
+    c.optimizer.boundaries = (0.45, 0.75, 0.95)
+    if arg.mini:
+        miniature(c, arg.steps, width=0.25)
+        # Stem stride 2 and pool leave c2 to stage 1, and one stage more above it.
+        deep = arg.stem.startswith("s2") and arg.stem != "s2_nopool"
+        c.model.taps = ("c2", "c3", "c4", "c5") if deep else ("c2", "c3", "c4")
+    return c
