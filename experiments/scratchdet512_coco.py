@@ -4,8 +4,8 @@
 
 The body of ScratchDet300 with seven levels, 64 to 1 cells a side, steps 8 to 512, smallest boxes 4 and
 10 % of the side. Extra levels as in the authors' mmdetection code, the only place where this model
-exists; ``plain`` carries ScratchDet300's residual blocks on to 1×1 instead. Recipe of that code: 20
-pictures per device, lr 0.03, drops after 190, 350 and 400 of 420 epochs, 500 steps of warm-up from a
+exists; ``release=`` (empty) carries ScratchDet300's residual blocks on to 1×1 instead. Recipe of that
+code: 20 pictures per device, lr 0.03, drops after 190, 350 and 400 of 420 epochs, 500 steps of warm-up from a
 third. How many devices it took is not known; four are assumed (batch 80) and lr is not scaled.
 
 Source: released code of Zhu et al. 2019
@@ -15,17 +15,18 @@ Cost: 420 epochs of 118,287 pictures, 99.9 GMAC a picture
 """
 
 from experiments.scratchdet_coco import coco
-from experiments.scratchdet_voc import MODEL, scratchdet
+from experiments.scratchdet_voc import MODEL, norms, scratchdet
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, root="data", plain=False, **MODEL, lr=0.03, batch=80, seed=0)
+    model = MODEL | dict(release="mmdetection")
+    arg = parse_arg(arg, root="data", **model, lr=0.03, batch=0, seed=0)
     c = coco(arg.root, arg.seed)
     c.input_size = 512
-    arg.release = arg.release or ("" if arg.plain else "mmdetection")
-    c.model = scratchdet(arg, first_ratio=0.04, min_ratio=0.10, train_ignored=False)
-    c.train.batch_size = 16 if arg.gn else arg.batch
+    boxes = dict(first_ratio=0.04, min_ratio=0.10, train_ignored=False)
+    c.model = scratchdet(arg.backbone, arg.release, **norms(arg), **boxes)
+    c.train.batch_size = arg.batch or (16 if arg.gn else 80)
     c.train.epochs = 420.0
     c.train.eval_every = 20_000
     c.optimizer.lr = arg.lr

@@ -13,15 +13,16 @@ Ours: not run by us
 Cost: about 346 epochs of 118,287 pictures, 34.8 GMAC a picture
 """
 
-from experiments.scratchdet_voc import MODEL, batch_and_rate, scratchdet
+from experiments.scratchdet_voc import MODEL, batch_and_rate, norms, scratchdet
 from jdet import build
 from jdet.config import get_defaults, parse_arg
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, root="data", **MODEL, lr=0.05, batch=128, seed=0)
+    arg = parse_arg(arg, root="data", **MODEL, lr=0.0, batch=0, seed=0)
     c = coco(arg.root, arg.seed)
-    c.model = scratchdet(arg, first_ratio=0.07, min_ratio=0.15, train_ignored=False)
+    boxes = dict(first_ratio=0.07, min_ratio=0.15, train_ignored=False)
+    c.model = scratchdet(arg.backbone, arg.release, **norms(arg), **boxes)
     c.train.steps = 320_000
     c.train.eval_every = 20_000
     c.optimizer.boundaries = (150 / 320, 250 / 320, 310 / 320)

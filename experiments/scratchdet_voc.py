@@ -35,16 +35,17 @@ BACKBONES = {
     "resnet18b": dict(name="resnet", depth=18, stem_stride=1),
     "vgg16": dict(name="vgg16"),
 }
+RELEASED = {"caffe": ("root_resnet34", "root_resnet18"), "mmdetection": ("root_resnet34",)}
 MODEL = dict(backbone="root_resnet34", release="", norm="batch", head_norm="batch", gn=False)
 
 
 def get_config(arg=""):
     arg = parse_arg(
-        arg, root="data", train="07+12", test="07test", **MODEL, lr=0.05, batch=128, seed=0
+        arg, root="data", train="07+12", test="07test", **MODEL, lr=0.0, batch=0, seed=0
     )
     c = voc(arg.root, arg.train, arg.test, arg.seed)
     c.data.workers = 2
-    c.model = scratchdet(arg)
+    c.model = scratchdet(arg.backbone, arg.release, **norms(arg))
     c.train.steps = 100_000
     c.train.eval_every = 10_000
     c.optimizer.boundaries = (0.45, 0.75, 0.95)
@@ -63,42 +64,46 @@ def voc(root, train, test, seed):
     return c
 
 
+def norms(arg):
+    """Fields of the detector; ``gn`` goes before ``norm`` and ``head_norm``."""
+    return dict(
+        norm="group" if arg.gn else arg.norm, head_norm="group" if arg.gn else arg.head_norm
+    )
+
+
 def batch_and_rate(c, arg):
-    """``lr`` is for a batch of 128, others scale linearly; of ``gn`` it is what it is."""
-    c.train.batch_size, c.optimizer.lr = arg.batch, arg.lr
-    if arg.gn:
-        c.train.batch_size, c.optimizer.lr, c.optimizer.reference_batch = 16, 0.03, 0
+    """``lr`` is for a batch of 128, others scale linearly; with ``gn`` it is what it is."""
+    c.train.batch_size = arg.batch or (16 if arg.gn else 128)
+    c.optimizer.lr = arg.lr or (0.03 if arg.gn else 0.05)
+    c.optimizer.reference_batch = 0 if arg.gn else 128
 
 
-def scratchdet(arg, **values):
+def scratchdet(backbone, release="", **values):
     """ScratchDet's model: residual extras above Root-ResNet-34, SSD's extras above all others.
 
     Args:
-        arg: with the keys of ``MODEL``.
+        backbone: one of ``BACKBONES``.
+        release: "caffe" or "mmdetection", see above.
         **values: further fields of the detector.
     """
-    pick("backbone", arg.backbone, BACKBONES)
-    pick("release", arg.release, ("", "caffe", "mmdetection"))
-    body, neck = dict(BACKBONES[arg.backbone]), dict(name="ssd_extras")
-    if arg.backbone == "root_resnet34":
-        neck = dict(name="residual_extras", release=arg.release)
-    released = {"caffe": ("root_resnet34", "root_resnet18"), "mmdetection": ("root_resnet34",)}
-    if arg.release and arg.backbone not in released[arg.release]:
+    pick("backbone", backbone, BACKBONES)
+    pick("release", release, ("", *RELEASED))
+    if release and backbone not in RELEASED[release]:
         raise ConfigError(
-            f"release={arg.release} has no backbone={arg.backbone}; it has "
-            f"{', '.join(released[arg.release])}"
+            f"release={release} has no backbone={backbone}; it has {', '.join(RELEASED[release])}"
         )
-    if arg.release == "caffe":
+    body, neck = dict(BACKBONES[backbone]), dict(name="ssd_extras")
+    if backbone == "root_resnet34":
+        neck = dict(name="residual_extras", release=release)
+    if release == "caffe":
         branches = dict(block="preact", tap="branch")
-        body |= dict(**branches, norm_first=arg.backbone == "root_resnet18")
+        body |= dict(**branches, norm_first=backbone == "root_resnet18")
         neck |= dict(norm_first=True) if neck["name"] == "ssd_extras" else branches
-    norms = dict(norm=arg.norm, head_norm=arg.head_norm)
     return build.group(
         "detector",
         "ssd",
         backbone=build.group("backbone", **body),
         neck=build.group("neck", **neck),
-        **(dict(norm="group", head_norm="group") if arg.gn else norms),
         **values,
     )
 

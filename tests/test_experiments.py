@@ -29,7 +29,7 @@ ARGUMENTS = {
     + ["backbone=vgg16,norm=none,head_norm=batch,lr=0.01", "gn", "release=mmdetection"]
     + [f"backbone={name},release=caffe" for name in ("root_resnet18", "root_resnet34")],
     "scratchdet_coco": ["", "gn"],
-    "scratchdet512_coco": ["", "plain", "gn"],
+    "scratchdet512_coco": ["", "release=", "gn"],
     "scratchdet_table1": ["kind=group", *(f"norm={n},mini" for n in scratchdet_table1.PLACES)],
     "scratchdet_table2": [f"stem={stem}" for stem in scratchdet_table2.STEMS]
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
@@ -159,6 +159,7 @@ def test_arguments_that_cannot_be_are_refused():
         (scratchdet_table1, "norm=heads", "norm=heads does not exist, did you mean 'head'"),
         (scratchdet_table1, "lr=0.02", "lr=0.02 does not exist"),
         (scratchdet_table2, "stem=s3", "stem=s3 does not exist"),
+        (scratchdet_voc, "gn,norm=none", "gn names both norms"),
         (scratchdet_voc, "backbone=vgg16,release=caffe", "release=caffe has no backbone=vgg16"),
     ):
         with pytest.raises(ConfigError, match=message):
