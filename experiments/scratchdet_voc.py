@@ -65,10 +65,12 @@ def voc(root, train, test, seed):
 
 
 def norms(arg):
-    """Fields of the detector; ``gn`` goes before ``norm`` and ``head_norm``."""
-    return dict(
-        norm="group" if arg.gn else arg.norm, head_norm="group" if arg.gn else arg.head_norm
-    )
+    """Norms of the detector."""
+    if not arg.gn:
+        return dict(norm=arg.norm, head_norm=arg.head_norm)
+    if (arg.norm, arg.head_norm) != (MODEL["norm"], MODEL["head_norm"]):
+        raise ConfigError("gn names both norms; leave out norm= and head_norm=, or gn")
+    return dict(norm="group", head_norm="group")
 
 
 def batch_and_rate(c, arg):
