@@ -1,0 +1,224 @@
+"""What a detector sees: its levels, their receptive fields, the default boxes that match, activations.
+
+For notebooks: everything runs under plain ``jit`` on one device and returns arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdet.ops import anchors, boxes, matching
+from jdet.types import Example, PictureDetections
+
+INSIDE = 0.0455
+"""Share of the strongest gradient above which a pixel belongs to the effective receptive field."""
+
+
+class ReceptiveField(NamedTuple):
+    """What one cell in the middle of a level depends on.
+
+    Attributes:
+        cells: side of the level's map.
+        extent: height and width of the part of the picture it depends on at all, pixels.
+        effective: side of a square as large as the part it depends on noticeably, pixels.
+        strength: float32 [S, S], dependence on each pixel; 1 where it is strongest.
+    """
+
+    cells: int
+    extent: tuple[int, int]
+    effective: float
+    strength: np.ndarray
+
+
+class Matched(NamedTuple):
+    """Default boxes and the objects they are trained for.
+
+    Attributes:
+        boxes: float32 [A, 4], x1 y1 x2 y2 in pixels of the network input.
+        level: int32 [A].
+        matched: bool [A].
+        index: int32 [A], object of each matched box.
+        overlap: float32 [A], IoU with that object; of the others the best IoU.
+        only: bool [n], objects that no box reaches by the threshold: they have one box, the one of the
+            bipartite matching.
+    """
+
+    boxes: np.ndarray
+    level: np.ndarray
+    matched: np.ndarray
+    index: np.ndarray
+    overlap: np.ndarray
+    only: np.ndarray
+
+
+def initialise(detector: Any, size: int, seed: int = 0) -> Any:
+    """Random variables of a detector, as a training starts from.
+
+    Args:
+        detector: an unbound detector.
+        size: side of the network input, pixels.
+        seed: of the weights.
+    """
+    images = jnp.zeros((1, size, size, 3), jnp.uint8)
+    key = jax.random.key(seed, impl="rbg")  # compiles in a fraction of the time
+    return jax.jit(lambda key: detector.init(key, images, train=False))(key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def level_outputs(detector: Any, variables: Any, images: jax.Array) -> list[jax.Array]:
+    """The maps that the head predicts from, [B, h, w, C] each, finest first.
+
+    Args:
+        detector: with a ``neck``.
+        variables: of the detector.
+        images: [B, H, W, 3] in 0 … 255; float32 to differentiate by them.
+    """
+    _, captured = detector.apply(
+        variables,
+        images,
+        train=False,
+        capture_intermediates=lambda module, method: module.name == "neck",
+    )
+    return list(captured["intermediates"]["neck"]["__call__"][0])
+
+
+def receptive_fields(
+    detector: Any, variables: Any, size: int, *, samples: int = 4, seed: int = 0
+) -> list[ReceptiveField]:
+    """Receptive field of the centre cell of every level, from gradients by the picture.
+
+    A random combination of the cell's channels is differentiated at pictures of noise, and the
+    squares of the gradients are averaged: what is zero in all lies outside the theoretical receptive
+    field. The effective one is that of Luo et al. 2016: the square root of the number of pixels
+    whose strength is above 1 - 95.45 % of the strongest.
+
+    Args:
+        detector: with a ``neck``.
+        variables: of the detector.
+        size: side of the pictures, pixels; the extent cannot become larger.
+        samples: pictures.
+        seed: of the pictures and combinations.
+    """
+
+    @jax.jit
+    def squares(key):
+        noise, seeds = jax.random.split(key)
+        image = jax.random.uniform(noise, (1, size, size, 3), maxval=255.0)
+        levels, pullback = jax.vjp(lambda x: level_outputs(detector, variables, x), image)
+        count = len(levels)
+        cotangents = []
+        for i, level in enumerate(levels):
+            _, height, width, channels = level.shape
+            weights = jax.random.normal(jax.random.fold_in(seeds, i), (channels,), level.dtype)
+            one_hot = jnp.zeros((count, *level.shape), level.dtype)
+            cotangents.append(one_hot.at[i, 0, height // 2, width // 2].set(weights))
+        (gradients,) = jax.vmap(pullback)(cotangents)
+        # Scaled first: far from the centre of a deep network they are tiny, and their squares nothing.
+        gradients /= jnp.maximum(
+            jnp.max(jnp.abs(gradients), axis=(1, 2, 3, 4), keepdims=True), 1e-30
+        )
+        gradients = jnp.abs(gradients[:, 0])
+        return jnp.sum(gradients**2, -1), jnp.any(gradients > 0, -1)
+
+    keys = jax.random.split(jax.random.key(seed), samples)
+    drawn = [squares(key) for key in keys]
+    power = np.sum([np.asarray(square, float) for square, _ in drawn], axis=0)
+    touched = np.any([np.asarray(reached) for _, reached in drawn], axis=0)
+    shapes = jax.eval_shape(
+        lambda x: level_outputs(detector, variables, x),
+        jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+    )
+    fields = []
+    for i, shape in enumerate(shapes):
+        strength = np.sqrt(power[i] / np.max(power[i]))
+        extent = _span(touched[i].any(1)), _span(touched[i].any(0))
+        effective = float(np.sqrt(np.count_nonzero(strength > INSIDE)))
+        fields.append(
+            ReceptiveField(shape.shape[1], extent, effective, strength.astype(np.float32))
+        )
+    return fields
+
+
+def _span(line: np.ndarray) -> int:
+    places = np.flatnonzero(line)
+    return int(places[-1] - places[0] + 1) if len(places) else 0
+
+
+def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
+    """Which default boxes a picture's objects train.
+
+    Args:
+        detector: with ``default_box_levels()``, ``level_sizes()`` and ``iou_threshold`` (SSD).
+        objects: float32 [n, 4], x1 y1 x2 y2 in pixels of the network input.
+    """
+    levels, (_, cells) = detector.default_box_levels(), detector.level_sizes()
+    priors = anchors.default_boxes(levels, [(side, side) for side in cells])
+    corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
+    truth = jnp.asarray(objects, jnp.float32).reshape(-1, 4)
+    if not len(truth):  # a row that is no object, as in a padded batch
+        truth = jnp.zeros((1, 4))
+    overlap = boxes.pairwise_iou(truth, corners)
+    found = matching.bipartite_then_threshold(
+        overlap, jnp.arange(len(truth)) < len(objects), detector.iou_threshold
+    )
+    own = jnp.where(found.matched, overlap[found.index, jnp.arange(len(priors))], found.overlap)
+    counts = [side * side * level.boxes_per_location for side, level in zip(cells, levels)]
+    return Matched(
+        np.asarray(corners),
+        np.repeat(np.arange(len(levels), dtype=np.int32), counts),
+        np.asarray(found.matched),
+        np.asarray(found.index),
+        np.asarray(own),
+        np.asarray(jnp.max(overlap, axis=1) < detector.iou_threshold)[: len(objects)],
+    )
+
+
+def objects_as_detections(truth: Example) -> PictureDetections:
+    """The objects of a picture with score 1, for ``visualise.draw_detections`` without a header."""
+    return PictureDetections(truth.id, truth.boxes, np.ones(len(truth.boxes)), truth.labels)
+
+
+def matches_as_detections(found: Matched, levels: Sequence[int] | None = None) -> PictureDetections:
+    """The matched boxes with IoU as score and level as label, for ``visualise.draw_detections``.
+
+    Args:
+        found: of ``match_default_boxes``.
+        levels: only these; None: all.
+    """
+    chosen = found.matched & (np.isin(found.level, levels) if levels is not None else True)
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(-found.overlap[rows], kind="stable")]
+    return PictureDetections("", found.boxes[rows], found.overlap[rows], found.level[rows])
+
+
+def mosaic(maps: np.ndarray, count: int = 16, columns: int = 8, side: int = 96) -> np.ndarray:
+    """The liveliest channels of a level as grey tiles, each from its lowest value to its highest.
+
+    Args:
+        maps: [h, w, C].
+        count: channels shown, those of the largest standard deviation.
+        columns: tiles in a row.
+        side: of a tile, pixels.
+
+    Returns:
+        uint8 [rows · (side + 2) - 2, columns · (side + 2) - 2, 3].
+    """
+    maps = np.asarray(maps, np.float32)
+    liveliest = np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:count]
+    rows = -(-len(liveliest) // columns)
+    canvas = np.full((rows * (side + 2) - 2, columns * (side + 2) - 2, 3), 24, np.uint8)
+    for tile, channel in enumerate(liveliest):
+        values = maps[..., channel]
+        low, high = values.min(), values.max()
+        grey = ((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+        grey = cv2.resize(grey, (side, side), interpolation=cv2.INTER_NEAREST)
+        y, x = (part * (side + 2) for part in divmod(tile, columns))
+        canvas[y : y + side, x : x + side] = grey[..., None]
+    return canvas
