@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
+from jdet.backbones.dsod import DSOD
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
 from jdet.config import nearest
@@ -28,6 +29,7 @@ from jdet.data.shapes import ShapesSource
 from jdet.data.tfds_source import TfdsSource
 from jdet.data.voc import VocSource
 from jdet.detectors.ssd import SSD
+from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 from jdet.nn.norm import KINDS, Norm
 from jdet.types import ConfigError, Source
@@ -37,11 +39,13 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "vgg16": VGG16,
         "resnet": functools.partial(ResNet, root=0, stem_stride=2, pool=3),
         "root_resnet": ResNet,
+        "dsod": DSOD,
     },
     "neck": {
         "ssd_extras": SSDExtras,
         "residual_extras": ResidualExtras,
         "bottleneck_extras": BottleneckExtras,
+        "dense_prediction": DensePrediction,
     },
     "detector": {"ssd": SSD},
     "source": {

@@ -3,9 +3,9 @@
 import jax
 import pytest
 
-from experiments import scratchdet512_coco, ssd300_voc, ssd300s_resnet101_voc
+from experiments import dsod_ablation, scratchdet512_coco, ssd300_voc, ssd300s_resnet101_voc
 from jdet import build
-from jdet.config import get_defaults
+from jdet.config import get_defaults, validate
 from jdet.describe import describe, to_json
 
 VGG = dict(name="vgg16")
@@ -106,6 +106,55 @@ def test_levels_and_boxes_at_512(module):
     assert sum(level["boxes"] for level in found.levels) == 24_564
     percent = (7, 15, 30, 45, 60, 75, 90) if module is ssd300_voc else (4, 10, 26, 42, 58, 74, 90)
     assert [level["sizes"][0] for level in found.levels] == [512 * p // 100 for p in percent]
+
+
+# Arguments of experiments/dsod_ablation.py, 20 classes: trainable, with running statistics, GMAC.
+DSOD_ROWS = [
+    ("row=1", 4_098_492, 4_110_440, 0.73),
+    ("row=2", 4_173_476, 4_188_800, 0.76),
+    ("row=3", 5_415_916, 5_440_952, 1.46),
+    ("row=4", 6_055_516, 6_083_672, 2.19),
+    ("row=5", 6_290_236, 6_320_696, 2.56),
+    ("row=6", 17_904_252, 17_976_760, 12.80),
+    ("row=7", 5_719_756, 5_748_376, None),
+    ("row=7,base=0,last_scale=1x1", 6_088_652, None, None),
+    ("row=8", 12_456_876, 12_521_304, None),
+    ("row=8,base=0,last_scale=1x1", 13_145_260, None, None),
+    ("row=9", 18_104_700, 18_178_488, 15.66),
+    ("row=9,base=0,last_scale=1x1", 19_032_700, None, 16.41),
+    ("row=10", 5_833_372, 5_872_280, 5.30),
+    ("row=11", 14_715_804, 14_795_736, 15.08),
+    ("row=11,last_scale=1x1", 14_715_804, 14_795_736, 15.08),
+    ("row=lite", None, 10_600_800, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arg, parameters, total, gmacs", DSOD_ROWS, ids=lambda value: str(value))
+def test_published_numbers_of_dsod(arg, parameters, total, gmacs):
+    config = dsod_ablation.get_config(arg)
+    validate(config)
+    found = describe(config, tuple(map(str, range(20))))
+    assert parameters in (None, found.parameters)
+    assert total in (None, found.parameters + found.statistics)
+    if gmacs:
+        assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
+    last = 1 if "1x1" in arg else 2
+    assert [level["map"] for level in found.levels] == [38, 19, 10, 5, 3, last]
+    assert [level["step"] for level in found.levels] == [8, 16, 32, 64, 100, 300]
+    assert sum(level["boxes"] for level in found.levels) == (8732 if last == 1 else 8744)
+
+
+def test_published_numbers_of_dsod_on_coco():
+    found = describe(dsod_ablation.get_config("row=11"), tuple(map(str, range(80))))
+    assert found.parameters == 21_700_524
+    assert found.parameters + found.statistics == 21_784_056  # the released file has 87.1 MB
+    assert found.macs / 1e9 == pytest.approx(18.37, rel=0.01)
+
+
+def test_head_of_dsod_with_its_scales():
+    found = describe(dsod_ablation.get_config("row=11"), tuple(map(str, range(20))))
+    parts = {row.path: row.parameters for row in found.rows if "/" not in row.path}
+    assert sum(n for path, n in parts.items() if path not in ("backbone", "neck")) == 2_912_892
 
 
 def test_modules_add_up_and_json_says_the_same():

@@ -8,22 +8,31 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import (
+    dsod_ablation,
+    dsod_coco,
+    dsod_voc,
     scratchdet512_coco,
     scratchdet_table1,
     scratchdet_table2,
     scratchdet_voc,
     ssd300s_resnet101_voc,
+    ssd300s_vgg_dense,
     table,
 )
 from jdet import build
 from jdet.config import validate
-from jdet.train.schedule import resolve
+from jdet.train.schedule import learning_rate, resolve
 from jdet.types import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 FILES = table.files()
 ARGUMENTS = {
+    "dsod_ablation": ["row=2,mini"],  # every row is built in test_describe.py
+    "dsod_coco": ["", "mini"],
+    "dsod_no_bn": ["", "mini"],
+    "dsod_voc": ["", "head=plain,mini", "size=512", "last_scale=1x1", "train=07++12", "mini"],
+    "ssd300s_vgg_dense": ["", "head=plain", "mini"],
     "scratchdet_bccd": ["", "cpu"],
     "scratchdet_voc": [f"backbone={name}" for name in scratchdet_voc.BACKBONES]
     + ["backbone=vgg16,norm=none,head_norm=batch,lr=0.01", "gn", "release=mmdetection"]
@@ -159,8 +168,34 @@ def test_arguments_that_cannot_be_are_refused():
         (scratchdet_table1, "norm=heads", "norm=heads does not exist, did you mean 'head'"),
         (scratchdet_table1, "lr=0.02", "lr=0.02 does not exist"),
         (scratchdet_table2, "stem=s3", "stem=s3 does not exist"),
+        (dsod_ablation, "row=13", "row=13 does not exist"),
+        (dsod_ablation, "row=12", "row 12, and no other.*coco=runs/dsod_coco"),
+        (dsod_voc, "head=dens", "head=dens does not exist, did you mean 'dense'"),
         (scratchdet_voc, "gn,norm=none", "gn names both norms"),
         (scratchdet_voc, "backbone=vgg16,release=caffe", "release=caffe has no backbone=vgg16"),
     ):
         with pytest.raises(ConfigError, match=message):
             module.get_config(arg)
+
+
+def test_dsod_recipes_are_the_papers():
+    for arg, pictures, steps, drops in (
+        ("", 16_551, 100_000, (20_000, 40_000, 60_000, 80_000)),
+        ("train=07++12", 21_503, 110_000, (30_000, 50_000, 70_000, 90_000)),
+    ):
+        config = dsod_voc.get_config(arg)
+        resolved = resolve(config, pictures, devices=8)
+        assert (resolved.steps, resolved.boundaries) == (steps, drops)
+        assert (resolved.batch_size, resolved.bn_group) == (128, 4)
+        rate = learning_rate(config.optimizer, resolved)
+        rates = [float(rate(step)) for step in (0, *drops)]
+        assert rates == pytest.approx([0.1, 1e-2, 1e-3, 1e-4, 1e-5])
+        assert config.optimizer.momentum == 0.9 and config.optimizer.weight_decay == 5e-4
+    config = dsod_coco.get_config("")
+    resolved = resolve(config, 118_287, devices=8)
+    assert (resolved.steps, resolved.peak_lr) == (320_000, 0.1)
+    assert resolved.boundaries == (80_000, 140_000, 200_000, 260_000)
+    config = ssd300s_vgg_dense.get_config("")
+    resolved = resolve(config, 16_551, devices=8)
+    assert (resolved.steps, resolved.batch_size, resolved.peak_lr) == (120_000, 64, 0.001)
+    assert resolved.boundaries == (80_000, 100_000)

@@ -30,7 +30,7 @@ class SSD(nn.Module):
         head_norm: normalisation after the prediction convolutions, on offsets and logits alike
             (ScratchDet, "BN in head").
         l2norm_levels: how many levels, finest first, pass an L2 normalisation with learned scale
-            (classic SSD: 1; ScratchDet: 0).
+            (classic SSD: 1; ScratchDet: 0; DSOD: all, -1).
         first_ratio: default-box size of the first level, fraction of the side (see ``ssd_levels``).
         min_ratio: of the second level.
         max_ratio: upper end of the size rule.
@@ -93,7 +93,8 @@ class SSD(nn.Module):
             self.head_kernels,
             self.dtype,
         )
-        self.l2norm = [L2Norm() for _ in range(self.l2norm_levels)]
+        l2norm_levels = len(self.levels) if self.l2norm_levels < 0 else self.l2norm_levels
+        self.l2norm = [L2Norm() for _ in range(l2norm_levels)]
 
     def level_sizes(self) -> tuple[list[int], list[int]]:
         """Nominal stride and map size (cells a side) of each level at ``input_size``.

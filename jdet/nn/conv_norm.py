@@ -1,4 +1,4 @@
-"""Convolution, normalisation and ReLU in one module: the brick of all convolutional models."""
+"""Convolution, normalisation and ReLU in one module: the bricks of all convolutional models."""
 
 from __future__ import annotations
 
@@ -57,3 +57,45 @@ class ConvNorm(nn.Module):
         )(x)
         x = self.norm(train=self.train, name="norm")(x)
         return jax.nn.relu(x) if self.relu else x
+
+
+class NormConv(nn.Module):
+    """Norm → ReLU → convolution: the pre-activation order (He et al. 2016b; DenseNet, DSOD).
+
+    The output is the raw convolution. It has a bias only where there is no norm; the ReLU stays then.
+    Parameters are named ``norm`` and ``conv``.
+
+    Attributes:
+        features: output channels.
+        norm: which normalisation.
+        train: passed on to it.
+        kernel_size: side of the square kernel.
+        strides: of both axes.
+        padding: explicit and symmetric; None keeps the size at stride 1.
+        kernel_init: initialiser of the kernel.
+        dtype: of the computation; None: of the input.
+    """
+
+    features: int
+    norm: Norm
+    train: bool
+    kernel_size: int = 3
+    strides: int = 1
+    padding: int | None = None
+    kernel_init: Callable[..., Any] = caffe_xavier
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X [B, H, W, C] to [B, h, w, features]."""
+        x = jax.nn.relu(self.norm(train=self.train, name="norm")(x))
+        return Conv(
+            self.features,
+            self.kernel_size,
+            strides=self.strides,
+            padding=self.padding,
+            use_bias=self.norm.needs_bias,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x)

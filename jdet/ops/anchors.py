@@ -69,7 +69,8 @@ def ssd_levels(
         input_size: side of the square input, pixels.
         strides: nominal stride of each level (8, 16, …), the step of its default boxes.
         cells: side of each level's map. Maps of 3 and fewer cells are spread evenly over the picture
-            instead (steps 100 and 300 of SSD300).
+            instead (steps 100 and 300 of SSD300). A 2×2 map above a 3×3 one, the last level of the
+            released DSOD, keeps the step of a single cell.
         first_ratio: size of the first level, fraction of the side.
         min_ratio: size of the second level.
         max_ratio: upper end of the size rule.
@@ -89,12 +90,13 @@ def ssd_levels(
     sizes = [int(input_size * p / 100 + 1e-6) for p in percent]
     levels = []
     for i, (stride, side) in enumerate(zip(strides, cells, strict=True)):
+        spread = 1 if i and (cells[i - 1], side) == (3, 2) else side
         levels.append(
             DefaultBoxLevel(
                 size=sizes[i],
                 next_size=sizes[i + 1],
                 ratios=(2.0,) if i == 0 or i >= count - 2 else (2.0, 3.0),
-                step=stride if side > 3 else input_size / side,
+                step=stride if side > 3 else input_size / spread,
             )
         )
     return tuple(levels)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jdet.backbones.dsod import DSOD
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
 from jdet.nn.norm import Norm
@@ -19,6 +20,11 @@ BACKBONES = {
     "vgg16_pool_norm": functools.partial(
         VGG16, width=0.125, norm=Norm("batch"), norm_after_pool=True
     ),
+    "dsod": functools.partial(DSOD, width=0.125, blocks=(2, 1, 1, 1), last_channels=256),
+    "dsod_no_stem_group": functools.partial(
+        DSOD, width=0.125, blocks=(1, 1, 1), compression=0.5, stem=False, norm=Norm("group")
+    ),
+    "dsod_no_norm": functools.partial(DSOD, width=0.125, blocks=(1, 2, 1), norm=Norm("none")),
 }
 
 

@@ -1,0 +1,167 @@
+"""DSOD's densely connected backbone (Shen et al. 2017, Table 1)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jdet.nn.conv import caffe_xavier
+from jdet.nn.conv_norm import ConvNorm, NormConv
+from jdet.nn.norm import Norm
+from jdet.nn.pool import max_pool
+
+
+class DSOD(nn.Module):
+    """DS/A-B-k-θ: a stem, dense blocks, and transitions that keep the resolution where it is wanted.
+
+    A dense layer is a 1×1 convolution to B channels and a 3×3 to k, whose output is concatenated to its
+    input. A 1×1 transition ends every block. The first two blocks have stride 4 and 8 and are
+    max-pooled after their transition; all others stay at stride 16 ("transition without pooling").
+    The stem is conv-norm-ReLU, everything after it pre-activation. Stages are raw transition outputs,
+    without norm or ReLU: ``c2`` (stride 4), ``c3`` (stride 8, 38×38 at 300 pixels) and ``c4`` (stride 16,
+    19×19, the last transition).
+
+    Attributes:
+        first: A, channels of the first convolution; the stem ends with twice as many.
+        bottleneck: B, channels of the 1×1 convolution of every dense layer.
+        growth: k, channels every dense layer adds.
+        compression: θ in (0, 1], share of its input's channels that a transition keeps.
+        blocks: dense layers per block, three or more blocks; (6, 8, 8) leaves out the transition
+            without pooling.
+        stem: three 3×3 convolutions and a 2×2 max-pool; False: one 7×7 and a 3×3 max-pool.
+        transition_base: channels that the first transition counts as the stem's; 0: what the stem
+            really has. The published plain models with a stem have 64 (352, 736, 1120, 1504 channels
+            after the transitions of DS/64-192-48-1 in place of 416, 800, 1184, 1568).
+        last_channels: of the last transition; 0: θ as everywhere. With dense prediction layers the
+            published models have 256.
+        norm: normalisation of all convolutions.
+        width: multiplies A, B, k, ``transition_base`` and ``last_channels``.
+        remat: recompute stem and blocks in the backward pass instead of keeping their activations; the
+            concatenations make those of a block grow with the square of its depth.
+        kernel_init: of all convolutions.
+        dtype: of activations.
+    """
+
+    first: int = 64
+    bottleneck: int = 192
+    growth: int = 48
+    compression: float = 1.0
+    blocks: tuple[int, ...] = (6, 8, 8, 8)
+    stem: bool = True
+    transition_base: int = 0
+    last_channels: int = 0
+    norm: Norm = Norm("batch")
+    width: float = 1.0
+    remat: bool = False
+    kernel_init: Any = caffe_xavier
+    dtype: Any = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, low in (
+            ("first", 1),
+            ("bottleneck", 1),
+            ("growth", 1),
+            ("transition_base", 0),
+            ("last_channels", 0),
+        ):
+            if getattr(self, name) < low:
+                raise ValueError(
+                    f"model.backbone.{name}={getattr(self, name)}; it must be at least {low}"
+                )
+        if not 0 < self.compression <= 1:
+            raise ValueError(
+                f"model.backbone.compression={self.compression}; it must lie in (0, 1]"
+            )
+        if len(self.blocks) < 3 or min(self.blocks) < 1:
+            raise ValueError(
+                f"model.backbone.blocks={tuple(self.blocks)}; give the dense layers of three or more "
+                "blocks, such as (6, 8, 8, 8)"
+            )
+        if min(self.transition_channels()) < 1:
+            raise ValueError(
+                f"model.backbone.compression={self.compression} leaves a transition no channel: "
+                f"{self.transition_channels()}; use a larger one"
+            )
+
+    def transition_channels(self) -> list[int]:
+        """Output channels of every transition, first block first."""
+        channels = self._scaled(self.transition_base) or self._stem_channels()
+        found = []
+        for depth in self.blocks:
+            channels = int((channels + depth * self._scaled(self.growth)) * self.compression + 1e-6)
+            found.append(channels)
+        if self.last_channels:
+            found[-1] = self._scaled(self.last_channels)
+        return found
+
+    def _stem_channels(self) -> int:
+        return self._scaled(self.first) * (2 if self.stem else 1)
+
+    def _scaled(self, channels: int) -> int:
+        return max(1, round(channels * self.width)) if channels else 0
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages, finest first."""
+        return ("c2", "c3", "c4")
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Maps normalised pictures [B, H, W, 3] to named stages [B, h, w, C]."""
+        settings = dict(norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype)
+        stem = nn.remat(_Stem) if self.remat else _Stem
+        block = nn.remat(_DenseBlock) if self.remat else _DenseBlock
+
+        layer = functools.partial(ConvNorm, **settings)
+        x = stem(layer, self._scaled(self.first), self.stem, name="stem")(images)
+        x = max_pool(x, 2, ceil=True) if self.stem else max_pool(x, 3, 2, 1)
+
+        layer = functools.partial(NormConv, **settings)
+        bottleneck, growth = self._scaled(self.bottleneck), self._scaled(self.growth)
+        stages = {}
+        for i, (depth, features) in enumerate(
+            zip(self.blocks, self.transition_channels(), strict=True), start=1
+        ):
+            x = block(layer, depth, bottleneck, growth, features, name=f"block{i}")(x)
+            stages[f"c{min(i + 1, 4)}"] = x
+            x = max_pool(x, 2, ceil=True) if i < 3 else x
+        return stages
+
+
+class _Stem(nn.Module):
+    """Three 3×3 convolutions of which the first strides, or one 7×7; stride 2 in all."""
+
+    layer: Any
+    features: int
+    stacked: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if not self.stacked:
+            return self.layer(self.features, kernel_size=7, strides=2, padding=3, name="conv1")(x)
+        x = self.layer(self.features, strides=2, padding=1, name="conv1")(x)
+        x = self.layer(self.features, name="conv2")(x)
+        return self.layer(2 * self.features, name="conv3")(x)
+
+
+class _DenseBlock(nn.Module):
+    """Dense layers, each seeing all before it, and the 1×1 transition to ``features`` channels."""
+
+    layer: Any
+    depth: int
+    bottleneck: int
+    growth: int
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(1, self.depth + 1):
+            y = self.layer(self.bottleneck, kernel_size=1, name=f"layer{i}_bottleneck")(x)
+            y = self.layer(self.growth, name=f"layer{i}_growth")(y)
+            x = jnp.concatenate([x, y], axis=-1)
+        return self.layer(self.features, kernel_size=1, name="transition")(x)

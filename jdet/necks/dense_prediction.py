@@ -1,0 +1,109 @@
+"""DSOD's prediction layers, dense and plain (Shen et al. 2017, Fig. 1)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jdet.necks.ssd_extras import extra_sizes
+from jdet.nn.conv import caffe_xavier
+from jdet.nn.conv_norm import NormConv
+from jdet.nn.norm import Norm
+from jdet.nn.pool import max_pool
+
+LAST_SCALES = ("1x1", "2x2")
+
+
+class DensePrediction(nn.Module):
+    """Levels of which half is learned from the level before and half is that level, pooled.
+
+    Every convolution is norm-ReLU-convolution, so levels are raw convolution outputs and the
+    concatenations of them. Above the backbone a level's learned half is a 1×1 and a 3×3 convolution of
+    stride 2; the reused half a 2×2 max-pool and a 1×1 convolution. Both have 256 channels on the first
+    level after a stride-16 tap, 128 on later ones. Plain prediction layers (``dense=False``) are the
+    learned half alone with twice the channels in its 3×3. A backbone tap other than the first has 256
+    reused channels concatenated after its own; the backbone's last transition is its learned half
+    (256 channels in DSOD, see ``DSOD.last_channels``). Channels of DSOD300: 800, 512, 512, 256, 256, 256.
+
+    Attributes:
+        taps: backbone stages that are levels themselves, finest first; neighbours in stride.
+        dense: reuse half of every level but the first; False: plain prediction layers.
+        last_scale: what follows a 3×3 level, always the last one. "1x1", as the paper has it: a 3×3
+            convolution (and pool) without stride and padding. "2x2", as the released code has it: stride 2
+            like all others; its default boxes keep the step of a 1×1 map.
+        norm: normalisation before every convolution.
+        width: multiplies every channel count.
+        kernel_init: of all convolutions.
+        dtype: of activations.
+    """
+
+    taps: tuple[str, ...]
+    dense: bool = True
+    last_scale: str = "1x1"
+    norm: Norm = Norm("batch")
+    width: float = 1.0
+    kernel_init: Any = caffe_xavier
+    dtype: Any = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.last_scale not in LAST_SCALES:
+            raise ValueError(
+                f"model.neck.last_scale={self.last_scale!r}; it can be one of {LAST_SCALES}"
+            )
+        strides = [int(tap[1:]) for tap in self.taps]
+        if self.dense and strides != list(range(strides[0], strides[0] + len(strides))):
+            raise ValueError(
+                f"model.taps={tuple(self.taps)}: dense prediction pools each tap to the size of the "
+                "next, which must have twice its stride"
+            )
+
+    def extra_sizes(self, size: int) -> list[int]:
+        """Map sizes of the levels added above a last tap of ``size`` cells a side."""
+        sizes = extra_sizes(size, (3,))
+        if self.last_scale == "2x2" and [size, *sizes][-2:] == [3, 1]:
+            sizes[-1] = 2
+        return sizes
+
+    @nn.compact
+    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
+        """Named stages [B, h, w, C] to levels [B, h, w, C], finest first."""
+        layer = functools.partial(
+            NormConv, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
+        )
+
+        def scaled(channels: int) -> int:
+            return max(1, round(channels * self.width))
+
+        levels = [stages[self.taps[0]]]
+        for tap in self.taps[1:]:
+            x = stages[tap]
+            if self.dense:
+                reused = max_pool(levels[-1], 2, ceil=True)
+                reused = layer(scaled(256), kernel_size=1, name=f"{tap}_reused")(reused)
+                x = jnp.concatenate([x, reused], axis=-1)
+            levels.append(x)
+        first_wide = self.taps[-1] == "c4"
+        for i, size in enumerate(self.extra_sizes(min(levels[-1].shape[1:3])), start=1):
+            below = levels[-1]
+            features = scaled(256 if i == 1 and first_wide else 128)
+            valid = min(below.shape[1:3]) == 3 and size == 1
+            strides, padding = (1, 0) if valid else (2, 1)
+            x = layer(features, kernel_size=1, name=f"extra{i}_1")(below)
+            x = layer(
+                features if self.dense else 2 * features,
+                strides=strides,
+                padding=padding,
+                name=f"extra{i}_2",
+            )(x)
+            if self.dense:
+                reused = max_pool(below, 3, 1) if valid else max_pool(below, 2, ceil=True)
+                reused = layer(features, kernel_size=1, name=f"extra{i}_reused")(reused)
+                x = jnp.concatenate([reused, x], axis=-1)
+            assert min(x.shape[1:3]) == size
+            levels.append(x)
+        return levels
