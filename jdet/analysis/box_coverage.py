@@ -15,7 +15,7 @@ import numpy as np
 
 from jdet.data.augmentation import Augment, Element, moved_objects, operations
 from jdet.data.labels import read_picture_size
-from jdet.ops.anchors import DefaultBoxLevel
+from jdet.ops.anchors import DefaultBoxLevel, default_boxes
 from jdet.types import DataError, Example, Source
 
 SHARE = 0.15
@@ -134,6 +134,7 @@ def cover(
     levels: Sequence[DefaultBoxLevel],
     cells: Sequence[int],
     threshold: float = 0.5,
+    clip: int = 0,
 ) -> Coverage:
     """Compares objects with all default boxes of a layout, whole where ``clip_boxes`` would cut them.
 
@@ -142,7 +143,10 @@ def cover(
         levels: the default boxes of each level.
         cells: side of each level's map.
         threshold: IoU from which a default box is positive.
+        clip: side of the picture that the boxes are cut to, pixels; 0: they are not cut.
     """
+    if clip:
+        return _cover_clipped(objects, levels, cells, threshold, clip)
     n = len(objects.boxes)
     best, count, box = np.zeros(n), np.zeros(n, int), np.zeros((n, 4), int)
     low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
@@ -163,15 +167,53 @@ def cover(
                 count[rows] += _count(
                     sides[rows], centres[rows], grid[rows], size, level, side, threshold
                 )
+    return Coverage(best, count, _shared_best(objects, box, best))
+
+
+def _nearest(centres: np.ndarray, level: DefaultBoxLevel, side: int) -> np.ndarray:
+    """Index of the grid point nearest to each coordinate."""
+    return np.clip(np.rint((centres - level.start) / level.step), 0, side - 1)
+
+
+def _shared_best(objects: Objects, box: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """Which objects have their best box in common; ``box`` [n, m] names it."""
     key = np.column_stack([objects.pictures, box])
     _, which, times = np.unique(key, axis=0, return_inverse=True, return_counts=True)
-    return Coverage(best, count, (times[which.reshape(-1)] > 1) & (best > 0))
+    return (times[which.reshape(-1)] > 1) & (best > 0)
+
+
+def _cover_clipped(
+    objects: Objects,
+    levels: Sequence[DefaultBoxLevel],
+    cells: Sequence[int],
+    threshold: float,
+    clip: int,
+) -> Coverage:
+    """Every object with every box: boxes cut at the border are no longer of one shape."""
+    priors = default_boxes(levels, [(side, side) for side in cells], (clip, clip)).astype(float)
+    low, high = priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2
+    area = priors[:, 2:].prod(-1)
+    n = len(objects.boxes)
+    best, count, box = np.zeros(n), np.zeros(n, int), np.zeros((n, 1), int)
+    for begin in range(0, n, 64):
+        rows = slice(begin, begin + 64)
+        a, b = objects.boxes[rows, None, :2], objects.boxes[rows, None, 2:]
+        common = np.maximum(np.minimum(b, high) - np.maximum(a, low), 0).prod(-1)
+        iou = common / np.maximum((b - a).prod(-1) + area - common, 1e-12)
+        best[rows], box[rows, 0] = iou.max(1), iou.argmax(1)
+        count[rows] = np.count_nonzero(iou >= threshold, axis=1)
+    return Coverage(best, count, _shared_best(objects, box, best))
 
 
 def best_iou(
-    objects: Objects, levels: Sequence[DefaultBoxLevel], cells: Sequence[int]
+    objects: Objects,
+    levels: Sequence[DefaultBoxLevel],
+    cells: Sequence[int],
+    clip: int = 0,
 ) -> np.ndarray:
     """``cover(…).best`` alone, several times faster: for searches."""
+    if clip:
+        return _cover_clipped(objects, levels, cells, 0.5, clip).best
     low, high = objects.boxes[:, :2].T[..., None], objects.boxes[:, 2:].T[..., None]
     (w, h), centres = high - low, (low + high) / 2  # [n, 1], [2, n, 1]
     best = np.zeros(len(objects.boxes))
@@ -264,8 +306,8 @@ def warning(
     Args:
         source: training data; a sample of at most ``sample`` objects and a fifth as many pictures is
             looked at.
-        detector: with ``input_size``, ``iou_threshold``, ``train_ignored``, ``default_box_levels()`` and
-            ``level_sizes()`` (SSD).
+        detector: with ``input_size``, ``iou_threshold``, ``train_ignored``, ``clip_boxes``,
+            ``default_box_levels()`` and ``level_sizes()`` (SSD).
         class_names: in label order.
         sample: objects.
     """
@@ -278,7 +320,9 @@ def warning(
         on_error="skip",  # training has its own way to tell
     )
     _, cells = detector.level_sizes()
-    missed = best_iou(objects, detector.default_box_levels(), cells) < detector.iou_threshold
+    clip = detector.input_size if detector.clip_boxes else 0
+    best = best_iou(objects, detector.default_box_levels(), cells, clip)
+    missed = best < detector.iou_threshold
     scale = np.sqrt(np.prod(objects.boxes[:, 2:] - objects.boxes[:, :2], axis=-1))
     parts = []
     for label, name in enumerate(class_names):

@@ -155,11 +155,12 @@ def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
     """Which default boxes a picture's objects train.
 
     Args:
-        detector: with ``default_box_levels()``, ``level_sizes()`` and ``iou_threshold`` (SSD).
+        detector: an ``SSD``, unbound.
         objects: float32 [n, 4], x1 y1 x2 y2 in pixels of the network input.
     """
     levels, (_, cells) = detector.default_box_levels(), detector.level_sizes()
-    priors = anchors.default_boxes(levels, [(side, side) for side in cells])
+    clip = (detector.input_size,) * 2 if detector.clip_boxes else None
+    priors = anchors.default_boxes(levels, [(side, side) for side in cells], clip)
     corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
     truth = jnp.asarray(objects, jnp.float32).reshape(-1, 4)
     if not len(truth):  # a row that is no object, as in a padded batch

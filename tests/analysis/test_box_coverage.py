@@ -24,9 +24,12 @@ def random_objects(count=200, seed=0, size=96.0):
     )
 
 
-def literal_iou(objects, levels=LEVELS, cells=CELLS):
+SHIFTED = tuple(level._replace(first=5.0, step=level.step * 0.9) for level in LEVELS)
+
+
+def literal_iou(objects, levels=LEVELS, cells=CELLS, clip=None):
     """Every object with every default box."""
-    priors = anchors.default_boxes(levels, [(n, n) for n in cells]).astype(float)
+    priors = anchors.default_boxes(levels, [(n, n) for n in cells], clip).astype(float)
     low, high = priors[:, :2] - priors[:, 2:] / 2, priors[:, :2] + priors[:, 2:] / 2
     a, b = objects.boxes[:, None, :2], objects.boxes[:, None, 2:]
     common = np.maximum(np.minimum(b, high) - np.maximum(a, low), 0).prod(-1)

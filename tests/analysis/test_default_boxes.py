@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jdet import build, run
-from jdet.analysis import default_boxes
+from jdet.analysis import box_search
 from jdet.analysis.default_boxes import analyse, print_analysis
 from jdet.config import get_defaults
 from jdet.types import ConfigError
@@ -60,6 +60,17 @@ def test_proposal_improves_and_its_flags_reach_what_it_says(tmp_path, monkeypatc
     assert again["proposals"][0]["recall"]["cat"] >= best["recall"]["cat"]
 
 
+def test_flags_put_the_rule_in_place_of_tables(tmp_path, monkeypatch):
+    config = small_objects(tmp_path)
+    config.model.min_sizes, config.model.clip_boxes = (20.0, 30.0, 40.0, 50.0), True
+    found = analyse(config, finest_stride=8)
+    flags = found["proposals"][0]["flags"]
+    assert '--config.model.min_sizes="()"' in flags and "--config.model.clip_boxes=False" in flags
+    arguments = [flag.replace('"', "") for flag in flags]
+    again = analyse(from_command_line(monkeypatch, config, *arguments), finest_stride=8)
+    assert again["current"]["recall"] == pytest.approx(found["proposals"][0]["recall"])
+
+
 def test_larger_inputs_are_proposed_only_where_needed(tmp_path):
     config = small_objects(tmp_path)
     sizes = {p["input_size"] for p in analyse(config, finest_stride=8)["proposals"]}
@@ -73,8 +84,8 @@ def test_larger_inputs_are_proposed_only_where_needed(tmp_path):
 
 
 def test_among_equals_the_fewer_boxes_win():
-    setting = default_boxes.Setting(64, ("c3",), 0.1, 0.2, 0.9)
-    few = default_boxes.Proposal(setting, 100, np.array([0.9, np.nan]), 0.601)
+    setting = box_search.Setting(64, ("c3",), 0.1, 0.2, 0.9)
+    few = box_search.Proposal(setting, 100, np.array([0.9, np.nan]), 0.601)
     assert few.rank > few._replace(boxes=200, best_iou=0.604).rank
     assert few.rank < few._replace(boxes=200, best_iou=0.62).rank
     assert few.rank < few._replace(boxes=900, best_iou=0.3, recall=np.array([0.95, np.nan])).rank

@@ -1,0 +1,191 @@
+"""Search for default boxes that fit given objects: the ratios of SSD's size rule, and the levels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jdet.analysis import box_coverage
+from jdet.analysis.box_coverage import Objects
+from jdet.ops import anchors
+
+FIRST = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.12, 0.15, 0.20, 0.25)
+SECOND = (0.06, 0.08, 0.10, 0.12, 0.15, 0.20, 0.25, 0.30, 0.40)
+HIGHEST = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Where the search starts: ``first_ratio``, ``min_ratio`` and ``max_ratio``."""
+
+STEPS = ((0.02, 0.01, 0.005), (0.04, 0.02, 0.01), (0.1, 0.05, 0.05))
+"""How far each of them is moved around the best of those, coarse to fine."""
+
+ENOUGH = 0.9
+"""Recall of the worst class below which larger inputs are tried too."""
+
+LARGER = (1.5, 2.0)
+SEARCHED = 3000
+"""Objects a search looks at, evenly of all classes."""
+
+
+class Setting(NamedTuple):
+    """What decides over the default boxes; fields as in the config."""
+
+    input_size: int
+    taps: tuple[str, ...]
+    first_ratio: float
+    min_ratio: float
+    max_ratio: float
+
+
+class Proposal(NamedTuple):
+    """A setting and what it reaches.
+
+    Attributes:
+        setting: found by the search.
+        boxes: default boxes of a picture.
+        recall: float [K], share of each class's objects with a default box at the threshold; NaN for
+            classes without objects.
+        best_iou: mean over the objects of a class, then over the classes, of the best IoU.
+    """
+
+    setting: Setting
+    boxes: int
+    recall: np.ndarray
+    best_iou: float
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Larger is better: recall, then best IoU, then fewer boxes, in steps that matter."""
+        return round(200 * np.nanmean(self.recall)), round(100 * self.best_iou), -self.boxes
+
+
+class Layout(NamedTuple):
+    """Nominal strides and map sides of the levels that a choice of taps makes."""
+
+    strides: list[int]
+    cells: list[int]
+
+    def levels(self, setting: Setting) -> tuple[anchors.DefaultBoxLevel, ...]:
+        """The default boxes of a setting."""
+        _, _, first, low, high = setting
+        return anchors.ssd_levels(
+            setting.input_size,
+            self.strides,
+            self.cells,
+            first_ratio=first,
+            min_ratio=low,
+            max_ratio=high,
+        )
+
+
+def layout(detector: Any, input_size: int, taps: tuple[str, ...]) -> Layout:
+    """Levels of a detector if it had these taps and this input size."""
+    neck = detector.neck.clone(taps=taps)
+    return Layout(*detector.clone(input_size=input_size, neck=neck).level_sizes())
+
+
+def judge(
+    objects: Objects,
+    setting: Setting,
+    levels: Sequence[anchors.DefaultBoxLevel],
+    cells: Sequence[int],
+    num_classes: int,
+    threshold: float,
+    clip: int = 0,
+) -> Proposal:
+    """Recall and overlap of default boxes, class by class; arguments as of ``box_coverage.cover``."""
+    best = box_coverage.best_iou(objects, levels, cells, clip)
+    counts = np.bincount(objects.labels, minlength=num_classes)
+    with np.errstate(invalid="ignore"):  # classes without objects become NaN
+        recall = np.bincount(objects.labels, best >= threshold, num_classes) / counts
+        overlap = np.bincount(objects.labels, best, num_classes) / counts
+    boxes = sum(side * side * level.boxes_per_location for level, side in zip(levels, cells))
+    return Proposal(setting, boxes, recall, float(np.nanmean(overlap)))
+
+
+def search(
+    objects: Objects,
+    detector: Any,
+    input_size: int,
+    taps: tuple[str, ...],
+    num_classes: int,
+) -> Proposal:
+    """The best ratios for given levels: a grid, then steps around its best.
+
+    Args:
+        objects: in pixels of an input of ``input_size``.
+        detector: gives levels and matching threshold.
+        input_size: pixels.
+        taps: backbone stages that are levels.
+        num_classes: K.
+    """
+    plan = layout(detector, input_size, taps)
+    sample = _even_sample(objects, num_classes)
+
+    def evaluate(on: Objects, ratios: tuple[float, ...]) -> Proposal:
+        setting = Setting(input_size, taps, *ratios)
+        levels = plan.levels(setting)
+        return judge(on, setting, levels, plan.cells, num_classes, detector.iou_threshold)
+
+    def allowed(ratios: tuple[float, ...]) -> bool:
+        first, low, high = ratios
+        return first * input_size >= 2 and 0.01 <= first < low < high <= 1
+
+    grid = filter(allowed, itertools.product(FIRST, SECOND, HIGHEST))
+    best = max((evaluate(sample, ratios) for ratios in grid), key=lambda found: found.rank)
+    for step in zip(*STEPS):
+        ratios = best.setting[2:]
+        around = itertools.product(*((r - s, r, r + s) for r, s in zip(ratios, step)))
+        rounded = {tuple(round(r, 3) for r in moved) for moved in around}
+        near = (evaluate(sample, moved) for moved in sorted(filter(allowed, rounded)))
+        best = max((best, *near), key=lambda found: found.rank)
+    return evaluate(objects, best.setting[2:])
+
+
+def _even_sample(objects: Objects, num_classes: int) -> Objects:
+    share = -(-SEARCHED // num_classes)
+    order = np.random.default_rng(0).permutation(len(objects.labels))
+    rows = [order[objects.labels[order] == label][:share] for label in range(num_classes)]
+    chosen = np.sort(np.concatenate(rows))
+    return Objects(*(column[chosen] for column in objects))
+
+
+def propose(
+    objects: Objects, detector: Any, num_classes: int, *, finest_stride: int = 4
+) -> list[Proposal]:
+    """Searches ratios for every sensible choice of levels, and larger inputs where those are needed.
+
+    Args:
+        objects: in pixels of the detector's input.
+        detector: an unbound ``SSD``.
+        num_classes: K.
+        finest_stride: of the first level, at least.
+
+    Returns:
+        The proposals, the recommended one first: at the detector's own input size, unless the
+        classes' recall stays below ``ENOUGH`` in the mean and a larger input does better.
+    """
+    current = tuple(detector.neck.taps)
+    names = detector.backbone.stage_names
+    choices = {current} | {
+        names[i:]
+        for i in range(len(names))
+        if finest_stride <= 2 ** int(names[i][1:]) <= max(8, 2 ** int(current[0][1:]))
+    }
+    size = detector.input_size
+
+    def at(size: int) -> list[Proposal]:
+        moved = objects.scaled(size / detector.input_size)
+        found = [search(moved, detector, size, taps, num_classes) for taps in sorted(choices)]
+        return sorted(found, key=lambda proposal: proposal.rank, reverse=True)
+
+    found = at(size)
+    best = found[0]
+    if np.nanmin(best.recall) < ENOUGH:
+        for factor in LARGER:
+            larger = at(round(size * factor / 16) * 16)
+            found += larger
+            if np.nanmean(best.recall) < ENOUGH and larger[0].rank[0] > best.rank[0]:
+                best = larger[0]
+    return [best, *(proposal for proposal in found if proposal is not best)]
