@@ -33,7 +33,7 @@ ARGUMENTS = {
     "dsod_no_bn": ["", "mini"],
     "dsod_voc": ["", "head=plain,mini", "size=512", "last_scale=1x1", "train=07++12", "mini"],
     "ssd300s_vgg_dense": ["", "head=plain", "mini"],
-    "scratchdet_bccd": ["", "cpu"],
+    **{f"scratchdet_{name}": ["", "cpu"] for name in ("bccd", "deeppcb", "openimages5")},
     "scratchdet_voc": [f"backbone={name}" for name in scratchdet_voc.BACKBONES]
     + ["backbone=vgg16,norm=none,head_norm=batch,lr=0.01", "gn", "release=mmdetection"]
     + [f"backbone={name},release=caffe" for name in ("root_resnet18", "root_resnet34")],
