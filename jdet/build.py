@@ -245,10 +245,14 @@ def check_default_boxes(module: Any, input_size: int) -> None:
     """Holds the levels a detector really makes against its design, before anything is compiled.
 
     Raises:
-        ConfigError: the network's maps do not carry the designed number of default boxes.
+        ConfigError: there are no such levels, or the network's maps do not carry the designed number of
+            default boxes.
     """
-    _, cells = module.level_sizes()
-    per_location = [level.boxes_per_location for level in module.default_box_levels()]
+    try:
+        _, cells = module.level_sizes()
+        per_location = [level.boxes_per_location for level in module.default_box_levels()]
+    except ValueError as error:
+        raise ConfigError(f"config.model: {error}") from error
     expected = sum(side * side * count for side, count in zip(cells, per_location))
     images = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.uint8)
     offsets, _ = jax.eval_shape(

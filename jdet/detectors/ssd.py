@@ -128,11 +128,11 @@ class SSD(nn.Module):
         )
         return anchors.replace_columns(
             levels,
-            size=self.min_sizes,
-            next_size=self.max_sizes,
-            ratios=self.aspect_ratios,
-            step=self.steps,
-            first=self.first_centres,
+            min_sizes=self.min_sizes,
+            max_sizes=self.max_sizes,
+            aspect_ratios=self.aspect_ratios,
+            steps=self.steps,
+            first_centres=self.first_centres,
         )
 
     def __call__(

@@ -103,26 +103,43 @@ def ssd_levels(
 
 
 def replace_columns(
-    levels: Sequence[DefaultBoxLevel], **columns: Sequence[Any]
+    levels: Sequence[DefaultBoxLevel],
+    *,
+    min_sizes: Sequence[float] = (),
+    max_sizes: Sequence[float] = (),
+    aspect_ratios: Sequence[tuple[float, ...]] = (),
+    steps: Sequence[float] = (),
+    first_centres: Sequence[float] = (),
 ) -> tuple[DefaultBoxLevel, ...]:
     """The levels with whole columns of their table put in place of what the rule gives.
 
     Args:
         levels: one entry per level.
-        **columns: fields of ``DefaultBoxLevel``, each with one value a level; empty: as it was.
+        min_sizes: ``size`` of every level; this and all others: empty leaves the column as it is.
+        max_sizes: ``next_size`` of every level.
+        aspect_ratios: ``ratios`` of every level.
+        steps: ``step`` of every level.
+        first_centres: ``first`` of every level.
 
     Raises:
         ValueError: a column has not one value a level.
     """
-    for name, values in columns.items():
+    columns: dict[str, tuple[str, Sequence[Any]]] = {
+        "size": ("min_sizes", min_sizes),
+        "next_size": ("max_sizes", max_sizes),
+        "ratios": ("aspect_ratios", aspect_ratios),
+        "step": ("steps", steps),
+        "first": ("first_centres", first_centres),
+    }
+    for field, (key, values) in columns.items():
         if not values:
             continue
         if len(values) != len(levels):
             raise ValueError(
-                f"the default boxes have {len(values)} values of {name!r}, {tuple(values)}, for "
-                f"{len(levels)} levels; give one a level, or none for the rule"
+                f"{key}={tuple(values)} has {len(values)} values for {len(levels)} levels; give one "
+                "a level, or none to have them by the rule"
             )
-        levels = [level._replace(**{name: value}) for level, value in zip(levels, values)]
+        levels = [level._replace(**{field: value}) for level, value in zip(levels, values)]
     return tuple(levels)
 
 

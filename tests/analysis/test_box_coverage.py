@@ -36,7 +36,9 @@ def literal_iou(objects, levels=LEVELS, cells=CELLS, clip=None):
     return common / ((b - a).prod(-1) + (high - low).prod(-1) - common)
 
 
-SHIFTED = anchors.replace_columns(LEVELS, first=[2.5, 2.5, 10.5, 48], next_size=[0, 40, 60, 80])
+SHIFTED = anchors.replace_columns(
+    LEVELS, first_centres=[2.5, 2.5, 10.5, 48], max_sizes=[0, 40, 60, 80]
+)
 
 
 @pytest.mark.parametrize("levels", [LEVELS, SHIFTED])

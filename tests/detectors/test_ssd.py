@@ -8,6 +8,7 @@ from jdet.config import get_defaults
 from jdet.detectors.ssd import multibox_loss
 from jdet.ops import boxes, coding
 from jdet.ops.nms import class_wise_nms
+from jdet.types import ConfigError
 from tests import harness
 from tests.golden import load
 
@@ -136,6 +137,22 @@ def test_8732_default_boxes_at_300(backbone, neck, cells):
 def test_any_input_size_builds(size):
     strides, cells = make(size=size).level_sizes()
     assert cells[-1] == 1 and cells[0] == -(-size // strides[0])
+
+
+def test_tables_of_default_boxes_are_checked_and_used():
+    with pytest.raises(ConfigError, match=r"config.model: min_sizes=.* has 2 values for 4 levels"):
+        make(min_sizes=(10.0, 20.0))
+    model = make(max_sizes=(0.0, 30.0, 40.0, 60.0), steps=(8.5, 17.0, 34.0, 64.0), clip_boxes=True)
+    assert [level.boxes_per_location for level in model.default_box_levels()] == [3, 6, 4, 4]
+    layouts = []
+
+    def trace(images):
+        layouts.append(model.init_with_output(jax.random.key(0), images, train=False)[0][2])
+
+    jax.eval_shape(trace, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8))
+    corners = np.asarray(boxes.cxcywh_to_xyxy(layouts[0]))
+    assert corners.min() >= 0 and corners.max() <= 64
+    np.testing.assert_allclose(layouts[0][3, :2], [12.75, 4.25], rtol=1e-6)  # second cell
 
 
 def test_head_norm_starts_at_unit_logits():

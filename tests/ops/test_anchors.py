@@ -84,11 +84,11 @@ def test_too_small_an_input_is_an_error():
 def test_columns_are_replaced_one_by_one():
     levels = anchors.ssd_levels(300, STRIDES, CELLS)
     steps = [300 / n for n in CELLS]
-    changed = anchors.replace_columns(levels, step=steps, ratios=(), first=())
+    changed = anchors.replace_columns(levels, steps=steps, aspect_ratios=(), first_centres=())
     assert [x.step for x in changed] == steps
     assert [x._replace(step=0) for x in changed] == [x._replace(step=0) for x in levels]
-    with pytest.raises(ValueError, match="5 values of 'size'.* for 6 levels"):
-        anchors.replace_columns(levels, size=steps[:5])
+    with pytest.raises(ValueError, match="min_sizes=.* has 5 values for 6 levels"):
+        anchors.replace_columns(levels, min_sizes=steps[:5])
 
 
 def test_no_second_square_box_and_first_centre():
