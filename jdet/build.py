@@ -28,7 +28,7 @@ from jdet.data.holdout import Holdout
 from jdet.data.shapes import ShapesSource
 from jdet.data.tfds_source import TfdsSource
 from jdet.data.voc import VocSource
-from jdet.detectors.ssd import SSD
+from jdet.detectors.ssd import SSD, tap_geometry
 from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 from jdet.nn.norm import KINDS, Norm
@@ -56,7 +56,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }
 
-BOUND = ("backbone", "neck", "norm", "head_norm", "dtype", "remat", "on_error")
+BOUND = ("backbone", "neck", "norm", "head_norm", "dtype", "remat", "on_error", "design_cells")
 """Fields that the program fills in; a config group does not carry them as plain values."""
 
 
@@ -224,6 +224,7 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
                 f"config.model.taps names stage {tap!r}; backbone {model.backbone.name!r} has "
                 f"{', '.join(backbone.stage_names)}"
             )
+    common["design_cells"] = tap_geometry(backbone, taps, config.input_size)[1][-1]
     neck = make("neck", model.neck, "config.model.neck", taps=taps, **common)
     own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
     module = make(

@@ -13,7 +13,7 @@ import numpy as np
 from jdet.nn.conv import Conv, caffe_xavier
 from jdet.nn.norm import L2Norm, Norm
 from jdet.ops import anchors, boxes, coding, losses, matching, nms, sampling
-from jdet.types import Batch, Detections, Mean
+from jdet.types import Batch, ConfigError, Detections, Mean
 
 
 class SSD(nn.Module):
@@ -96,18 +96,14 @@ class SSD(nn.Module):
         l2norm_levels = len(self.levels) if self.l2norm_levels < 0 else self.l2norm_levels
         self.l2norm = [L2Norm() for _ in range(l2norm_levels)]
 
-    def level_sizes(self) -> tuple[list[int], list[int]]:
-        """Nominal stride and map size (cells a side) of each level at ``input_size``.
+    @property
+    def any_input_size(self) -> bool:
+        """``detect`` takes pictures of other sizes than ``input_size``: the neck keeps its layers."""
+        return getattr(self.neck, "design_cells", 0) > 0
 
-        A backbone says them by ``stage_geometry(size)``; of one without, stage ``cN`` has stride 2^N.
-        """
-        strides, cells = [], []
-        geometry = getattr(self.backbone, "stage_geometry", lambda size: {})(self.input_size)
-        for tap in self.neck.taps:
-            named = 2 ** int(tap[1:])
-            stride, side = geometry.get(tap, (named, -(-self.input_size // named)))
-            strides.append(stride)
-            cells.append(side)
+    def level_sizes(self) -> tuple[list[int], list[int]]:
+        """Nominal stride and map size (cells a side) of each level at ``input_size``."""
+        strides, cells = tap_geometry(self.backbone, self.neck.taps, self.input_size)
         for size in self.neck.extra_sizes(cells[-1]):
             strides.append(strides[-1] * (2 if size < cells[-1] else 1))
             cells.append(size)
@@ -147,15 +143,21 @@ class SSD(nn.Module):
         Returns:
             Offsets float32 [B, A, 4], logits float32 [B, A, K + 1] (channel 0 is background) and the
             default boxes float32 [A, 4], cx cy w h in pixels.
+
+        Raises:
+            ConfigError: the pictures are smaller than a cell of the finest level.
         """
+        strides, _ = self.level_sizes()
+        if min(images.shape[1:3]) < strides[0]:
+            raise ConfigError(
+                f"pictures of {images.shape[1]}×{images.shape[2]} pixels leave no level: a cell of the "
+                f"finest has {strides[0]} pixels; take larger ones"
+            )
         x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         stages = self.backbone(x.astype(self.dtype), train=train)
         levels = self.neck(stages, train=train)
-        if len(levels) < len(self.levels):
-            # A smaller picture than the design: the coarsest levels vanish, the others stay put.
-            specs = self.levels[: len(levels)]
-        else:
-            specs, levels = self.levels, levels[: len(self.levels)]
+        # A smaller picture than the design: the coarsest levels vanish, the others stay put.
+        specs = self.levels[: len(levels)]
         priors = anchors.default_boxes(
             specs,
             [level.shape[1:3] for level in levels],
@@ -231,6 +233,23 @@ class SSD(nn.Module):
             )
 
         return Detections(*jax.vmap(one_picture)(corners, scores))
+
+
+def tap_geometry(
+    backbone: Any, taps: Sequence[str], input_size: int
+) -> tuple[list[int], list[int]]:
+    """Nominal stride and map size (cells a side) of backbone stages at an input size.
+
+    A backbone says them by ``stage_geometry(size)``; of one without, stage ``cN`` has stride 2^N.
+    """
+    strides, cells = [], []
+    geometry = getattr(backbone, "stage_geometry", lambda size: {})(input_size)
+    for tap in taps:
+        named = 2 ** int(tap[1:])
+        stride, side = geometry.get(tap, (named, -(-input_size // named)))
+        strides.append(stride)
+        cells.append(side)
+    return strides, cells
 
 
 def multibox_loss(

@@ -40,6 +40,9 @@ class Extras(nn.Module):
         width: multiplies every channel count.
         kernel_init: of all convolutions.
         dtype: of activations.
+        design_cells: cells a side of the last tap at the input the layers are laid out for. With other
+            inputs strides and padding stay what they are there; a level whose map below is too small
+            for its layers vanishes, with those above it. 0: the layers follow the map they get.
     """
 
     taps: tuple[str, ...]
@@ -47,13 +50,23 @@ class Extras(nn.Module):
     width: float = 1.0
     kernel_init: Any = caffe_xavier
     dtype: Any = None
+    design_cells: int = 0
 
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
         raise NotImplementedError
 
-    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Map below extra level ``i`` (from 1) to the map above it goes on from, and the level."""
+    def smallest(self, i: int, below: int) -> int:
+        """Cells a side that the map below extra level ``i`` must have; by design it has ``below``."""
+        return 1
+
+    def extend(
+        self, x: jax.Array, i: int, below: int, layer: Any, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Map below extra level ``i`` (from 1) to the map above it goes on from, and the level.
+
+        The layers are those for a map of ``below`` cells a side, whatever ``x`` has.
+        """
         raise NotImplementedError
 
     def prepare(self, x: jax.Array, train: bool) -> jax.Array:
@@ -76,10 +89,13 @@ class Extras(nn.Module):
         )
         levels = [stages[tap] for tap in self.taps]
         x = self.prepare(stages.get("end", levels[-1]), train)
-        for i, size in enumerate(self.extra_sizes(min(x.shape[1:3])), start=1):
-            x, level = self.extend(x, i, layer, train)
-            assert min(level.shape[1:3]) == size, (level.shape, size)
+        below = self.design_cells or min(x.shape[1:3])
+        for i, size in enumerate(self.extra_sizes(below), start=1):
+            if min(x.shape[1:3]) < self.smallest(i, below):
+                break
+            x, level = self.extend(x, i, below, layer, train)
             levels.append(level)
+            below = size
         return self.finish(levels, layer)
 
 
@@ -109,18 +125,23 @@ class SSDExtras(Extras):
         """The last stage, normed if asked for."""
         return jax.nn.relu(self.norm(train=train, name="norm")(x)) if self.norm_first else x
 
-    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
+    def smallest(self, i: int, below: int) -> int:
+        """As many as the valid 3×3 or the 4×4 covers."""
+        return 1 if self.pool_last else {5: 3, 3: 3, 2: 2}.get(below, 1)
+
+    def extend(
+        self, x: jax.Array, i: int, below: int, layer: Any, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
         """One more pair."""
-        size = min(x.shape[1:3])
-        if self.pool_last and size <= 3:
+        if self.pool_last and below <= 3:
             x = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True).astype(x.dtype)
             return x, x
         channels = self.channels or ((512, 256) if self.taps[-1] == "c4" else (256,))
         features = channels[min(i, len(channels)) - 1]
         kernel, strides, padding = 3, 2, 1
-        if size == 2 and not self.pool_last:
+        if below == 2 and not self.pool_last:
             kernel, strides = 4, 1
-        elif size in (5, 3) and not self.pool_last:
+        elif below in (5, 3) and not self.pool_last:
             strides, padding = 1, 0
         x = layer(self.scaled(features / 2), kernel_size=1, name=f"extra{i}_1")(x)
         x = layer(
@@ -184,14 +205,22 @@ class ResidualExtras(Extras):
             return (2 if size > 3 else 1), False
         return (1, True) if size == 3 else (2, False)
 
-    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
+    def smallest(self, i: int, below: int) -> int:
+        """As many as the valid 3×3 or the 4×4 covers."""
+        if self.release:
+            return 2 if i == 5 else 1
+        return 3 if below == 3 else 1
+
+    def extend(
+        self, x: jax.Array, i: int, below: int, layer: Any, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
         """One more block."""
-        features, size = self.scaled(128), min(x.shape[1:3])
+        features = self.scaled(128)
         if self.release and i == 5:
             x = layer(features, name="extra5_1")(x)
             x = layer(features, kernel_size=4, padding=1, name="extra5_2")(x)
             return x, x
-        strides, valid = self._shrinks(i, size)
+        strides, valid = self._shrinks(i, below)
         shape = dict(features=features, strides=strides, valid=valid, name=f"extra{i}")
         if self.block == "preact":
             conv = functools.partial(
@@ -228,9 +257,15 @@ class BottleneckExtras(Extras):
             sizes.append(size)
         return sizes
 
-    def extend(self, x: jax.Array, i: int, layer: Any, train: bool) -> tuple[jax.Array, jax.Array]:
+    def smallest(self, i: int, below: int) -> int:
+        """As many as the first convolution covers."""
+        return 3 if below in (5, 3) else 2
+
+    def extend(
+        self, x: jax.Array, i: int, below: int, layer: Any, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
         """One more bottleneck."""
-        valid = min(x.shape[1:3]) in (5, 3)
+        valid = below in (5, 3)
         kernel_size, strides = (3, 1) if valid else (2, 2)
         x, _ = Bottleneck(
             layer,

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,6 +179,53 @@ def test_smaller_pictures_keep_the_layout():
     whole, part = layouts
     np.testing.assert_array_equal(part[: 12 * 4], whole[: 12 * 4])  # the first row of cells
     assert set(map(tuple, part[:, 2:])) <= set(map(tuple, whole[:, 2:]))
+
+
+CELLS = {  # of each level, by neck and input, for a design of 300 pixels (19, 10, 5, 3, 1 above c4)
+    ("residual_extras", 300): [38, 19, 10, 5, 3, 1],
+    ("residual_extras", 180): [23, 12, 6, 3, 2],  # nothing is left of 2 by a valid 3×3
+    ("residual_extras", 360): [45, 23, 12, 6, 3, 1],
+    ("residual_extras", 660): [83, 42, 21, 11, 6, 4],
+    ("residual_extras", (180, 300)): [(23, 38), (12, 19), (6, 10), (3, 5), (2, 3)],
+    ("ssd_extras", 180): [23, 12, 6, 3, 1],  # 3 → 1 → nothing
+    ("ssd_extras", 100): [13, 7, 4, 2],
+    ("ssd_extras", 660): [83, 42, 21, 11, 9, 7],
+}
+
+
+@pytest.mark.parametrize("neck, size", CELLS)
+def test_layers_stay_what_they_are_at_other_sizes(neck, size):
+    """The weights of the design serve, with the strides and padding they were trained with."""
+    model = make(size=300, neck=neck)
+    design = jax.ShapeDtypeStruct((1, 300, 300, 3), jnp.uint8)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), design)
+    shape = size if isinstance(size, tuple) else (size, size)
+    levels = []
+
+    def run(variables, images):
+        def look(next_function, args, kwargs, context):
+            result = next_function(*args, **kwargs)
+            if (context.module.name, context.method_name) == ("neck", "__call__"):
+                levels.extend(x.shape[1:3] for x in result)
+            return result
+
+        with nn.intercept_methods(look):
+            return model.apply(variables, images, train=False)[:2]
+
+    images = jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8)
+    offsets, _ = jax.eval_shape(run, variables, images)
+    expected = [c if isinstance(c, tuple) else (c, c) for c in CELLS[neck, size]]
+    assert levels == expected
+    per_location = [level.boxes_per_location for level in model.default_box_levels()]
+    assert offsets.shape[1] == sum(h * w * n for (h, w), n in zip(expected, per_location))
+
+
+def test_no_level_is_an_error():
+    with pytest.raises(ConfigError, match="7×64 pixels leave no level: .* 8 pixels"):
+        jax.eval_shape(
+            lambda x: make().init(jax.random.key(0), x, train=False),
+            jax.ShapeDtypeStruct((1, 7, 64, 3), jnp.uint8),
+        )
 
 
 def test_crowds_can_be_left_out_of_training():
