@@ -14,6 +14,7 @@ warm-up). The paper normalises over 16 pictures per device; with 8 devices the d
     norm=batch head_norm=batch   each none, batch, sync_batch, group, frozen_batch
     gn       GroupNorm in backbone and head, batch 16, lr 0.03: the author's advice for one small device
     train=07+12  test=07test  root=data  lr=0.05  batch=128  seed=0
+    tta=voc  multi-scale testing (ScratchDet300+) after training, or with --mode=evaluate
 
 VOC12's test boxes are on a server; after train=07++12 the mAP on VOC07 test is one on training pictures.
 
@@ -41,7 +42,7 @@ MODEL = dict(backbone="root_resnet34", release="", norm="batch", head_norm="batc
 
 def get_config(arg=""):
     arg = parse_arg(
-        arg, root="data", train="07+12", test="07test", **MODEL, lr=0.0, batch=0, seed=0
+        arg, root="data", train="07+12", test="07test", **MODEL, lr=0.0, batch=0, seed=0, tta="none"
     )
     c = voc(arg.root, arg.train, arg.test, arg.seed)
     c.data.workers = 2
@@ -50,6 +51,7 @@ def get_config(arg=""):
     c.train.eval_every = 10_000
     c.optimizer.boundaries = (0.45, 0.75, 0.95)
     batch_and_rate(c, arg)
+    c.eval.tta.preset = arg.tta
     return c
 
 

@@ -94,6 +94,15 @@ def get_defaults() -> ConfigDict:
     evaluation.use_ema = True  # evaluate the moving average where there is one
     evaluation.max_pictures = 0  # 0: all
 
+    evaluation.tta = tta = ConfigDict()  # multi-scale testing, after the plain evaluation
+    tta.preset = "none"  # "none" | "flip" | "voc" | "coco" (RefineDet's passes) | "custom"
+    tta.passes = ()  # custom: (long side, short side, flip, above, below); see jdet.evaluation.tta
+    tta.merge = ""  # "voting" | "soft_voting" | "nms"; "": the preset's, custom: voting
+    tta.iou_threshold = 0.45  # overlap from which boxes of a class are merged
+    tta.pixel_offset = 1.0  # added to widths and heights for it: 1 inclusive pixels, 0 continuous
+    tta.score_threshold = 0.01  # soft_voting: lowest score of a box kept beside the vote
+    tta.max_detections = 0  # of a picture after merging; 0: as many as without
+
     c.parallel = parallel = ConfigDict()
     parallel.devices = 0  # 0: all
     parallel.cpu_devices = 1  # devices a CPU counts as; small networks run faster on two
@@ -151,6 +160,8 @@ CHOICES = {
     "data.on_error": ("raise", "skip"),
     "train.loss_norm": ("global", "per_device"),
     "optimizer.schedule": ("step", "cosine", "constant"),
+    "eval.tta.preset": ("none", "flip", "voc", "coco", "custom"),
+    "eval.tta.merge": ("", "voting", "soft_voting", "nms"),
     "optimizer.decay_mask": ("caffe", "all", "kernels"),
 }
 
@@ -183,6 +194,10 @@ RANGES = {
     "eval.pictures": (0, 10**4),
     "eval.score_drawn": (0, 1),
     "eval.max_pictures": (0, 10**9),
+    "eval.tta.iou_threshold": (0, 1),
+    "eval.tta.pixel_offset": (0, 1),
+    "eval.tta.score_threshold": (0, 1),
+    "eval.tta.max_detections": (0, 10**5),
     "parallel.devices": (0, 10**6),
     "parallel.cpu_devices": (1, 64),
     "parallel.bn_group_size": (0, 10**6),

@@ -19,107 +19,27 @@ import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
-from jdet import build
-from jdet import config as config_lib
 from jdet.analysis.visualise import draw_detections
 from jdet.data.image_io import read_image, write_image
 from jdet.data.pictures import SUFFIXES, PictureFile, find_pictures, unique_name
-from jdet.data.pipeline import prepare_image
+from jdet.evaluation import tta as multi_scale
 from jdet.evaluation.coco_ap import to_coco_json
-from jdet.evaluation.runner import make_detect_fn, to_pictures
 from jdet.files import write_json
-from jdet.train import checkpoint, state
-from jdet.types import Batch, ConfigError, DataError, Detections, PictureDetections
+from jdet.predictor import Predictor, Started, Views
+from jdet.train import checkpoint
+from jdet.types import ConfigError, DataError, PictureDetections
 
 _READERS = 2  # threads that decode ahead of the device
 
 OnError = Callable[[str, Exception], None]
-
-
-class Predictor:
-    """The detector of a run with its weights, compiled for one batch size.
-
-    Attributes:
-        class_names: K names, in label order.
-        category_ids: the training data's own id of each label; label + 1 where it has none.
-        input_size: side of the network input, in pixels.
-        step: optimiser steps the weights have taken.
-        batch_size: pictures per call of the network.
-    """
-
-    def __init__(
-        self, workdir: str | os.PathLike[str], *, step: int | str = "latest", batch_size: int = 8
-    ):
-        """Loads a run.
-
-        Args:
-            workdir: folder of the run.
-            step: of the checkpoint; "latest", as for evaluations, or "best" by the run's metric.
-            batch_size: pictures per call; a last, smaller batch is padded, not recompiled.
-
-        Raises:
-            ConfigError: there is no run, or no such step can be meant.
-            CheckpointError: there is no such checkpoint, or it cannot be read.
-        """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size}: at least 1")
-        workdir = Path(workdir)
-        config = config_lib.load(workdir / "config.json")
-        weights = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
-        self.class_names = tuple(config.class_names)
-        # Ids of the training data, which may have holes, such as COCO's.
-        ids = config.get("category_ids") or range(1, len(self.class_names) + 1)
-        self.category_ids = tuple(ids)
-        self.input_size = config.input_size
-        self.step = weights.step
-        self.batch_size = batch_size
-        self._detect = make_detect_fn(build.detector(config, self.class_names))
-        self._variables = jax.device_put(state.eval_variables(weights, config.eval.use_ema))
-
-    def start(self, images: Sequence[np.ndarray]) -> Detections:
-        """Detects in up to ``batch_size`` prepared pictures; returns before the device is done.
-
-        Args:
-            images: uint8 [input_size, input_size, 3] each, from ``prepare_image``.
-        """
-        side = self.input_size
-        batch = np.zeros((self.batch_size, side, side, 3), np.uint8)
-        batch[: len(images)] = images
-        return self._detect(self._variables, batch, np.full((len(batch), 2), side, np.int32))
-
-    def finish(
-        self, found: Detections, names: Sequence[str], sizes: Sequence[tuple[int, int]]
-    ) -> list[PictureDetections]:
-        """Waits for detections and maps them to the original pictures.
-
-        Args:
-            found: from ``start``.
-            names: what to call the pictures.
-            sizes: height and width of each original.
-        """
-        rows, spare = len(names), self.batch_size - len(names)
-        original = np.array([*sizes, *[(1, 1)] * spare], np.int32)
-        batch = Batch(
-            images=None,
-            boxes=np.zeros((self.batch_size, 0, 4), np.float32),
-            labels=np.zeros((self.batch_size, 0), np.int32),
-            valid=np.zeros((self.batch_size, 0), bool),
-            ignore=np.zeros((self.batch_size, 0), bool),
-            image_sizes=np.full((self.batch_size, 2), self.input_size, np.int32),
-            original_sizes=original,
-            index=np.arange(self.batch_size),
-            real=np.arange(self.batch_size) < rows,
-        )
-        return to_pictures(found, batch, [*names, *[""] * spare])
 
 
 def predict(
@@ -129,6 +49,7 @@ def predict(
     step: int | str = "latest",
     score: float = 0.3,
     batch_size: int = 8,
+    tta: str | Mapping[str, Any] = "none",
     on_error: OnError | None = None,
 ) -> Iterator[PictureDetections]:
     """Detects in files and folders, for notebooks and programs.
@@ -140,6 +61,7 @@ def predict(
         score: lowest score to report; the run's own threshold (``config.model.score_threshold``)
             stays the floor.
         batch_size: pictures per call of the network.
+        tta: multi-scale testing, as of ``Predictor``.
         on_error: told name and error of each picture that cannot be read; None logs a warning.
 
     Returns:
@@ -147,10 +69,10 @@ def predict(
         in pixels of the upright picture.
 
     Raises:
-        ConfigError: there is no run in ``workdir``.
+        ConfigError: there is no run in ``workdir``, or ``tta`` cannot be.
         CheckpointError: there is no such checkpoint.
     """
-    predictor = Predictor(workdir, step=step, batch_size=batch_size)
+    predictor = Predictor(workdir, step=step, batch_size=batch_size, tta=tta)
     found = detect_files(predictor, find_pictures(images), score, on_error or _log_error)
     return (detections for _, _, detections in found)
 
@@ -173,7 +95,7 @@ def detect_files(
     Yields:
         File, upright picture uint8 [H, W, 3], and its detections, in order.
     """
-    pending: tuple[Detections, list[tuple[PictureFile, np.ndarray]]] | None = None
+    pending: tuple[Started, list[tuple[PictureFile, np.ndarray]]] | None = None
 
     def finish() -> Iterator[tuple[PictureFile, np.ndarray, PictureDetections]]:
         if pending is None:
@@ -186,7 +108,7 @@ def detect_files(
             kept = PictureDetections(result.id, *(a[keep] for a in result[1:]))
             yield file, image, kept
 
-    reads = _read_ahead(files, predictor.input_size, 2 * predictor.batch_size, on_error)
+    reads = _read_ahead(files, predictor.prepare, 2 * predictor.batch_size, on_error)
     while group := list(itertools.islice(reads, predictor.batch_size)):
         started = predictor.start([small for _, _, small in group])
         yield from finish()
@@ -195,13 +117,16 @@ def detect_files(
 
 
 def _read_ahead(
-    files: Iterable[PictureFile], input_size: int, ahead: int, on_error: OnError
-) -> Iterator[tuple[PictureFile, np.ndarray, np.ndarray]]:
+    files: Iterable[PictureFile],
+    prepare: Callable[[np.ndarray], Views],
+    ahead: int,
+    on_error: OnError,
+) -> Iterator[tuple[PictureFile, np.ndarray, Views]]:
     """Decoded and prepared pictures in order; what cannot be read is reported and left out."""
 
-    def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    def read(path: Path) -> tuple[np.ndarray, Views]:
         image = read_image(path, exif=True)
-        return image, prepare_image(image, input_size)
+        return image, prepare(image)
 
     waiting: deque = deque()
     pool = ThreadPoolExecutor(_READERS)
@@ -304,6 +229,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batch_size", "--batch-size", type=int, default=8, help="pictures per call"
     )
+    parser.add_argument(
+        "--tta",
+        default="none",
+        help=f"multi-scale testing: {', '.join(multi_scale.PRESETS)}, or run for the run's own setting",
+    )
     args = parser.parse_args(argv)
     # A comma may belong to a file's name: what exists as it stands is not cut.
     images = [
@@ -321,7 +251,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     try:
-        predictor = Predictor(args.workdir, step=args.step, batch_size=args.batch_size)
+        predictor = Predictor(
+            args.workdir, step=args.step, batch_size=args.batch_size, tta=args.tta
+        )
         done, _ = write_results(predictor, files, out, args.score)
     except (ConfigError, DataError, checkpoint.CheckpointError, OSError) as error:
         _say(f"error: {error}", sys.stderr)

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jdet import build
+from jdet import build, evaluating
 from jdet import config as config_lib
 from jdet.analysis import box_coverage, visualise
 from jdet.data import pipeline
@@ -33,6 +33,8 @@ def train(
     config: ConfigDict, workdir: str | Path, *, overwrite: bool = False, writers: tuple = ()
 ) -> loop.Result:
     """Trains a config from random initialisation, or goes on where its workdir stopped.
+
+    With ``config.eval.tta`` the finished network is tested at several sizes too, once all is saved.
 
     Args:
         config: a whole config; not changed.
@@ -72,10 +74,11 @@ def train(
             start=start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            **_reading(config),
+            **evaluating.reading(config),
         )
 
     evaluate_state = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
+    several_sizes = evaluating.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
     result = loop.train(
         config,
         workdir,
@@ -90,6 +93,10 @@ def train(
     )
     if jax.process_index() == 0:  # again, now that the last evaluation is in the log
         _draw_curves(Path(workdir))
+    if several_sizes is not None and result.status == "completed":
+        variables = state.eval_variables(result.state, config.eval.use_ema)
+        more = several_sizes(variables, result.step, repeat=False)
+        result = result._replace(metrics={**result.metrics, **more})
     return result
 
 
@@ -105,7 +112,7 @@ def evaluate(
             must be the run's.
 
     Returns:
-        Metrics by slash names.
+        Metrics by slash names; those of multi-scale testing (``config.eval.tta``) begin with ``tta/``.
 
     Raises:
         ConfigError: no run there, or classes that are not the run's.
@@ -126,10 +133,13 @@ def evaluate(
     detector = build.detector(config, source.class_names)
     mesh = sharding.make_mesh(config)
     run = make_evaluation(config, detector, source, mesh, Path(workdir))
+    several_sizes = evaluating.make_multi_scale(config, detector, source, mesh, Path(workdir))
     variables = jax.device_put(
         state.eval_variables(weights, config.eval.use_ema), sharding.replicated(mesh)
     )
     metrics = run(variables, int(weights.step))
+    if several_sizes is not None:
+        metrics |= several_sizes(variables, int(weights.step))
     return {name: value for name, value in metrics.items() if not isinstance(value, np.ndarray)}
 
 
@@ -140,29 +150,19 @@ def make_evaluation(
 
     The network is compiled once, at the first call.
     """
-    detect = runner.make_detect_fn(detector, mesh)
-    count = min(len(source), config.eval.max_pictures) or len(source)
-    batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
+    detect = runner.DetectFn(detector, mesh)
 
     def run(variables: Any, step: int) -> dict[str, Any]:
-        keep = runner.KeepPictures(config.eval.pictures, count)
-        evaluators = [*runner.make_evaluators(config.eval.metrics, source.class_names), keep]
-        with pipeline.eval_batches(
-            source,
-            input_size=config.input_size,
-            batch_size=batch_size,
-            limit=config.eval.max_pictures,
-            **_reading(config),
-        ) as stream:
-            metrics: dict[str, Any] = runner.evaluate(
-                detect, variables, stream, source, evaluators, expected=count
-            )
+        keep = runner.KeepPictures(config.eval.pictures, evaluating.pictures(config, source))
+        found, seconds = evaluating.walk(config, source, mesh, detect, variables, also=keep)
+        metrics: dict[str, Any] = dict(found)
         if jax.process_index() == 0:
             report.write_report(
                 workdir / "report.json",
                 step=step,
                 metrics=metrics,
                 settings=report.settings_of(config, source),
+                seconds_per_picture=seconds,
             )
             report.print_table(metrics, source.class_names)
             pictures = visualise.write_pictures(
@@ -221,13 +221,6 @@ def _draw_curves(workdir: Path) -> None:
     log = workdir / "metrics.jsonl"
     if log.exists():
         visualise.plot_curves(log, workdir / "curves.png")
-
-
-def _reading(config: ConfigDict) -> dict[str, Any]:
-    """Settings that all input streams share."""
-    data = config.data
-    keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
-    return {key: data[key] for key in keys}
 
 
 def _agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:

@@ -73,12 +73,13 @@ class Batch(NamedTuple):
     """Pictures and padded objects as they enter the jitted step.
 
     Attributes:
-        images: uint8 [B, H, W, 3], RGB.
+        images: uint8 [B, H, W, 3], RGB; for multi-scale testing a tuple of such, one per input size.
         boxes: float32 [B, N, 4], x1 y1 x2 y2 in pixels of the network input; zeros where padded.
         labels: int32 [B, N]; zeros where padded.
         valid: bool [B, N], the row holds an object.
         ignore: bool [B, N], difficult or crowd.
-        image_sizes: int32 [B, 2], height and width of the picture's content inside [H, W].
+        image_sizes: int32 [B, 2], height and width of the picture's content inside [H, W]; a tuple
+            where ``images`` is one, with zeros where a size does not show the picture.
         original_sizes: int32 [B, 2], height and width of the original picture.
         index: int32 [B], position of the picture in its source.
         real: bool [B], False for rows that only pad an evaluation batch.

@@ -240,6 +240,34 @@ def test_one_compilation_for_any_number_of_pictures(workdir, tmp_path, pixels):
     assert widths == [16 + i for i in range(7)]
 
 
+def test_multi_scale_from_the_command_line_and_from_python(workdir, tmp_path, pixels, capsys):
+    save(tmp_path / "in" / "a.png", rectangle(64, 128, (32, 16, 64, 48)))
+    save(tmp_path / "in" / "b.png", rectangle(128, 64, (16, 32, 48, 64)))
+    options = (tmp_path / "in", tmp_path / "out", "--batch_size=2")
+    assert run(workdir, *options, "--tta=voc") == 1
+    assert "PixelDetector takes inputs of config.input_size only" in capsys.readouterr().err
+    pixels.any_input_size = True
+    assert run(workdir, *options, "--tta=vok") == 1
+    assert "did you mean 'voc'" in capsys.readouterr().err
+    assert run(workdir, *options, "--tta=flip") == 0
+    records, _ = results(tmp_path / "out")
+    expected = {"a.png": [32, 16, 32, 32], "b.png": [16, 32, 32, 32]}
+    assert {r["file_name"]: r["bbox"] for r in records} == expected
+
+    pixels.traces = 0
+    passes = ((2.0, 1.0, True, 0, 0), (1.0, 1.0, False, 0, 0))
+    found = predict.predict(
+        workdir, tmp_path / "in", batch_size=2, tta={"preset": "custom", "passes": passes}
+    )
+    boxes = {p.id: p.boxes.round(3).tolist() for p in found}
+    assert boxes == {"a.png": [[32, 16, 64, 48]], "b.png": [[16, 32, 48, 64]]}
+    assert pixels.traces == 3
+    (plain, _) = predict.predict(
+        workdir, tmp_path / "in", batch_size=2, tta="run"
+    )  # off in this run
+    np.testing.assert_array_equal(plain.boxes, [[32, 16, 64, 48]])
+
+
 def test_predict_reports_errors_to_the_caller(workdir, tmp_path, pixels):
     good = save(tmp_path / "good.png", rectangle(64, 64, (0, 0, 16, 16)))
     seen = []

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 from jdet import build, run
 from jdet import config as config_lib
 from jdet.config import get_defaults
+from jdet.evaluation import tta
 from jdet.types import ConfigError, DataError
 from tests.data.test_coco import annotation, content, write
 from tests.data.test_voc import annotation_xml, make_folder, object_xml
@@ -171,3 +172,14 @@ def test_category_ids_of_data_that_have_none(tmp_path):
     assert run._category_ids(c, train) == (1, 2)
     c.category_ids = (5, 9)
     assert run._category_ids(c, train) == (5, 9)
+
+
+def test_multi_scale_passes_from_the_command_line(monkeypatch):
+    config = from_command_line(
+        monkeypatch,
+        get_defaults(),
+        "--config.eval.tta.preset=custom",
+        "--config.eval.tta.passes=((1.5, 1.0, True, 0, 64), (0.5, 0.5, False, 8, 0))",
+    )
+    first, second = tta.settings(config.eval.tta).passes
+    assert first == (1.5, 1.0, True, 0, 64) and second == (0.5, 0.5, False, 8, 0)

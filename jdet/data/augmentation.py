@@ -214,7 +214,7 @@ class Finish:
             image,
             _placement(element, width, height, size),
             size,
-            interpolation=geometry.plain_interpolation(image, size) if kind is None else kind,
+            interpolation=geometry.plain_interpolation(image, size, size) if kind is None else kind,
             fill=self.fill,
             turn=element.turn,
             distortion=element.distortion,

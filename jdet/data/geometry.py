@@ -311,9 +311,9 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: int) -> np
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def plain_interpolation(image: np.ndarray, size: int) -> int:
+def plain_interpolation(image: np.ndarray, width: int, height: int) -> int:
     """Interpolation without randomness: linear, or area if a side shrinks beyond `STRONG_SHRINK`."""
-    strong = max(image.shape[:2]) > STRONG_SHRINK * size
+    strong = max(image.shape[0] / height, image.shape[1] / width) > STRONG_SHRINK
     return cv2.INTER_AREA if strong else cv2.INTER_LINEAR
 
 

@@ -23,9 +23,9 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from jdet.data import geometry
 from jdet.data.augmentation import Augment, Element, Finish, Row, operations
 from jdet.data.image_io import check_size, configure_opencv, read_image
+from jdet.data.views import FinishViews, View
 from jdet.types import Batch, ConfigError, DataError, Source
 
 
@@ -105,7 +105,12 @@ class BatchStream(Iterator[Batch]):
             )
         # Plain arrays: grain's own, which lie in memory shared with a worker, lose it with the
         # first view of them that goes.
-        return Batch(*(np.asarray(field) for field in loaded.batch))
+        return Batch(
+            *(
+                tuple(map(np.asarray, field)) if isinstance(field, tuple) else np.asarray(field)
+                for field in loaded.batch
+            )
+        )
 
     def report(self) -> Report:
         """What was left out of the batches delivered so far."""
@@ -187,7 +192,7 @@ def train_batches(
 def eval_batches(
     source: Source,
     *,
-    input_size: int,
+    input_size: int | Sequence[View],
     batch_size: int,
     max_boxes: int = 0,
     process_index: int = 0,
@@ -206,7 +211,9 @@ def eval_batches(
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, in pixels.
+        input_size: side of the square network input, in pixels; or heights and widths of several:
+            then ``images`` and ``image_sizes`` are tuples with an entry for each, as
+            ``jdet.data.views`` makes them, and there are no objects.
         batch_size: pictures per batch, over all processes.
         max_boxes: N, rows for objects; 0 leaves the objects out, as evaluators take the truth from
             the source itself.
@@ -228,27 +235,13 @@ def eval_batches(
     count = min(len(source), limit or len(source))
     length = -(-count // batch_size)
     data = grain.MapDataset.source(_Reader(source, count, on_error, padded=length * batch_size))
-    data = data.map(Finish(input_size, max_boxes, (0.0, 0.0, 0.0)))
+    if isinstance(input_size, int):
+        data = data.map(Finish(input_size, max_boxes, (0.0, 0.0, 0.0)))
+    else:
+        data = data.map(FinishViews(tuple(input_size)))
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
     return BatchStream(batches, batch_size=batch_size, position=0, length=length, epoch=count)
-
-
-def prepare_image(image: np.ndarray, input_size: int) -> np.ndarray:
-    """Resizes a picture for evaluation and prediction: warped to a square, aspect not kept.
-
-    By linear interpolation, as Caffe SSD; where a side shrinks more than threefold, by the mean
-    over the covered area, since linear interpolation would read a fraction of the pixels.
-
-    Args:
-        image: uint8 [H, W, 3], RGB.
-        input_size: side of the network input, in pixels.
-
-    Returns:
-        uint8 [input_size, input_size, 3].
-    """
-    interpolation = geometry.plain_interpolation(image, input_size)
-    return geometry.resize(image, input_size, input_size, interpolation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,10 +285,17 @@ class _Loaded(NamedTuple):
 def _collate(rows: Sequence[Row]) -> _Loaded:
     columns = zip(*(row.fields for row in rows), strict=True)
     return _Loaded(
-        batch=Batch(*(np.stack(column) for column in columns)),
+        batch=Batch(*map(_stack, columns)),
         skipped=tuple((row.id, row.problem) for row in rows if row.problem),
         crowded=tuple((row.id, row.dropped) for row in rows if row.dropped),
     )
+
+
+def _stack(column: Sequence[Any]) -> Any:
+    """Rows of a field as an array, or as a tuple of arrays where the field has several."""
+    if isinstance(column[0], tuple):
+        return tuple(map(np.stack, zip(*column, strict=True)))
+    return np.stack(column)
 
 
 def _prefetch(

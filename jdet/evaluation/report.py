@@ -21,6 +21,9 @@ from jdet.types import Source
 # Metrics that have a value per class, `<prefix>/AP/<class>`, and the name of their mean.
 _PER_CLASS = {"voc07": "mAP", "voc12": "mAP", "coco": "AP"}
 
+MULTI_SCALE = "tta/"
+"""Begins the names of metrics of multi-scale testing."""
+
 _PROTOCOLS = {
     "voc": "VOC devkit: IoU >= 0.5; voc07 is 11-point, voc12 the area; difficult objects ignored",
     "coco": "pycocotools: IoU 0.50:0.95, 100 detections per picture and class; crowd ignored",
@@ -54,22 +57,89 @@ def write_report(
     step: int,
     metrics: Mapping[str, float],
     settings: Mapping[str, Any] | None = None,
+    seconds_per_picture: float | None = None,
 ) -> None:
-    """Writes ``{"step", "metrics", "settings"}`` as JSON, whole or not at all.
+    """Writes the arguments as JSON, whole or not at all.
 
     Args:
         path: the file, replaced if it exists; its folder is made if missing.
         step: optimiser steps the evaluated weights have taken.
         metrics: numbers under slash names; what is not a number (nan) becomes null.
         settings: from ``settings_of``.
+        seconds_per_picture: reading, detecting and scoring, without compilation; None: not known.
     """
     report = {
         "step": int(step),
         "metrics": {name: float(value) for name, value in metrics.items()},
         "settings": dict(settings or {}),
+        "seconds_per_picture": seconds_per_picture,
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(path, report)
+
+
+def add_multi_scale(
+    path: str | os.PathLike[str],
+    *,
+    step: int,
+    metrics: Mapping[str, float],
+    settings: Mapping[str, Any],
+    seconds_per_picture: float | None,
+) -> dict[str, Any]:
+    """Adds multi-scale testing to the report of the same step, beside the numbers of one size.
+
+    A report of another step is replaced; its numbers belong to other weights.
+
+    Args:
+        path: the file.
+        step: optimiser steps the evaluated weights have taken.
+        metrics: numbers under names that begin with ``MULTI_SCALE``.
+        settings: the group ``eval.tta`` of the config, kept under "tta".
+        seconds_per_picture: as of ``write_report``, kept under "tta".
+
+    Returns:
+        The whole report.
+    """
+    report: dict[str, Any] = _read(path)
+    if report.get("step") != int(step):
+        nothing = {"metrics": {}, "settings": {}, "seconds_per_picture": None}
+        report = {"step": int(step), **nothing}
+    held = {k: v for k, v in report["metrics"].items() if not k.startswith(MULTI_SCALE)}
+    report["metrics"] = held | {name: float(value) for name, value in metrics.items()}
+    report["tta"] = {"settings": dict(settings), "seconds_per_picture": seconds_per_picture}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, report)
+    return report
+
+
+def multi_scale_metrics(
+    path: str | os.PathLike[str], step: int, settings: Mapping[str, Any]
+) -> dict[str, float]:
+    """What a report holds of multi-scale testing at this step by these settings; empty if nothing."""
+    report = _read(path)
+    same = report.get("tta", {}).get("settings") == json.loads(json.dumps(dict(settings)))
+    if report.get("step") != int(step) or not same:
+        return {}
+    held = {k: v for k, v in report["metrics"].items() if k.startswith(MULTI_SCALE)}
+    return {k: math.nan if v is None else v for k, v in held.items()}
+
+
+def format_speed(report: Mapping[str, Any]) -> str:
+    """One line: what one size and several sizes take for a picture."""
+    one, many = report["seconds_per_picture"], report["tta"]["seconds_per_picture"]
+    if one is None or many is None:
+        return "seconds per picture: not measured, the set has one batch"
+    return (
+        f"seconds per picture: {one:.4f} at one size, {many:.4f} at several, {many / one:.1f} times"
+    )
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A report; empty where there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def format_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> str:
@@ -128,12 +198,13 @@ def _rows(
     metrics: Mapping[str, float], class_names: Sequence[str]
 ) -> tuple[list[str], list[list[str]], list[tuple[str, str]]]:
     """Header, a row per class followed by the row of means, and the metrics that fit neither."""
-    variants = [v for v in _PER_CLASS if any(k.startswith(f"{v}/AP/") for k in metrics)]
+    known = {**_PER_CLASS, **{f"{MULTI_SCALE}{v}": mean for v, mean in _PER_CLASS.items()}}
+    variants = [v for v in known if any(k.startswith(f"{v}/AP/") for k in metrics)]
     rows = [
         [name, *(_percent(metrics.get(f"{v}/AP/{name}")) for v in variants)] for name in class_names
     ]
-    rows.append(["mean", *(_percent(metrics.get(f"{v}/{_PER_CLASS[v]}")) for v in variants)])
-    means = {f"{v}/{_PER_CLASS[v]}" for v in variants}
+    rows.append(["mean", *(_percent(metrics.get(f"{v}/{known[v]}")) for v in variants)])
+    means = {f"{v}/{known[v]}" for v in variants}
     others = [
         (name, _percent(value))
         for name, value in metrics.items()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -18,8 +19,6 @@ from jdet.data.pipeline import BatchStream
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.types import Batch, ConfigError, Detections, Example, PictureDetections, Source
-
-DetectFn = Callable[[Any, Any, Any], Detections]
 
 _EVALUATORS = {"voc": VocEvaluator, "coco": CocoEvaluator}
 
@@ -89,49 +88,98 @@ class KeepPictures:
         return {}
 
 
-def make_detect_fn(detector: Any, mesh: Mesh | None = None) -> DetectFn:
-    """Compiles a detector's ``detect``, on one device or with the batch split over a mesh.
+class DetectFn:
+    """A detector's ``detect``, compiled once per shape, on one device or with the batch split over a mesh.
 
-    Args:
-        detector: a detector module, contract ``detect(images, image_sizes) -> Detections``.
-        mesh: axes ``("group", "member")``; the batch is split over both, the variables and the
-            result are whole on every device, so that each process of several sees all detections.
+    ``fn(variables, images [B, H, W, 3] uint8, image_sizes [B, 2] int32) -> Detections``; with several
+    processes, each passes the same whole batch.
 
-    Returns:
-        ``detect(variables, images [B, H, W, 3] uint8, image_sizes [B, 2] int32) -> Detections``,
-        compiled once per shape. With several processes, each passes the same whole batch.
-
-    Raises:
-        ConfigError: (from the returned function) B is not a multiple of the number of devices.
+    Attributes:
+        detector: the module.
+        devices: on which a batch is spread.
     """
 
-    def detect(variables, images, image_sizes):
-        return detector.apply(variables, images, image_sizes, method="detect")
+    def __init__(self, detector: Any, mesh: Mesh | None = None):
+        """Compiles nothing yet.
 
-    if mesh is None:
-        return jax.jit(detect)
+        Args:
+            detector: a detector module, contract ``detect(images, image_sizes) -> Detections``.
+            mesh: axes ``("group", "member")``; the batch is split over both, the variables and the
+                result are whole on every device, so that each process of several sees all detections.
+        """
+        self.detector = detector
+        self.devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
+        self._split = None
+        self._compiled: dict[tuple[int, ...], Callable[..., Detections]] = {}
 
-    batch, whole = PartitionSpec(("group", "member")), PartitionSpec()
-    # Nothing is exchanged between pictures, so there is no replication for JAX to check.
-    sharded = jax.shard_map(
-        detect, mesh=mesh, in_specs=(whole, batch, batch), out_specs=batch, check_vma=False
-    )
-    compiled = jax.jit(sharded, out_shardings=NamedSharding(mesh, whole))
-    split = NamedSharding(mesh, batch)
+        def detect(variables, images, image_sizes):
+            return detector.apply(variables, images, image_sizes, method="detect")
 
-    def place(array):
-        array = np.asarray(array)
-        return jax.make_array_from_callback(array.shape, split, lambda rows: array[rows])
+        if mesh is None:
+            self._jitted = jax.jit(detect)
+            return
+        batch, whole = PartitionSpec(("group", "member")), PartitionSpec()
+        # Nothing is exchanged between pictures, so there is no replication for JAX to check.
+        sharded = jax.shard_map(
+            detect, mesh=mesh, in_specs=(whole, batch, batch), out_specs=batch, check_vma=False
+        )
+        self._jitted = jax.jit(sharded, out_shardings=NamedSharding(mesh, whole))
+        self._split = NamedSharding(mesh, batch)
 
-    def detect_sharded(variables, images, image_sizes):
-        if len(images) % mesh.size:
+    def __call__(self, variables: Any, images: Any, image_sizes: Any) -> Detections:
+        """Starts the detection; returns before the device is done.
+
+        Raises:
+            ConfigError: B is not a multiple of the number of devices.
+        """
+        self._check(len(images))
+        program = self._compiled.get(np.shape(images), self._jitted)
+        return program(variables, self._place(images), self._place(image_sizes))
+
+    def trace(self, variables: Any, shape: tuple[int, int, int]) -> Detections:
+        """Shapes and types of the result for a shape (B, H, W), without compiling.
+
+        Raises:
+            ConfigError: as of a call, or the detector cannot take such an input.
+        """
+        return jax.eval_shape(self._jitted, variables, *self._arguments(shape))
+
+    def compile(self, variables: Any, shape: tuple[int, int, int]) -> Any:
+        """Compiles for a shape (B, H, W) ahead of its first call, which then uses the result.
+
+        Args:
+            variables: as in calls, or their shapes and types.
+            shape: pictures, height and width.
+
+        Returns:
+            The program, of type ``jax.stages.Compiled``.
+
+        Raises:
+            ConfigError: as of ``trace``.
+        """
+        images, sizes = self._arguments(shape)
+        if images.shape not in self._compiled:
+            self._compiled[images.shape] = self._jitted.lower(variables, images, sizes).compile()
+        return self._compiled[images.shape]
+
+    def _arguments(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
+        self._check(shape[0])
+        kinds = ((*shape, 3), jnp.uint8), ((shape[0], 2), jnp.int32)
+        images, sizes = (jax.ShapeDtypeStruct(*kind, sharding=self._split) for kind in kinds)
+        return images, sizes
+
+    def _check(self, count: int) -> None:
+        if count % len(self.devices):
             raise ConfigError(
-                f"eval.batch_size = {len(images)} does not divide over {mesh.size} devices; "
-                f"take a multiple of {mesh.size}, or set parallel.devices"
+                f"eval.batch_size = {count} does not divide over {len(self.devices)} devices; "
+                f"take a multiple of {len(self.devices)}, or set parallel.devices"
             )
-        return compiled(variables, place(images), place(image_sizes))
 
-    return detect_sharded
+    def _place(self, array: Any) -> Any:
+        if self._split is None:
+            return array
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, self._split, lambda rows: array[rows])
 
 
 def to_pictures(
@@ -164,7 +212,7 @@ def to_pictures(
 
 
 def evaluate(
-    detect_fn: DetectFn,
+    detect_fn: Callable[[Any, Any, Any], Any],
     variables: Any,
     stream: Iterable[Batch],
     source: Source,
@@ -172,19 +220,21 @@ def evaluate(
     *,
     expected: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    to_pictures: Callable[[Any, Batch, Sequence[str]], list[PictureDetections]] = to_pictures,
 ) -> dict[str, float]:
     """Detects in every picture of a stream and evaluates against the source's own objects.
 
     The truth is ``source[index]``, not the batch's padded copy, which may hold fewer objects.
 
     Args:
-        detect_fn: from ``make_detect_fn``.
+        detect_fn: a ``DetectFn``, or ``MultiScale.detect`` for a stream of several sizes.
         variables: the detector's variables, on device.
         stream: batches, each picture once; the last may be padded (``real`` False).
         source: what the stream reads; its first ``expected`` pictures are what must come.
         evaluators: each gets every picture; their results are merged.
         expected: number of pictures, ``len(source)`` if None.
         on_progress: called with (pictures done, pictures expected) after every batch.
+        to_pictures: what makes picture detections of ``detect_fn``'s result; ``MultiScale``'s own.
 
     Returns:
         All evaluators' numbers.
@@ -197,7 +247,7 @@ def evaluate(
     expected = len(source) if expected is None else expected
     seen = np.zeros(expected, int)
 
-    def finish(detections: Detections, batch: Batch) -> None:
+    def finish(detections: Any, batch: Batch) -> None:
         rows = np.flatnonzero(batch.real)
         index = np.asarray(batch.index)
         if np.any(index[rows] >= expected) or np.any(index[rows] < 0):
@@ -218,7 +268,7 @@ def evaluate(
         if on_progress is not None:
             on_progress(int(seen.sum()), expected)
 
-    pending: tuple[Detections, Batch] | None = None
+    pending: tuple[Any, Batch] | None = None
     for batch in stream:
         # Dispatch returns at once; the batch before is scored while the device works on this one.
         found = detect_fn(variables, batch.images, batch.image_sizes)

@@ -257,8 +257,11 @@ def test_without_randomness_it_is_a_plain_resize(kind):
 
 
 def test_plain_interpolation_averages_only_beyond_a_threefold_shrink():
-    assert plain_interpolation(np.empty((480, 640, 3), np.uint8), 300) == cv2.INTER_LINEAR
-    assert plain_interpolation(np.empty((480, 901, 3), np.uint8), 300) == cv2.INTER_AREA
+    assert plain_interpolation(np.empty((480, 640, 3), np.uint8), 300, 300) == cv2.INTER_LINEAR
+    assert plain_interpolation(np.empty((480, 901, 3), np.uint8), 300, 300) == cv2.INTER_AREA
+    # each side for itself
+    assert plain_interpolation(np.empty((480, 901, 3), np.uint8), 301, 160) == cv2.INTER_LINEAR
+    assert plain_interpolation(np.empty((480, 901, 3), np.uint8), 301, 159) == cv2.INTER_AREA
 
 
 def test_distortion_after_resizing_hardly_differs():

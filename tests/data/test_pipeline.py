@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from jdet.config import get_defaults
-from jdet.data.pipeline import _seed, eval_batches, prepare_image, train_batches
+from jdet.data.pipeline import _seed, eval_batches, train_batches
+from jdet.data.views import prepare_view, shows
 from jdet.types import Batch, ConfigError, DataError, Example
 
 MEAN = (123, 117, 104)
@@ -152,7 +153,7 @@ def test_without_augmentation_pictures_are_warped(changes):
             picture = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
             expected = cv2.resize(picture, (32, 32), interpolation=cv2.INTER_LINEAR)[..., ::-1]
             np.testing.assert_array_equal(image, expected)
-            np.testing.assert_array_equal(image, prepare_image(picture[..., ::-1], 32))
+            np.testing.assert_array_equal(image, prepare_view(picture[..., ::-1], (32, 32)))
             scale = np.array([32 / (64 + index), 32 / 56] * 2)
             np.testing.assert_allclose(boxes[valid], example.boxes * scale, rtol=1e-5)
 
@@ -321,7 +322,7 @@ def test_evaluation_covers_the_source_in_order():
         for row in np.flatnonzero(batch.real):
             example = source[batch.index[row]]
             picture = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
-            expected = prepare_image(picture[..., ::-1], 32)
+            expected = prepare_view(picture[..., ::-1], (32, 32))
             np.testing.assert_array_equal(batch.images[row], expected)
             height, width = batch.original_sizes[row]
             assert (height, width) == picture.shape[:2]
@@ -351,11 +352,42 @@ def test_evaluation_gives_processes_equally_many_batches():
     np.testing.assert_array_equal(np.concatenate(rows), column(evaluate(source), "index"))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_at_several_sizes(workers):
+    source, views = Pictures(5), ((32, 32), (24, 40), (40, 24), (48, 48))
+    plain = evaluate(source)
+    batches = evaluate(source, input_size=views, workers=workers)
+    for one, many in zip(plain, batches, strict=True):
+        np.testing.assert_array_equal(many.images[0], one.images)
+        for name in ("index", "real"):
+            np.testing.assert_array_equal(getattr(many, name), getattr(one, name))
+        for row in np.flatnonzero(one.real):
+            picture = cv2.imdecode(
+                np.frombuffer(source[one.index[row]].image, np.uint8), cv2.IMREAD_COLOR
+            )[..., ::-1]
+            np.testing.assert_array_equal(many.original_sizes[row], picture.shape[:2])
+            for images, sizes, view in zip(many.images, many.image_sizes, views, strict=True):
+                assert images.shape == (4, *view, 3)
+                if shows(view, *picture.shape[:2]):
+                    np.testing.assert_array_equal(images[row], prepare_view(picture, view))
+                    np.testing.assert_array_equal(sizes[row], view)
+                else:
+                    assert not images[row].any() and not sizes[row].any()
+    last = batches[-1]
+    assert not any(x[1:].any() for x in (*last.images, *last.image_sizes))
+
+
+def test_long_and_short_side_keep_their_meaning():
+    landscape, portrait, square = (24, 40), (40, 24), (32, 32)
+    for size, seen in (((10, 30), [1, 0, 1]), ((30, 10), [0, 1, 1]), ((10, 10), [1, 0, 1])):
+        assert [shows(view, *size) for view in (landscape, portrait, square)] == seen
+
+
 def test_strong_shrink_averages():
     """A fine grid that linear interpolation would read as flat becomes its mean."""
     image = np.zeros((320, 320, 3), np.uint8)
     image[::2] = 200
-    assert (np.abs(prepare_image(image, 32).astype(int) - 100) <= 1).all()
+    assert (np.abs(prepare_view(image, (32, 32)).astype(int) - 100) <= 1).all()
 
 
 # ------------------------------------------------------------------ bad pictures

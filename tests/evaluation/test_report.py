@@ -42,6 +42,42 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_multi_scale_stands_beside_one_size(tmp_path):
+    path = tmp_path / "report.json"
+    report.write_report(path, step=7, metrics={"voc07/mAP": 0.5}, seconds_per_picture=0.1)
+    more = {"tta/voc07/mAP": 0.6, "tta/voc07/AP/dog": math.nan}
+    settings = {"preset": "custom", "passes": ((1.0, 1.0, True, 0, 0),)}
+    report.add_multi_scale(path, step=7, metrics=more, settings=settings, seconds_per_picture=2.0)
+    read = json.loads(path.read_text())
+    assert read["metrics"] == {"voc07/mAP": 0.5, "tta/voc07/mAP": 0.6, "tta/voc07/AP/dog": None}
+    assert read["seconds_per_picture"] == 0.1 and read["tta"]["seconds_per_picture"] == 2.0
+    assert report.format_speed(read).endswith("0.1000 at one size, 2.0000 at several, 20.0 times")
+    # What is there is known by step and settings.
+    held = report.multi_scale_metrics(path, 7, settings)
+    assert held == pytest.approx(more, nan_ok=True)
+    assert report.multi_scale_metrics(path, 8, settings) == {}
+    assert report.multi_scale_metrics(path, 7, {**settings, "merge": "nms"}) == {}
+    # Numbers of other weights do not stay.
+    report.add_multi_scale(path, step=8, metrics=more, settings={}, seconds_per_picture=None)
+    read = json.loads(path.read_text())
+    assert read["step"] == 8 and "voc07/mAP" not in read["metrics"]
+    assert "one batch" in report.format_speed(read)
+
+
+def test_multi_scale_has_its_own_columns():
+    metrics = METRICS | {f"tta/{k}": v for k, v in METRICS.items()}
+    assert report.format_table(metrics, NAMES).splitlines() == [
+        "AP, %       voc07   coco  tta/voc07  tta/coco",
+        "---------------------------------------------",
+        "cat [wild]  75.00  40.00      75.00     40.00",
+        "dog             -      -          -         -",
+        "---------------------------------------------",
+        "mean        75.00  40.00      75.00     40.00",
+        "coco/AP50       50.00",
+        "tta/coco/AP50   50.00",
+    ]
+
+
 def test_settings_say_what_the_numbers_depend_on():
     config = get_defaults()
     config.eval.metrics = ("voc", "coco")

@@ -6,9 +6,9 @@ from jax.sharding import AxisType, Mesh
 
 from jdet.data.pipeline import eval_batches
 from jdet.evaluation.runner import (
+    DetectFn,
     KeepPictures,
     evaluate,
-    make_detect_fn,
     make_evaluators,
     metric_names,
     to_pictures,
@@ -80,7 +80,7 @@ def test_boxes_return_to_the_original_pictures():
     evaluators = [record, *make_evaluators(["voc", "coco"], source.class_names)]
     with stream(source) as batches:
         metrics = evaluate(
-            make_detect_fn(PixelDetector()),
+            DetectFn(PixelDetector()),
             VARIABLES,
             batches,
             source,
@@ -131,7 +131,7 @@ def test_results_do_not_depend_on_the_devices(layout):
     def run(mesh):
         record = Record()
         with stream(source) as batches:
-            evaluate(make_detect_fn(PixelDetector(), mesh), VARIABLES, batches, source, [record])
+            evaluate(DetectFn(PixelDetector(), mesh), VARIABLES, batches, source, [record])
         return [found for found, _ in record.pairs]
 
     for one, many in zip(run(None), run(mesh(*layout)), strict=True):
@@ -140,7 +140,7 @@ def test_results_do_not_depend_on_the_devices(layout):
 
 def test_every_device_works_and_nothing_is_compiled_twice():
     detector, source = PixelDetector(), Rectangles(11)
-    detect = make_detect_fn(detector, mesh(2, 2))
+    detect = DetectFn(detector, mesh(2, 2))
     seen = []
     with stream(source) as batches:
         evaluate(
@@ -155,13 +155,13 @@ def test_every_device_works_and_nothing_is_compiled_twice():
 
 
 def test_batch_must_divide_over_the_devices():
-    detect = make_detect_fn(PixelDetector(), mesh(1, 4))
+    detect = DetectFn(PixelDetector(), mesh(1, 4))
     with pytest.raises(ConfigError, match=r"eval.batch_size = 3 .* 4 devices"):
         detect(VARIABLES, np.zeros((3, SIDE, SIDE, 3), np.uint8), np.zeros((3, 2), np.int32))
 
 
 def test_every_picture_must_come_exactly_once():
-    source, detect = Rectangles(6), make_detect_fn(PixelDetector())
+    source, detect = Rectangles(6), DetectFn(PixelDetector())
     with stream(source) as batches:
         first, second = batches
     for batches, message in (
@@ -180,7 +180,7 @@ def test_every_picture_must_come_exactly_once():
 def test_unreadable_pictures_are_left_out_when_the_stream_skips_them():
     source, record = Rectangles(7, broken=(0, 5)), Record()
     with stream(source, on_error="skip") as batches:
-        evaluate(make_detect_fn(PixelDetector()), VARIABLES, batches, source, [record])
+        evaluate(DetectFn(PixelDetector()), VARIABLES, batches, source, [record])
     assert [found.id for found, _ in record.pairs] == ["p1", "p2", "p3", "p4", "p6"]
 
 
@@ -192,7 +192,7 @@ def test_a_detector_of_other_classes_is_refused():
 
     source = Rectangles(3)
     with stream(source) as batches, pytest.raises(ValueError, match="label 2.*2 classes"):
-        evaluate(make_detect_fn(Wrong()), VARIABLES, batches, source, [])
+        evaluate(DetectFn(Wrong()), VARIABLES, batches, source, [])
 
 
 def test_kept_pictures_are_spread_over_the_stream():

@@ -1,0 +1,130 @@
+"""One walk over the evaluation set, at one input size or at several (``config.eval.tta``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from jdet.data import pipeline
+from jdet.evaluation import report, runner, tta
+from jdet.train import state
+from jdet.types import Source
+
+
+def make_multi_scale(
+    config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
+) -> Callable[..., dict[str, float]] | None:
+    """``evaluation(variables, step, repeat=True)`` by ``config.eval.tta``; None where it is off.
+
+    It returns metrics whose names begin with ``tta/``, prints them beside those of one size, and adds
+    them to ``report.json``. Without ``repeat``, what the report already holds is not done again.
+
+    Raises:
+        ConfigError: a bad setting, a detector that takes one input size, or a size without levels;
+            from the evaluation, a scale for which memory does not suffice.
+    """
+    settings = tta.settings(config.eval.tta)
+    if settings is None:
+        return None
+    looking = tta.MultiScale(runner.DetectFn(detector, mesh), settings, config.input_size)
+    params, stats = state.abstract_variables(detector, config)
+    looking.check({"params": params, "batch_stats": stats}, _eval_batch(config, mesh))
+    path, group = workdir / "report.json", config.eval.tta.to_dict()
+
+    def run(variables: Any, step: int, *, repeat: bool = True) -> dict[str, float]:
+        held = {} if repeat else report.multi_scale_metrics(path, step, group)
+        if _main_says(bool(held)):
+            return held
+        logging.info("multi-scale testing, %d looks at each picture", looking.looks)
+        looking.prepare(variables, _eval_batch(config, mesh))
+        found, seconds = walk(
+            config,
+            source,
+            mesh,
+            looking.detect,
+            variables,
+            input_size=looking.views,
+            to_pictures=looking.to_pictures,
+        )
+        metrics = {f"{report.MULTI_SCALE}{name}": value for name, value in found.items()}
+        if jax.process_index() == 0:
+            whole = report.add_multi_scale(
+                path, step=step, metrics=metrics, settings=group, seconds_per_picture=seconds
+            )
+            report.print_table(whole["metrics"], source.class_names)
+            print(report.format_speed(whole))
+        return metrics
+
+    return run
+
+
+def walk(
+    config: ConfigDict,
+    source: Source,
+    mesh: Any,
+    detect: Callable[..., Any],
+    variables: Any,
+    *,
+    input_size: Any = None,
+    also: runner.KeepPictures | None = None,
+    **options: Any,
+) -> tuple[dict[str, float], float | None]:
+    """Metrics of one walk over the evaluation set, and seconds per picture after the first batch.
+
+    The first batch brings the compilation; a set of one batch has no speed (None). Rows that fill up
+    the last batch count as pictures, for they cost as much.
+    """
+    evaluators: list[Any] = runner.make_evaluators(config.eval.metrics, source.class_names)
+    marks: list[float] = []
+    batch_size = _eval_batch(config, mesh)
+    with pipeline.eval_batches(
+        source,
+        input_size=input_size or config.input_size,
+        batch_size=batch_size,
+        limit=config.eval.max_pictures,
+        **reading(config),
+    ) as stream:
+        metrics = runner.evaluate(
+            detect,
+            variables,
+            stream,
+            source,
+            [*evaluators, also] if also else evaluators,
+            expected=pictures(config, source),
+            on_progress=lambda *_: marks.append(time.perf_counter()),
+            **options,
+        )
+    later = len(marks) - 1
+    return metrics, (marks[-1] - marks[0]) / (later * batch_size) if later else None
+
+
+def pictures(config: ConfigDict, source: Source) -> int:
+    """How many pictures an evaluation looks at."""
+    return min(len(source), config.eval.max_pictures) or len(source)
+
+
+def _eval_batch(config: ConfigDict, mesh: Any) -> int:
+    """Pictures at a time: ``eval.batch_size``, brought up to a multiple of the devices."""
+    return -(-config.eval.batch_size // mesh.size) * mesh.size
+
+
+def _main_says(value: bool) -> bool:
+    """The value of process 0, on every process: only it is sure to see its own files."""
+    if jax.process_count() > 1:
+        value = bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
+    return value
+
+
+def reading(config: ConfigDict) -> dict[str, Any]:
+    """Settings that all input streams share."""
+    data = config.data
+    keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
+    return {key: data[key] for key in keys}

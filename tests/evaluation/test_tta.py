@@ -1,0 +1,367 @@
+import itertools
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+
+from jdet import build, evaluating
+from jdet.config import get_defaults, validate
+from jdet.data.pipeline import eval_batches
+from jdet.data.views import prepare_views
+from jdet.evaluation import tta
+from jdet.evaluation.runner import DetectFn, evaluate, to_pictures
+from jdet.evaluation.voc_ap import VocEvaluator
+from jdet.train import state
+from jdet.types import Batch, ConfigError, Detections, PictureDetections
+from tests.evaluation.pixel_detector import PixelDetector
+from tests.evaluation.test_runner import SIDE, VARIABLES, Record, Rectangles, mesh
+
+
+class AnySize(PixelDetector):
+    any_input_size = True
+
+
+def options(**values):
+    return {**get_defaults().eval.tta.to_dict(), **values}
+
+
+def custom(*passes, **values):
+    found = tta.settings(options(preset="custom", passes=passes, **values))
+    assert found is not None
+    return found
+
+
+def looking(*passes, detector=None, over=None, **values):
+    return tta.MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), SIDE)
+
+
+def found_by(multi, source, batch_size=4):
+    record = Record()
+    with eval_batches(source, input_size=multi.views, batch_size=batch_size, threads=1) as stream:
+        evaluate(multi.detect, VARIABLES, stream, source, [record], to_pictures=multi.to_pictures)
+    return record.pairs
+
+
+def batch_of(images, multi, real=None):
+    """Pictures of any size as a batch of several views."""
+    pictures = [prepare_views(image, multi.views) for image in images]
+    columns = [tuple(map(np.stack, zip(*field))) for field in zip(*pictures)]
+    return Batch(*[None] * 9)._replace(
+        images=columns[0],
+        image_sizes=columns[1],
+        original_sizes=np.array([image.shape[:2] for image in images]),
+        real=np.ones(len(images), bool) if real is None else np.array(real),
+    )
+
+
+def test_one_look_with_suppression_is_plain_detection():
+    source, plain = Rectangles(7), Record()
+    with eval_batches(source, input_size=SIDE, batch_size=4, threads=1) as stream:
+        evaluate(DetectFn(PixelDetector()), VARIABLES, stream, source, [plain])
+    multi = looking((1.0, 1.0, False, 0, 0), merge="nms", pixel_offset=0.0)
+    assert multi.views == ((SIDE, SIDE),) and multi.looks == 1
+    for (ours, _), (theirs, _) in zip(found_by(multi, source), plain.pairs, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_all_looks_find_the_same_boxes():
+    """Square, oriented, larger, smaller and mirrored: every one comes back to the original pixels."""
+    source = Rectangles(9)
+    multi = looking((1, 1, True, 0, 0), (2, 1, True, 0, 0), (3, 3, True, 0, 0))
+    assert multi.views == ((32, 32), (32, 64), (64, 32), (96, 96)) and multi.looks == 6
+    for found, truth in found_by(multi, source):
+        # Vertical edges are those of whole pixels in every view but where the picture is smaller.
+        assert len(found.labels) == len(truth.labels)
+        np.testing.assert_allclose(found.boxes, truth.boxes, atol=2.5)
+
+
+def test_each_look_by_itself_returns_to_the_original_pixels():
+    image = np.full((64, 128, 3), 100, np.uint8)
+    image[16:48, 32:96] = (255, 0, 0)
+    tall = image.transpose(1, 0, 2).copy()
+    tall[:32] = 100  # now not symmetric: rows 32 … 96 become 64 … 96 …
+    tall[32:96, 16:48] = (255, 0, 0)
+    for one in itertools.product((1.0, 2.0), (1.0, 0.5), (True, False)):
+        long, factor, flip = one
+        multi = looking((long, long * factor, flip, 0, 0))
+        batch = batch_of([image, tall], multi, real=[True, True])
+        started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
+        assert len(started) == (1 + flip) * (1 if factor == 1 else 2)
+        wide, high = multi.to_pictures(started, batch, ["wide", "high"])
+        np.testing.assert_allclose(wide.boxes, [[32, 16, 96, 48]], atol=1e-3)
+        np.testing.assert_allclose(high.boxes, [[16, 32, 48, 96]], atol=1e-3)
+
+
+def test_mirroring_twice_is_nothing():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (3, 8, 12, 3)).astype(np.uint8)
+    sizes = np.array([[8, 12], [8, 7], [0, 0]])
+    once = tta.mirror_images(images, sizes)
+    np.testing.assert_array_equal(once[0], images[0, :, ::-1])
+    np.testing.assert_array_equal(once[1, :, :7], images[1, :, 6::-1])  # the content alone
+    np.testing.assert_array_equal(once[1, :, 7:], images[1, :, 7:])
+    np.testing.assert_array_equal(tta.mirror_images(once, sizes), images)
+    found = Detections(rng.uniform(0, 8, (3, 5, 4)).astype(np.float32), *[None] * 3)
+    back = tta.mirror_detections(tta.mirror_detections(found, sizes), sizes)
+    np.testing.assert_allclose(back.boxes, found.boxes, atol=1e-5)
+    one = tta.mirror_detections(found, sizes).boxes[1, 0]
+    x1, y1, x2, y2 = found.boxes[1, 0]
+    np.testing.assert_allclose(one, [7 - x2, y1, 7 - x1, y2])
+
+
+def test_a_picture_is_only_in_its_own_orientation():
+    multi = looking((1.0, 0.5, True, 0, 0))
+    wide = np.full((20, 40, 3), 100, np.uint8)
+    wide[5:15, 10:20] = (255, 0, 0)
+    batch = batch_of([wide, wide], multi, real=[True, False])
+    started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
+    assert [multi.views[run.view] for run, _ in started] == [(16, 32)] * 2  # no call for nobody
+    (found,) = multi.to_pictures(started, batch, ["a", ""])
+    assert found.id == "a" and len(found.boxes) == 1
+
+
+@pytest.mark.parametrize(
+    "limits, kept",
+    [
+        ((0, 0), [0, 1, 2]),
+        ((32, 0), [1, 2]),  # the longer side decides
+        ((0, 32), [0, 1]),  # the shorter one
+        ((30, 41), [0, 1]),
+        ((32, 41), [1]),
+    ],
+)
+def test_sizes_a_pass_is_trusted_with(limits, kept):
+    """Sides in pixels of the original picture: 32×30, 20×50 and 60×41; limits are exclusive."""
+    boxes = np.array([[0, 0, 32, 30], [5, 5, 25, 55], [0, 0, 60, 41]], np.float32)
+    found = PictureDetections("x", boxes, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
+    one = custom((1.0, 1.0, True, *limits)).passes[0]
+    np.testing.assert_array_equal(tta._of_size(found, one).labels, kept)
+
+
+def test_a_filtered_pass_adds_nothing_to_the_vote():
+    image = np.full((64, 64, 3), 100, np.uint8)
+    image[16:32, 16:32] = (255, 0, 0)
+    for limit, count in ((17, 1), (16, 0)):
+        multi = looking((2.0, 2.0, False, 0, limit))
+        batch = batch_of([image], multi)
+        (found,) = multi.to_pictures(
+            multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, ["x"]
+        )
+        assert len(found.boxes) == count
+
+
+@pytest.mark.parametrize("layout", [None, (1, 4)])
+def test_one_program_per_input_size(layout):
+    detector, source, compiled = AnySize(), Rectangles(11), []
+    multi = looking(
+        (1, 1, True, 0, 0),
+        (1, 0.5, True, 0, 0),
+        (2, 2, True, 0, 64),
+        detector=detector,
+        over=layout and mesh(*layout),
+    )
+    jax.clear_caches()
+
+    def listen(event, *_, **__):
+        compiled.append(event.endswith("backend_compile_duration"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        multi.prepare(VARIABLES, 4)
+        prepared = sum(compiled)
+        found_by(multi, source)
+        first = sum(compiled)
+        found_by(multi, source)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(multi.views) == 4 and multi.looks == 6
+    assert detector.traces == 4 and prepared == 4  # mirrored pictures go through the same
+    assert first == 5 and sum(compiled) == first  # and one program merges
+
+
+def test_presets_are_the_published_passes():
+    voc, coco = (tta.settings(options(preset=name)) for name in ("voc", "coco"))
+    table = {  # factor: keep sides above, below
+        (1.0, 1.0): (0, 0),
+        (1.0, 0.6): (0, 0),
+        (0.6, 0.6): (32, 0),
+        (1.2, 1.2): (0, 160),
+        (1.4, 1.4): (0, 128),
+        (1.6, 1.6): (0, 96),
+        (1.8, 1.8): (0, 64),
+        (2.0, 2.0): (0, 48),
+        (2.2, 2.2): (0, 32),
+    }
+    for found, merge in ((voc, "voting"), (coco, "soft_voting")):
+        assert all(one.flip for one in found.passes)
+        passes = {one[:2]: one[3:] for one in found.passes}
+        expected = dict(table)
+        if found is voc:
+            del expected[2.0, 2.0]
+        assert passes == expected and list(passes) == list(expected)
+        assert found[1:] == (merge, 0.45, 1.0, 0.01, 0)
+    views = tta.MultiScale(DetectFn(AnySize()), voc, 300).views
+    assert views[:3] == ((300, 300), (180, 300), (300, 180))
+    assert [v[0] for v in views[3:]] == [180, 360, 420, 480, 540, 660]
+    config = get_defaults()
+    for name in ("none", "custom", *tta.PRESETS):
+        config.eval.tta.preset = name
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(preset="vok"), "preset='vok'.*did you mean 'voc'"),
+        (dict(merge="vote"), "merge='vote'"),
+        (dict(iou_threshold=1.5), "iou_threshold=1.5"),
+        (dict(preset="custom"), "needs config.eval.tta.passes"),
+        (dict(preset="voc", passes=((1, 1, True, 0, 0),)), "preset='voc' has its own"),
+        (dict(passes=((0, 0, True, 0, 0),)), r"passes\[0\].*0 < short <= long"),
+        (dict(passes=((1, -1, True, 0, 0),)), "0 < short <= long"),
+        (dict(passes=((0.6, 1, True, 0, 0),)), "0 < short <= long"),
+        (dict(passes=((float("nan"), 1, True, 0, 0),)), "0 < short <= long"),
+        (dict(passes=((1, 1, True, 96, 32),)), "above 96 and below 32 pixels.*turned round"),
+        (dict(passes=((1, 1, True, -1, 0),)), "0 for no limit"),
+        (dict(passes=((1, 1, "yes", 0, 0),)), "flip is True or False"),
+        (dict(passes=((1, 1, True),)), "is not .long side, short side, flip"),
+        (dict(passes=(1.5,)), "is not .long side, short side, flip"),
+    ],
+)
+def test_bad_settings_are_named(values, message):
+    if "passes" in values:
+        values = {"preset": "custom", **values}
+    config = get_defaults()
+    config.eval.tta.update(values)
+    with pytest.raises(ConfigError, match=message):
+        validate(config)
+        tta.settings(config.eval.tta)
+
+
+def test_off_by_default_and_a_detector_of_one_size_is_refused():
+    assert tta.settings(options()) is None
+    with pytest.raises(ConfigError, match="PixelDetector takes inputs of config.input_size only"):
+        looking((1, 1, True, 0, 0), detector=PixelDetector())
+
+
+def test_too_little_memory_is_said_before_running():
+    detector = AnySize()
+    multi = looking((1, 1, True, 0, 0), (2.2, 2.2, True, 0, 0), detector=detector)
+    message = r"scale 2.2 \(70×70 pixels\) with 4 pictures .* GiB are free; lower the batch size"
+    with pytest.raises(ConfigError, match=message):
+        multi.prepare(VARIABLES, 4, free=4 * 70 * 70 * 3)  # the pictures alone just fit
+    multi.prepare(VARIABLES, 4)  # there is enough
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_memory_that_runs_out_is_explained(late):
+    class Full:
+        def __array__(self, *_, **__):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+    multi = looking((1.5, 1.5, False, 0, 0))
+    batch = batch_of([np.zeros((8, 8, 3), np.uint8)], multi)
+
+    def fail(*_):
+        if not late:
+            np.asarray(Full())
+        return Detections(*[Full()] * 4)
+
+    multi._detect = fail
+    with pytest.raises(ConfigError, match=r"scale 1.5 \(48×48 pixels\).* memory ran out; lower"):
+        started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
+        assert late
+        multi.to_pictures(started, batch, ["x"])
+
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    multi._detect = broken
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        multi.detect(VARIABLES, batch.images, batch.image_sizes)
+
+
+def test_free_memory_of_a_cpu_is_the_hosts_shared_by_its_devices():
+    one, four = (tta.free_memory(jax.devices()[:n]) for n in (1, 4))
+    if one is None:
+        pytest.skip("no /proc/meminfo")
+    assert 2**20 < one < 2**50 and four == pytest.approx(one / 4, rel=0.2)
+
+
+def tiny_ssd(size=64):
+    c = get_defaults()
+    c.input_size = size
+    c.eval.batch_size = 2
+    c.parallel.devices = 1
+    c.model = build.group(
+        "detector",
+        "ssd",
+        backbone=build.group("backbone", "root_resnet", depth=18, width=0.0625),
+        neck=build.group("neck", "residual_extras", width=0.0625),
+        max_detections=5,
+        pre_nms=20,
+    )
+    return c
+
+
+def test_an_ssd_at_several_sizes(tmp_path, monkeypatch):
+    """From config to metrics, and what is done is not done again."""
+    config = tiny_ssd()
+    config.data.eval = build.group("source", "shapes", count=3, size=64, num_classes=2)
+    config.data.threads = 0
+    config.eval.tta.preset = "custom"
+    config.eval.tta.passes = ((1.0, 1.0, True, 0, 0), (0.6, 0.6, True, 0, 0))
+    source = build.source(config.data.eval, "config.data.eval")
+    detector = build.detector(config, source.class_names)
+    run = evaluating.make_multi_scale(config, detector, source, mesh(1, 1), tmp_path)
+    assert run is not None
+    rng = np.random.default_rng(0)
+    params, stats = jax.tree.map(  # random weights without compiling an initialisation
+        lambda x: rng.normal(0.0, 0.05, x.shape).astype(x.dtype),
+        state.abstract_variables(detector, config),
+    )
+    variables = {"params": params, "batch_stats": jax.tree.map(np.ones_like, stats)}
+    metrics = run(variables, 7)
+    assert list(metrics)[0] == "tta/voc07/mAP" and 0 <= metrics["tta/voc07/mAP"] <= 1
+    monkeypatch.delattr(tta.MultiScale, "detect")  # would fail if it were run again
+    assert run(variables, 7, repeat=False) == pytest.approx(metrics, nan_ok=True)
+    with pytest.raises(AttributeError):
+        run(variables, 8, repeat=False)
+
+
+def test_a_scale_without_levels_is_named_before_anything_is_compiled(tmp_path):
+    config = tiny_ssd()
+    config.eval.tta.preset = "custom"
+    config.eval.tta.passes = ((0.1, 0.1, False, 0, 0),)
+    source = build.source(build.group("source", "shapes", count=1), "config.data.eval")
+    detector = build.detector(config, source.class_names)
+    with pytest.raises(ConfigError, match=r"scale 0.1 \(6×6 pixels\): .* leave no level"):
+        evaluating.make_multi_scale(config, detector, source, mesh(1, 1), tmp_path)
+
+
+def test_better_than_one_look():
+    """Scores 1 for an exact box and a shifted detector: votes of mirrored looks cancel the shift."""
+    source = Rectangles(10)
+    shifted = {"shift": np.float32(1.0)}  # a pixel of the network to the lower right
+
+    def ap(multi):
+        evaluator = VocEvaluator(source.class_names, iou_threshold=0.75)
+        with eval_batches(source, input_size=multi.views, batch_size=5, threads=1) as stream:
+            found = evaluate(
+                multi.detect, shifted, stream, source, [evaluator], to_pictures=multi.to_pictures
+            )
+        return found["voc12/mAP"]
+
+    alone, both = (looking((1, 1, flip, 0, 0), iou_threshold=0.2) for flip in (False, True))
+    assert ap(both) > ap(alone)
+
+
+def test_plain_mapping_is_used(monkeypatch):
+    """There is one place where boxes leave the network's pixels."""
+    calls = []
+    monkeypatch.setattr(tta.runner, "to_pictures", lambda *a: calls.append(1) or to_pictures(*a))
+    multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0))
+    batch = batch_of([np.zeros((8, 8, 3), np.uint8)], multi)
+    multi.to_pictures(multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, ["x"])
+    assert len(calls) == 3
