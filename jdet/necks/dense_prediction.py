@@ -39,6 +39,8 @@ class DensePrediction(nn.Module):
         width: multiplies every channel count.
         kernel_init: of all convolutions.
         dtype: of activations.
+        design_cells: as of ``jdet.necks.ssd_extras.Extras``: with other inputs the layers stay what they
+            are at the design's, and a level that nothing is left of vanishes.
     """
 
     taps: tuple[str, ...]
@@ -48,6 +50,7 @@ class DensePrediction(nn.Module):
     width: float = 1.0
     kernel_init: Any = caffe_xavier
     dtype: Any = None
+    design_cells: int = 0
 
     def __post_init__(self):
         super().__post_init__()
@@ -88,10 +91,13 @@ class DensePrediction(nn.Module):
                 x = jnp.concatenate([x, reused], axis=-1)
             levels.append(x)
         first_wide = self.taps[-1] == "c4"
-        for i, size in enumerate(self.extra_sizes(min(levels[-1].shape[1:3])), start=1):
+        cells = self.design_cells or min(levels[-1].shape[1:3])
+        for i, size in enumerate(self.extra_sizes(cells), start=1):
             below = levels[-1]
             features = scaled(256 if i == 1 and first_wide else 128)
-            valid = min(below.shape[1:3]) == 3 and size == 1
+            valid = cells == 3 and size == 1
+            if valid and min(below.shape[1:3]) < 3:
+                break
             strides, padding = (1, 0) if valid else (2, 1)
             x = layer(features, kernel_size=1, name=f"extra{i}_1")(below)
             x = layer(
@@ -104,6 +110,6 @@ class DensePrediction(nn.Module):
                 reused = max_pool(below, 3, 1) if valid else max_pool(below, 2, ceil=True)
                 reused = layer(features, kernel_size=1, name=f"extra{i}_reused")(reused)
                 x = jnp.concatenate([reused, x], axis=-1)
-            assert min(x.shape[1:3]) == size
             levels.append(x)
+            cells = size
         return levels

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 
 TAPS = ("c3", "c4")
@@ -26,6 +27,28 @@ def levels_of(neck, size, **extra):
 def test_promised_sizes_are_made(neck, size):
     made = [level.shape[1] for level in levels_of(neck, size)]
     assert made == [2 * size, size, *neck.extra_sizes(size)]
+
+
+@pytest.mark.parametrize("design", [19, 32])
+@pytest.mark.parametrize(
+    "neck", [*NECKS, DensePrediction(TAPS, width=0.25)], ids=lambda n: f"{type(n).__name__}"
+)
+def test_layers_of_the_design_serve_other_sizes(neck, design):
+    """With the weights made for the design; smaller maps lose coarse levels, none becomes empty."""
+    neck = neck.clone(design_cells=design)
+
+    def stages(size):
+        shapes = {"c3": (1, 2 * size, 2 * size, 8), "c4": (1, size, size, 16)}
+        return {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in shapes.items()}
+
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda x: neck.init(key, x, train=False), stages(design))
+    whole, counts = 2 + len(neck.extra_sizes(design)), []
+    for size in (1, 2, 3, 7, 12, design, 42):
+        levels = jax.eval_shape(lambda v, x: neck.apply(v, x, train=False), variables, stages(size))
+        assert all(min(level.shape) > 0 for level in levels)
+        counts.append(len(levels))
+    assert counts == sorted(counts) and counts[0] >= 2 and counts[-2:] == [whole, whole]
 
 
 @pytest.mark.parametrize(
