@@ -103,6 +103,12 @@ def get_defaults() -> ConfigDict:
     tta.score_threshold = 0.01  # soft_voting: lowest score of a box kept beside the vote
     tta.max_detections = 0  # of a picture after merging; 0: as many as without
 
+    c.landscape = landscape = ConfigDict()  # records of the loss surface (docs/landscape.md)
+    landscape.every = 0  # steps between records of loss and gradient norms; 0: none
+    landscape.depth = 1  # gradient norms of modules down to this level; 0: of the whole alone
+    landscape.probe_every = 0  # steps between probes along the gradient, whole records; 0: none
+    landscape.probe_steps = (0.5, 1.0, 2.0, 4.0)  # lengths of a probe's steps, in learning rates
+
     c.parallel = parallel = ConfigDict()
     parallel.devices = 0  # 0: all
     parallel.cpu_devices = 1  # devices a CPU counts as; small networks run faster on two
@@ -198,6 +204,9 @@ RANGES = {
     "eval.tta.pixel_offset": (0, 1),
     "eval.tta.score_threshold": (0, 1),
     "eval.tta.max_detections": (0, 10**5),
+    "landscape.every": (0, 10**9),
+    "landscape.depth": (0, 16),
+    "landscape.probe_every": (0, 10**9),
     "parallel.devices": (0, 10**6),
     "parallel.cpu_devices": (1, 64),
     "parallel.bn_group_size": (0, 10**6),
@@ -226,6 +235,28 @@ def validate(config: ConfigDict) -> None:
     for name in config.eval.metrics:
         if name not in ("voc", "coco"):
             raise ConfigError(f"config.eval.metrics names {name!r}; there are voc, coco")
+    _check_landscape(config.landscape)
+
+
+def _check_landscape(landscape: ConfigDict) -> None:
+    """A probe is part of a record, and its lengths are numbers that rise from above 0."""
+    every, probe_every, lengths = landscape.every, landscape.probe_every, landscape.probe_steps
+    if probe_every and not every:
+        raise ConfigError(
+            f"config.landscape.probe_every={probe_every}, but config.landscape.every=0 records "
+            f"nothing; set that as well, to {probe_every} or a divisor of it"
+        )
+    if probe_every and probe_every % every:
+        raise ConfigError(
+            f"config.landscape.probe_every={probe_every} is not a multiple of "
+            f"config.landscape.every={every}; a probe belongs to a record"
+        )
+    numbers = isinstance(lengths, tuple) and all(type(x) in (int, float) for x in lengths)
+    if not (numbers and lengths and all(a < b for a, b in zip((0, *lengths), (*lengths, 1e6)))):
+        raise ConfigError(
+            f"config.landscape.probe_steps={lengths!r}; it must be numbers rising from above 0 to "
+            "below 1e6, such as (0.5, 1.0, 2.0, 4.0)"
+        )
 
 
 def _lookup(config: ConfigDict, key: str) -> Any:

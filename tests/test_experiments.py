@@ -12,6 +12,7 @@ from experiments import (
     dsod_coco,
     dsod_voc,
     scratchdet512_coco,
+    scratchdet_landscape,
     scratchdet_table1,
     scratchdet_table2,
     scratchdet_voc,
@@ -44,6 +45,7 @@ ARGUMENTS = {
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
+    "scratchdet_landscape": [*(f"norm={n}" for n in scratchdet_table1.PLACES), "mini,norm=none"],
 }
 
 
@@ -199,3 +201,16 @@ def test_dsod_recipes_are_the_papers():
     resolved = resolve(config, 16_551, devices=8)
     assert (resolved.steps, resolved.batch_size, resolved.peak_lr) == (120_000, 64, 0.001)
     assert resolved.boundaries == (80_000, 100_000)
+
+
+def test_landscape_recipe_is_figure_one():
+    for norm, lr, drops in (("none", 0.001, (80, 100)), ("head", 0.01, (50, 80, 100))):
+        config = scratchdet_landscape.get_config(f"norm={norm},lr={lr}")
+        resolved = resolve(config, 16_551, devices=8)
+        assert (resolved.batch_size, resolved.steps, resolved.peak_lr) == (128, 120_000, lr)
+        assert resolved.boundaries == tuple(1000 * k for k in drops)
+        assert (config.landscape.every, config.landscape.probe_every) == (1, 500)
+    mini = scratchdet_landscape.get_config("mini=true,norm=both,lr=0.01,steps=40,root=a=b")
+    resolved = resolve(mini, 292, devices=1)
+    assert (resolved.batch_size, resolved.steps, resolved.peak_lr) == (16, 40, 0.01)
+    assert (mini.data.root, mini.input_size, mini.optimizer.schedule) == ("a=b", 96, "constant")

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,38 +17,53 @@ from matplotlib.figure import Figure
 Series = tuple[np.ndarray, np.ndarray]  # steps int [n], values float64 [n]
 
 # Okabe & Ito's colours, readable on white.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _PRECISIONS = ("voc07/mAP", "voc12/mAP", "coco/AP", "coco/AP50", "coco/AP75")
 
 
-def read_metrics(path: str | os.PathLike[str]) -> dict[str, Series]:
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads a file of one JSON object per line, each with a ``step``.
 
-    A last line that a killed run left unfinished is passed over. Where a step stands twice (a run
-    resumed from before it), the later line counts.
+    A last line that a killed run left unfinished is passed over.
 
     Args:
-        path: ``metrics.jsonl`` of a run.
+        path: ``metrics.jsonl`` or ``landscape.jsonl`` of a run.
 
     Returns:
-        Steps and finite values of every metric, in the order of steps.
+        The objects in the order of the file; ``step`` is an int.
 
     Raises:
         ValueError: a line in the middle of the file is no JSON object with a ``step``.
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    values: dict[str, dict[int, float]] = {}
+    records = []
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            step = int(record["step"])
+            records.append({**record, "step": int(record["step"])})
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):
                 break
             raise ValueError(f"{path}, line {number}: not a JSON object with a step") from error
+    return records
+
+
+def read_metrics(path: str | os.PathLike[str]) -> dict[str, Series]:
+    """Reads a run's log as one series per metric.
+
+    Where a step stands twice (a run resumed from before it), the later line counts.
+
+    Args:
+        path: see ``read_records``, which raises.
+
+    Returns:
+        Steps and finite values of every metric, in the order of steps.
+    """
+    values: dict[str, dict[int, float]] = {}
+    for record in read_records(path):
         for name, value in record.items():
             if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
-                values.setdefault(name, {})[step] = float(value)
+                values.setdefault(name, {})[record["step"]] = float(value)
     return {
         name: (np.array(sorted(by_step)), np.array([by_step[s] for s in sorted(by_step)]))
         for name, by_step in values.items()
@@ -98,11 +114,11 @@ def _pick(series: Mapping[str, Series], names, factor: float = 1.0) -> dict[str,
 def _draw(axes: Axes, title: str, curves: Mapping[str, Series]) -> None:
     noisy, precision = "loss" in title, "precision" in title
     for i, (name, (steps, values)) in enumerate(curves.items()):
-        color = _COLORS[i % len(_COLORS)]
+        color = COLORS[i % len(COLORS)]
         label = f"{name}  {values[-1]:.1f}" if precision else name.removeprefix("loss/")
         if noisy and len(values) > 20:
             axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
-            axes.plot(steps, _smooth(values), color=color, linewidth=1.8, label=label)
+            axes.plot(steps, smooth(values), color=color, linewidth=1.8, label=label)
         else:
             marker = "o" if len(values) <= 20 and not title.startswith("learning") else ""
             axes.plot(
@@ -112,16 +128,21 @@ def _draw(axes: Axes, title: str, curves: Mapping[str, Series]) -> None:
         axes.set_ylim(0, min(100, 1.15 * max(v.max() for _, v in curves.values()) + 1))
     elif not noisy or min(v.min() for _, v in curves.values()) >= 0:
         axes.set_ylim(bottom=0)
+    dress(axes, title)
+    if precision or len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def dress(axes: Axes, title: str) -> None:
+    """Gives a panel over steps its title and the look that all have."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel("step")
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if precision or len(curves) > 1:
-        axes.legend(frameon=False, fontsize=9)
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
+def smooth(values: np.ndarray) -> np.ndarray:
     """Exponential moving average over about a fortieth of the curve, without lag at the start."""
     keep = 1 - 1 / max(2.0, len(values) / 40)
     mean, weight, out = 0.0, 0.0, np.empty_like(values)

@@ -24,10 +24,11 @@ from ml_collections import ConfigDict
 from jdet import __version__
 from jdet.config import validate
 from jdet.train import checkpoint, optim, schedule, sharding, state
+from jdet.train.landscape import Landscape
 from jdet.train.progress import Progress, Stopwatch
-from jdet.train.step import Metrics, make_diagnosis, make_train_step
+from jdet.train.step import Metrics, make_diagnosis, make_probe, make_train_step
 from jdet.train.stop import StopRequest
-from jdet.train.workdir import METRICS, Workdir
+from jdet.train.workdir import LANDSCAPE, METRICS, Workdir
 from jdet.train.writers import JsonlWriter, TensorBoardWriter, Writer
 from jdet.types import Batch, ConfigError, DataError, TrainState
 
@@ -133,8 +134,17 @@ def train(
             folder.check_split(config, resolved.devices, resolved.micro_batch)
         keep_until = None if restored is None else start
         outputs = [*_own_writers(folder, keep_until, stack), *writers]
+        landscape = Landscape(
+            config,
+            lambda: make_probe(detector, rate, mesh, config),
+            folder.path / LANDSCAPE if jax.process_index() == 0 else None,
+            keep_until,
+        )
+        stack.callback(landscape.close)
         train_step = make_train_step(detector, optimizer, rate, mesh, config)
-        run = _Run(config, resolved, train_step, evaluate, checkpoints, outputs, progress, stop)
+        run = _Run(
+            config, resolved, train_step, evaluate, checkpoints, outputs, landscape, progress, stop
+        )
         stream = stack.enter_context(sharding.DevicePrefetcher(train_stream(start), mesh))
         folder.update(
             status="running",
@@ -197,11 +207,12 @@ def _own_writers(
 
 
 class _InFlight(NamedTuple):
-    """A step handed to the device: its number, input and metrics."""
+    """A step handed to the device: its number, input and metrics, and what a probe found before it."""
 
     step: int
     batch: Batch
     metrics: Metrics
+    probed: Mapping[str, float]
 
 
 class _NotFinite(Exception):
@@ -215,10 +226,12 @@ class _NotFinite(Exception):
 class _Run:
     """What the loop works with."""
 
-    def __init__(self, config, resolved, step, evaluate, checkpoints, writers, progress, stop):
+    def __init__(
+        self, config, resolved, step, evaluate, checkpoints, writers, landscape, progress, stop
+    ):
         self.config, self.resolved = config, resolved
         self.step, self.evaluate = step, evaluate
-        self.checkpoints, self.writers = checkpoints, writers
+        self.checkpoints, self.writers, self.landscape = checkpoints, writers, landscape
         self.progress, self.stop = progress, stop
         self.watch = Stopwatch()
         self.metrics: dict[str, float] = {}
@@ -262,6 +275,13 @@ class _Run:
             batch = self._next(stream, k, first=k == start)
             if batch is None:
                 continue
+            probed: Mapping[str, float] = {}
+            if self.landscape.probes(k + 1):  # before the step, which takes the state away
+                if flight is not None:
+                    self._settle(flight, now)
+                    flight = None
+                with self.watch.paused():
+                    probed = self.landscape.probe(now, batch)
             # Compiling moves constants to the device; after that, nothing should travel unasked.
             guard = "allow" if k == start else "disallow"
             with jax.transfer_guard_host_to_device(guard):
@@ -269,7 +289,7 @@ class _Run:
             k += 1
             if flight is not None:
                 self._settle(flight, now)
-            flight = _InFlight(k, batch, values)
+            flight = _InFlight(k, batch, values, probed)
         return self._end(now, k, complete=last and not stopping)
 
     def _end(self, now: TrainState, k: int, complete: bool) -> Result:
@@ -330,8 +350,11 @@ class _Run:
         self.watch.step()
         self.watch.resume()  # from here on: the first step brought the compilation
         self.progress.advance(k, values["loss"], self.watch, size)
+        self.landscape.record(k, values, flight.probed)
         if k == 1 or k % self.config.train.log_every == 0 or k == self.resolved.steps:
             speed, wait = self.watch.lap(size)
+            # Norms of modules are the landscape's, and would come between the metrics.
+            values = {x: v for x, v in values.items() if not x.startswith("grad_norm/")}
             values |= {"epoch": k / self.resolved.steps_per_epoch}
             if speed:
                 values |= {"images_per_second": speed, "data_wait": wait}
@@ -352,6 +375,7 @@ class _Run:
         values = jax.device_get(diagnose(last, error.failed.batch))
         values = {name: x.item() for name, x in values.items()}
         self._write(k, {"event": "diverged", **values})
+        self.landscape.diverged(k, values)
         self.checkpoints.wait()
         saved = self.checkpoints.steps()
         kept = f"the last good checkpoint is step {saved[-1]}" if saved else "none was saved before"

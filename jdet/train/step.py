@@ -8,7 +8,7 @@ the batch is split.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -60,9 +60,11 @@ def make_train_step(
     Returns:
         ``step(state, batch) -> (state, metrics)``. The old state is donated. Metrics are float32
         scalars ``loss``, ``loss/<part>``, ``lr``, ``grad_norm`` (before clipping) and the bool
-        ``finite``; they stay on device.
+        ``finite``, and with ``landscape.every`` ``grad_norm/<module>`` down to ``landscape.depth``;
+        they stay on device.
     """
     decay = config.train.ema
+    depth = config.landscape.depth if config.landscape.every else 0
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         loss, parts, grads, stats = _loss_and_gradient(detector, state, batch, config)
@@ -84,6 +86,7 @@ def make_train_step(
             **{f"loss/{name}": value for name, value in parts.items()},
             "lr": jnp.asarray(schedule(state.step), jnp.float32),
             "grad_norm": grad_norm,
+            **module_norms(grads, depth),
             "finite": finite,
         }
         return new._replace(finite=finite), metrics
@@ -112,10 +115,79 @@ def make_diagnosis(
         return {
             "loss": loss,
             **{f"loss/{name}": value for name, value in parts.items()},
-            **{f"grad_norm/{name}": optax.tree.norm(tree) for name, tree in grads.items()},
+            **module_norms(grads, 1),
         }
 
     return jax.jit(jax.shard_map(diagnose, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P()))
+
+
+def make_probe(
+    detector: Any, schedule: Callable[[Any], Any], mesh: Mesh, config: ConfigDict
+) -> Callable[[TrainState, Batch], Metrics]:
+    """Builds the program that looks ahead along the gradient (Santurkar et al. 2018, sec. 3.1).
+
+    From the parameters x with the gradient g of the loss it visits x - s · lr · g for every s of
+    ``landscape.probe_steps``: the plain gradient at the learning rate of the step, without momentum,
+    decay or factors of single parameters. Loss and gradient there are those of the training step, with
+    the same batch, batch statistics and random numbers.
+
+    Args:
+        detector: as in ``make_train_step``.
+        schedule: step to learning rate.
+        mesh: of the run.
+        config: complete config.
+
+    Returns:
+        ``probe(state, batch)``, float32 [S] each: ``loss`` there; ``change``, the L2 norm of the
+        gradient there minus g; ``cosine`` between the two; ``smoothness``, ``change`` over the length
+        of the way. What divides by a zero gradient or rate is nan. Nothing is donated.
+    """
+    # The way's beginning is visited like its other points, so that the network is compiled once.
+    lengths = jnp.asarray((0.0, *config.landscape.probe_steps), jnp.float32)
+
+    def probe(state: TrainState, batch: Batch) -> Metrics:
+        lr = jnp.asarray(schedule(state.step), jnp.float32)
+
+        def visit(start: Any, length: jax.Array) -> tuple[Any, Metrics]:
+            way = length * lr
+            params = jax.tree.map(lambda x, g: x - way * g, state.params, start)
+            moved = state._replace(params=params)
+            loss, _, here, _ = _loss_and_gradient(detector, moved, batch, config)
+            start = jax.tree.map(lambda g, new: jnp.where(length > 0, g, new), start, here)
+            change = optax.tree.norm(optax.tree.sub(here, start))
+            norm = optax.tree.norm(start)
+            return start, {
+                "loss": loss,
+                "change": change,
+                "cosine": jnp.asarray(optax.tree.vdot(here, start))
+                / (norm * optax.tree.norm(here)),
+                "smoothness": change / (way * norm),
+            }
+
+        nowhere = jax.tree.map(jnp.zeros_like, state.params)
+        _, values = jax.lax.scan(visit, nowhere, lengths)
+        return {name: x[1:] for name, x in values.items()}
+
+    return jax.jit(jax.shard_map(probe, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P()))
+
+
+def module_norms(tree: Any, depth: int, prefix: str = "grad_norm") -> Metrics:
+    """L2 norm of every module of a parameter tree, down to a level.
+
+    Args:
+        tree: nested dicts of arrays.
+        depth: 1: top-level modules; 2: and those inside them; … 0: none.
+        prefix: of the names.
+
+    Returns:
+        Float32 scalars ``<prefix>/backbone``, ``<prefix>/backbone/block1``, …
+    """
+    norms: Metrics = {}
+    if depth and isinstance(tree, Mapping):
+        for name, inner in tree.items():
+            norms[f"{prefix}/{name}"] = optax.tree.norm(inner)
+            norms |= module_norms(inner, depth - 1, f"{prefix}/{name}")
+    return norms
 
 
 def _loss_and_gradient(

@@ -19,11 +19,13 @@ from jdet.files import write_json, write_text
 from jdet.types import ConfigError
 
 CONFIG, RUN, METRICS, LOCK = "config.json", "run.json", "metrics.jsonl", ".lock"
+LANDSCAPE = "landscape.jsonl"
 
 OWN = (
     CONFIG,
     RUN,
     METRICS,
+    LANDSCAPE,
     "checkpoints",
     "detections",
     "report.json",
@@ -38,6 +40,7 @@ FREE = (
     r"data\.eval(\..*)?",
     r"train\.(log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
     r"eval(\..*)?",
+    r"landscape(\..*)?",
     r"parallel\.(devices|cpu_devices)",
 )
 """Keys that may change when a run goes on: where files lie, how fast and how often things are done,
