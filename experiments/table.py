@@ -14,6 +14,7 @@ from jdet.types import ConfigError
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
+PROGRAMS = ("table.py", "miniature.py")
 KEYS = ("Source", "Paper", "Ours", "Cost")
 INTRODUCTION = """# Experiments
 
@@ -27,7 +28,7 @@ measured; nothing was measured unless this table says so. The table is made from
 
 def files() -> list[Path]:
     """The experiments, by name."""
-    return sorted(path for path in HERE.glob("*.py") if path.name != Path(__file__).name)
+    return sorted(path for path in HERE.glob("*.py") if path.name not in PROGRAMS)
 
 
 def facts(path: Path) -> dict[str, str]:

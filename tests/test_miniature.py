@@ -1,0 +1,109 @@
+"""Studies of many arms: what is run, what is left out, and what the table says."""
+
+import json
+import sys
+
+import pytest
+
+from experiments import miniature
+from jdet.config import validate
+
+SCORES = {"none": {0.001: 0.3}, "head": {0.001: 0.4, 0.01: 0.5}}
+SCORES |= {"backbone": {0.001: 0.5, 0.01: 0.6, 0.05: 0.6}}
+SCORES |= {"both": {0.001: 0.5, 0.01: 0.6, 0.05: 0.7}}
+
+
+def record(run, status="completed", value=0.5, **further):
+    run.folder.mkdir(parents=True)
+    metrics = {miniature.MAIN: value, "voc07/AP/cell": value, **further} if value else {}
+    facts = dict(status=status, step=600, metrics=metrics, images_per_second=20.0)
+    (run.folder / "run.json").write_text(json.dumps(facts | dict(micro_batch=8, devices=2)))
+
+
+def finish_table1(tmp_path, seeds):
+    runs = miniature.plan("table1", tmp_path, seeds)
+    for run in runs:
+        norm, _, rate = run.arm.partition("@")
+        value = SCORES[norm].get(float(rate))
+        if value:
+            record(run, value=value + 0.01 * run.seed)
+        else:
+            record(run, "diverged", 0)
+    return runs
+
+
+@pytest.mark.parametrize("study", miniature.STUDIES)
+def test_every_arm_is_a_config(study, tmp_path):
+    from importlib import import_module
+
+    for run in miniature.plan(study, tmp_path, [3]):
+        words = miniature.command(run, "some/set", 40)
+        name, _, arguments = words[3].removeprefix("--config=experiments/").partition(".py:")
+        config = import_module(f"experiments.{name}").get_config(arguments)
+        validate(config)
+        assert config.input_size == 128 and config.train.steps == 40 and config.seed == 3
+        assert config.data.train.root == "some/set" and words[4] == f"--workdir={run.folder}"
+
+
+def test_claims_and_means(tmp_path):
+    runs = finish_table1(tmp_path, [0, 1])
+    found = miniature.summary("table1", runs)
+    assert all(holds is True for holds in found["claims"].values()), found["claims"]
+    arm = found["arms"]["both@0.05"]
+    assert arm["mean"] == pytest.approx(0.705) and arm["low"] == 0.7 and arm["high"] == 0.71
+    assert arm["seconds"] == 600 * 16 / 20
+    assert found["arms"]["none@0.05"]["diverged"] == 2
+    text = miniature.markdown("table1", found)
+    assert "| both@0.05 | 70.5 | 70.0 … 71.0 | 2 | 600 | 8.0 | 70.5 |" in text
+    assert "| none@0.05 | 0.0 (2 diverged) |" in text and "holds" in text
+
+
+def test_a_claim_can_fail(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCORES, "head", {0.001: 0.9})
+    found = miniature.summary("table1", finish_table1(tmp_path, [0]))
+    assert found["claims"]["backbone norms beat head norms"] is False
+    assert found["claims"]["head norms beat none"] is True
+
+
+def test_no_verdict_on_half_a_study(tmp_path):
+    runs = miniature.plan("table1", tmp_path, [0], only="both")
+    assert [run.arm for run in runs] == ["both@0.001", "both@0.01", "both@0.05"]
+    record(runs[0])
+    found = miniature.summary("table1", runs)
+    assert list(found["arms"]) == ["both@0.001"]
+    assert set(found["claims"].values()) == {None}
+
+
+def test_done_runs_are_left_alone_and_others_started(tmp_path, monkeypatch, capfd):
+    runs = miniature.plan("dsod", tmp_path, [0], only="dense|plain")
+    record(runs[0])
+    record(runs[1], "interrupted")
+    program = (
+        "import json, pathlib; path = pathlib.Path({!r}); facts = json.loads(path.read_text());"
+        "path.write_text(json.dumps(facts | {{'status': 'completed'}})); print('went on')"
+    )
+    monkeypatch.setattr(
+        miniature,
+        "command",
+        lambda run, *_: [sys.executable, "-c", program.format(str(run.folder / "run.json"))],
+    )
+    tables = []
+    miniature.Runner("root", 0, 2).all(runs, lambda: tables.append(len(tables)))
+    assert len(tables) == 1 and not runs[0].log.exists()
+    assert runs[1].log.read_text() == "went on\n"
+    assert runs[1].record()["status"] == "completed"
+    assert "dsod plain seed 0: completed 0.500" in capfd.readouterr().out
+
+
+def test_nothing_starts_after_a_stop(tmp_path):
+    runner = miniature.Runner("root", 0, 1)
+    runner.stop()
+    runner.all(miniature.plan("dsod", tmp_path, [0]), lambda: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_write(tmp_path):
+    runs = finish_table1(tmp_path, [0])
+    text = miniature.write("table1", runs, tmp_path)
+    assert (tmp_path / "table1" / "table.md").read_text() == text
+    assert json.loads((tmp_path / "table1" / "table.json").read_text())["arms"]["both@0.05"]
