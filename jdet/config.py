@@ -55,6 +55,17 @@ def get_defaults() -> ConfigDict:
 
     c.model = ConfigDict({"name": "ssd"})
 
+    c.init_from = init_from = ConfigDict()
+    init_from.path = ""  # run folder or checkpoint whose weights to start from; "": random weights
+    init_from.step = "latest"  # its checkpoint: "latest", "best" or a number
+    init_from.weights = "ema"  # "ema" (where the run has one) | "raw"
+    init_from.include = (".*",)  # regexes of whole parameter paths to load, such as "backbone/.*"
+    init_from.exclude = ()  # regexes of paths to leave at their initial values after all
+    init_from.class_map = "names"  # class layers: "names" (by class name) | "none" (by position)
+    init_from.strict = (
+        True  # what is to be loaded must be there in this shape; False: left, reported
+    )
+
     c.train = train = ConfigDict()
     train.batch_size = 32  # pictures per optimiser step, over all devices
     train.steps = 0  # optimiser steps; 0: from epochs
@@ -164,6 +175,8 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "augment.name": ("ssd", "none"),
     "data.on_error": ("raise", "skip"),
+    "init_from.weights": ("ema", "raw"),
+    "init_from.class_map": ("names", "none"),
     "train.loss_norm": ("global", "per_device"),
     "optimizer.schedule": ("step", "cosine", "constant"),
     "eval.tta.preset": ("none", "flip", "voc", "coco", "custom"),

@@ -32,7 +32,8 @@ DEFECTS_SHOWN = 10
 def train(
     config: ConfigDict, workdir: str | Path, *, overwrite: bool = False, writers: tuple = ()
 ) -> loop.Result:
-    """Trains a config from random initialisation, or goes on where its workdir stopped.
+    """Trains a config from random initialisation, from the weights of the run that its ``init_from``
+    names, or goes on where its workdir stopped.
 
     With ``config.eval.tta`` the finished network is tested at several sizes too, once all is saved.
 
@@ -90,6 +91,7 @@ def train(
         ),
         overwrite=overwrite,
         writers=writers,
+        build=lambda other: build.detector(other, other.class_names),
     )
     if jax.process_index() == 0:  # again, now that the last evaluation is in the log
         _draw_curves(Path(workdir))
@@ -269,7 +271,7 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     frozen = [k for k in ("norm", "head_norm") if model[k] == "frozen_batch"]
     logging.info(
         "model: %s, backbone %s, neck %s, norm %s, head norm %s, %s trainable parameters, %s running "
-        "statistics; random initialisation, nothing pre-trained, %s frozen",
+        "statistics; %s, %s frozen",
         model.name,
         model.backbone.name,
         model.neck.name,
@@ -277,6 +279,9 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         model.head_norm,
         f"{state.count_parameters(params):,}",
         f"{state.count_parameters(stats):,}",
+        f"initialised from {config.init_from.path}"
+        if config.init_from.path
+        else "random initialisation, nothing pre-trained",
         " and ".join(f"config.model.{k}" for k in frozen) or "nothing",
     )
     if jax.process_index() == 0 and hasattr(detector, "default_box_levels"):

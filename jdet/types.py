@@ -17,6 +17,7 @@ Everything here is plain Python, so that input workers need not import JAX. Name
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -138,6 +139,41 @@ class Mean(NamedTuple):
 
     total: Any
     weight: Any
+
+
+class ClassLayer(NamedTuple):
+    """Parameters whose last axis runs over classes.
+
+    That axis holds ``slots · (background + K) · width`` numbers in this order: for every slot the
+    background, then the classes, with ``width`` numbers each. SSD has a slot per default box; a
+    per-class box regression has width 4.
+
+    Attributes:
+        pattern: regular expression of the whole parameter paths, norms after the layer included.
+        slots: outputs per location that each have all classes.
+        background: entries before the first class, 0 or 1.
+        width: numbers per class.
+    """
+
+    pattern: str
+    slots: int = 1
+    background: int = 0
+    width: int = 1
+
+
+class HeadLayout(NamedTuple):
+    """What the outputs of a detector mean, so that another training can start from its weights.
+
+    Attributes:
+        classes: the layers with entries per class.
+        boxes: regular expression of the paths of parameters that predict boxes.
+        references: by name, what these boxes are relative to, such as sizes of default boxes; two
+            detectors with equal references mean the same by the same output.
+    """
+
+    classes: tuple[ClassLayer, ...]
+    boxes: str
+    references: Mapping[str, Any]
 
 
 class TrainState(NamedTuple):

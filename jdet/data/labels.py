@@ -8,6 +8,7 @@ moment and ``source[i]`` reads no label file.
 
 from __future__ import annotations
 
+import abc
 import difflib
 import io
 from collections import Counter
@@ -228,7 +229,7 @@ class LabelBuilder:
         return table, keep
 
 
-class LabelledSource:
+class LabelledSource(abc.ABC):
     """A source whose objects lie in a ``LabelTable``; subclasses say where the pictures are.
 
     Attributes:
@@ -240,8 +241,9 @@ class LabelledSource:
     class_names: tuple[str, ...]
     _table: LabelTable
 
+    @abc.abstractmethod
     def _picture(self, index: int) -> str | bytes | np.ndarray:
-        raise NotImplementedError
+        """Where picture ``index`` (0 … n-1) is: its path, its encoded bytes, or the pixels."""
 
     @property
     def defects(self) -> list[Defect]:

@@ -13,7 +13,7 @@ import numpy as np
 from jdet.nn.conv import Conv, caffe_xavier
 from jdet.nn.norm import L2Norm, Norm
 from jdet.ops import anchors, boxes, coding, losses, matching, nms, sampling
-from jdet.types import Batch, ConfigError, Detections, Mean
+from jdet.types import Batch, ClassLayer, ConfigError, Detections, HeadLayout, Mean
 
 
 class SSD(nn.Module):
@@ -130,6 +130,21 @@ class SSD(nn.Module):
             steps=self.steps,
             first_centres=self.first_centres,
         )
+
+    def head_layout(self) -> HeadLayout:
+        """Class layers, box layers and default boxes (pixels), for starting from another run."""
+        levels = self.default_box_levels()
+        classes = tuple(
+            ClassLayer(rf"head/cls{i}(_norm)?/.*", level.boxes_per_location, background=1)
+            for i, level in enumerate(levels)
+        )
+        references = {
+            "default-box sizes": tuple((level.size, level.next_size) for level in levels),
+            "default-box ratios": tuple(level.ratios for level in levels),
+            "default-box steps": tuple((level.step, level.start) for level in levels),
+            "default-box clipping": self.clip_boxes,
+        }
+        return HeadLayout(classes, r"head/loc\d+(_norm)?/.*", references)
 
     def __call__(
         self, images: jax.Array, *, train: bool

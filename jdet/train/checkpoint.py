@@ -98,7 +98,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints, oldest first."""
-        return _steps(self._directory)
+        return steps_in(self._directory)
 
     def save(
         self, step: int, state: TrainState, metrics: Mapping[str, float] | None = None
@@ -305,7 +305,7 @@ def load_for_inference(
     step = parse_step(step)
     _silence_orbax()
     directory = Path(workdir).absolute() / FOLDER
-    steps = _steps(directory)
+    steps = steps_in(directory)
     if not steps:
         raise CheckpointError(
             f"there is no checkpoint in {directory}; --workdir must name the folder of a training run"
@@ -335,7 +335,8 @@ def _parts(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _steps(directory: Path) -> list[int]:
+def steps_in(directory: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first; none where there is no such folder."""
     if not directory.is_dir():
         return []
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())

@@ -23,13 +23,13 @@ from ml_collections import ConfigDict
 
 from jdet import __version__
 from jdet.config import validate
-from jdet.train import checkpoint, optim, schedule, sharding, state
+from jdet.train import checkpoint, init_from, init_plan, optim, schedule, sharding, state
 from jdet.train.landscape import Landscape
 from jdet.train.progress import Progress, Stopwatch
 from jdet.train.step import Metrics, make_diagnosis, make_probe, make_train_step
 from jdet.train.stop import StopRequest
-from jdet.train.workdir import LANDSCAPE, METRICS, Workdir
-from jdet.train.writers import JsonlWriter, TensorBoardWriter, Writer
+from jdet.train.workdir import LANDSCAPE, Workdir, open_together
+from jdet.train.writers import Writer, writers_in
 from jdet.types import Batch, ConfigError, DataError, TrainState
 
 Evaluate = Callable[[TrainState, int], Mapping[str, Any]]
@@ -67,6 +67,7 @@ def train(
     evaluate: Evaluate | None = None,
     overwrite: bool = False,
     writers: Sequence[Writer] = (),
+    build: Callable[[ConfigDict], Any] | None = None,
 ) -> Result:
     """Trains a detector in a folder, from the beginning or from where a run there was left.
 
@@ -85,6 +86,8 @@ def train(
             uint8 arrays [H, W, 3] are pictures. Called on every process.
         overwrite: discard the run that the workdir holds.
         writers: told everything beside ``metrics.jsonl`` and TensorBoard; the caller's to close.
+        build: makes a detector from a config: that of the run that ``config.init_from`` names, whose
+            default boxes are compared with this one's.
 
     Raises:
         ConfigError: the config cannot be, the workdir is not for this run, or an evaluation does not
@@ -96,7 +99,7 @@ def train(
     resolved = schedule.resolve(config, num_examples)
     mesh = sharding.make_mesh(config)
     rate = schedule.learning_rate(config.optimizer, resolved)
-    params, _ = state.abstract_variables(detector, config, resolved.micro_batch)
+    params, stats = state.abstract_variables(detector, config, resolved.micro_batch)
     rules = optim.parameter_rules(config.optimizer, params)
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
 
@@ -104,7 +107,11 @@ def train(
         progress = Progress(resolved.steps, enabled=jax.process_index() == 0)
         stack.callback(progress.close)
         stop = stack.enter_context(StopRequest())
-        folder = _open(workdir, config, num_examples, overwrite, progress.say)
+        plan = None
+        if overwrite or not checkpoint.steps_in(Path(workdir) / checkpoint.FOLDER):
+            # Before the workdir is touched: a source that does not fit must leave no trace there.
+            plan = init_from.prepare(config, workdir, detector, params, stats, build, progress.say)
+        folder = open_together(workdir, config, num_examples, overwrite, progress.say)
         stack.callback(folder.close)
         checkpoints = stack.enter_context(
             checkpoint.Checkpoints(
@@ -119,11 +126,16 @@ def train(
         progress.say(optim.describe_rules(rules))
         restored = checkpoints.restore(state.abstract_state(detector, optimizer, mesh, config))
         if restored is None:
-            begin, metrics = state.create_state(detector, optimizer, mesh, config), {}
-            progress.say(f"starting from random weights of seed {config.seed}, nothing pre-trained")
+            load = plan.load if plan else None
+            begin, metrics = state.create_state(detector, optimizer, mesh, config, load), {}
+            progress.say(init_plan.announce(plan, config.seed))
+            origin = plan.record() if plan else None
+            plan = load = None  # lets go of the source's weights
         else:
             begin, metrics = restored
+            origin = folder.record.get("init_from")
             progress.say(f"resuming from step {int(begin.step)} in {folder.path}")
+            progress.say(f"this run began with {init_plan.summary(origin)}")
         start = int(begin.step)
         if folder.record.get("status") == "completed" and start == resolved.steps:
             progress.say(f"this run is complete: {start} steps, nothing left to do")
@@ -133,7 +145,7 @@ def train(
         if restored is not None:
             folder.check_split(config, resolved.devices, resolved.micro_batch)
         keep_until = None if restored is None else start
-        outputs = [*_own_writers(folder, keep_until, stack), *writers]
+        outputs = [*stack.enter_context(writers_in(folder.path, keep_until)), *writers]
         landscape = Landscape(
             config,
             lambda: make_probe(detector, rate, mesh, config),
@@ -150,6 +162,7 @@ def train(
             status="running",
             steps=resolved.steps,
             resumed_at=start,
+            init_from=origin,
             versions={"jdet": __version__, "jax": jax.__version__},
             devices=resolved.devices,
             device_kind=mesh.devices.flat[0].device_kind,
@@ -180,30 +193,6 @@ def _full_disk(folder: Workdir, checkpoints: checkpoint.Checkpoints):
         raise checkpoint.CheckpointError(
             f"writing to {folder.path} failed: {error}\n{checkpoints.what_is_left()}"
         ) from error
-
-
-def _open(workdir, config, num_examples, overwrite, say) -> Workdir:
-    """Process 0 first, for it may have to clear the folder that the others then look into."""
-    folder = None
-    if jax.process_index() == 0:
-        folder = Workdir(workdir, config, num_examples, overwrite=overwrite, notify=say)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("workdir")
-    return folder or Workdir(workdir, config, num_examples, notify=say)
-
-
-def _own_writers(
-    folder: Workdir, keep_until: int | None, stack: contextlib.ExitStack
-) -> list[Writer]:
-    if jax.process_index() > 0:
-        return []
-    own: list[Writer] = [
-        JsonlWriter(folder.path / METRICS, keep_until),
-        TensorBoardWriter(folder.path, keep_until),
-    ]
-    for writer in own:
-        stack.callback(writer.close)
-    return own
 
 
 class _InFlight(NamedTuple):

@@ -111,12 +111,18 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _shapes(tree: Any) -> dict[str, str]:
     """Path to dtype and shape of every array, such as ``float32[3,3,64,64]``."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            f"{np.dtype(x.dtype).name}[{','.join(map(str, x.shape))}]"
-        )
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_text(path): shape_text(x) for path, x in leaves}
+
+
+def path_text(path: Any) -> str:
+    """A path in a tree as its names joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def shape_text(x: Any) -> str:
+    """Dtype and shape of an array, such as ``float32[3,3,64,64]``."""
+    return f"{np.dtype(x.dtype).name}[{','.join(map(str, x.shape))}]"
 
 
 def _checksum(file: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -60,7 +61,11 @@ def abstract_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -
 
 
 def create_state(
-    detector: Any, optimizer: optax.GradientTransformation, mesh: Mesh, config: ConfigDict
+    detector: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    config: ConfigDict,
+    load: Callable[[Any, Any], tuple[Any, Any]] | None = None,
 ) -> TrainState:
     """The state before the first step, on every device of the mesh.
 
@@ -69,13 +74,22 @@ def create_state(
         optimizer: optax transformation.
         mesh: of the run.
         config: complete config.
+        load: maps initial parameters and statistics to those to start from instead, on the same
+            devices; optimiser and moving average begin with these.
     """
-    create = functools.partial(_create, detector, optimizer, mesh, config)
     # It runs once, and random numbers for every parameter are slow to optimise: 19 s or 2 s for
     # an SSD on a CPU, where the compiler is the slowest.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    return jax.jit(create, out_shardings=replicated(mesh), compiler_options=options)()
+
+    def once(function, *args):
+        jitted = jax.jit(function, out_shardings=replicated(mesh), compiler_options=options)
+        return jitted(*args)
+
+    if load is None:
+        return once(functools.partial(_create, detector, optimizer, mesh, config))
+    initial = once(functools.partial(_initial_variables, detector, mesh, config))
+    return once(functools.partial(_begin, optimizer, config), *load(*initial))
 
 
 def abstract_state(
@@ -88,8 +102,15 @@ def abstract_state(
 
 
 def _create(detector, optimizer, mesh: Mesh, config: ConfigDict) -> TrainState:
+    return _begin(optimizer, config, *_initial_variables(detector, mesh, config))
+
+
+def _initial_variables(detector, mesh: Mesh, config: ConfigDict) -> tuple[Any, Any]:
     micro_batch = config.train.batch_size // (mesh.size * config.train.accumulation)
-    params, stats = init_variables(detector, config, micro_batch)
+    return init_variables(detector, config, micro_batch)
+
+
+def _begin(optimizer, config: ConfigDict, params, stats) -> TrainState:
     # A copy: the step donates its state, and no buffer can be donated twice.
     ema = jax.tree.map(jnp.copy, {"params": params, "stats": stats}) if config.train.ema else None
     return TrainState(

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from jdet.config import get_defaults
 from jdet.files import write_json, write_text
 from jdet.types import ConfigError
 
@@ -137,7 +139,9 @@ class Workdir:
             self.update(num_examples=num_examples, started=_now())
 
     def _compare(self, stored: dict, current: dict, num_examples: int, notify) -> None:
-        old, new = _flatten(stored), _flatten(current)
+        # A key that is newer than the run had its default then.
+        defaults = _flatten(json.loads(get_defaults().to_json()))
+        old, new = {**defaults, **_flatten(stored)}, _flatten(current)
         forbidden, free = [], []
         for key in sorted({*old, *new}):
             before, after = old.get(key, "absent"), new.get(key, "absent")
@@ -210,6 +214,25 @@ class Workdir:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def open_together(
+    path: str | Path,
+    config: ConfigDict,
+    num_examples: int,
+    overwrite: bool,
+    notify: Callable[[str], None],
+) -> Workdir:
+    """The folder of a run on all its processes; arguments and errors are those of ``Workdir``.
+
+    Process 0 goes first, for it may have to clear the folder that the others then look into.
+    """
+    folder = None
+    if jax.process_index() == 0:
+        folder = Workdir(path, config, num_examples, overwrite=overwrite, notify=notify)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("workdir")
+    return folder or Workdir(path, config, num_examples, notify=notify)
 
 
 def _now() -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from jdet.files import plain, write_text
+from jdet.train.workdir import METRICS
 
 
 class Writer(Protocol):
@@ -119,3 +122,20 @@ class TensorBoardWriter:
     def close(self) -> None:
         """Closes the event file."""
         self._events.close()
+
+
+@contextlib.contextmanager
+def writers_in(folder: Path, keep_until: int | None = None) -> Iterator[list[Writer]]:
+    """Both writers in the folder of a run, closed at the end; none but on process 0.
+
+    Args:
+        folder: of the run.
+        keep_until: as of both.
+    """
+    with contextlib.ExitStack() as stack:
+        writers: list[Writer] = []
+        if jax.process_index() == 0:
+            for make, path in ((JsonlWriter, folder / METRICS), (TensorBoardWriter, folder)):
+                writers.append(make(path, keep_until))
+                stack.callback(writers[-1].close)
+        yield writers
