@@ -63,6 +63,8 @@ def get_config(arg=""):
             "dsod_coco.py: row=12,coco=runs/dsod_coco"
         )
     name, head, body = ROWS[arg.row]
+    if arg.base != 64 and arg.row not in ("7", "8", "9"):
+        raise ConfigError(f"row={arg.row} with base={arg.base}: base is for rows 7, 8 and 9")
     if arg.row in ("7", "8", "9"):
         body = dict(transition_base=arg.base)
     return experiment(arg, name, head, body)

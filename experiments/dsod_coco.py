@@ -16,19 +16,13 @@ Cost: about 346 epochs of 118,287 pictures, 18.4 GMAC a picture
 """
 
 from experiments.dsod_voc import DSOD_ARGUMENTS, dsod, recipe, share_statistics, start
-from jdet import build
+from experiments.scratchdet_coco import coco
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, head="dense", **{k: v for k, v in DSOD_ARGUMENTS.items() if k != "coco"})
-    c = start(arg)
-    if not arg.mini:
-        for role, split in (("train", arg.train or "train2017"), ("eval", arg.test or "val2017")):
-            file = c.data.get_ref("root") + f"/coco/annotations/instances_{split}.json"
-            c.data[role] = build.group("source", "coco", annotation_file=file, keep_masks=False)
-        c.data.max_boxes = 100
-        c.eval.metrics = ("coco",)
+    c = start(arg) if arg.mini else coco(arg.root, arg.seed, arg.train, arg.test)
     boxes = dict(first_ratio=0.07, min_ratio=0.15, train_ignored=False)
     c.model = dsod("64-192-48-1", arg.head, last_scale=arg.last_scale, **boxes)
     share_statistics(c, arg)

@@ -6,9 +6,9 @@
     python -m jdet.main --config=experiments/dsod_no_bn.py:mini,root=BCCD --workdir=runs/dsod_no_bn_mini
 
 DSOD300 without any norm in backbone, prediction layers and head: convolutions get a bias, ReLUs and the
-L2 normalisation of all levels stay (Zhu et al. 2019). The paper names
-no learning rate; run the three and report the best. A run that diverges stops, names the step, and is a
-result. The other side is ``dsod_voc.py``, here and with ``mini``.
+L2 normalisation of all levels stay. The paper names no learning rate; run the three and report the best.
+A run that diverges stops, names the step, and is a result. The other side is ``dsod_voc.py``, here and
+with ``mini``.
 
 Source: Zhu et al. 2019
 Paper: VOC07 mAP 71.5, against 77.7 with norms

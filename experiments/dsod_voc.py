@@ -100,7 +100,6 @@ def recipe(c, arg, lr, batch, steps, drops):
     c.optimizer.reference_batch = batch
     c.optimizer.boundaries = tuple(drop / steps for drop in drops)
     if arg.mini:
-        miniature(c, arg.steps, width=0.5)
-        c.train.batch_size = arg.batch or c.train.batch_size
+        miniature(c, arg.steps, width=0.5, batch=arg.batch)
     c.input_size = arg.size or c.input_size
     return c

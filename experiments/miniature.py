@@ -1,4 +1,4 @@
-"""Runs a study of many arms on a small machine, one arm after another, and writes its table.
+"""Runs a study of many arms on a small machine and writes its table.
 
     python -m experiments.miniature table1 root_block dsod --root=BCCD --runs=runs/miniature
     python -m experiments.miniature table1 --only=0.05 --seeds=0,1,2 --jobs=2

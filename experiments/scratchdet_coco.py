@@ -33,12 +33,12 @@ def get_config(arg=""):
     return c
 
 
-def coco(root, seed):
-    """Defaults with a seed and COCO 2017 as data."""
+def coco(root, seed, train="", test=""):
+    """Defaults with a seed and COCO as data: train2017 and val2017, or other splits."""
     c = get_defaults()
     c.seed = seed
     c.data.root = root
-    for role, split in (("train", "train2017"), ("eval", "val2017")):
+    for role, split in (("train", train or "train2017"), ("eval", test or "val2017")):
         file = c.data.get_ref("root") + f"/coco/annotations/instances_{split}.json"
         c.data[role] = build.group("source", "coco", annotation_file=file, keep_masks=False)
     c.data.max_boxes = 100

@@ -32,7 +32,7 @@ from jdet.config import parse_arg
 
 
 def get_config(arg=""):
-    shared = dict(norm="both", lr=0.001, root="data", batch=128, steps=0, mini=False, seed=0)
+    shared = dict(norm="both", lr=0.001, root="data", batch=0, steps=0, mini=False, seed=0)
     arg = parse_arg(arg, **shared)
     c = scratchdet_table1.get_config(",".join(f"{key}={value}" for key, value in arg.items()))
     c.landscape.every = 1

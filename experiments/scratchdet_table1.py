@@ -19,7 +19,7 @@ gradient norms, and the exit code is 1.
 
     kind=batch | sync_batch | group   which norm
     mini     width 0.25, 128 pixels, stride-4 finest level, batch 16, 600 steps, any folder of VOC shape
-    root=data  train=07+12  test=07test (mini: trainval, test)  steps=0  batch=128  seed=0
+    root=data  train=07+12  test=07test (mini: trainval, test)  steps=0  batch=128 (mini: 16)  seed=0
 
 Source: Zhu et al. 2019, Table 1
 Paper: VOC07 mAP 67.6 (none, 0.001), 71.0, 75.6 (head), 72.8, 77.8, 78.0 (backbone), 71.8, 77.3, 78.7 (both)
@@ -42,7 +42,7 @@ SCHEDULES = {
 
 def get_config(arg=""):
     data = dict(root="data", train="", test="", mini=False, steps=0, seed=0)
-    arg = parse_arg(arg, norm="both", lr=0.05, kind="batch", batch=128, **data)
+    arg = parse_arg(arg, norm="both", lr=0.05, kind="batch", batch=0, **data)
     pick("norm", arg.norm, PLACES)
     pick("lr", arg.lr, SCHEDULES)
     own = ("trainval", "test") if arg.mini else ("07+12", "07test")
@@ -57,12 +57,12 @@ def get_config(arg=""):
         head_norm=arg.kind if head else "none",
     )
     c.data.workers = 2
-    c.train.batch_size = arg.batch
+    c.train.batch_size = arg.batch or 128
     steps, c.optimizer.boundaries = SCHEDULES[arg.lr]
     c.train.steps = arg.steps or steps
     c.train.eval_every = max(c.train.steps // 10, 1)
     c.optimizer.lr = arg.lr
     if arg.mini:
-        miniature(c, arg.steps, width=0.25)
+        miniature(c, arg.steps, width=0.25, batch=arg.batch)
         c.model.taps = ("c2", "c3", "c4")
     return c

@@ -16,7 +16,8 @@ ResNet-18 with other first layers, SSD's extra levels, norms in backbone and hea
 
     norm=batch | sync_batch | group   in backbone and head
     mini     width 0.25, 128 pixels, stride-4 finest level, batch 16, 600 steps, any folder of VOC shape
-    root=data  train=07+12  test=07test (mini: trainval, test)  lr=0.05  batch=128  steps=0  seed=0
+    root=data  train=07+12  test=07test (mini: trainval, test)  lr=0.05  batch=128 (mini: 16)  steps=0
+    seed=0
 
 Source: Zhu et al. 2019, Table 2 and Fig. 3
 Paper: VOC07 mAP 73.1 (s2_7x7) to 78.5 (s1_root3)
@@ -38,7 +39,7 @@ STEMS |= {"s2_nopool": dict(root=0, stem_stride=2, pool=0)}
 
 def get_config(arg=""):
     data = dict(root="data", train="", test="", mini=False, steps=0, seed=0)
-    arg = parse_arg(arg, stem="s1_root3", norm="batch", lr=0.05, batch=128, **data)
+    arg = parse_arg(arg, stem="s1_root3", norm="batch", lr=0.05, batch=0, **data)
     pick("stem", arg.stem, STEMS)
     own = ("trainval", "test") if arg.mini else ("07+12", "07test")
     c = voc(arg.root, arg.train or own[0], arg.test or own[1], arg.seed)
@@ -51,13 +52,13 @@ def get_config(arg=""):
         head_norm=arg.norm,
     )
     c.data.workers = 2
-    c.train.batch_size = arg.batch
+    c.train.batch_size = arg.batch or 128
     c.train.steps = arg.steps or 100_000
     c.train.eval_every = max(c.train.steps // 10, 1)
     c.optimizer.lr = arg.lr
     c.optimizer.boundaries = (0.45, 0.75, 0.95)
     if arg.mini:
-        miniature(c, arg.steps, width=0.25)
+        miniature(c, arg.steps, width=0.25, batch=arg.batch)
         # Stem stride 2 and pool leave c2 to stage 1, and one stage more above it.
         deep = arg.stem.startswith("s2") and arg.stem != "s2_nopool"
         c.model.taps = ("c2", "c3", "c4", "c5") if deep else ("c2", "c3", "c4")

@@ -122,16 +122,17 @@ def pick(key, value, allowed):
         )
 
 
-def miniature(c, steps, width):
+def miniature(c, steps, width, batch=0):
     """Shrinks an experiment to what CPU cores can train; ``lr`` is then for a batch of 16.
 
-    The finest level has stride 4, and its boxes are small enough for 9-pixel objects (the platelets of
-    BCCD); the schedule drops at the same shares of the run.
+    The smallest boxes fit 9-pixel objects (the platelets of BCCD); the schedule drops at the same shares
+    of the run. Which stages are levels is left to the experiment.
     """
     c.input_size = 128
     c.model.backbone.width = c.model.neck.width = width
     c.model.first_ratio, c.model.min_ratio = 0.08, 0.16
-    c.train.batch_size = c.optimizer.reference_batch = 16
+    c.optimizer.reference_batch = 16
+    c.train.batch_size = batch or 16
     c.train.steps = steps or 600
     c.train.eval_every = max(c.train.steps // 4, 1)
     c.train.log_every = 10

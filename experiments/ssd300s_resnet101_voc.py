@@ -7,7 +7,9 @@ ResNet-101 whose last stage keeps stride 16 (dilation 2), BatchNorm in the backb
 none in the head, default boxes from the released tables. SSD300S: three pairs of extra convolutions and
 an average, 7308 clipped boxes, batch 64, lr 0.001 divided by ten at 80k and 100k of 120k steps. ``ssd321``:
 bottleneck extras, a prediction module on every level, 5×5 predictions on the first two, 17,080 boxes
-around pixel centres, batch 32, drops at 40k and 60k of 80k steps.
+around pixel centres, batch 32, drops at 40k and 60k of 80k steps. DSOD's authors name batch 64 and SSD's
+defaults; the released script of that model has batch 32, drops at 40k and 60k, no photometric distortion
+and no zoom-out.
 
 Source: Shen et al. 2017, Table 4; Fu et al. 2017 (DSSD); tables of boxes from the released code
 Paper: VOC07 mAP 63.8 (SSD300S, from scratch); SSD321 with ImageNet weights 77.1

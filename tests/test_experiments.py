@@ -146,6 +146,8 @@ def test_table1_recipes(lr, steps, drops):
     resolved = resolve(scratchdet_table1.get_config(f"norm=head,lr={lr}"), 16_551, devices=8)
     assert (resolved.steps, resolved.boundaries, resolved.peak_lr) == (steps, drops, lr)
     assert resolved.batch_size == 128
+    mini = scratchdet_table1.get_config(f"norm=head,lr={lr},mini,steps=1200,batch=8")
+    assert resolve(mini, 292, devices=1).peak_lr == lr / 2
     mini = scratchdet_table1.get_config(f"norm=head,lr={lr},mini,steps=1200")
     resolved = resolve(mini, 292, devices=1)
     assert resolved.boundaries == tuple(1200 * drop // steps for drop in drops)
@@ -172,6 +174,7 @@ def test_arguments_that_cannot_be_are_refused():
         (scratchdet_table2, "stem=s3", "stem=s3 does not exist"),
         (dsod_ablation, "row=13", "row=13 does not exist"),
         (dsod_ablation, "row=12", "row 12, and no other.*coco=runs/dsod_coco"),
+        (dsod_ablation, "row=11,base=0", "base is for rows 7, 8 and 9"),
         (dsod_voc, "head=dens", "head=dens does not exist, did you mean 'dense'"),
         (scratchdet_voc, "gn,norm=none", "gn names both norms"),
         (scratchdet_voc, "backbone=vgg16,release=caffe", "release=caffe has no backbone=vgg16"),
@@ -196,6 +199,10 @@ def test_dsod_recipes_are_the_papers():
     config = dsod_coco.get_config("")
     resolved = resolve(config, 118_287, devices=8)
     assert (resolved.steps, resolved.peak_lr) == (320_000, 0.1)
+    files = [config.data[role].annotation_file for role in ("train", "eval")]
+    names = ("train2017", "val2017")
+    assert files == [f"data/coco/annotations/instances_{name}.json" for name in names]
+    assert not config.model.train_ignored and config.eval.metrics == ("coco",)
     assert resolved.boundaries == (80_000, 140_000, 200_000, 260_000)
     config = ssd300s_vgg_dense.get_config("")
     resolved = resolve(config, 16_551, devices=8)

@@ -136,7 +136,7 @@ def cover(
     threshold: float = 0.5,
     clip: int = 0,
 ) -> Coverage:
-    """Compares objects with all default boxes of a layout, whole where ``clip_boxes`` would cut them.
+    """Compares objects with all default boxes of a layout.
 
     Args:
         objects: n objects in pixels of the network input.
@@ -152,9 +152,7 @@ def cover(
     low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
     sides, centres = high - low, (low + high) / 2
     for number, (level, side) in enumerate(zip(levels, cells, strict=True)):
-        grid = np.clip(np.rint((centres - level.start) / level.step), 0, side - 1).astype(
-            int
-        )  # [n, 2]
+        grid = _nearest(centres, level, side).astype(int)  # [n, 2]
         away = np.abs(grid * level.step + level.start - centres)
         for shape, size in enumerate(level.cell()):
             common = _shared(sides, size, away).prod(-1)
@@ -218,7 +216,7 @@ def best_iou(
     (w, h), centres = high - low, (low + high) / 2  # [n, 1], [2, n, 1]
     best = np.zeros(len(objects.boxes))
     for level, side in zip(levels, cells, strict=True):
-        grid = np.clip(np.rint((centres - level.start) / level.step), 0, side - 1)
+        grid = _nearest(centres, level, side)
         dx, dy = np.abs(grid * level.step + level.start - centres)
         width, height = level.cell().T  # [A]
         x = np.minimum(np.minimum(w, width), (w + width) / 2 - dx)

@@ -67,8 +67,9 @@ def analyse(
         the ratios, ``boxes``, ``recall`` by class, ``best_iou`` and ``flags``, recommended first).
 
     Raises:
-        ConfigError: the config cannot be built, or its detector has no default boxes.
-        DataError: the data set is missing or contradicts itself, or has no objects.
+        ConfigError: the config cannot be built, its detector has no default boxes, or its data no
+            objects.
+        DataError: the data set is missing or contradicts itself.
     """
     source, _ = build.sources(config)
     names = tuple(source.class_names)

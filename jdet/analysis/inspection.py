@@ -73,7 +73,9 @@ def initialise(detector: Any, size: int, seed: int = 0) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def level_outputs(detector: Any, variables: Any, images: jax.Array) -> list[jax.Array]:
-    """The maps that the head predicts from, [B, h, w, C] each, finest first.
+    """The maps of the neck, [B, h, w, C] each, finest first.
+
+    The head predicts from them, from some after an L2 normalisation where the detector has one.
 
     Args:
         detector: with a ``neck``.

@@ -83,6 +83,14 @@ class SSD(nn.Module):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     dtype: Any = jnp.float32
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.head_kernels or any(side < 1 or side % 2 == 0 for side in self.head_kernels):
+            raise ValueError(
+                f"model.head_kernels={tuple(self.head_kernels)}; give odd sides, one a level or fewer: the "
+                "last serves all further levels"
+            )
+
     def setup(self):
         """Lays out the levels; the head needs their number of boxes."""
         self.levels = self.default_box_levels()
@@ -113,7 +121,7 @@ class SSD(nn.Module):
         """Sizes, ratios and steps of the default boxes, one entry a level.
 
         Raises:
-            ValueError: a column of the config has not one value a level.
+            ValueError: a column of the config has not one value a level, or one that cannot be.
         """
         levels = anchors.ssd_levels(
             self.input_size,
@@ -122,7 +130,7 @@ class SSD(nn.Module):
             min_ratio=self.min_ratio,
             max_ratio=self.max_ratio,
         )
-        return anchors.replace_columns(
+        levels = anchors.replace_columns(
             levels,
             min_sizes=self.min_sizes,
             max_sizes=self.max_sizes,
@@ -130,6 +138,8 @@ class SSD(nn.Module):
             steps=self.steps,
             first_centres=self.first_centres,
         )
+        anchors.check_levels(levels)
+        return levels
 
     def head_layout(self) -> HeadLayout:
         """Class layers, box layers and default boxes (pixels), for starting from another run."""

@@ -143,6 +143,39 @@ def replace_columns(
     return tuple(levels)
 
 
+def check_levels(levels: Sequence[DefaultBoxLevel]) -> None:
+    """Refuses boxes without area, which no offset can be relative to, and centres on one spot.
+
+    Args:
+        levels: one entry per level, sizes in pixels.
+
+    Raises:
+        ValueError: names the column, the level and the value.
+    """
+    for i, level in enumerate(levels):
+        for key, value, fine, expected in (
+            ("min_sizes", level.size, level.size > 0, "above 0"),
+            ("max_sizes", level.next_size, level.next_size >= 0, "at least 0"),
+            (
+                "aspect_ratios",
+                level.ratios,
+                _all_positive(level.ratios),
+                "a tuple of numbers above 0",
+            ),
+            ("steps", level.step, level.step > 0, "above 0"),
+        ):
+            if not fine:
+                raise ValueError(
+                    f"level {i} of the default boxes has {key} {value!r}; it must be {expected}. Without "
+                    "a column of your own, sizes come from input_size, first_ratio, min_ratio and "
+                    "max_ratio"
+                )
+
+
+def _all_positive(ratios: Any) -> bool:
+    return isinstance(ratios, tuple | list) and all(ratio > 0 for ratio in ratios)
+
+
 def default_boxes(
     levels: Sequence[DefaultBoxLevel],
     shapes: Sequence[tuple[int, int]],

@@ -24,9 +24,6 @@ def random_objects(count=200, seed=0, size=96.0):
     )
 
 
-SHIFTED = tuple(level._replace(first=5.0, step=level.step * 0.9) for level in LEVELS)
-
-
 def literal_iou(objects, levels=LEVELS, cells=CELLS, clip=None):
     """Every object with every default box."""
     priors = anchors.default_boxes(levels, [(n, n) for n in cells], clip).astype(float)
@@ -39,16 +36,18 @@ def literal_iou(objects, levels=LEVELS, cells=CELLS, clip=None):
 SHIFTED = anchors.replace_columns(
     LEVELS, first_centres=[2.5, 2.5, 10.5, 48], max_sizes=[0, 40, 60, 80]
 )
+DENSER = tuple(level._replace(first=5.0, step=level.step * 0.9) for level in LEVELS)
 
 
-@pytest.mark.parametrize("levels", [LEVELS, SHIFTED])
+@pytest.mark.parametrize("clip", [0, 96])
+@pytest.mark.parametrize("levels", [LEVELS, SHIFTED, DENSER])
 @pytest.mark.parametrize("threshold", [0.2, 0.35, 0.5])
-def test_coverage_equals_the_literal_rule(threshold, levels):
+def test_coverage_equals_the_literal_rule(threshold, levels, clip):
     objects = random_objects()
-    iou = literal_iou(objects, levels)
-    found = cover(objects, levels, CELLS, threshold)
+    iou = literal_iou(objects, levels, clip=(clip, clip) if clip else None)
+    found = cover(objects, levels, CELLS, threshold, clip)
     np.testing.assert_allclose(found.best, iou.max(1), rtol=1e-5)
-    np.testing.assert_allclose(best_iou(objects, levels, CELLS), iou.max(1), rtol=1e-5)
+    np.testing.assert_allclose(best_iou(objects, levels, CELLS, clip), iou.max(1), rtol=1e-5)
     clear = (np.abs(iou - threshold) > 1e-5).all(1)  # float32 boxes may round across the threshold
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(found.count[clear], (iou >= threshold).sum(1)[clear])

@@ -143,6 +143,21 @@ def test_any_input_size_builds(size):
 def test_tables_of_default_boxes_are_checked_and_used():
     with pytest.raises(ConfigError, match=r"config.model: min_sizes=.* has 2 values for 4 levels"):
         make(min_sizes=(10.0, 20.0))
+    for column, message in (
+        (dict(min_sizes=(5.0, 0.0, 30.0, 40.0)), "level 1 .* min_sizes 0.0; it must be above 0"),
+        (dict(first_ratio=0.01), "level 0 .* min_sizes 0; .*first_ratio"),
+        (dict(max_sizes=(5.0, 9.0, -1.0, 40.0)), "level 2 .* max_sizes -1.0"),
+        (
+            dict(aspect_ratios=((2.0,), (0.0,), (2.0,), (2.0,))),
+            r"level 1 .* aspect_ratios \(0.0,\)",
+        ),
+        (dict(aspect_ratios=(2.0, 2.0, 2.0, 2.0)), "level 0 .* aspect_ratios 2.0; .* a tuple"),
+        (dict(steps=(8.0, 16.0, 32.0, 0.0)), "level 3 .* steps 0.0"),
+        (dict(head_kernels=(3, 4)), r"model.head_kernels=\(3, 4\); give odd sides"),
+        (dict(head_kernels=()), r"model.head_kernels=\(\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make(**column)
     model = make(max_sizes=(0.0, 30.0, 40.0, 60.0), steps=(8.5, 17.0, 34.0, 64.0), clip_boxes=True)
     assert [level.boxes_per_location for level in model.default_box_levels()] == [3, 6, 4, 4]
     layouts = []
