@@ -45,7 +45,7 @@ ARGUMENTS = {
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
-    "scratchdet_landscape": [*(f"norm={n}" for n in scratchdet_table1.PLACES), "mini,norm=none"],
+    "scratchdet_landscape": ["", "mini,norm=none"],  # the arms are those of scratchdet_table1
 }
 
 
@@ -56,10 +56,13 @@ def load(path):
     return module
 
 
-def check(config):
+def check(config, detect=True):
+    """Building holds the network's maps against the default boxes; ``detect`` traces it once more."""
     validate(config)
     names = tuple("abc")
     detector = build.detector(config, names)
+    if not detect:
+        return
     size = config.input_size
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
@@ -87,7 +90,7 @@ def check(config):
 def test_experiment(path, arg):
     module = load(path)
     assert table.facts(path)["Question"]
-    check(module.get_config(arg))
+    check(module.get_config(arg), detect=arg == ARGUMENTS.get(path.stem, [""])[0])
 
 
 @pytest.mark.parametrize("name", ["bccd", "deeppcb", "coco_open", "dsb2018_nuclei"])

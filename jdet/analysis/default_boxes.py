@@ -27,12 +27,18 @@ COLUMNS = ("min_sizes", "max_sizes", "aspect_ratios", "steps", "first_centres")
 """Columns of the table of default boxes that a config can replace; proposals go by the rule."""
 
 
-def as_flags(setting: Setting, config: ConfigDict) -> list[str]:
-    """The flags that turn a config into a setting; nothing for what it has already."""
+def as_flags(setting: Setting, config: ConfigDict, taps: tuple[str, ...]) -> list[str]:
+    """The flags that turn a config into a setting; nothing for what it has already.
+
+    Args:
+        setting: what is wanted.
+        config: a whole config.
+        taps: the stages that are levels in it; ``config.model.taps`` may be empty.
+    """
     model = config.model
     wanted: dict[str, tuple[Any, Any]] = {
         "input_size": (setting.input_size, config.input_size),
-        "model.taps": (setting.taps, tuple(model.taps)),
+        "model.taps": (setting.taps, taps),
         "model.first_ratio": (setting.first_ratio, model.first_ratio),
         "model.min_ratio": (setting.min_ratio, model.min_ratio),
         "model.max_ratio": (setting.max_ratio, model.max_ratio),
@@ -105,7 +111,7 @@ def analyse(
             "boxes": proposal.boxes,
             "recall": dict(zip(names, proposal.recall.tolist())),
             "best_iou": proposal.best_iou,
-            "flags": as_flags(proposal.setting, config),
+            "flags": as_flags(proposal.setting, config, taps),
         }
 
     return {

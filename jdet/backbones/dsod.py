@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.conv import caffe_xavier
+from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm, NormConv
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
@@ -103,7 +103,7 @@ class DSOD(nn.Module):
         return self._scaled(self.first) * (2 if self.stem else 1)
 
     def _scaled(self, channels: int) -> int:
-        return max(1, round(channels * self.width)) if channels else 0
+        return scale_channels(channels, self.width) if channels else 0
 
     @property
     def stage_names(self) -> tuple[str, ...]:

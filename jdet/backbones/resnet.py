@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jdet.nn.conv import Conv, caffe_xavier
+from jdet.nn.conv import Conv, caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool, pooled_size
@@ -140,10 +140,7 @@ class ResNet(nn.Module):
         block, settings = self._block(layer, train)
         block = nn.remat(block) if self.remat else block
         expansion = 4 if self.depth >= 50 else 1
-
-        def scaled(channels: int) -> int:
-            return max(1, round(channels * self.width))
-
+        scaled = functools.partial(scale_channels, width=self.width)
         x = stem(layer, scaled(64), self.root, self.stem_stride, name="stem")(images)
         if self.pool:
             window, strides, padding, ceil = self._pool()

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
@@ -47,9 +48,7 @@ class VGG16(nn.Module):
         """Maps normalised pictures [B, H, W, 3] to named stages [B, h, w, C]."""
         layer = functools.partial(ConvNorm, norm=self.norm, train=train, dtype=self.dtype)
         block = nn.remat(_Block) if self.remat else _Block
-
-        def scaled(channels: int) -> int:
-            return max(1, round(channels * self.width))
+        scaled = functools.partial(scale_channels, width=self.width)
 
         def pool(x, window, strides, name, padding=0):
             x = max_pool(x, window, strides, padding, ceil=True)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.necks.ssd_extras import extra_sizes
-from jdet.nn.conv import caffe_xavier
+from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import NormConv
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
@@ -78,10 +78,7 @@ class DensePrediction(nn.Module):
         layer = functools.partial(
             NormConv, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
         )
-
-        def scaled(channels: int) -> int:
-            return max(1, round(channels * self.width))
-
+        scaled = functools.partial(scale_channels, width=self.width)
         levels = [stages[self.taps[0]]]
         for tap in self.taps[1:]:
             x = stages[tap]

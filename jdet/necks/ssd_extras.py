@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.conv import Conv, caffe_xavier
+from jdet.nn.conv import Conv, caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock
@@ -79,7 +79,7 @@ class Extras(nn.Module):
 
     def scaled(self, channels: float) -> int:
         """A number of channels at this width."""
-        return max(1, round(channels * self.width))
+        return scale_channels(channels, self.width)
 
     @nn.compact
     def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:

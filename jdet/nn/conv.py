@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.varying import match_varying
+from jdet.types import ConfigError
 
 caffe_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 """Caffe's "xavier": uniform in ±sqrt(3 / fan_in)."""
@@ -26,6 +27,17 @@ BLOCK = 2**19
 
 FEW_CHANNELS = 8
 """Up to so many input channels all taps stand side by side; more would copy too much."""
+
+
+def scale_channels(channels: float, width: float) -> int:
+    """A number of channels at a model's width, one at least.
+
+    Raises:
+        ConfigError: a width that is not above 0.
+    """
+    if width <= 0:
+        raise ConfigError(f"width={width} multiplies channel counts; it must be above 0")
+    return max(1, round(channels * width))
 
 
 def conv2d(

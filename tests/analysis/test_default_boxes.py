@@ -11,7 +11,7 @@ import pytest
 
 from jdet import build, run
 from jdet.analysis import box_search
-from jdet.analysis.default_boxes import analyse, print_analysis
+from jdet.analysis.default_boxes import analyse, as_flags, print_analysis
 from jdet.config import get_defaults
 from jdet.types import ConfigError
 from tests.data.test_voc import annotation_xml, make_folder, object_xml
@@ -69,6 +69,11 @@ def test_flags_put_the_rule_in_place_of_tables(tmp_path, monkeypatch):
     arguments = [flag.replace('"', "") for flag in flags]
     again = analyse(from_command_line(monkeypatch, config, *arguments), finest_stride=8)
     assert again["current"]["recall"] == pytest.approx(found["proposals"][0]["recall"])
+    # Without tables, with the levels that are the default: nothing is left to say.
+    config, now = voc_config(tmp_path), found["current"]
+    assert config.model.taps == ()
+    setting = box_search.Setting(*(now[field] for field in box_search.Setting._fields))
+    assert as_flags(setting, config, found["taps"]) == []
 
 
 def test_larger_inputs_are_proposed_only_where_needed(tmp_path):

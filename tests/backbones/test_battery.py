@@ -24,7 +24,6 @@ BACKBONES = {
     "dsod_no_stem_group": functools.partial(
         DSOD, width=0.125, blocks=(1, 1, 1), compression=0.5, stem=False, norm=Norm("group")
     ),
-    "dsod_no_norm": functools.partial(DSOD, width=0.125, blocks=(1, 2, 1), norm=Norm("none")),
 }
 
 
