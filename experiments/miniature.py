@@ -5,14 +5,16 @@
 
 An arm is a run of ``jdet.main`` in a folder of its own, ``RUNS/STUDY/ARM-sSEED``. Finished arms are not run
 again and stopped ones go on where they were, so that the command can be stopped and repeated at will. A
-run that diverges is a result. After every run ``RUNS/STUDY/table.md`` and ``table.json`` are written anew:
-mean and range over the seeds, and whether what the paper found shows here too.
+run that diverges is a result. After every run ``RUNS/STUDY/table.md`` and ``table.json`` are written anew
+from all finished runs in the folder, whichever command began them: mean and range over the seeds, and
+whether what the paper found shows here too.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import importlib
 import json
 import os
 import re
@@ -149,26 +151,60 @@ class Run(NamedTuple):
 def plan(study: str, runs: Path, seeds: list[int], only: str = "") -> list[Run]:
     """Runs of a study, seed by seed, so that early tables have every arm."""
     names = [arm for arm in STUDIES[study].arms if re.search(only, arm)]
-    slug = {arm: re.sub(r"[^\w.@-]", "_", arm) for arm in names}
     return [
-        Run(study, arm, seed, runs / study / f"{slug[arm]}-s{seed}")
+        Run(study, arm, seed, runs / study / f"{_slug(arm)}-s{seed}")
         for seed in seeds
         for arm in names
     ]
 
 
+def begun(study: str, runs: Path) -> list[Run]:
+    """All runs of a study that there are in a folder, arm by arm."""
+    found = []
+    for arm in STUDIES[study].arms:
+        folders = {}
+        for folder in (runs / study).glob(f"{_slug(arm)}-s*"):
+            seed = folder.name.removeprefix(f"{_slug(arm)}-s")
+            if seed.isdecimal() and folder.is_dir():
+                folders[int(seed)] = folder
+        found += [Run(study, arm, seed, folders[seed]) for seed in sorted(folders)]
+    return found
+
+
+def _slug(arm: str) -> str:
+    return re.sub(r"[^\w.@-]", "_", arm)
+
+
+def experiment(run: Run, root: str, steps: int) -> str:
+    """File in ``experiments`` and arguments of a run."""
+    arguments = f"{STUDIES[run.study].arms[run.arm]},mini,root={root},seed={run.seed}"
+    return arguments + (f",steps={steps}" if steps else "")
+
+
 def command(run: Run, root: str, steps: int) -> list[str]:
     """The command line of a run."""
-    study = STUDIES[run.study]
-    arguments = f"{study.arms[run.arm]},mini,root={root},seed={run.seed}"
-    if steps:
-        arguments += f",steps={steps}"
     return [
         *(sys.executable, "-m", "jdet.main"),
-        f"--config=experiments/{arguments}",
+        f"--config=experiments/{experiment(run, root, steps)}",
         f"--workdir={run.folder}",
-        *study.options,
+        *STUDIES[run.study].options,
     ]
+
+
+def other_length(runs: list[Run], root: str, steps: int) -> str:
+    """Why runs cannot count as these, for they were begun with other steps; "" where all can."""
+    for run in runs:
+        there = run.record().get("steps")
+        if there is None:
+            continue
+        name, _, arguments = experiment(run, root, steps).partition(".py:")
+        asked = importlib.import_module(f"experiments.{name}").get_config(arguments).train.steps
+        if asked != there:
+            return (
+                f"{run.folder} holds a run of {there} steps, and {asked} are asked for; give the same "
+                "--steps as then, or another folder with --runs"
+            )
+    return ""
 
 
 class Runner:
@@ -226,15 +262,20 @@ class Runner:
         with self._lock:
             self._children.discard(child)
         record = run.record()
-        status = record.get("status", f"failed with code {code}, see {run.log}")
-        print(f"{run.study} {run.arm} seed {run.seed}: {status} {score(record):.3f}", flush=True)
+        text = record.get("status", "stopped before its start")
+        if record.get("status") in DONE:
+            text += f" {score(record):.3f}"
+        elif code:  # what is on record may be of an earlier start
+            text = f"failed with code {code}, see {run.log}"
+        print(f"{run.study} {run.arm} seed {run.seed}: {text}", flush=True)
 
 
 def score(record: Mapping[str, Any]) -> float:
-    """Main metric of a run; 0 for one that diverged, as its weights are of no use."""
+    """Main metric of a run; 0 for one that diverged, as its weights are of no use; nan if unknown."""
     if record.get("status") == "diverged":
         return 0.0
-    return record.get("metrics", {}).get(MAIN, float("nan"))
+    value = record.get("metrics", {}).get(MAIN)
+    return float("nan") if value is None else value
 
 
 def summary(study: str, runs: list[Run]) -> dict[str, Any]:
@@ -277,9 +318,17 @@ def seconds(record: Mapping[str, Any]) -> float:
 
 
 def averages(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of every metric over the runs that did not diverge."""
-    kept = [record["metrics"] for record in records if record["status"] == "completed"]
-    return {name: statistics.fmean(m[name] for m in kept) for name in kept[0]} if kept else {}
+    """Mean of every metric over the runs that did not diverge and have it.
+
+    Not every set has objects of every size: a metric without any is null in ``run.json``.
+    """
+    values: dict[str, list[float]] = {}
+    for record in records:
+        if record["status"] == "completed":
+            for name, value in record["metrics"].items():
+                if value is not None:
+                    values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(column) for name, column in values.items()}
 
 
 def markdown(study: str, found: Mapping[str, Any]) -> str:
@@ -309,9 +358,9 @@ def markdown(study: str, found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(study: str, runs: list[Run], folder: Path) -> str:
-    """Writes table and numbers of a study; returns the table."""
-    found = summary(study, runs)
+def write(study: str, folder: Path) -> str:
+    """Writes table and numbers of all finished runs of a study in a folder; returns the table."""
+    found = summary(study, begun(study, folder))
     text = markdown(study, found)
     files.write_json(folder / study / "table.json", found)
     files.write_text(folder / study / "table.md", text)
@@ -321,6 +370,15 @@ def write(study: str, runs: list[Run], folder: Path) -> str:
 def numbers(text: str) -> list[int]:
     """Comma-separated whole numbers."""
     return [int(part) for part in text.split(",")]
+
+
+def pattern(text: str) -> str:
+    """A regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 def main() -> int:
@@ -335,7 +393,9 @@ def main() -> int:
     parser.add_argument(
         "--steps", type=int, default=0, help="of every arm; 0: the experiment's own"
     )
-    parser.add_argument("--only", default="", help="arms that this regular expression finds")
+    parser.add_argument(
+        "--only", type=pattern, default="", help="arms that this regular expression finds"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     options = parser.parse_args()
     if options.jobs < 1:
@@ -348,8 +408,10 @@ def main() -> int:
         runs = plan(study, options.runs, options.seeds, options.only)
         if not runs:
             parser.error(f"--only={options.only} finds none of {', '.join(STUDIES[study].arms)}")
-        runner.all(runs, lambda: write(study, runs, options.runs))  # noqa: B023
-        print(write(study, runs, options.runs))
+        if reason := other_length(begun(study, options.runs), options.root, options.steps):
+            parser.error(reason)
+        runner.all(runs, lambda: write(study, options.runs))  # noqa: B023
+        print(write(study, options.runs))
         failed |= any(run.record().get("status") not in DONE for run in runs)
     return 1 if failed else 0
 

@@ -22,7 +22,7 @@ from jdet.analysis import box_coverage, visualise
 from jdet.data import pipeline
 from jdet.data.image_io import read_image
 from jdet.evaluation import report, runner
-from jdet.train import checkpoint, loop, sharding, state
+from jdet.train import checkpoint, loop, optim, sharding, state
 from jdet.types import ConfigError, Source
 
 DEFECTS_SHOWN = 10
@@ -194,7 +194,7 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
 
     def network(c: ConfigDict) -> dict[str, Any]:
         model = {k: v for k, v in c.model.to_dict().items() if k not in POST_PROCESSING}
-        return {"config.input_size": c.input_size, **_flat(model, "config.model")}
+        return {"config.input_size": c.input_size, **config_lib.flatten(model, "config.model.")}
 
     ours, theirs = network(config), network(trained)
     different = [
@@ -207,16 +207,6 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
             f"the config is not that of the run in {workdir}: {', '.join(different)}; give the config "
             "the run was trained with, or leave it out (jdet.run.evaluate(workdir))"
         )
-
-
-def _flat(group: dict[str, Any], where: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in group.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{where}.{key}")
-        else:
-            flat[f"{where}.{key}"] = value
-    return flat
 
 
 def _draw_curves(workdir: Path) -> None:
@@ -268,7 +258,11 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
             logging.warning("%s data: %d more; defects.txt of the workdir has all", role, more)
     params, stats = state.abstract_variables(detector, config)
     model = config.model
-    frozen = [k for k in ("norm", "head_norm") if model[k] == "frozen_batch"]
+    frozen = [f"config.model.{k}" for k in ("norm", "head_norm") if model[k] == "frozen_batch"]
+    uses = optim.parameter_rules(config.optimizer, params)
+    still = sum(use.parameters for use in uses if use.lr == 0)
+    if still:
+        frozen.append(f"{still:,} parameters by config.optimizer.rules")
     logging.info(
         "model: %s, backbone %s, neck %s, norm %s, head norm %s, %s trainable parameters, %s running "
         "statistics; %s, %s frozen",
@@ -277,12 +271,12 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         model.neck.name,
         model.norm,
         model.head_norm,
-        f"{state.count_parameters(params):,}",
+        f"{state.count_parameters(params) - still:,}",
         f"{state.count_parameters(stats):,}",
         f"initialised from {config.init_from.path}"
         if config.init_from.path
         else "random initialisation, nothing pre-trained",
-        " and ".join(f"config.model.{k}" for k in frozen) or "nothing",
+        " and ".join(frozen) or "nothing",
     )
     if jax.process_index() == 0 and hasattr(detector, "default_box_levels"):
         if missed := box_coverage.warning(train, detector, config.class_names):

@@ -13,10 +13,10 @@ SCORES |= {"backbone": {0.001: 0.5, 0.01: 0.6, 0.05: 0.6}}
 SCORES |= {"both": {0.001: 0.5, 0.01: 0.6, 0.05: 0.7}}
 
 
-def record(run, status="completed", value=0.5, **further):
+def record(run, status="completed", value=0.5, steps=600, **further):
     run.folder.mkdir(parents=True)
     metrics = {miniature.MAIN: value, "voc07/AP/cell": value, **further} if value else {}
-    facts = dict(status=status, step=600, metrics=metrics, images_per_second=20.0)
+    facts = dict(status=status, step=600, steps=steps, metrics=metrics, images_per_second=20.0)
     (run.folder / "run.json").write_text(json.dumps(facts | dict(micro_batch=8, devices=2)))
 
 
@@ -102,8 +102,44 @@ def test_nothing_starts_after_a_stop(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_write(tmp_path):
-    runs = finish_table1(tmp_path, [0])
-    text = miniature.write("table1", runs, tmp_path)
+def test_table_has_all_runs_of_the_folder(tmp_path):
+    """Also those that this command did not ask for, and none twice."""
+    finish_table1(tmp_path, [0, 11])
+    assert len(miniature.begun("table1", tmp_path)) == 24
+    (tmp_path / "table1" / "both@0.05-s1.log").touch()
+    text = miniature.write("table1", tmp_path)
     assert (tmp_path / "table1" / "table.md").read_text() == text
-    assert json.loads((tmp_path / "table1" / "table.json").read_text())["arms"]["both@0.05"]
+    found = json.loads((tmp_path / "table1" / "table.json").read_text())
+    assert found["arms"]["both@0.05"]["scores"] == pytest.approx([0.7, 0.81])
+    assert len(found["arms"]) == 12
+
+
+def test_a_metric_without_objects_is_left_out(tmp_path):
+    first, second = miniature.plan("root_block", tmp_path, [0, 1], only="s1_root3")
+    record(first, **{"coco/APs": None, "coco/APm": None})
+    record(second, **{"coco/APs": None, "coco/APm": 0.25})
+    found = miniature.summary("root_block", [first, second])
+    metrics = found["arms"]["s1_root3"]["metrics"]
+    assert metrics["coco/APm"] == 0.25 and "coco/APs" not in metrics
+    assert "coco/APm" in miniature.markdown("root_block", found)
+
+
+def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
+    (run,) = miniature.plan("dsod", tmp_path, [0], only="dense")
+    record(run, steps=40)
+    assert miniature.other_length([run], "root", 40) == ""
+    assert "holds a run of 40 steps, and 50 are" in miniature.other_length([run], "root", 50)
+    monkeypatch.setattr(sys, "argv", ["miniature", "dsod", f"--runs={tmp_path}", "--only=dense"])
+    with pytest.raises(SystemExit):
+        miniature.main()
+    assert "40 steps" in capsys.readouterr().err and not (tmp_path / "dsod" / "table.md").exists()
+
+
+def test_a_failure_is_not_hidden_by_an_older_record(tmp_path, monkeypatch, capfd):
+    (run,) = miniature.plan("dsod", tmp_path, [0], only="dense")
+    record(run, "interrupted")
+    monkeypatch.setattr(
+        miniature, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
+    )
+    miniature.Runner("root", 0, 1).all([run], lambda: None)
+    assert "dsod dense seed 0: failed with code 3, see " in capfd.readouterr().out

@@ -1,6 +1,7 @@
 """From the data groups of a config to sources, and what a run tells of them, on tiny data sets."""
 
 import logging
+import re
 import sys
 
 import pytest
@@ -149,6 +150,19 @@ def test_defects_are_told_and_kept(tmp_path, messages, first_steps, holdout):
     shown = [m for m in messages() if m.startswith(f"{role} data: bad: ")]
     assert len(shown) == 10 and shown[0] == f"{role} data: bad: clipped: {detail}"
     assert f"{role} data: 4 more; defects.txt of the workdir has all" in messages()
+
+
+def test_frozen_parameters_are_announced(tmp_path, messages, first_steps):
+    c = tiny(voc(tmp_path / "data"))
+    run.train(c, tmp_path / "free")
+    (free,) = (m for m in messages() if m.startswith("model: "))
+    assert free.endswith("random initialisation, nothing pre-trained, nothing frozen")
+    c.optimizer.rules = ((".*", 0.0, 0.0),)
+    run.train(c, tmp_path / "still")
+    still = [m for m in messages() if m.startswith("model: ")][-1]
+    total = re.search(r"([\d,]+) trainable", free).group(1)
+    assert " 0 trainable parameters" in still
+    assert still.endswith(f"{total} parameters by config.optimizer.rules frozen")
 
 
 def test_category_ids_are_the_data_sets(tmp_path, first_steps):

@@ -210,7 +210,8 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, float]] | None:
         """The newest readable state.
 
-        A damaged checkpoint is renamed to ``<step>.damaged``, so that its step can be saved again.
+        A damaged checkpoint is renamed to ``<step>.damaged``, so that its step can be saved again, but
+        only where an older one is read instead: else the next start would find none and begin anew.
 
         Args:
             abstract: shapes and shardings of the state, as from ``abstract_state``.
@@ -223,16 +224,17 @@ class Checkpoints:
                 are listed.
             CheckpointError: there are checkpoints and none can be read.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), []
         for step in reversed(steps):
             path = self._directory / str(step)
             try:
                 parts, about = _load(path, _parts(abstract))
             except manifest.Damaged as error:
                 self._notify(f"checkpoint {path} is damaged ({error}); using the one before it")
-                if self._main:
-                    path.rename(_unused(path.with_name(f"{step}.damaged")))
+                damaged.append(path)
                 continue
+            for path in damaged if self._main else ():
+                path.rename(_unused(path.with_name(f"{path.name}.damaged")))
             state = abstract._replace(**parts["model"], **parts["optimizer"])
             finite = jax.device_put(np.bool_(True), abstract.finite.sharding)
             return state._replace(finite=finite), about["metrics"]

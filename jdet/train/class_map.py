@@ -41,7 +41,8 @@ def match_names(new: Sequence[str], old: Sequence[str]) -> tuple[int | None, ...
     def find(name: str) -> int | None:
         if name in exact:
             return exact[name]
-        found = loose.get(_plain(name), [])
+        plain = _plain(name)  # empty where a name is punctuation alone: like no other
+        found = loose.get(plain, []) if plain else []
         return found[0] if len(found) == 1 else None
 
     return tuple(find(name) for name in new)

@@ -16,7 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from jdet.config import get_defaults
+from jdet.config import flatten, get_defaults
 from jdet.files import write_json, write_text
 from jdet.types import ConfigError
 
@@ -140,8 +140,8 @@ class Workdir:
 
     def _compare(self, stored: dict, current: dict, num_examples: int, notify) -> None:
         # A key that is newer than the run had its default then.
-        defaults = _flatten(json.loads(get_defaults().to_json()))
-        old, new = {**defaults, **_flatten(stored)}, _flatten(current)
+        defaults = flatten(json.loads(get_defaults().to_json()))
+        old, new = {**defaults, **flatten(stored)}, flatten(current)
         forbidden, free = [], []
         for key in sorted({*old, *new}):
             before, after = old.get(key, "absent"), new.get(key, "absent")
@@ -237,14 +237,3 @@ def open_together(
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as one level of dotted keys."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -246,9 +246,10 @@ def test_nothing_readable_is_an_error(tmp_path):
     write(tmp_path)
     for step in ("1", "2"):
         (tmp_path / step / "_CHECKPOINT_METADATA").unlink()
-    with Checkpoints(tmp_path, notify=lambda _: None) as checkpoints:
-        with pytest.raises(CheckpointError, match=r"none of .*\[1, 2\].*can be read"):
-            checkpoints.restore(abstract())
+    for _ in range(2):  # the next start must not take the run for a new one either
+        with Checkpoints(tmp_path, notify=lambda _: None) as checkpoints:
+            with pytest.raises(CheckpointError, match=r"none of .*\[1, 2\].*can be read"):
+                checkpoints.restore(abstract())
 
 
 def test_no_room_is_noticed_before_anything_is_written(tmp_path, monkeypatch):

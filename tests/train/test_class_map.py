@@ -44,6 +44,7 @@ def test_coco_in_voc_is_its_inverse():
         (("cat",), ("Cat", "cat", "CAT"), (1,)),  # the same name before similar ones
         (("c.a.t",), ("Cat", "cat"), (None,)),  # two answer: none is meant
         (("sofa", "couch"), ("couch",), (0, 0)),
+        (("+", "-"), ("-", "*"), (None, 0)),
         ((), ("a",), ()),
     ],
 )
