@@ -224,6 +224,8 @@ def compare(
     for name, figure in figures.items():
         if figure is not None:
             _write(out / name, lambda path, figure=figure: figure.savefig(path, dpi=120))
+        elif (out / name).exists():
+            print(f"{out / name} is of an earlier comparison: these runs have nothing for it")
     table = io.StringIO()
     writer = csv.DictWriter(table, list(COLUMNS), lineterminator="\n")
     writer.writeheader()

@@ -305,3 +305,5 @@ def test_a_real_run_from_training_to_pictures(tmp_path, capsys):
         assert picture.shape[1] > 1000 and picture.std() > 5
     landscape.main([str(tmp_path / "run"), f"--out={out}", "--smooth=window", "--window=5"])
     assert f"replaced {out / 'landscape.png'}" in capsys.readouterr().out
+    landscape.compare([write(tmp_path / "plain", constant(9, 1.0, lambda k: k))], out)
+    assert f"{out / 'probes.png'} is of an earlier comparison" in capsys.readouterr().out
