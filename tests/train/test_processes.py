@@ -66,7 +66,7 @@ def run_both(workdir, settings):
         for rank in (0, 1)
     ]
     try:
-        texts = [process.communicate(timeout=120)[0].decode() for process in processes]
+        texts = [process.communicate(timeout=600)[0].decode() for process in processes]
     finally:
         for process in processes:
             process.kill()
