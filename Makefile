@@ -10,7 +10,7 @@ run := $(bin)/python
 .PHONY: help setup quickstart test lint format tables bench lock clean
 
 help:
-	@echo "make quickstart  train a small detector on synthetic shapes, eight to nine minutes on two cores"
+	@echo "make quickstart  train a small detector on synthetic shapes, six minutes on two cores"
 	@echo "make test        lint, types and the test suite"
 	@echo "make lint        ruff and pyrefly"
 	@echo "make format      let ruff rewrite the code"

@@ -5,13 +5,13 @@
 
 Shapes that differ by form only, one or two in a picture, on textured backgrounds with clutter, rendered on
 the fly: no download. Root-ResNet-18 at quarter width, 96-pixel input, norms in backbone and head
-(ScratchDet, sec. 3). For the first 300 steps the loss hardly moves, and then it falls: that is what
+(ScratchDet, sec. 3). For the first hundred steps the loss hardly moves, and then it falls: that is what
 training from scratch looks like.
 
 Source: ours
 Paper: –
-Ours: mAP@0.5 0.863 on 400 unseen pictures (one seed)
-Cost: eight to nine minutes on two CPU cores, installs included
+Ours: mAP@0.5 0.893 on 400 unseen pictures (one seed)
+Cost: six minutes on two CPU cores, installs included
 """
 
 from jdet import build
@@ -19,7 +19,7 @@ from jdet.config import get_defaults, parse_arg
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, steps=1200, seed=0)
+    arg = parse_arg(arg, steps=800, seed=0)
     c = get_defaults()
     c.seed = arg.seed
     c.input_size = 96
@@ -39,8 +39,10 @@ def get_config(arg=""):
         "ssd",
         backbone=build.group("backbone", "root_resnet", depth=18, width=0.25),
         neck=build.group("neck", "residual_extras", width=0.25),
-        first_ratio=0.15,
-        min_ratio=0.3,
+        # Proposed by `python -m jdet.analysis.default_boxes`: an IoU of 0.5 and more for every object.
+        first_ratio=0.25,
+        min_ratio=0.44,
+        max_ratio=0.7,
     )
 
     c.train.batch_size = 16
