@@ -54,15 +54,12 @@ def check_backbone(make, size=32):
     variables = initialise(model, x, train=False)
     run = jax.jit(lambda m, v, x: m.apply(v, x, train=False), static_argnums=0)
     stages = run(model, variables, x)
-    assert tuple(stages) == model.stage_names
-    for name, stage in stages.items():
-        assert stage.shape[1:3] == (-(-size // 2 ** int(name[1:])),) * 2, name
-        assert stage.dtype == jnp.float32
-        assert bool(jnp.all(jnp.isfinite(stage)))
+    _check_stages(model, stages, size, jnp.float32)
+    assert all(bool(jnp.all(jnp.isfinite(stage))) for stage in stages.values())
 
     low = run(make(dtype=jnp.bfloat16), variables, x.astype(jnp.bfloat16))
+    _check_stages(model, low, size, jnp.bfloat16)
     for name, stage in stages.items():
-        assert low[name].dtype == jnp.bfloat16
         scale = float(jnp.std(stage)) + 1e-6
         assert float(jnp.mean(jnp.abs(low[name].astype(jnp.float32) - stage))) < 0.05 * scale
 
@@ -84,6 +81,35 @@ def check_backbone(make, size=32):
         assert bool(jnp.any(a != 0))
 
     jax.tree.map(close, plain, remat)
+
+
+def trace_backbone(make, size=32):
+    """What of the battery needs no numbers, for relatives of a backbone that passes the whole of it."""
+    x = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: make().init(jax.random.key(0), x, train=False), x)
+    for dtype, remat in ((jnp.float32, False), (jnp.bfloat16, False), (jnp.float32, True)):
+        model = make(dtype=dtype, remat=remat)
+
+        def loss(params, variables, x, model=model):
+            stages, updates = model.apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return sum(jnp.mean(stage**2) for stage in stages.values()), (stages, updates)
+
+        gradient, (stages, updates) = jax.eval_shape(
+            jax.grad(loss, has_aux=True), variables["params"], variables, x.update(dtype=dtype)
+        )
+        _check_stages(model, stages, size, dtype)
+        assert gradient == variables["params"]
+        assert updates.get("batch_stats") == variables.get("batch_stats")
+
+
+def _check_stages(model, stages, size, dtype):
+    """Names, sizes and type of stages, or of their shapes."""
+    assert tuple(stages) == model.stage_names
+    for name, stage in stages.items():
+        assert stage.shape[1:3] == (-(-size // 2 ** int(name[1:])),) * 2, name
+        assert stage.dtype == dtype
 
 
 def check_detector(make, size, classes, frozen=False):

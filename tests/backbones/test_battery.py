@@ -11,25 +11,33 @@ from jdet.nn.norm import Norm
 from tests import harness
 
 BACKBONES = {
-    "resnet18": functools.partial(ResNet, depth=18, root=0, stem_stride=2, pool=3, width=0.125),
     "root_resnet18": functools.partial(ResNet, depth=18, width=0.125),
     "root_resnet18_group": functools.partial(ResNet, depth=18, width=0.125, norm=Norm("group")),
+    "vgg16": functools.partial(VGG16, width=0.125, norm=Norm("batch")),
+    "dsod": functools.partial(DSOD, width=0.125, blocks=(2, 1, 1, 1), last_channels=256),
+}
+RELATIVES = {  # made of the same parts; only traced, as a compiled battery takes half a minute
+    "resnet18": functools.partial(ResNet, depth=18, root=0, stem_stride=2, pool=3, width=0.125),
     "root_resnet18_preact": functools.partial(ResNet, depth=18, width=0.125, block="preact"),
     "resnet50": functools.partial(ResNet, depth=50, root=0, stem_stride=2, pool=3, width=0.125),
-    "vgg16": functools.partial(VGG16, width=0.125, norm=Norm("batch")),
     "vgg16_pool_norm": functools.partial(
         VGG16, width=0.125, norm=Norm("batch"), norm_after_pool=True
     ),
-    "dsod": functools.partial(DSOD, width=0.125, blocks=(2, 1, 1, 1), last_channels=256),
     "dsod_no_stem_group": functools.partial(
         DSOD, width=0.125, blocks=(1, 1, 1), compression=0.5, stem=False, norm=Norm("group")
     ),
+    "dsod_no_norm": functools.partial(DSOD, width=0.125, blocks=(1, 2, 1), norm=Norm("none")),
 }
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_battery(name):
     harness.check_backbone(BACKBONES[name])
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_relatives(name):
+    harness.trace_backbone(RELATIVES[name])
 
 
 def test_vgg_stages_at_300():
