@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from jdet.train import loop, step
 from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference
+from jdet.train.stop import StopRequest
 from jdet.types import ConfigError, DataError
 from tests.train import fake
 
@@ -192,19 +194,30 @@ def test_stopped_at_an_evaluation_that_makes_the_best(tmp_path, monkeypatch):
     assert timeless(cut) == timeless(tmp_path / "whole")
 
 
-def test_second_interrupt_aborts(tmp_path):
+def test_second_interrupt_aborts(tmp_path, monkeypatch):
+    judging, heard = threading.Event(), threading.Event()
+    handle = StopRequest._handle
+
+    def tell(self, *args):
+        heard.set()
+        handle(self, *args)
+
     def stream(start):
         for k, batch in enumerate(fake.stream(start), start):
             if k == 4:
+                judging.wait(60)
                 signal.raise_signal(signal.SIGINT)
-                time.sleep(0.2)
+                heard.wait(60)  # two that come together count as one
                 signal.raise_signal(signal.SIGINT)
             yield batch
 
     def slow(state, k):
-        time.sleep(5)
+        judging.set()
+        for _ in range(600):  # handlers run between two lines of the main thread
+            time.sleep(0.1)
         return {}
 
+    monkeypatch.setattr(StopRequest, "_handle", tell)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, stream=stream, evaluate=slow, train__steps=50, train__eval_every=3)
 
