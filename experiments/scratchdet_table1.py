@@ -18,7 +18,7 @@ the schedule of sec. 4, 45k, 75k, 95k of 100k. A cell that diverges is a result:
 gradient norms, and the exit code is 1.
 
     kind=batch | sync_batch | group   which norm
-    mini     width 0.25, 128 pixels, default boxes from 19 pixels, batch 16, 600 steps, any folder of VOC shape
+    mini     width 0.25, 128 pixels, boxes from 19 pixels, batch 16, 600 steps, any folder of VOC shape
     root=data  train=07+12  test=07test (mini: trainval, test)  steps=0  batch=128 (mini: 16)  seed=0
 
 Source: Zhu et al. 2019, Table 1
@@ -64,7 +64,7 @@ def get_config(arg=""):
     c.optimizer.lr = arg.lr
     if arg.mini:
         miniature(c, arg.steps, width=0.25, batch=arg.batch)
-        # Without norms the pictures' scale is still in the shallow layers, and a level of stride 4 blows up;
-        # 19-pixel boxes on the usual levels fit the cells of BCCD (not its platelets).
+        # Without norms shallow layers still have the pictures' scale, and a level of stride 4 blows up;
+        # boxes of 19 pixels on the usual levels fit the cells of BCCD, not its platelets.
         c.model.first_ratio, c.model.min_ratio = 0.15, 0.25
     return c
