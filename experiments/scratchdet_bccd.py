@@ -14,20 +14,17 @@ Source: ours
 Paper: –
 Ours: VOC07 mAP 0.873 with ``:cpu`` (red 0.807, white 0.975, platelets 0.839; one seed); the full arm not
     run by us
-Cost: ``:cpu`` 25 minutes on two busy CPU cores, about 17 on free ones (0.77 s a step)
+Cost: ``:cpu`` 25 minutes on two busy CPU cores, about 17 on free ones (estimated from 0.77 s a step)
 """
 
+from experiments.scratchdet_voc import voc
 from jdet import build
-from jdet.config import get_defaults, parse_arg
+from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, steps=0, lr=0.15, seed=0)
-    c = get_defaults()
-    c.seed = arg.seed
-    c.data.root = "data/bccd"
-    c.data.train = build.group("source", "voc", root=c.data.get_ref("root"), splits="trainval")
-    c.data.eval = build.group("source", "voc", root=c.data.get_ref("root"), splits="test")
+    c = voc("data/bccd", "trainval", "test", arg.seed)
     c.optimizer.lr = arg.lr
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup = 100

@@ -21,17 +21,14 @@ Cost: ``:cpu`` under half an hour on two CPU cores (estimated from the first ste
     the full arm 148 GMAC a picture, 6000 steps of 16
 """
 
+from experiments.scratchdet_voc import voc
 from jdet import build
-from jdet.config import get_defaults, parse_arg
+from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, steps=0, lr=0.05, seed=0)
-    c = get_defaults()
-    c.seed = arg.seed
-    c.data.root = "data/deeppcb"
-    c.data.train = build.group("source", "voc", root=c.data.get_ref("root"), splits="trainval")
-    c.data.eval = build.group("source", "voc", root=c.data.get_ref("root"), splits="test")
+    c = voc("data/deeppcb", "trainval", "test", arg.seed)
     c.data.max_boxes = 16
     c.augment.photometric = 0.0
     c.augment.expand = 0.0

@@ -17,17 +17,14 @@ Cost: ``:cpu`` under half an hour on two CPU cores (estimated from the first ste
     the full arm 33 GMAC a picture, 12,000 steps of 32
 """
 
+from experiments.scratchdet_voc import voc
 from jdet import build
-from jdet.config import get_defaults, parse_arg
+from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, steps=0, lr=0.05, seed=0)
-    c = get_defaults()
-    c.seed = arg.seed
-    c.data.root = "data/openimages5"
-    c.data.train = build.group("source", "voc", root=c.data.get_ref("root"), splits="trainval")
-    c.data.eval = build.group("source", "voc", root=c.data.get_ref("root"), splits="test")
+    c = voc("data/openimages5", "trainval", "test", arg.seed)
     c.optimizer.lr = arg.lr
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup = 100 if not arg.steps else min(100, arg.steps // 10)

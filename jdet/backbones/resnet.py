@@ -8,11 +8,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jdet.nn.conv import Conv, caffe_xavier, scale_channels
+from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool, pooled_size
-from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock
+from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock, preact_parts
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -166,15 +166,8 @@ class ResNet(nn.Module):
         """The class of all blocks, and the fields that all share."""
         bottleneck = self.depth >= 50
         if self.block == "preact":
-            conv = functools.partial(
-                Conv,
-                use_bias=self.norm.needs_bias,
-                kernel_init=self.kernel_init,
-                dtype=self.dtype,
-            )
             return PreactBlock, dict(
-                conv=conv,
-                norm=functools.partial(self.norm, train=train),
+                **preact_parts(self.norm, train, self.kernel_init, self.dtype),
                 bottleneck=bottleneck,
                 stride_first=self.stride_first,
             )

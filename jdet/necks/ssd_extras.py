@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.conv import Conv, caffe_xavier, scale_channels
+from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
-from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock
+from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock, preact_parts
 
 
 def extra_sizes(size: int, valid_sizes: Sequence[int]) -> list[int]:
@@ -223,14 +223,8 @@ class ResidualExtras(Extras):
         strides, valid = self._shrinks(i, below)
         shape = dict(features=features, strides=strides, valid=valid, name=f"extra{i}")
         if self.block == "preact":
-            conv = functools.partial(
-                Conv,
-                use_bias=self.norm.needs_bias,
-                kernel_init=self.kernel_init,
-                dtype=self.dtype,
-            )
-            norm = functools.partial(self.norm, train=train)
-            x, branch = PreactBlock(conv, norm, **shape)(x)
+            parts = preact_parts(self.norm, train, self.kernel_init, self.dtype)
+            x, branch = PreactBlock(**parts, **shape)(x)
         else:
             x, branch = BasicBlock(layer, **shape)(x)
         return x, branch if self.tap == "branch" else x

@@ -6,10 +6,14 @@ addition: some detectors predict from that.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
+
+from jdet.nn.conv import Conv
+from jdet.nn.norm import Norm
 
 
 class BasicBlock(nn.Module):
@@ -84,6 +88,12 @@ class Bottleneck(nn.Module):
         x = self.layer(inner, strides=second, dilation=self.dilation, name="conv2")(x)
         x = self.layer(self.features, kernel_size=1, relu=False, name="conv3")(x)
         return jax.nn.relu(x + shortcut), x
+
+
+def preact_parts(norm: Norm, train: bool, kernel_init: Any, dtype: Any) -> dict[str, Any]:
+    """The fields ``conv`` and ``norm`` of a `PreactBlock`."""
+    conv = functools.partial(Conv, use_bias=norm.needs_bias, kernel_init=kernel_init, dtype=dtype)
+    return dict(conv=conv, norm=functools.partial(norm, train=train))
 
 
 class PreactBlock(nn.Module):
