@@ -14,7 +14,7 @@ from jdet.types import ConfigError
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
-PROGRAMS = ("table.py", "miniature.py")
+PROGRAMS = ("table.py", "miniature.py", "studies.py", "study_runs.py", "study_table.py")
 KEYS = ("Source", "Paper", "Ours", "Cost")
 INTRODUCTION = """# Experiments
 

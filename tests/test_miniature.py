@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments import miniature
+from experiments import miniature, studies, study_runs, study_table
 from jdet.config import validate
 
 SCORES = {"none": {0.001: 0.3}, "head": {0.001: 0.4, 0.01: 0.5}}
@@ -15,13 +15,13 @@ SCORES |= {"both": {0.001: 0.5, 0.01: 0.6, 0.05: 0.7}}
 
 def record(run, status="completed", value=0.5, steps=600, **further):
     run.folder.mkdir(parents=True)
-    metrics = {miniature.MAIN: value, "voc07/AP/cell": value, **further} if value else {}
+    metrics = {study_table.MAIN: value, "voc07/AP/cell": value, **further} if value else {}
     facts = dict(status=status, step=600, steps=steps, metrics=metrics, images_per_second=20.0)
     (run.folder / "run.json").write_text(json.dumps(facts | dict(micro_batch=8, devices=2)))
 
 
 def finish_table1(tmp_path, seeds):
-    runs = miniature.plan("table1", tmp_path, seeds)
+    runs = study_runs.plan("table1", tmp_path, seeds)
     for run in runs:
         norm, _, rate = run.arm.partition("@")
         value = SCORES[norm].get(float(rate))
@@ -32,12 +32,12 @@ def finish_table1(tmp_path, seeds):
     return runs
 
 
-@pytest.mark.parametrize("study", miniature.STUDIES)
+@pytest.mark.parametrize("study", studies.STUDIES)
 def test_every_arm_is_a_config(study, tmp_path):
     from importlib import import_module
 
-    for run in miniature.plan(study, tmp_path, [3]):
-        words = miniature.command(run, "some/set", 40)
+    for run in study_runs.plan(study, tmp_path, [3]):
+        words = study_runs.command(run, "some/set", 40)
         name, _, arguments = words[3].removeprefix("--config=experiments/").partition(".py:")
         config = import_module(f"experiments.{name}").get_config(arguments)
         validate(config)
@@ -47,35 +47,35 @@ def test_every_arm_is_a_config(study, tmp_path):
 
 def test_claims_and_means(tmp_path):
     runs = finish_table1(tmp_path, [0, 1])
-    found = miniature.summary("table1", runs)
+    found = study_table.summary("table1", runs)
     assert all(holds is True for holds in found["claims"].values()), found["claims"]
     arm = found["arms"]["both@0.05"]
     assert arm["mean"] == pytest.approx(0.705) and arm["low"] == 0.7 and arm["high"] == 0.71
     assert arm["seconds"] == 600 * 16 / 20
     assert found["arms"]["none@0.05"]["diverged"] == 2
-    text = miniature.markdown("table1", found)
+    text = study_table.markdown("table1", found)
     assert "| both@0.05 | 70.5 | 70.0 … 71.0 | 2 | 600 | 8.0 | 70.5 |" in text
     assert "| none@0.05 | 0.0 (2 diverged) |" in text and "holds" in text
 
 
 def test_a_claim_can_fail(tmp_path, monkeypatch):
     monkeypatch.setitem(SCORES, "head", {0.001: 0.9})
-    found = miniature.summary("table1", finish_table1(tmp_path, [0]))
+    found = study_table.summary("table1", finish_table1(tmp_path, [0]))
     assert found["claims"]["backbone norms beat head norms"] is False
     assert found["claims"]["head norms beat none"] is True
 
 
 def test_no_verdict_on_half_a_study(tmp_path):
-    runs = miniature.plan("table1", tmp_path, [0], only="both")
+    runs = study_runs.plan("table1", tmp_path, [0], only="both")
     assert [run.arm for run in runs] == ["both@0.001", "both@0.01", "both@0.05"]
     record(runs[0])
-    found = miniature.summary("table1", runs)
+    found = study_table.summary("table1", runs)
     assert list(found["arms"]) == ["both@0.001"]
     assert set(found["claims"].values()) == {None}
 
 
 def test_done_runs_are_left_alone_and_others_started(tmp_path, monkeypatch, capfd):
-    runs = miniature.plan("dsod", tmp_path, [0], only="dense|plain")
+    runs = study_runs.plan("dsod", tmp_path, [0], only="dense|plain")
     record(runs[0])
     record(runs[1], "interrupted")
     program = (
@@ -98,16 +98,16 @@ def test_done_runs_are_left_alone_and_others_started(tmp_path, monkeypatch, capf
 def test_nothing_starts_after_a_stop(tmp_path):
     runner = miniature.Runner("root", 0, 1)
     runner.stop()
-    runner.all(miniature.plan("dsod", tmp_path, [0]), lambda: None)
+    runner.all(study_runs.plan("dsod", tmp_path, [0]), lambda: None)
     assert not list(tmp_path.iterdir())
 
 
 def test_table_has_all_runs_of_the_folder(tmp_path):
     """Also those that this command did not ask for, and none twice."""
     finish_table1(tmp_path, [0, 11])
-    assert len(miniature.begun("table1", tmp_path)) == 24
+    assert len(study_runs.begun("table1", tmp_path)) == 24
     (tmp_path / "table1" / "both@0.05-s1.log").touch()
-    text = miniature.write("table1", tmp_path)
+    text = study_table.write("table1", tmp_path)
     assert (tmp_path / "table1" / "table.md").read_text() == text
     found = json.loads((tmp_path / "table1" / "table.json").read_text())
     assert found["arms"]["both@0.05"]["scores"] == pytest.approx([0.7, 0.81])
@@ -115,20 +115,20 @@ def test_table_has_all_runs_of_the_folder(tmp_path):
 
 
 def test_a_metric_without_objects_is_left_out(tmp_path):
-    first, second = miniature.plan("root_block", tmp_path, [0, 1], only="s1_root3")
+    first, second = study_runs.plan("root_block", tmp_path, [0, 1], only="s1_root3")
     record(first, **{"coco/APs": None, "coco/APm": None})
     record(second, **{"coco/APs": None, "coco/APm": 0.25})
-    found = miniature.summary("root_block", [first, second])
+    found = study_table.summary("root_block", [first, second])
     metrics = found["arms"]["s1_root3"]["metrics"]
     assert metrics["coco/APm"] == 0.25 and "coco/APs" not in metrics
-    assert "coco/APm" in miniature.markdown("root_block", found)
+    assert "coco/APm" in study_table.markdown("root_block", found)
 
 
 def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
-    (run,) = miniature.plan("dsod", tmp_path, [0], only="dense")
+    (run,) = study_runs.plan("dsod", tmp_path, [0], only="dense")
     record(run, steps=40)
-    assert miniature.other_length([run], "root", 40) == ""
-    assert "holds a run of 40 steps, and 50 are" in miniature.other_length([run], "root", 50)
+    assert study_runs.other_length([run], "root", 40) == ""
+    assert "holds a run of 40 steps, and 50 are" in study_runs.other_length([run], "root", 50)
     monkeypatch.setattr(sys, "argv", ["miniature", "dsod", f"--runs={tmp_path}", "--only=dense"])
     with pytest.raises(SystemExit):
         miniature.main()
@@ -136,7 +136,7 @@ def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
 
 
 def test_a_failure_is_not_hidden_by_an_older_record(tmp_path, monkeypatch, capfd):
-    (run,) = miniature.plan("dsod", tmp_path, [0], only="dense")
+    (run,) = study_runs.plan("dsod", tmp_path, [0], only="dense")
     record(run, "interrupted")
     monkeypatch.setattr(
         miniature, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]

@@ -1,0 +1,92 @@
+"""Runs of a study: the folder of each, what it wrote there, and the command that makes it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.studies import STUDIES
+
+DONE = ("completed", "diverged")
+
+
+class Run(NamedTuple):
+    """One arm with one seed."""
+
+    study: str
+    arm: str
+    seed: int
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """What the run printed; beside its folder, which is its own."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def record(self) -> dict[str, Any]:
+        """What the run wrote about itself; empty before its start."""
+        path = self.folder / "run.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def plan(study: str, runs: Path, seeds: list[int], only: str = "") -> list[Run]:
+    """Runs of a study, seed by seed, so that early tables have every arm."""
+    names = [arm for arm in STUDIES[study].arms if re.search(only, arm)]
+    return [
+        Run(study, arm, seed, runs / study / f"{_slug(arm)}-s{seed}")
+        for seed in seeds
+        for arm in names
+    ]
+
+
+def begun(study: str, runs: Path) -> list[Run]:
+    """All runs of a study that there are in a folder, arm by arm."""
+    found = []
+    for arm in STUDIES[study].arms:
+        folders = {}
+        for folder in (runs / study).glob(f"{_slug(arm)}-s*"):
+            seed = folder.name.removeprefix(f"{_slug(arm)}-s")
+            if seed.isdecimal() and folder.is_dir():
+                folders[int(seed)] = folder
+        found += [Run(study, arm, seed, folders[seed]) for seed in sorted(folders)]
+    return found
+
+
+def _slug(arm: str) -> str:
+    return re.sub(r"[^\w.@-]", "_", arm)
+
+
+def experiment(run: Run, root: str, steps: int) -> str:
+    """File in ``experiments`` and arguments of a run."""
+    arguments = f"{STUDIES[run.study].arms[run.arm]},mini,root={root},seed={run.seed}"
+    return arguments + (f",steps={steps}" if steps else "")
+
+
+def command(run: Run, root: str, steps: int) -> list[str]:
+    """The command line of a run."""
+    return [
+        *(sys.executable, "-m", "jdet.main"),
+        f"--config=experiments/{experiment(run, root, steps)}",
+        f"--workdir={run.folder}",
+        *STUDIES[run.study].options,
+    ]
+
+
+def other_length(runs: list[Run], root: str, steps: int) -> str:
+    """Why runs cannot count as these, for they were begun with other steps; "" where all can."""
+    for run in runs:
+        there = run.record().get("steps")
+        if there is None:
+            continue
+        name, _, arguments = experiment(run, root, steps).partition(".py:")
+        asked = importlib.import_module(f"experiments.{name}").get_config(arguments).train.steps
+        if asked != there:
+            return (
+                f"{run.folder} holds a run of {there} steps, and {asked} are asked for; give the same "
+                "--steps as then, or another folder with --runs"
+            )
+    return ""

@@ -1,0 +1,111 @@
+"""What the finished runs of a study say: numbers, claims that hold, and a table in Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.studies import STUDIES
+from experiments.study_runs import DONE, Run, begun
+from jdet import files
+
+MAIN = "voc07/mAP"
+
+
+def score(record: Mapping[str, Any]) -> float:
+    """Main metric of a run; 0 for one that diverged, as its weights are of no use; nan if unknown."""
+    if record.get("status") == "diverged":
+        return 0.0
+    value = record.get("metrics", {}).get(MAIN)
+    return float("nan") if value is None else value
+
+
+def summary(study: str, runs: list[Run]) -> dict[str, Any]:
+    """What the finished runs of a study say.
+
+    Returns:
+        ``arms`` (name to ``scores`` of the seeds, ``mean``, ``low``, ``high``, ``diverged``, ``steps``,
+        ``seconds`` of training, and the means of the further metrics) and ``claims`` (text to
+        True, False, or None while arms are missing).
+    """
+    arms: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        record = run.record()
+        if record.get("status") in DONE:
+            arms.setdefault(run.arm, {"records": []})["records"].append(record)
+    for arm in arms.values():
+        records = arm.pop("records")
+        scores = [score(record) for record in records]
+        arm |= dict(
+            scores=scores,
+            mean=statistics.fmean(scores),
+            low=min(scores),
+            high=max(scores),
+            diverged=sum(record["status"] == "diverged" for record in records),
+            steps=max(record["step"] for record in records),
+            seconds=statistics.fmean(seconds(record) for record in records),
+            metrics=averages(records),
+        )
+    scores = {name: arm["scores"] for name, arm in arms.items()}
+    whole = scores.keys() == STUDIES[study].arms.keys()
+    claims = {text: holds(scores) if whole else None for text, holds in STUDIES[study].claims}
+    return {"question": STUDIES[study].question, "arms": arms, "claims": claims}
+
+
+def seconds(record: Mapping[str, Any]) -> float:
+    """Training time of a run, without evaluations."""
+    speed = record.get("images_per_second", 0)
+    pictures = record["step"] * record["micro_batch"] * record["devices"]
+    return pictures / speed if speed else 0.0
+
+
+def averages(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean of every metric over the runs that did not diverge and have it.
+
+    Not every set has objects of every size: a metric without any is null in ``run.json``.
+    """
+    values: dict[str, list[float]] = {}
+    for record in records:
+        if record["status"] == "completed":
+            for name, value in record["metrics"].items():
+                if value is not None:
+                    values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(column) for name, column in values.items()}
+
+
+def markdown(study: str, found: Mapping[str, Any]) -> str:
+    """The table of a summary."""
+    classes = sorted({n for arm in found["arms"].values() for n in arm["metrics"]})
+    columns = [name for name in classes if name.startswith("voc07/AP/")]
+    columns += [name for name in STUDIES[study].columns if name in classes]
+    heads = ["arm", f"{MAIN}, %", "range", "seeds", "steps", "min", *columns]
+    lines = [
+        f"**{found['question']}**",
+        "",
+        f"| {' | '.join(heads)} |",
+        "| --- " * len(heads) + "|",
+    ]
+    for name, arm in found["arms"].items():
+        spread = f"{100 * arm['low']:.1f} … {100 * arm['high']:.1f}"
+        cells = [name, f"{100 * arm['mean']:.1f}", spread, str(len(arm["scores"]))]
+        if arm["diverged"]:
+            cells[1] += f" ({arm['diverged']} diverged)"
+        cells += [str(arm["steps"]), f"{arm['seconds'] / 60:.1f}"]
+        cells += [f"{100 * arm['metrics'][c]:.1f}" if c in arm["metrics"] else "–" for c in columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("")
+    for text, holds in found["claims"].items():
+        verdict = {True: "holds", False: "does not hold", None: "not all arms run"}[holds]
+        lines.append(f"* {text}: {verdict}")
+    return "\n".join(lines) + "\n"
+
+
+def write(study: str, folder: Path) -> str:
+    """Writes table and numbers of all finished runs of a study in a folder; returns the table."""
+    found = summary(study, begun(study, folder))
+    text = markdown(study, found)
+    files.write_json(folder / study / "table.json", found)
+    files.write_text(folder / study / "table.md", text)
+    return text
