@@ -91,11 +91,14 @@ def get_defaults() -> ConfigDict:
     optimizer.rules = ()  # (path regex, lr factor, decay factor), tried before those of decay_mask
     optimizer.bias_lr = 2.0  # learning-rate multiplier of convolution biases
     optimizer.clip_norm = 0.0  # global gradient norm; 0: none
-    optimizer.schedule = "step"  # "step" | "cosine" | "constant"
+    optimizer.schedule = "step"  # "step" | "cosine" | "constant" | "normal" | "long" (MegDet's
+    # drops by epochs: 8, 10 of 11 and 11, 14, 17 of 18; train.epochs stretches them, 0: as they are)
     optimizer.boundaries = (0.45, 0.75, 0.95)  # of the run where the lr drops (step), or steps (>1)
     optimizer.decay = 0.1  # factor of each drop
     optimizer.warmup = 0  # steps of linear warm-up
+    optimizer.warmup_epochs = 0.0  # the warm-up has at least so many epochs
     optimizer.warmup_start = 0.1  # of the peak, where the warm-up begins
+    optimizer.warmup_lr = 0.0  # rate where it begins (MegDet: the small batch's); 0: warmup_start
 
     c.eval = evaluation = ConfigDict()
     evaluation.batch_size = 32
@@ -178,7 +181,7 @@ CHOICES = {
     "init_from.weights": ("ema", "raw"),
     "init_from.class_map": ("names", "none"),
     "train.loss_norm": ("global", "per_device"),
-    "optimizer.schedule": ("step", "cosine", "constant"),
+    "optimizer.schedule": ("step", "cosine", "constant", "normal", "long"),
     "eval.tta.preset": ("none", "flip", "voc", "coco", "custom"),
     "eval.tta.merge": ("", "voting", "soft_voting", "nms"),
     "optimizer.decay_mask": ("caffe", "all", "kernels"),
@@ -208,6 +211,8 @@ RANGES = {
     "optimizer.weight_decay": (0, 1),
     "optimizer.decay": (0, 1),
     "optimizer.warmup_start": (0, 1),
+    "optimizer.warmup_epochs": (0, 10**6),
+    "optimizer.warmup_lr": (0, 1e6),
     "optimizer.clip_norm": (0, 1e9),
     "eval.batch_size": (1, 10**6),
     "eval.pictures": (0, 10**4),

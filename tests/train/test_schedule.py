@@ -65,6 +65,60 @@ def test_cosine_and_constant():
     np.testing.assert_allclose(rates(constant, (0, 999)), [0.05, 0.05], rtol=1e-6)
 
 
+MEGDET = dict(train__steps=0, optimizer__lr=0.02, optimizer__reference_batch=16)
+
+
+@pytest.mark.parametrize("batch, normal, long", [(16, 81_125, 132_750), (256, 5_071, 8_297)])
+def test_megdet_policies(batch, normal, long):
+    """118,000 pictures at 0.02 per 16: steps of both policies, and the rates between their drops."""
+    config = recipe(train__batch_size=batch, optimizer__schedule="normal", **MEGDET)
+    r = schedule.resolve(config, 118_000, devices=1)
+    assert r.steps == normal
+    marks = [step / r.steps_per_epoch for step in r.boundaries]
+    assert marks == pytest.approx([8, 10], abs=3e-3)
+    peak = 0.02 * batch / 16
+    at = rates(config, [0, r.boundaries[0], r.boundaries[1]], num_examples=118_000)
+    np.testing.assert_allclose(at, [peak, 0.1 * peak, 0.01 * peak], rtol=1e-6)
+
+    config.optimizer.schedule = "long"
+    r = schedule.resolve(config, 118_000, devices=1)
+    assert r.steps == pytest.approx(long, abs=1)
+    assert [step / r.steps_per_epoch for step in r.boundaries] == pytest.approx(
+        [11, 14, 17], abs=3e-3
+    )
+    at = rates(config, [b + d for b in r.boundaries for d in (-1, 0)], num_examples=118_000)
+    np.testing.assert_allclose(np.array(at) / peak, [1, 0.1, 0.1, 0.01, 0.01, 0.005], rtol=1e-6)
+
+
+def test_a_policy_stretches():
+    config = recipe(**MEGDET | dict(train__epochs=44.0, optimizer__schedule="normal"))
+    r = schedule.resolve(config, 320, devices=1)
+    assert (r.steps, r.boundaries, r.factors) == (440, (320, 400), (0.1, 0.1))
+    config = recipe(**MEGDET | dict(train__steps=180, optimizer__schedule="long"))
+    assert schedule.resolve(config, 320, devices=1).boundaries == (110, 140, 170)
+
+
+def test_megdet_warm_up():
+    """From the small batch's rate, for at least an epoch; a batch below the reference stays level."""
+    begin = dict(optimizer__warmup=500, optimizer__warmup_epochs=1.0, optimizer__warmup_lr=0.02)
+    config = recipe(train__batch_size=128, optimizer__schedule="long", **MEGDET | begin)
+    r = schedule.resolve(config, 118_000, devices=1)
+    assert (r.warmup, r.warmup_lr, r.peak_lr) == (922, 0.02, 0.16)
+    at = rates(config, (0, 461, 921, 922), num_examples=118_000)
+    slope = (0.16 - 0.02) / 922
+    expected = [0.02, 0.02 + 461 * slope, 0.02 + 921 * slope, 0.16]
+    np.testing.assert_allclose(at, expected, rtol=1e-5)
+    text = schedule.describe(r)
+    assert "peak 0.16 = 0.02 · 128/16, warm-up of 922 steps from 0.02, drops at 10141" in text
+    assert "0.016 from epoch 11.0, 0.0016 from epoch 14.0, 0.0008 from epoch 17.0" in text
+
+    config.train.batch_size = 8
+    at = rates(config, (0, 7000), num_examples=118_000)
+    np.testing.assert_allclose(at, [0.01, 0.01], rtol=1e-6)
+    config.train.batch_size = 1024
+    assert schedule.resolve(config, 118_000, devices=1).warmup == 500
+
+
 def test_epochs_become_steps():
     config = recipe(train__steps=0, train__epochs=2.5)
     resolved = schedule.resolve(config, 100, devices=1)
@@ -91,6 +145,12 @@ def test_layout_over_devices():
         (dict(parallel__bn_group_size=3), r"bn_group_size=3 neither divides .* 8 pictures"),
         (dict(parallel__bn_group_size=24), r"bn_group_size=24 needs teams of 3.* 4 devices"),
         (dict(optimizer__warmup=1000), r"warmup=1000 is not shorter than .* 1000 steps"),
+        (dict(optimizer__warmup_epochs=32.0), r"warmup_epochs=32.0 \(1000 steps\) is not shorter"),
+        (dict(optimizer__warmup_lr=0.02), r"warmup_lr=0.02 begins a warm-up, but there is none"),
+        (
+            dict(optimizer__schedule="normal", optimizer__warmup=800),
+            r"epochs of 'normal' come to steps \(727, 909\).*warm-up \(800\).*; train longer",
+        ),
         (dict(optimizer__warmup=500), r"boundaries.*end of the warm-up \(500\)"),
         (dict(optimizer__boundaries=(0.8, 0.5)), r"boundaries=\(0.8, 0.5\) come to .*must rise"),
         (dict(optimizer__boundaries=(5000,)), r"boundaries.*end of the run \(1000\)"),
