@@ -30,7 +30,10 @@ from experiments.study_table import score, write
 
 
 class Runner:
-    """Runs commands side by side, each on its share of the cores, until told to stop."""
+    """Runs commands side by side, each on its share of the cores, until told to stop.
+
+    A GPU is shared by all of them.
+    """
 
     def __init__(self, root: str, steps: int, jobs: int):
         self._root, self._steps, self._jobs = root, steps, jobs
@@ -39,6 +42,9 @@ class Runner:
         self.stopping = False
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._shares = [set(cores[i::jobs]) for i in range(jobs)] if len(cores) >= jobs else []
+        self._environment = dict(os.environ)
+        if jobs > 1:  # by default the first of several runs on a GPU takes its memory
+            self._environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     def stop(self, *_: Any) -> None:
         """Asks every run to save and end."""
@@ -75,7 +81,10 @@ class Runner:
             if self.stopping:
                 return
             child = subprocess.Popen(
-                command(run, self._root, self._steps), stdout=log, stderr=subprocess.STDOUT
+                command(run, self._root, self._steps),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
             )
             if share:
                 os.sched_setaffinity(child.pid, share)

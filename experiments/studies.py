@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -39,6 +40,11 @@ def mean(scores: Scores, arm: str) -> float:
 def best(scores: Scores, start: str) -> float:
     """Best mean of the arms whose names begin so."""
     return max(mean(scores, arm) for arm in scores if arm.startswith(start))
+
+
+def _normed(scores: Scores) -> list[str]:
+    """Arms of the study of batches with norms, warm-up and the normal policy."""
+    return [arm for arm in scores if re.fullmatch(r"b\d+-bn\d+", arm)]
 
 
 RATES = (0.001, 0.01, 0.05)
@@ -101,6 +107,63 @@ STUDIES = {
         (
             ("dense beats plain", lambda s: mean(s, "dense") > mean(s, "plain")),
             ("norms beat no norms", lambda s: mean(s, "dense") > best(s, "no norm")),
+        ),
+    ),
+    "megdet": Study(
+        "Large batches for the same epochs: linear rates, warm-up, norm groups (MegDet, Tables 2 and 3)",
+        {
+            **{
+                f"b{batch}-bn{group}{end}": f"megdet_voc.py:batch={batch},bn={group}{more}"
+                for batch in (8, 32, 128)
+                for group in (2, 8, 32)
+                for end, more in (("", ""), ("-cold", ",warmup=false"))
+                if group <= batch
+            },
+            **{f"b{b}-none": f"megdet_voc.py:batch={b},norm=none" for b in (8, 32, 128)},
+            "b128-none-half": "megdet_voc.py:batch=128,norm=none,lr=0.001",
+            **{f"b{b}-bn32-long": f"megdet_voc.py:batch={b},bn=32,policy=long" for b in (32, 128)},
+        },
+        (
+            (
+                "without norms the largest batch fails at the linear rate",
+                lambda s: mean(s, "b128-none") < 0.5 * mean(s, "b8-none"),
+            ),
+            (
+                "without norms it fails at half the rate too",
+                lambda s: mean(s, "b128-none-half") < 0.5 * mean(s, "b8-none"),
+            ),
+            (
+                "with norms and warm-up no batch fails, whatever the group",
+                lambda s: min(mean(s, arm) for arm in _normed(s)) > 0.8 * mean(s, "b8-bn8"),
+            ),
+            (
+                "norms over 2 pictures are worse than over 32",
+                lambda s: all(mean(s, f"b{b}-bn2") < mean(s, f"b{b}-bn32") for b in (32, 128)),
+            ),
+            (
+                "norms over 8 pictures are worse than over 32",
+                lambda s: all(mean(s, f"b{b}-bn8") < mean(s, f"b{b}-bn32") for b in (32, 128)),
+            ),
+            (
+                "norms over 32 pictures: batch 128 is as good as 32, within 0.01",
+                lambda s: mean(s, "b128-bn32") > mean(s, "b32-bn32") - 0.01,
+            ),
+            (
+                "batch 128 needs the warm-up",
+                lambda s: all(
+                    mean(s, f"b128-bn{g}-cold") < mean(s, f"b128-bn{g}") for g in (2, 8, 32)
+                ),
+            ),
+            (
+                "the long policy beats the normal one",
+                lambda s: all(
+                    mean(s, f"b{b}-bn32-long") > mean(s, f"b{b}-bn32") for b in (32, 128)
+                ),
+            ),
+            (
+                "by the long policy batch 128 is as good as 32, within 0.01",
+                lambda s: mean(s, "b128-bn32-long") > mean(s, "b32-bn32-long") - 0.01,
+            ),
         ),
     ),
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.studies import STUDIES
+from jdet.train.schedule import resolve
 
 DONE = ("completed", "diverged")
 
@@ -79,14 +80,15 @@ def command(run: Run, root: str, steps: int) -> list[str]:
 def other_length(runs: list[Run], root: str, steps: int) -> str:
     """Why runs cannot count as these, for they were begun with other steps; "" where all can."""
     for run in runs:
-        there = run.record().get("steps")
-        if there is None:
+        record = run.record()
+        if "steps" not in record:
             continue
         name, _, arguments = experiment(run, root, steps).partition(".py:")
-        asked = importlib.import_module(f"experiments.{name}").get_config(arguments).train.steps
-        if asked != there:
+        config = importlib.import_module(f"experiments.{name}").get_config(arguments)
+        asked = config.train.steps or resolve(config, record["num_examples"], devices=1).steps
+        if asked != record["steps"]:
             return (
-                f"{run.folder} holds a run of {there} steps, and {asked} are asked for; give the same "
-                "--steps as then, or another folder with --runs"
+                f"{run.folder} holds a run of {record['steps']} steps, and {asked} are asked for; "
+                "give the same --steps as then, or another folder with --runs"
             )
     return ""

@@ -11,6 +11,8 @@ from experiments import (
     dsod_ablation,
     dsod_coco,
     dsod_voc,
+    megdet_bccd,
+    megdet_voc,
     scratchdet512_coco,
     scratchdet_landscape,
     scratchdet_table1,
@@ -43,6 +45,8 @@ ARGUMENTS = {
     "scratchdet_table1": ["kind=group", *(f"norm={n},mini" for n in scratchdet_table1.PLACES)],
     "scratchdet_table2": [f"stem={stem}" for stem in scratchdet_table2.STEMS]
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
+    "megdet_voc": ["", "batch=256,policy=long,norm=none", "mini,batch=8", "mini,norm=none"],
+    "megdet_bccd": ["", "batch=8,policy=long"],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
     "scratchdet_landscape": ["", "mini,norm=none"],  # the arms are those of scratchdet_table1
@@ -179,6 +183,9 @@ def test_arguments_that_cannot_be_are_refused():
         (dsod_ablation, "row=12", "row 12, and no other.*coco=runs/dsod_coco"),
         (dsod_ablation, "row=11,base=0", "base is for rows 7, 8 and 9"),
         (dsod_voc, "head=dens", "head=dens does not exist, did you mean 'dense'"),
+        (megdet_voc, "policy=longer", "policy=longer does not exist, did you mean 'long'"),
+        (megdet_voc, "norm=none,bn=8", "bn=8 is for norm=both"),
+        (megdet_voc, "epochs=3,steps=40", "epochs=3 and steps=40: give one"),
         (scratchdet_voc, "gn,norm=none", "gn names both norms"),
         (scratchdet_voc, "backbone=vgg16,release=caffe", "release=caffe has no backbone=vgg16"),
     ):
@@ -211,6 +218,29 @@ def test_dsod_recipes_are_the_papers():
     resolved = resolve(config, 16_551, devices=8)
     assert (resolved.steps, resolved.batch_size, resolved.peak_lr) == (120_000, 64, 0.001)
     assert resolved.boundaries == (80_000, 100_000)
+
+
+def test_megdet_recipes():
+    """Linear rates, a warm-up from the rate of 16 pictures, the same epochs for every batch."""
+    for batch, peak, warmup in ((8, 0.1 / 32, 2069), (128, 0.05, 500), (256, 0.1, 500)):
+        config = megdet_voc.get_config(f"batch={batch},bn=8")
+        resolved = resolve(config, 16_551, devices=1)
+        assert (resolved.peak_lr, resolved.warmup) == (pytest.approx(peak), warmup)
+        assert resolved.warmup_lr == pytest.approx(min(peak, 0.05 / 8))
+        assert resolved.epochs == pytest.approx(220, abs=0.01) and resolved.bn_group == 8
+        epochs = [step / resolved.steps_per_epoch for step in resolved.boundaries]
+        assert epochs == pytest.approx([160, 200], abs=0.01)
+    config = megdet_voc.get_config("batch=256,policy=long,warmup=false,norm=none")
+    resolved = resolve(config, 16_551, devices=8)
+    assert (resolved.warmup, resolved.peak_lr) == (0, pytest.approx(0.002))
+    assert resolved.epochs == pytest.approx(360, abs=0.01)
+    for batch, steps in ((8, 2409), (32, 603), (128, 151)):
+        mini = megdet_voc.get_config(f"mini,batch={batch}")
+        resolved = resolve(mini, 292, devices=2)
+        assert (resolved.steps, resolved.peak_lr) == (steps, pytest.approx(0.1 * batch / 16))
+        assert resolved.warmup == pytest.approx(steps / 10, abs=1)
+    cells = resolve(megdet_bccd.get_config("batch=256"), 292, devices=4)
+    assert (cells.peak_lr, cells.bn_group) == (pytest.approx(1.2), 32)
 
 
 def test_landscape_recipe_is_figure_one():

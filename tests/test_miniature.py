@@ -135,6 +135,34 @@ def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
     assert "40 steps" in capsys.readouterr().err and not (tmp_path / "dsod" / "table.md").exists()
 
 
+def test_lengths_in_epochs_are_compared_as_steps(tmp_path):
+    """32 pictures of 292 are 9.125 steps an epoch, and the normal policy has 66 of them."""
+    (run,) = study_runs.plan("megdet", tmp_path, [0], only="^b32-bn8$")
+    record(run, steps=603)
+    path = run.folder / "run.json"
+    path.write_text(json.dumps(run.record() | dict(num_examples=292)))
+    assert study_runs.other_length([run], "root", 0) == ""
+    assert "holds a run of 603 steps, and 40 are" in study_runs.other_length([run], "root", 40)
+
+
+def test_claims_about_large_batches():
+    scores = {arm: [0.6] for arm in studies.STUDIES["megdet"].arms}
+    scores |= {arm: [0.5] for arm in scores if "bn2" in arm or "bn8" in arm}
+    scores |= {arm: [0.3] for arm in scores if "cold" in arm}
+    scores |= {arm: [0.7] for arm in scores if "long" in arm}
+    scores |= {"b128-none": [0.0], "b128-none-half": [0.1], "b32-none": [0.4]}
+    claims = dict(studies.STUDIES["megdet"].claims)
+    assert all(holds(scores) for holds in claims.values())
+    for arm, value, text in (
+        ("b128-none", 0.5, "without norms the largest batch fails at the linear rate"),
+        ("b128-bn2", 0.2, "with norms and warm-up no batch fails, whatever the group"),
+        ("b32-bn8", 0.65, "norms over 8 pictures are worse than over 32"),
+        ("b128-bn32", 0.55, "norms over 32 pictures: batch 128 is as good as 32, within 0.01"),
+        ("b128-bn8-cold", 0.9, "batch 128 needs the warm-up"),
+    ):
+        assert not claims[text](scores | {arm: [value]}), text
+
+
 def test_a_failure_is_not_hidden_by_an_older_record(tmp_path, monkeypatch, capfd):
     (run,) = study_runs.plan("dsod", tmp_path, [0], only="dense")
     record(run, "interrupted")
