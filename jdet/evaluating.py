@@ -36,7 +36,7 @@ def make_multi_scale(
         return None
     looking = tta.MultiScale(runner.DetectFn(detector, mesh), settings, config.input_size)
     params, stats = state.abstract_variables(detector, config)
-    looking.check({"params": params, "batch_stats": stats}, _eval_batch(config, mesh))
+    looking.check({"params": params, "batch_stats": stats}, eval_batch(config, mesh))
     path, group = workdir / "report.json", config.eval.tta.to_dict()
 
     def run(variables: Any, step: int, *, repeat: bool = True) -> dict[str, float]:
@@ -44,7 +44,7 @@ def make_multi_scale(
         if _main_says(bool(held)):
             return held
         logging.info("multi-scale testing, %d looks at each picture", looking.looks)
-        looking.prepare(variables, _eval_batch(config, mesh))
+        looking.prepare(variables, eval_batch(config, mesh))
         found, seconds = walk(
             config,
             source,
@@ -84,7 +84,7 @@ def walk(
     """
     evaluators: list[Any] = runner.make_evaluators(config.eval.metrics, source.class_names)
     marks: list[float] = []
-    batch_size = _eval_batch(config, mesh)
+    batch_size = eval_batch(config, mesh)
     with pipeline.eval_batches(
         source,
         input_size=input_size or config.input_size,
@@ -111,7 +111,7 @@ def pictures(config: ConfigDict, source: Source) -> int:
     return min(len(source), config.eval.max_pictures) or len(source)
 
 
-def _eval_batch(config: ConfigDict, mesh: Any) -> int:
+def eval_batch(config: ConfigDict, mesh: Any) -> int:
     """Pictures at a time: ``eval.batch_size``, brought up to a multiple of the devices."""
     return -(-config.eval.batch_size // mesh.size) * mesh.size
 

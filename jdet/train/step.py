@@ -257,7 +257,10 @@ def _loss_and_gradient(
         (grads, stats), parts = jax.lax.scan(accumulate, (zeros, stats), (micro, indices))
         parts = jax.tree.map(jnp.sum, parts)
 
-    grads, parts = jax.lax.psum((grads, parts), AXES)
+    with jax.named_scope(
+        "gradients"
+    ):  # by these names jdet.analysis.collectives knows what is sent
+        grads, parts = jax.lax.psum((grads, parts), AXES)
     if per_device:
         shares = count * jax.lax.axis_size(AXES)
         grads, parts = jax.tree.map(lambda x: x / shares, (grads, parts))
@@ -276,7 +279,8 @@ def _varying(tree: Any) -> Any:
 
 def _sum(tree: Any) -> Any:
     """The sum over all devices; the same everywhere."""
-    return jax.lax.psum(_varying(tree), AXES)
+    with jax.named_scope("loss"):
+        return jax.lax.psum(_varying(tree), AXES)
 
 
 def _mean(tree: Any) -> Any:
@@ -286,7 +290,8 @@ def _mean(tree: Any) -> Any:
         axes = tuple(axis for axis in AXES if axis in _axes_of(x))
         return jax.lax.pmean(x, axes) if axes else x
 
-    return jax.tree.map(reduce, tree)
+    with jax.named_scope("statistics"):
+        return jax.tree.map(reduce, tree)
 
 
 def _axes_of(x: Any) -> frozenset[str]:
