@@ -14,7 +14,7 @@ part of the training set.
     last_scale=2x2 | 1x1  last map of the released code (8744 boxes) or of the paper's figure (8732)
     bn_group=4            pictures that share statistics, as the authors had; 0: those of a device
     coco=RUN              start from a run of dsod_coco.py, with its default boxes, at lr=0.001
-    mini                  half width, 128 pixels, batch 16 (bn_group=0), 600 steps, trainval and test of
+    mini                  quarter width, 128 pixels, batch 16 (bn_group=0), 600 steps, trainval and test of
                           any folder of VOC shape; lr as it is
 
 Source: Shen et al. 2017, Tables 1 and 4
@@ -100,6 +100,7 @@ def recipe(c, arg, lr, batch, steps, drops):
     c.optimizer.reference_batch = batch
     c.optimizer.boundaries = tuple(drop / steps for drop in drops)
     if arg.mini:
-        miniature(c, arg.steps, width=0.5, batch=arg.batch)
+        miniature(c, arg.steps, width=0.25, batch=arg.batch)
+        c.model.first_ratio, c.model.min_ratio = 0.15, 0.25  # fit BCCD's cells, not its platelets
     c.input_size = arg.size or c.input_size
     return c

@@ -1,6 +1,6 @@
 """Runs a study of many arms on a small machine and writes its table.
 
-    python -m experiments.miniature table1 root_block dsod --root=BCCD --runs=runs/miniature
+    python -m experiments.miniature table1 root_block dsod --root=data --runs=runs/miniature
     python -m experiments.miniature table1 --only=0.05 --seeds=0,1,2 --jobs=2
 
 An arm is a run of ``jdet.main`` in a folder of its own, ``RUNS/STUDY/ARM-sSEED``. Finished arms are not run
@@ -121,7 +121,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("studies", nargs="+", choices=list(STUDIES), metavar="STUDY")
-    parser.add_argument("--root", default="data/bccd", help="folder of VOC shape")
+    parser.add_argument(
+        "--root", default="data", help="folder that holds bccd and deeppcb, or one set's own folder"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/miniature"))
     parser.add_argument("--seeds", type=numbers, default=[0, 1])
     parser.add_argument(

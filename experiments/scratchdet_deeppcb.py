@@ -29,13 +29,7 @@ from jdet.config import parse_arg
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, steps=0, lr=0.05, seed=0)
     c = voc("data/deeppcb", "trainval", "test", arg.seed)
-    c.data.max_boxes = 16
-    c.augment.photometric = 0.0
-    c.augment.expand = 0.0
-    c.augment.crop = False
-    c.augment.flip_vertical = 0.5
-    c.augment.rotate = 0.5
-    c.augment.interpolation = "linear"
+    boards(c)
     c.optimizer.lr = arg.lr
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup = 100 if not arg.steps else min(100, arg.steps // 10)
@@ -58,3 +52,14 @@ def get_config(arg=""):
     c.model = build.group("detector", "ssd", backbone=backbone, neck=neck, **boxes)
     c.train.eval_every = max(c.train.steps // 4, 1)
     return c
+
+
+def boards(c):
+    """Augmentation for binary scans of one scale: the eight orientations."""
+    c.data.max_boxes = 16
+    c.augment.photometric = 0.0
+    c.augment.expand = 0.0
+    c.augment.crop = False
+    c.augment.flip_vertical = 0.5
+    c.augment.rotate = 0.5
+    c.augment.interpolation = "linear"

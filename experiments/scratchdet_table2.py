@@ -16,6 +16,8 @@ ResNet-18 with other first layers, SSD's extra levels, norms in backbone and hea
 
     norm=batch | sync_batch | group   in backbone and head
     mini     width 0.25, 128 pixels, stride-4 finest level, batch 16, 600 steps, any folder of VOC shape
+    boards   the miniature on circuit boards (DeepPCB), whose defects are small: 192 pixels, fitting boxes,
+             all eight orientations, nothing recoloured, zoomed or cropped
     root=data  train=07+12  test=07test (mini: trainval, test)  lr=0.05  batch=128 (mini: 16)  steps=0
     seed=0
 
@@ -26,6 +28,7 @@ Cost: about 773 epochs of 16,551 pictures an arm, 3.6 (s2_root1) to 26.6 (s1_roo
     mini 0.76 CPU seconds a step (s1_root3)
 """
 
+from experiments.scratchdet_deeppcb import boards
 from experiments.scratchdet_voc import miniature, pick, voc
 from jdet import build
 from jdet.config import parse_arg
@@ -38,9 +41,10 @@ STEMS |= {"s2_nopool": dict(root=0, stem_stride=2, pool=0)}
 
 
 def get_config(arg=""):
-    data = dict(root="data", train="", test="", mini=False, steps=0, seed=0)
+    data = dict(root="data", train="", test="", mini=False, boards=False, steps=0, seed=0)
     arg = parse_arg(arg, stem="s1_root3", norm="batch", lr=0.05, batch=0, **data)
     pick("stem", arg.stem, STEMS)
+    arg.mini |= arg.boards
     own = ("trainval", "test") if arg.mini else ("07+12", "07test")
     c = voc(arg.root, arg.train or own[0], arg.test or own[1], arg.seed)
     c.model = build.group(
@@ -62,4 +66,8 @@ def get_config(arg=""):
         # Stem stride 2 and pool leave c2 to stage 1, and one stage more above it.
         deep = arg.stem.startswith("s2") and arg.stem != "s2_nopool"
         c.model.taps = ("c2", "c3", "c4", "c5") if deep else ("c2", "c3", "c4")
+    if arg.boards:
+        boards(c)
+        c.input_size = 192
+        c.model.first_ratio, c.model.min_ratio, c.model.max_ratio = 0.05, 0.08, 0.5
     return c

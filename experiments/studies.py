@@ -23,6 +23,7 @@ class Study(NamedTuple):
         claims: what the paper found, and a test of it.
         columns: metrics of the table beside the main one.
         options: further command-line options of every arm.
+        data: name of the set's folder.
     """
 
     question: str
@@ -30,6 +31,7 @@ class Study(NamedTuple):
     claims: tuple[tuple[str, Callable[[Scores], bool]], ...] = ()
     columns: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    data: str = "bccd"
 
 
 def mean(scores: Scores, arm: str) -> float:
@@ -80,7 +82,7 @@ STUDIES = {
     "root_block": Study(
         "Does resolution in the first layers help small objects? (ScratchDet, Table 2)",
         {
-            stem: f"scratchdet_table2.py:stem={stem},lr=0.1,norm=sync_batch"
+            stem: f"scratchdet_table2.py:stem={stem},boards,lr=0.1,norm=sync_batch"
             for stem in ("s2_7x7", "s2_root3", "s1_7x7", "s1_root3")
         },
         (
@@ -96,6 +98,7 @@ STUDIES = {
         ),
         BY_SIZE,
         ("--config.eval.metrics=('voc','coco')", "--config.parallel.cpu_devices=2"),
+        "deeppcb",
     ),
     "dsod": Study(
         "Dense against plain prediction layers, and DSOD without norms (DSOD, Table 3; ScratchDet, sec. 1)",

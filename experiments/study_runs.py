@@ -62,8 +62,17 @@ def _slug(arm: str) -> str:
 
 
 def experiment(run: Run, root: str, steps: int) -> str:
-    """File in ``experiments`` and arguments of a run."""
-    arguments = f"{STUDIES[run.study].arms[run.arm]},mini,root={root},seed={run.seed}"
+    """File in ``experiments`` and arguments of a run.
+
+    Args:
+        run: which.
+        root: folder of VOC shape, or one that holds such folders under the names of the sets.
+        steps: of training; 0: the experiment's own.
+    """
+    study = STUDIES[run.study]
+    own = Path(root) / study.data
+    folder = own if own.is_dir() else root
+    arguments = f"{study.arms[run.arm]},mini,root={folder},seed={run.seed}"
     return arguments + (f",steps={steps}" if steps else "")
 
 

@@ -41,8 +41,15 @@ def test_every_arm_is_a_config(study, tmp_path):
         name, _, arguments = words[3].removeprefix("--config=experiments/").partition(".py:")
         config = import_module(f"experiments.{name}").get_config(arguments)
         validate(config)
-        assert config.input_size == 128 and config.train.steps == 40 and config.seed == 3
+        assert config.input_size <= 192 and config.train.steps == 40 and config.seed == 3
         assert config.data.train.root == "some/set" and words[4] == f"--workdir={run.folder}"
+
+
+def test_a_folder_of_sets_serves_every_study(tmp_path):
+    (tmp_path / "bccd").mkdir()
+    for study, name in (("table1", "bccd"), ("root_block", "")):
+        run = study_runs.plan(study, tmp_path / "runs", [0])[0]
+        assert f"root={tmp_path / name}," in study_runs.experiment(run, str(tmp_path), 0)
 
 
 def test_claims_and_means(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,7 @@ def extra_sizes(size: int, valid_sizes: Sequence[int]) -> list[int]:
     return sizes
 
 
-class Extras(nn.Module):
+class Extras(nn.Module, abc.ABC):
     """What all extra levels share: the taps come first, then one level after the other.
 
     Attributes:
@@ -52,14 +53,15 @@ class Extras(nn.Module):
     dtype: Any = None
     design_cells: int = 0
 
+    @abc.abstractmethod
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
-        raise NotImplementedError
 
     def smallest(self, i: int, below: int) -> int:
         """Cells a side that the map below extra level ``i`` must have; by design it has ``below``."""
         return 1
 
+    @abc.abstractmethod
     def extend(
         self, x: jax.Array, i: int, below: int, layer: Any, train: bool
     ) -> tuple[jax.Array, jax.Array]:
@@ -67,7 +69,6 @@ class Extras(nn.Module):
 
         The layers are those for a map of ``below`` cells a side, whatever ``x`` has.
         """
-        raise NotImplementedError
 
     def prepare(self, x: jax.Array, train: bool) -> jax.Array:
         """The map that the first extra level is made of."""
