@@ -123,7 +123,7 @@ STUDIES = {
                 if group <= batch
             },
             **{f"b{b}-none": f"megdet_voc.py:batch={b},norm=none" for b in (8, 32, 128)},
-            "b128-none-half": "megdet_voc.py:batch=128,norm=none,lr=0.001",
+            "b128-none-half": "megdet_voc.py:batch=128,norm=none,lr=0.01",
             **{f"b{b}-bn32-long": f"megdet_voc.py:batch={b},bn=32,policy=long" for b in (32, 128)},
         },
         (
