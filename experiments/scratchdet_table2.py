@@ -16,8 +16,8 @@ ResNet-18 with other first layers, SSD's extra levels, norms in backbone and hea
 
     norm=batch | sync_batch | group   in backbone and head
     mini     width 0.25, 128 pixels, stride-4 finest level, batch 16, 600 steps, any folder of VOC shape
-    boards   the miniature on circuit boards (DeepPCB), whose defects are small: 192 pixels, fitting boxes,
-             all eight orientations, nothing recoloured, zoomed or cropped
+    boards   the miniature on circuit boards (DeepPCB), whose defects are small: 192 pixels, 800 steps,
+             cosine, fitting boxes, all eight orientations, nothing recoloured, zoomed or cropped
     root=data  train=07+12  test=07test (mini: trainval, test)  lr=0.05  batch=128 (mini: 16)  steps=0
     seed=0
 
@@ -62,12 +62,13 @@ def get_config(arg=""):
     c.optimizer.lr = arg.lr
     c.optimizer.boundaries = (0.45, 0.75, 0.95)
     if arg.mini:
-        miniature(c, arg.steps, width=0.25, batch=arg.batch)
+        miniature(c, arg.steps or (800 if arg.boards else 600), width=0.25, batch=arg.batch)
         # Stem stride 2 and pool leave c2 to stage 1, and one stage more above it.
         deep = arg.stem.startswith("s2") and arg.stem != "s2_nopool"
         c.model.taps = ("c2", "c3", "c4", "c5") if deep else ("c2", "c3", "c4")
     if arg.boards:
         boards(c)
         c.input_size = 192
+        c.optimizer.schedule, c.optimizer.warmup = "cosine", c.train.steps // 10
         c.model.first_ratio, c.model.min_ratio, c.model.max_ratio = 0.05, 0.08, 0.5
     return c

@@ -70,6 +70,10 @@ STUDIES = {
             ("backbone norms beat none", lambda s: best(s, "backbone") > best(s, "none")),
             ("backbone norms beat head norms", lambda s: best(s, "backbone") > best(s, "head")),
             (
+                "at the largest rate both beat backbone norms alone",
+                lambda s: mean(s, "both@0.05") > mean(s, "backbone@0.05"),
+            ),
+            (
                 "both at their best rate are at least as good as every other arm",
                 lambda s: best(s, "both") >= best(s, ""),
             ),
@@ -82,7 +86,7 @@ STUDIES = {
     "root_block": Study(
         "Does resolution in the first layers help small objects? (ScratchDet, Table 2)",
         {
-            stem: f"scratchdet_table2.py:stem={stem},boards,lr=0.1,norm=sync_batch"
+            stem: f"scratchdet_table2.py:stem={stem},boards,norm=sync_batch"
             for stem in ("s2_7x7", "s2_root3", "s1_7x7", "s1_root3")
         },
         (
