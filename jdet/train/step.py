@@ -8,6 +8,7 @@ the batch is split.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -142,33 +143,38 @@ def make_probe(
         gradient there minus g; ``cosine`` between the two; ``smoothness``, ``change`` over the length
         of the way. What divides by a zero gradient or rate is nan. Nothing is donated.
     """
-    # The way's beginning is visited like its other points, so that the network is compiled once.
-    lengths = jnp.asarray((0.0, *config.landscape.probe_steps), jnp.float32)
 
-    def probe(state: TrainState, batch: Batch) -> Metrics:
-        lr = jnp.asarray(schedule(state.step), jnp.float32)
+    def visit(
+        state: TrainState, batch: Batch, start: Any, length: jax.Array
+    ) -> tuple[Any, Metrics]:
+        way = length * jnp.asarray(schedule(state.step), jnp.float32)
+        params = jax.tree.map(lambda x, g: x - way * g, state.params, start)
+        moved = state._replace(params=params)
+        loss, _, here, _ = _loss_and_gradient(detector, moved, batch, config)
+        start = jax.tree.map(lambda g, new: jnp.where(length > 0, g, new), start, here)
+        change = optax.tree.norm(optax.tree.sub(here, start))
+        norm = optax.tree.norm(start)
+        return start, {
+            "loss": loss,
+            "change": change,
+            "cosine": jnp.asarray(optax.tree.vdot(here, start)) / (norm * optax.tree.norm(here)),
+            "smoothness": change / (way * norm),
+        }
 
-        def visit(start: Any, length: jax.Array) -> tuple[Any, Metrics]:
-            way = length * lr
-            params = jax.tree.map(lambda x, g: x - way * g, state.params, start)
-            moved = state._replace(params=params)
-            loss, _, here, _ = _loss_and_gradient(detector, moved, batch, config)
-            start = jax.tree.map(lambda g, new: jnp.where(length > 0, g, new), start, here)
-            change = optax.tree.norm(optax.tree.sub(here, start))
-            norm = optax.tree.norm(start)
-            return start, {
-                "loss": loss,
-                "change": change,
-                "cosine": jnp.asarray(optax.tree.vdot(here, start))
-                / (norm * optax.tree.norm(here)),
-                "smoothness": change / (way * norm),
-            }
+    specs = (P(), P(AXES), P(), P())
+    program = jax.jit(jax.shard_map(visit, mesh=mesh, in_specs=specs, out_specs=P()))
+    return functools.partial(_look_ahead, program, tuple(config.landscape.probe_steps))
 
-        nowhere = jax.tree.map(jnp.zeros_like, state.params)
-        _, values = jax.lax.scan(visit, nowhere, lengths)
-        return {name: x[1:] for name, x in values.items()}
 
-    return jax.jit(jax.shard_map(probe, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P()))
+def _look_ahead(visit: Any, lengths: tuple[float, ...], state: TrainState, batch: Batch) -> Metrics:
+    """Visits the way's beginning, for its gradient, and its other points, all with one program.
+
+    A loop inside a program would be the shorter way to say it, but XLA computes the gradients of
+    convolutions in loops dozens of times slower on CPUs (github.com/jax-ml/jax/issues/12868).
+    """
+    start, _ = visit(state, batch, state.params, jnp.float32(0))
+    values = [visit(state, batch, start, jnp.float32(length))[1] for length in lengths]
+    return jax.tree.map(lambda *columns: jnp.stack(columns), *values)
 
 
 def module_norms(tree: Any, depth: int, prefix: str = "grad_norm") -> Metrics:
