@@ -38,7 +38,10 @@ def trajectories(
         for axes, (steps, values) in zip(panels, (losses[i], norm, curves[i])):
             _line(axes, i, run, steps, values)
     _limit(panels[0], runs, losses)
-    _limit(panels[1], runs, [(run.steps, run.norm) for run in runs])
+    if any(run.diverged is not None for run in runs):
+        _limit(panels[1], runs, [(run.steps, run.norm) for run in runs])
+    else:
+        _spread_out(panels[1])
     _limit(panels[2], runs, curves)
     return _finish(figure)
 
