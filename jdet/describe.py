@@ -1,13 +1,14 @@
-"""What a config builds: ``python -m jdet.describe --config=experiments/x.py [--json=FILE]``.
+"""What a config builds: ``python -m jdet.describe --config=experiments/x.py [--memory] [--json=FILE]``.
 
 Per module the output shape, parameters and multiply-accumulates, then totals and the default boxes of
-each level. Everything comes from abstract evaluation: nothing is computed, no weights are made.
+each level. Everything comes from abstract evaluation: nothing is computed, no weights are made. With
+``--memory`` the training step is compiled for the devices of this machine, and the compiler says what
+memory it takes.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,12 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
-from jdet import build, command
+from jdet import build, command, preflight_step, preflight_topology
 from jdet import config as config_lib
+from jdet.analysis.macs import count_macs
 from jdet.data.voc_folder import VOC_CLASSES
+from jdet.preflight_report import in_bytes
+from jdet.train import sharding
 from jdet.types import DataError
 
 
@@ -87,8 +91,7 @@ def describe(config: ConfigDict, class_names: tuple[str, ...]) -> Description:
 
     outputs = jax.eval_shape(forward, variables, image)["intermediates"]
     closed = jax.make_jaxpr(lambda v, x: detector.apply(v, x, train=False)[:2])(variables, image)
-    macs: dict[str, int] = defaultdict(int)
-    _count_macs(closed.jaxpr, "", 1, macs)
+    macs = count_macs(closed.jaxpr)
 
     counts = {kind: _sizes(variables.get(kind, {})) for kind in ("params", "batch_stats")}
     shapes = dict(_outputs(outputs, ""))
@@ -177,38 +180,6 @@ def _split_digits(text: str) -> list[str]:
     return parts
 
 
-def _count_macs(jaxpr: Any, scope: str, times: int, macs: dict[str, int]) -> None:
-    """Adds the multiply-accumulates of a traced program to ``macs``, by module path."""
-    for equation in jaxpr.eqns:
-        stack = str(equation.source_info.name_stack)
-        here = "/".join(part for part in (scope, stack) if part)
-        name = equation.primitive.name
-        if name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            dims = equation.params["dimension_numbers"].rhs_spec
-            per_output = math.prod(kernel) // kernel[dims[0]]
-            macs[_module(here)] += times * math.prod(equation.outvars[0].aval.shape) * per_output
-        elif name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            inner = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-            macs[_module(here)] += times * math.prod(equation.outvars[0].aval.shape) * inner
-        elif name == "cond":  # one branch runs; platforms choose between equal ones
-            branch = equation.params["branches"][-1]
-            _count_macs(branch.jaxpr, here, times, macs)
-        else:
-            length = equation.params.get("length", 1) if name == "scan" else 1
-            for value in equation.params.values():
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns"):
-                    _count_macs(inner, here, times * length, macs)
-
-
-def _module(scope: str) -> str:
-    """Module path of a name stack such as ``SSD/backbone/stem/conv1``."""
-    parts = [part for part in scope.split("/") if part.isidentifier()]
-    return "/".join(parts[1:]) if parts and parts[0][:1].isupper() else "/".join(parts)
-
-
 def to_json(description: Description) -> dict[str, Any]:
     """The description for programs."""
     return {
@@ -276,17 +247,74 @@ def class_names_of(config: ConfigDict) -> tuple[str, ...]:
         return VOC_CLASSES
 
 
+def training_memory(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Memory of one device while it trains, predicted by compiling the step for the devices here.
+
+    Args:
+        config: a whole config; not changed.
+        class_names: without background.
+
+    Returns:
+        ``device_kind``, ``devices``, ``images`` of each; bytes: ``arguments``, ``outputs``, ``aliased``
+        (outputs in place of arguments), ``temporaries``, ``code``, ``peak`` and ``available``; ``fits``.
+        Where the compiler itself runs out of the device's memory only ``peak`` is known, or 0.
+
+    Raises:
+        ConfigError: the config cannot be built, or the devices do not divide its batch.
+    """
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.class_names = class_names
+    sharding.split_cpu(config)
+    devices = sharding.pick_devices(config)
+    figures = preflight_step.measure(config, "train", devices)
+    available = preflight_topology.memory(devices[0])
+    parts = figures.memory._asdict() if figures.memory else {}
+    return {
+        "device_kind": devices[0].device_kind,
+        "devices": figures.devices,
+        "images": figures.images,
+        **parts,
+        "peak": figures.needed,
+        "available": available,
+        "fits": figures.fits and not (available and figures.needed > available),
+    }
+
+
+def print_memory(memory: dict[str, Any]) -> None:
+    """Prints what ``training_memory`` returns in two lines."""
+    parts = ", ".join(
+        f"{name} {in_bytes(memory[name]) or '0'}"
+        for name in ("arguments", "outputs", "aliased", "temporaries", "code")
+        if name in memory
+    )
+    verdict = "" if memory["fits"] else ": DOES NOT FIT"
+    print(
+        f"\ntraining memory of each of {memory['devices']} {memory['device_kind']} device(s), "
+        f"{memory['images']} picture(s) on each: {in_bytes(memory['peak']) or 'more'} of "
+        f"{in_bytes(memory['available']) or 'an unknown size'}{verdict}"
+    )
+    if parts:
+        print(f"  {parts} (aliased: outputs in place of arguments)")
+
+
 def main() -> None:
     """Runs what the flags ask for."""
     config = flags.FLAGS.config
     config_lib.validate(config)
-    description = describe(config, class_names_of(config))
+    class_names = class_names_of(config)
+    description = describe(config, class_names)
+    memory = training_memory(config, class_names) if flags.FLAGS.memory else None
     if flags.FLAGS.json:
-        Path(flags.FLAGS.json).write_text(json.dumps(to_json(description), indent=1) + "\n")
+        values = to_json(description) | ({"memory": memory} if memory else {})
+        Path(flags.FLAGS.json).write_text(json.dumps(values, indent=1) + "\n")
     print_description(description, flags.FLAGS.depth)
+    if memory:
+        print_memory(memory)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("json", "", "File that gets the same numbers for programs.")
+    flags.DEFINE_bool("memory", False, "Also predict the memory of training on the devices here.")
     flags.DEFINE_integer("depth", 2, "How many module levels the table shows.")
     command.start(main)

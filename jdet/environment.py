@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 CPU_SETTINGS = {
     # Huge pages for large allocations: XLA maps its hundreds of megabytes of activations afresh every
@@ -18,8 +19,8 @@ _MARK = "JDET_ENVIRONMENT"
 def tune() -> None:
     """Starts the program again, once, under ``CPU_SETTINGS`` where they matter.
 
-    Nothing happens off Linux, where an accelerator's plugin is installed, where the user has set
-    the variable, or with ``JDET_ENVIRONMENT=off``.
+    Nothing happens off Linux, where an accelerator's plugin is installed (libtpu: where there is a
+    TPU too), where the user has set the variable, or with ``JDET_ENVIRONMENT=off``.
     """
     if not sys.platform.startswith("linux") or os.environ.get(_MARK) or _has_accelerator():
         return
@@ -36,5 +37,9 @@ def _has_accelerator() -> bool:
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms:
         return platforms != "cpu"
-    plugins = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
-    return any(importlib.util.find_spec(name) for name in plugins)
+    plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
+    if any(importlib.util.find_spec(name) for name in plugins):
+        return True
+    # libtpu also compiles for TPUs that are elsewhere (jdet.preflight).
+    here = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return bool(here) and importlib.util.find_spec("libtpu") is not None

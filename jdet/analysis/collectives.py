@@ -38,7 +38,7 @@ class Collective(NamedTuple):
     Attributes:
         kind: one of ``KINDS``.
         purpose: "gradients", "loss", "statistics" (running ones), "batch norm forward", "batch norm
-            backward", "batch norm recomputed" or "other".
+            backward", "batch norm recomputed", or what ``find`` was told to call others.
         bytes: of the whole array that a device of the group has before or after, whichever is larger.
         arrays: how many travel together.
         group_size: devices that exchange with one another.
@@ -75,13 +75,14 @@ class Row(NamedTuple):
     largest: int
 
 
-def find(program: str | hlo.Module) -> list[Collective]:
+def find(program: str | hlo.Module, other: str = "other") -> list[Collective]:
     """Every collective of a compiled program, in the order of its text.
 
     Groups of one device exchange nothing and are left out.
 
     Args:
         program: ``jax.stages.Compiled.as_text()``, or that parsed.
+        other: purpose of what is none of a training step's.
     """
     module = hlo.parse(program) if isinstance(program, str) else program
     runs = module.runs()
@@ -100,7 +101,7 @@ def find(program: str | hlo.Module) -> list[Collective]:
             found.append(
                 Collective(
                     kind,
-                    purpose(instruction.op_name),
+                    purpose(instruction.op_name) or other,
                     sum(part.bytes for part in parts) * gathered,
                     len(parts),
                     group_size,
@@ -112,7 +113,7 @@ def find(program: str | hlo.Module) -> list[Collective]:
 
 
 def purpose(op_name: str) -> str:
-    """What a collective of a training step is for, by its place in the traced program."""
+    """What a collective of a training step is for, by its place in the traced program; else ""."""
     parts = op_name.split("/")
     if any(part.endswith("norm") for part in parts):
         if "rematted_computation" in op_name:
@@ -121,7 +122,7 @@ def purpose(op_name: str) -> str:
     for name in ("gradients", "loss", "statistics"):
         if any(part in (name, f"jvp({name})") for part in parts):
             return name
-    return "other"
+    return ""
 
 
 def summarise(found: Iterable[Collective]) -> list[Row]:

@@ -49,7 +49,7 @@ class Instruction(NamedTuple):
         name: unique within the computation.
         opcode: such as "fusion".
         shape: of the result, as text.
-        operands: names of instructions of the same computation.
+        operands: names of instructions of the same computation; of a parameter its position.
         attributes: everything after the operands, as text.
         root: whether it is the computation's result.
     """
@@ -104,23 +104,29 @@ class Module(NamedTuple):
         known = self.computations[computation]
         return [known[name].shape for name in instruction.operands if name in known]
 
-    def runs(self) -> dict[str, int]:
+    def runs(self, *, into_fusions: bool = True) -> dict[str, int]:
         """How often each computation runs in one call of the program.
 
         A loop whose length is not known at compile time counts as one round, and of a conditional every
         branch counts.
+
+        Args:
+            into_fusions: also what is fused into one instruction.
         """
         runs: dict[str, int] = defaultdict(int)
-        for name, times in self._visits(self.entry, 1):
+        for name, times in self._visits(self.entry, 1, into_fusions):
             runs[name] += times
         return dict(runs)
 
-    def _visits(self, name: str, times: int) -> Iterator[tuple[str, int]]:
+    def _visits(self, name: str, times: int, into_fusions: bool) -> Iterator[tuple[str, int]]:
         yield name, times
         for instruction in self.computations[name].values():
+            if instruction.opcode == "fusion" and not into_fusions:
+                continue
             for called in instruction.called:
                 if called in self.computations:
-                    yield from self._visits(called, times * (instruction.trips or 1))
+                    rounds = times * (instruction.trips or 1)
+                    yield from self._visits(called, rounds, into_fusions)
 
 
 def parse(text: str) -> Module:
@@ -141,7 +147,7 @@ def parse(text: str) -> Module:
         if found and current is not None:
             root, name, shape, opcode, rest = found.groups()
             inside, attributes = _split_operands(rest)
-            operands = () if opcode in ("parameter", "constant") else _operands(inside)
+            operands = () if opcode == "constant" else _operands(inside)
             current[name] = Instruction(name, opcode, shape, operands, attributes, bool(root))
     if not entry:
         raise ValueError("no ENTRY computation: this is not the text of a compiled program")

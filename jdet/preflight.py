@@ -1,0 +1,347 @@
+"""Before a pod is paid for: does the run fit, what will it send, how fast can it be at best?
+
+    python -m jdet.preflight --config=experiments/scratchdet_voc.py:norm=sync_batch --topology=v5e:16x16
+        [--weak_scaling=v5e:2x2,v5e:4x4] [--search] [--out=FILE]
+
+Compiles the training and the evaluation step of a config for devices that need not be there: any slice
+of TPUs that libtpu describes, ``cpu:N``, or the GPUs of this machine. Nothing is run and no data is read.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime
+import importlib.metadata
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from jdet import __version__, command, describe, files, preflight_report, preflight_topology
+from jdet import config as config_lib
+from jdet.analysis import collectives, roofline
+from jdet.preflight_step import PROGRAMS, Figures, check, measure
+from jdet.preflight_topology import Topology
+from jdet.types import ConfigError
+
+LARGEST = 4096
+"""Pictures of one device up to which the search looks."""
+
+Key = tuple[str, int, str]
+"""A compilation: topology, pictures of a step, program."""
+
+
+def preflight(
+    config: ConfigDict,
+    topologies: Sequence[str],
+    *,
+    weak_scaling: Sequence[str] = (),
+    search: bool = False,
+    programs: Sequence[str] = PROGRAMS,
+    jobs: int = 0,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> dict[str, Any]:
+    """Compiles a config for topologies, each in a process of its own.
+
+    Args:
+        config: a whole config; not changed. ``train.batch_size`` is that of every topology.
+        topologies: names as of ``jdet.preflight_topology``.
+        weak_scaling: topologies that train with as many pictures on a device as the first of
+            ``topologies``.
+        search: also find the batch at which the training step stops fitting.
+        programs: of "train" and "evaluate".
+        jobs: compilations at a time; 0: as many as there are cores.
+        say: told of every compilation that is done.
+
+    Returns:
+        The report as ``--out`` writes it: plain values, bytes and seconds.
+
+    Raises:
+        ConfigError: an unknown topology, or one whose devices do not divide the batch.
+    """
+    config = config.copy_and_resolve_references()
+    config_lib.validate(config)
+    for name in programs:
+        if name not in PROGRAMS:
+            raise ConfigError(
+                f"--programs: {name!r} does not exist; there are {', '.join(PROGRAMS)}"
+            )
+    with config.unlocked():
+        config.class_names = describe.class_names_of(config)
+    found = {name: preflight_topology.look(name) for name in dict.fromkeys(topologies)}
+    others = {name: preflight_topology.look(name) for name in dict.fromkeys(weak_scaling)}
+    batch = config.train.batch_size
+    for each in found.values():
+        _check(config, each, batch)
+    per_device = batch // next(iter(found.values())).count
+    for each in others.values():
+        _check(config, each, per_device * each.count)
+
+    wanted = [(name, batch, program) for name in found for program in programs]
+    wanted += [(name, per_device * each.count, "train") for name, each in others.items()]
+    results, searches = _compile(config, {**others, **found}, wanted, search, jobs, say)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "versions": _versions(),
+        "cores": os.cpu_count(),
+        "config": config.to_dict(),
+        "topologies": [
+            {
+                **_topology(each),
+                "batch_size": batch,
+                "programs": {
+                    program: _program(results[name, batch, program], each, config)
+                    for program in programs
+                },
+                **({"search": searches[name]} if search else {}),
+            }
+            for name, each in found.items()
+        ],
+        "weak_scaling": [
+            {
+                **_topology(each),
+                "batch_size": per_device * each.count,
+                "programs": {
+                    "train": _program(results[name, per_device * each.count, "train"], each, config)
+                },
+            }
+            for name, each in others.items()
+        ],
+    }
+
+
+def largest_fitting(
+    fits: Callable[[int], tuple[bool, float]],
+    sizes: Sequence[int],
+    start: int,
+    capacity: float,
+) -> dict[str, Any]:
+    """Bisects for the largest of some batches that fits.
+
+    A batch to try next is where a line through the two nearest needs meets the capacity; where that
+    does not halve the interval, its middle.
+
+    Args:
+        fits: from pictures of one device to whether they fit and the bytes they need, 0 if unknown.
+        sizes: pictures of one device that are possible, rising.
+        start: one of them, tried first.
+        capacity: bytes of a device.
+
+    Returns:
+        ``largest`` that fits (None where none does), ``smallest`` that does not (None where all do), and
+        ``tried``, one ``[pictures, bytes, fits]`` for each compilation.
+    """
+    low, high = -1, len(sizes)
+    tried: list[list[Any]] = []
+    at = sizes.index(start)
+    while high - low > 1:
+        ok, needed = fits(sizes[at])
+        tried.append([sizes[at], needed, ok])
+        low, high = (at, high) if ok else (low, at)
+        if high - low <= 1:
+            break
+        middle = 2 * low + 1 if high == len(sizes) else (low + high) // 2
+        known = sorted((size, need) for size, need, _ in tried if need)[-2:]
+        at = middle
+        if len(known) == 2 and len(tried) % 3:  # every third guess is the middle: it always ends
+            (a, need_a), (b, need_b) = known
+            slope = (need_b - need_a) / (b - a)
+            if slope > 0:
+                target = b + (capacity - need_b) / slope
+                at = max((i for i, size in enumerate(sizes) if size <= target), default=0)
+        at = min(max(at, low + 1), high - 1)
+    return {
+        "largest": sizes[low] if low >= 0 else None,
+        "smallest_failing": sizes[high] if high < len(sizes) else None,
+        "tried": tried,
+    }
+
+
+def _compile(config, topologies, wanted, search, jobs, say):
+    """Runs the compilations in processes; figures by key, and searches by topology."""
+    results: dict[Key, Figures] = {}
+    searches: dict[str, dict[str, Any]] = {}
+    jobs = jobs or os.cpu_count() or 1
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    )
+    wanted = sorted(dict.fromkeys(wanted), key=lambda key: (key[2] != "train", -key[1]))
+    searched = {
+        name
+        for name, _, _ in wanted
+        if search and (name, config.train.batch_size, "train") in wanted
+    }
+    with pool:
+        waiting: dict[Any, Any] = {pool.submit(_work, config, key): key for key in wanted}
+        while waiting:
+            done, _ = concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED")
+            for future in done:
+                key = waiting.pop(future)
+                try:
+                    result = future.result()
+                except concurrent.futures.process.BrokenProcessPool as error:
+                    raise ConfigError(
+                        f"compiling for {key} took its process down, most likely for want of memory "
+                        "on this machine; try --jobs=1"
+                    ) from error
+                if isinstance(key, str):
+                    searches[key] = result
+                    say(f"{key}: searched {len(result['tried'])} batches")
+                    continue
+                results[key] = result
+                name, batch, program = key
+                say(f"{name}: {program} step of {batch} compiled in {result.seconds:.0f} s")
+                if program == "train" and name in searched and batch == config.train.batch_size:
+                    where = topologies[name]
+                    waiting[pool.submit(_search, config, where, result)] = name
+    return results, searches
+
+
+def _work(config: ConfigDict, key: Key) -> Figures:
+    """One compilation, in a process of its own."""
+    name, batch, program = key
+    preflight_topology.prepare(name)
+    with config.unlocked():
+        config.train.batch_size = batch
+    return measure(config, program, preflight_topology.devices(name))
+
+
+def _search(config: ConfigDict, topology: Topology, first: Figures) -> dict[str, Any]:
+    """Bisects the batch of one topology, in a process of its own."""
+    preflight_topology.prepare(topology.name)
+    devices = preflight_topology.devices(topology.name)
+
+    def resized(images: int) -> ConfigDict:
+        other = config.copy_and_resolve_references()
+        with other.unlocked():
+            other.train.batch_size = images * topology.count
+        return other
+
+    def possible(images: int) -> bool:
+        try:
+            check(resized(images), topology.count)
+        except ConfigError:
+            return False
+        return True
+
+    def fits(images: int) -> tuple[bool, float]:
+        figures = first
+        if images != first.images:
+            figures = measure(resized(images), "train", devices)
+        return fitting(figures, topology), figures.needed
+
+    sizes = [images for images in range(1, LARGEST + 1) if possible(images)]
+    return largest_fitting(fits, sizes, first.images, topology.memory)
+
+
+def fitting(figures: Figures, topology: Topology) -> bool:
+    """Whether a program fits: for TPUs as the compiler says, elsewhere by what it needs."""
+    return figures.fits and (not topology.memory or figures.needed <= topology.memory)
+
+
+def _check(config: ConfigDict, topology: Topology, batch: int) -> None:
+    if config.parallel.devices not in (0, topology.count):
+        raise ConfigError(
+            f"topology {topology.name} has {topology.count} device(s), but "
+            f"config.parallel.devices={config.parallel.devices}; set that to 0"
+        )
+    other = config.copy_and_resolve_references()
+    with other.unlocked():
+        other.train.batch_size = batch
+    try:
+        check(other, topology.count)
+    except ConfigError as error:
+        raise ConfigError(f"topology {topology.name}: {error}") from error
+
+
+def _topology(topology: Topology) -> dict[str, Any]:
+    chip = topology.chip
+    return {
+        "topology": topology.name,
+        "devices": topology.count,
+        "device_kind": topology.kind,
+        "memory_of_device": topology.memory,
+        "chip": chip._asdict() if chip else None,
+    }
+
+
+def _program(figures: Figures, topology: Topology, config: ConfigDict) -> dict[str, Any]:
+    """Figures of a program and the bound that follows, as plain values."""
+    rows = collectives.summarise(figures.collectives)
+    plain = figures._asdict() | {
+        "fits": fitting(figures, topology),
+        "memory": figures.memory and {**figures.memory._asdict(), "peak": figures.memory.peak},
+        "collectives": [row._asdict() for row in rows],
+        "every_collective": [each._asdict() for each in figures.collectives],
+        "all_gathers": sum(row.count for row in rows if row.kind == "all-gather"),
+        "host_transfers": list(figures.host_transfers),
+    }
+    if figures.memory_bytes:
+        plain["arithmetic_intensity"] = figures.flops / figures.memory_bytes
+    if topology.chip and figures.memory:
+        bound = roofline.bound(
+            topology.chip,
+            flops=figures.flops,
+            memory_bytes=figures.memory_bytes,
+            collectives=figures.collectives,
+            images=figures.images,
+            precision=config.precision,
+            hops=lambda size: topology.hops.get(size, 0),
+        )
+        plain["bound"] = bound._asdict() | {
+            "images_per_second_all": bound.images_per_second * topology.count
+        }
+    return plain
+
+
+def _versions() -> dict[str, str]:
+    found = {"jdet": __version__}
+    for name in ("jax", "jaxlib", "libtpu"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main() -> None:
+    """Runs what the flags ask for."""
+    values = flags.FLAGS
+    topologies = _names(values.topology)
+    if not topologies:
+        raise ConfigError("--topology names no topology; such as v5e:4x4, cpu:8 or gpu")
+    report = preflight(
+        values.config,
+        topologies,
+        weak_scaling=_names(values.weak_scaling),
+        search=values.search,
+        programs=_names(values.programs),
+        jobs=values.jobs,
+    )
+    preflight_report.print_report(report)
+    if values.out:
+        files.write_json(Path(values.out), report)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string(
+        "topology", None, "What to compile for, comma-separated: v5e:4x4, cpu:8, gpu."
+    )
+    flags.DEFINE_string(
+        "weak_scaling", "", "Topologies to train on with the first one's batch per device."
+    )
+    flags.DEFINE_bool("search", False, "Find the batch at which the training step stops fitting.")
+    flags.DEFINE_string("programs", ",".join(PROGRAMS), "Which steps to compile.")
+    flags.DEFINE_integer("jobs", 0, "Compilations at a time; 0: one per core.", lower_bound=0)
+    flags.DEFINE_string("out", "", "JSON file that gets the report for programs.")
+    flags.mark_flag_as_required("topology")
+    command.start(main)
