@@ -1,7 +1,8 @@
-"""Trains or evaluates an experiment.
+"""Trains or evaluates an experiment, alone or as one process of several.
 
     python -m jdet.main --config=experiments/quickstart.py --workdir=runs/quickstart
     python -m jdet.main --config=… --workdir=… --mode=evaluate [--step=best]
+    python -m jdet.main --config=… --workdir=… --hosts=auto    # on every host of a pod; docs/pods.md
 
 Starting again in the same workdir resumes exactly where the run stopped.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from absl import flags
 
 from jdet import command, environment
+from jdet.hosts import agent, member, place
 
 FLAGS = flags.FLAGS
 
@@ -21,16 +23,49 @@ def define_flags() -> None:
     flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
     flags.DEFINE_string("step", "latest", "Checkpoint to evaluate: a step, 'best' or 'latest'.")
     flags.DEFINE_bool("overwrite", False, "Discard the run that the workdir holds.")
+    flags.DEFINE_integer(
+        "stopped_exit_code", 0, "Exit code after SIGTERM, for schedulers to start the run again."
+    )
+    define_host_flags()
+
+
+def define_host_flags() -> None:
+    """The flags that make this one process of several."""
+    flags.DEFINE_string(
+        "hosts", "", "'auto': as the cluster's environment says; or all hosts: a,b,c or @FILE."
+    )
+    flags.DEFINE_string("coordinator", "", "HOST:PORT where process 0 listens for the others.")
+    flags.DEFINE_integer("num_processes", None, "Processes of the run.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Which of them this is.", lower_bound=0)
+    flags.DEFINE_float("connect_seconds", 300.0, "Time for all processes to meet.", lower_bound=1.0)
+    flags.DEFINE_float(
+        "lost_seconds", 30.0, "Silence after which a process is taken for lost.", lower_bound=5.0
+    )
 
 
 def main() -> int:
     """Runs what the flags ask for; returns the exit code."""
+    here = None
+    if not member.is_assigned():
+        here = place.find(FLAGS.hosts, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if here is not None:
+        return agent.supervise(
+            here, connect_seconds=FLAGS.connect_seconds, timeout_seconds=FLAGS.lost_seconds
+        )
+    with member.joined() as session:
+        return session.returns(_work())
+
+
+def _work() -> int:
     from jdet import run  # after the flags, so that --help needs no JAX
 
     if FLAGS.mode == "evaluate":
         run.evaluate(FLAGS.workdir, step=FLAGS.step, config=FLAGS.config)
         return 0
-    return run.train(FLAGS.config, FLAGS.workdir, overwrite=FLAGS.overwrite).exit_code
+    result = run.train(FLAGS.config, FLAGS.workdir, overwrite=FLAGS.overwrite)
+    if result.status == "interrupted":
+        return result.exit_code or FLAGS.stopped_exit_code
+    return result.exit_code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ metrics = run.evaluate("runs/mine")
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from ml_collections import ConfigDict
 from jdet import build, evaluating
 from jdet import config as config_lib
 from jdet.analysis import box_coverage, visualise
-from jdet.data import pipeline
+from jdet.data import fingerprint, pipeline
 from jdet.data.image_io import read_image
 from jdet.evaluation import report, runner
-from jdet.train import checkpoint, loop, optim, sharding, state
+from jdet.hosts import agreement
+from jdet.train import checkpoint, loop, optim, selection, sharding, state
 from jdet.types import ConfigError, Source
 
 DEFECTS_SHOWN = 10
@@ -55,12 +57,14 @@ def train(
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
         config.category_ids = _category_ids(config, train_source)
-    checkpoint.check_metric(
+    selection.check_metric(
         config.train.best_metric, runner.metric_names(config.eval.metrics, config.class_names)
     )
+    _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
     mesh = sharding.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")
-    _announce(config, detector, train_source, eval_source)
+    if jax.process_index() == 0:
+        _announce(config, detector, train_source, eval_source)
 
     def train_stream(start: int) -> pipeline.BatchStream:
         # Asked for once the workdir is known to be ours.
@@ -132,6 +136,7 @@ def evaluate(
         )
     _same_network(config, trained, workdir)
     weights = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
+    _agree(config, {"eval": source}, checkpoint=int(weights.step))
     detector = build.detector(config, source.class_names)
     mesh = sharding.make_mesh(config)
     run = make_evaluation(config, detector, source, mesh, Path(workdir))
@@ -179,6 +184,31 @@ def make_evaluation(
         return metrics
 
     return run
+
+
+LOCAL = (
+    r"data\.(root|workers|threads|prefetch)",
+    r"data\.(train|eval)\.(root|annotation_file|image_root)",
+)
+"""Keys that may differ between the hosts of a run: where files lie and how they are read. That the
+data is the same is seen from what it holds."""
+
+
+def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
+    """Refuses to go on where the processes of a run were started differently.
+
+    Raises:
+        ConfigError: names what differs and which host has what.
+    """
+    if jax.process_count() == 1:
+        return
+    facts = config_lib.flatten(config.to_dict(), "config.")
+    facts = {k: v for k, v in facts.items() if not re.fullmatch(f"config\\.({'|'.join(LOCAL)})", k)}
+    for role, source in sources.items():
+        facts[f"{role} data: classes"] = list(source.class_names)
+        facts[f"{role} data: pictures"] = len(source)
+        facts[f"{role} data: digest"] = fingerprint.fingerprint(source)
+    agreement.check(facts | more)
 
 
 POST_PROCESSING = ("score_threshold", "nms_iou", "pre_nms", "max_detections")
@@ -278,7 +308,7 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         else "random initialisation, nothing pre-trained",
         " and ".join(frozen) or "nothing",
     )
-    if jax.process_index() == 0 and hasattr(detector, "default_box_levels"):
+    if hasattr(detector, "default_box_levels"):
         if missed := box_coverage.warning(train, detector, config.class_names):
             logging.warning("%s", missed)
 

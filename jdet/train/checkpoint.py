@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +21,9 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jdet import files
-from jdet.config import nearest
+from jdet.hosts import exchange
 from jdet.train import manifest
+from jdet.train.selection import best_step, parse_step, steps_in
 from jdet.types import ConfigError, TrainState
 
 FOLDER = "checkpoints"
@@ -188,7 +188,7 @@ class Checkpoints:
     def _prune(self) -> None:
         """Removes the checkpoints that are neither among the newest nor the best."""
         steps = self.steps()
-        keep = {*steps[-self._keep :], _best(self._directory, steps, self._best_metric)}
+        keep = {*steps[-self._keep :], best_step(self._directory, steps, self._best_metric)}
         for step in steps:
             if step not in keep:
                 # Renamed first: a half-removed folder must not look like a checkpoint.
@@ -224,65 +224,36 @@ class Checkpoints:
                 are listed.
             CheckpointError: there are checkpoints and none can be read.
         """
+        parts = _parts(abstract)
+        chosen = exchange.from_main(lambda: self._newest_readable(parts))
+        if chosen is None:
+            return None
+        step, metrics = chosen
+        read = ocp.load_checkpointables(str(self._directory / str(step)), parts)
+        state = abstract._replace(**read["model"], **read["optimizer"])
+        finite = jax.device_put(np.bool_(True), abstract.finite.sharding)
+        return state._replace(finite=finite), metrics
+
+    def _newest_readable(self, parts: dict[str, Any]) -> tuple[int, dict[str, float]] | None:
+        """Step and metrics of the checkpoint to restore; sets aside damaged ones that are newer."""
         steps, damaged = self.steps(), []
         for step in reversed(steps):
             path = self._directory / str(step)
             try:
-                parts, about = _load(path, _parts(abstract))
+                about = _verify(path, parts)
             except manifest.Damaged as error:
                 self._notify(f"checkpoint {path} is damaged ({error}); using the one before it")
                 damaged.append(path)
                 continue
-            for path in damaged if self._main else ():
+            for path in damaged:
                 path.rename(_unused(path.with_name(f"{path.name}.damaged")))
-            state = abstract._replace(**parts["model"], **parts["optimizer"])
-            finite = jax.device_put(np.bool_(True), abstract.finite.sharding)
-            return state._replace(finite=finite), about["metrics"]
+            return step, about["metrics"]
         if steps:
             raise CheckpointError(
                 f"none of the checkpoints of steps {steps} in {self._directory} can be read; put back "
                 "a copy of one, or discard the run with --overwrite"
             )
         return None
-
-
-def check_metric(best_metric: str, names: Iterable[str]) -> None:
-    """Refuses a metric for the best checkpoint that no evaluation returns.
-
-    Args:
-        best_metric: ``train.best_metric``; "" is always right.
-        names: of the metrics of an evaluation.
-
-    Raises:
-        ConfigError: ``best_metric`` is not among them.
-    """
-    names = list(names)
-    if best_metric and best_metric not in names:
-        raise ConfigError(
-            f"train.best_metric={best_metric!r} is no metric of the evaluation"
-            f"{nearest(best_metric, names)}; there are {', '.join(names) or 'none'}"
-        )
-
-
-def parse_step(step: int | str | None) -> int | str | None:
-    """Which checkpoint is meant, of what people write.
-
-    Args:
-        step: a number, also as text; "best"; "latest", "" or None.
-
-    Returns:
-        The number, "best", or None for the newest.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    if step in ("latest", "", None):
-        return None
-    if step == "best" or isinstance(step, int):
-        return step
-    if isinstance(step, str) and step.isdecimal():
-        return int(step)
-    raise ConfigError(f"step={step!r}: give a number, 'best' or 'latest'")
 
 
 def load_for_inference(
@@ -313,7 +284,7 @@ def load_for_inference(
             f"there is no checkpoint in {directory}; --workdir must name the folder of a training run"
         )
     if step == "best":
-        step = _best(directory, steps, best_metric)
+        step = best_step(directory, steps, best_metric)
     if step is not None and step not in steps:
         raise CheckpointError(f"{directory} has no checkpoint of step {step}; it has {steps}")
     for candidate in reversed(steps) if step is None else [step]:
@@ -337,29 +308,23 @@ def _parts(state: TrainState) -> dict[str, Any]:
     }
 
 
-def steps_in(directory: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, oldest first; none where there is no such folder."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
+def _load(path: Path, parts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads parts of a checkpoint as numpy arrays, with what was written beside them.
+
+    Raises:
+        manifest.Damaged: the folder is not what was written.
+    """
+    about = _verify(path, parts)
+    stored = ocp.checkpointables_metadata(str(path)).metadata
+    return ocp.load_checkpointables(str(path), {n: _numpy_like(stored[n]) for n in parts}), about
 
 
-def _best(directory: Path, steps: list[int], metric: str) -> int | None:
-    """The newest of the steps with the largest metric; the newest where none was evaluated."""
-    best, best_value = steps[-1] if steps else None, -math.inf
-    for step in steps:
-        try:
-            metrics = manifest.read(directory / str(step))["metrics"]
-        except manifest.Damaged:
-            continue
-        value = metrics.get(metric) if metric else next(iter(metrics.values()), None)
-        if value is not None and value >= best_value:
-            best, best_value = step, value
-    return best
+def _verify(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
+    """What was written beside a checkpoint, once it is known to be whole and to fit.
 
-
-def _load(path: Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads parts of a checkpoint into the given shapes, or as numpy arrays where a part is None.
+    Args:
+        path: of the checkpoint.
+        parts: shapes wanted of each part; None: whatever it has.
 
     Raises:
         ConfigError: shapes differ.
@@ -367,7 +332,7 @@ def _load(path: Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     """
     about = manifest.verify(path)
     lines = []
-    for name, tree in abstract.items():
+    for name, tree in parts.items():
         if tree is not None:
             lines += manifest.differences(about, name, tree)
     if lines:
@@ -378,9 +343,7 @@ def _load(path: Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[st
             + more
             + "\nUse the config it was trained with, or another workdir."
         )
-    stored = ocp.checkpointables_metadata(str(path)).metadata
-    wanted = {n: _numpy_like(stored[n]) if t is None else t for n, t in abstract.items()}
-    return ocp.load_checkpointables(str(path), wanted), about
+    return about
 
 
 def _numpy_like(tree: Any) -> Any:

@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from jdet import __version__
 from jdet.config import validate
-from jdet.train import checkpoint, init_from, init_plan, optim, schedule, sharding, state
+from jdet.hosts import exchange
+from jdet.train import (
+    checkpoint,
+    init_from,
+    init_plan,
+    optim,
+    schedule,
+    selection,
+    sharding,
+    state,
+)
 from jdet.train.landscape import Landscape
 from jdet.train.progress import Progress, Stopwatch
 from jdet.train.step import Metrics, make_diagnosis, make_probe, make_train_step
@@ -108,7 +116,8 @@ def train(
         stack.callback(progress.close)
         stop = stack.enter_context(StopRequest())
         plan = None
-        if overwrite or not checkpoint.steps_in(Path(workdir) / checkpoint.FOLDER):
+        old = Path(workdir) / checkpoint.FOLDER
+        if overwrite or exchange.from_main(lambda: not checkpoint.steps_in(old)):
             # Before the workdir is touched: a source that does not fit must leave no trace there.
             plan = init_from.prepare(config, workdir, detector, params, stats, build, progress.say)
         folder = open_together(workdir, config, num_examples, overwrite, progress.say)
@@ -240,7 +249,7 @@ class _Run:
         evaluated = k if metrics else None
         flight: _InFlight | None = None
         while True:
-            last, stopping = k == self.resolved.steps, self._stopping(k)
+            last, stopping = k == self.resolved.steps, self.stop.reached()
             judge = evaluated != k and not stopping and self._evaluation_due(k)
             save = saved != k and (judge or last or stopping or self._save_due(k))
             if flight is not None and (judge or save or last or stopping):
@@ -257,7 +266,7 @@ class _Run:
             elif judge:  # saved when a signal came first, evaluated now
                 self.checkpoints.add_metrics(k, self.metrics)
             if judge:  # after saving: with the name set right, the run goes on from here
-                checkpoint.check_metric(self.config.train.best_metric, self.metrics)
+                selection.check_metric(self.config.train.best_metric, self.metrics)
             self.checkpoints.check()
             if last or stopping:
                 break
@@ -379,14 +388,6 @@ class _Run:
     def _write(self, k: int, values: Mapping[str, Any]) -> None:
         for writer in self.writers:
             writer.scalars(k, values)
-
-    def _stopping(self, k: int) -> bool:
-        """Whether to end here; all processes must say the same, so several ask now and then."""
-        if jax.process_count() == 1:
-            return self.stop.requested
-        if k % self.config.train.log_every:
-            return False
-        return bool(np.any(multihost_utils.process_allgather(np.bool_(self.stop.requested))))
 
     def _stopping_alone(self) -> bool:
         return jax.process_count() == 1 and self.stop.requested

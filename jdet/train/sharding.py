@@ -48,14 +48,35 @@ def split_cpu(config: ConfigDict) -> None:
 
 
 def pick_devices(config: ConfigDict) -> list[jax.Device]:
-    """The first ``parallel.devices`` devices of all processes; all of them where that is 0."""
-    available, wanted = jax.devices(), config.parallel.devices
+    """``parallel.devices`` devices, as many of each process; all of them where that is 0.
+
+    Those of a process stand together, in the order of the processes, whatever the topology numbers
+    them by: a process then holds consecutive pictures of the batch.
+
+    Raises:
+        ConfigError: there are not as many, or the processes would not have equally many.
+    """
+    wanted, processes = config.parallel.devices, jax.process_count()
+    available = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if not 0 <= wanted <= len(available):
         raise ConfigError(
             f"parallel.devices={wanted}, but there are {len(available)} "
             f"{available[0].platform} device(s); use 0 for all of them"
         )
-    return available[: wanted or None]
+    if processes == 1:
+        return available[: wanted or None]
+    each = (wanted or len(available)) // processes
+    own = [
+        [device for device in available if device.process_index == index][:each]
+        for index in range(processes)
+    ]
+    if (wanted or len(available)) % processes or any(len(devices) < each for devices in own):
+        raise ConfigError(
+            f"parallel.devices={wanted}, but every one of the {processes} processes must have equally "
+            f"many; of the {len(available)} devices they have "
+            f"{', '.join(str(sum(d.process_index == i for d in available)) for i in range(processes))}"
+        )
+    return [device for devices in own for device in devices]
 
 
 def bn_layout(micro_batch: int, devices: int, group_size: int) -> tuple[int, int]:

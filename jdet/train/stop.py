@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import threading
 from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+_questions = itertools.count(1)
 
 
 class StopRequest:
     """Turns SIGTERM and SIGINT into a request to end after the step; a second SIGINT aborts.
 
-    Outside the main thread, where Python allows no handlers, signals do what they did before.
+    Of several processes one is enough to hear it: JAX's preemption service, which listens for SIGTERM
+    itself, settles on a step that none of them has passed. Outside the main thread, where Python
+    allows no handlers, signals do what they did before.
     """
 
     def __init__(self):
         self._received: int | None = None
+        self._agreed = False
+        self._several = jax.process_count() > 1
         self._before: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self._received is not None
+        """Whether this process knows that it is to end."""
+        return self._agreed if self._several else self._received is not None
+
+    def reached(self) -> bool:
+        """Whether to end here: the same answer on all processes, which ask equally often.
+
+        None waits for the others unless a signal has come.
+        """
+        if self._several and not self._agreed:
+            # Counted here and not from the run's steps: where a signal comes before the first
+            # question, the service settles on one more than the last number it was asked about.
+            self._agreed = multihost_utils.reached_preemption_sync_point(next(_questions))
+        return self.requested
 
     @property
     def name(self) -> str:
-        """The signal, or what stands for one that another process got."""
-        return signal.Signals(self._received).name if self.requested else "another process"
+        """The signal, or what stands for one that the runtime or another process got."""
+        if self._received is not None:
+            return signal.Signals(self._received).name
+        return "asked to stop"
 
     @property
     def exit_code(self) -> int:
@@ -34,7 +58,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            numbers = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
+            for number in numbers:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -47,3 +72,5 @@ class StopRequest:
         if number == signal.SIGINT and self._received is not None:
             raise KeyboardInterrupt
         self._received = number
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)

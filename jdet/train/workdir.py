@@ -7,20 +7,23 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from jdet.config import flatten, get_defaults
 from jdet.files import write_json, write_text
+from jdet.hosts import exchange
 from jdet.types import ConfigError
 
 CONFIG, RUN, METRICS, LOCK = "config.json", "run.json", "metrics.jsonl", ".lock"
+MEETING = ".meeting"
 LANDSCAPE = "landscape.jsonl"
 
 OWN = (
@@ -112,7 +115,7 @@ class Workdir:
         os.write(self._lock, str(os.getpid()).encode())
 
     def _open(self, config, num_examples, overwrite, notify) -> None:
-        mere_traces = LOCK, f"{CONFIG}.tmp"  # of a run killed while it began
+        mere_traces = LOCK, MEETING, f"{CONFIG}.tmp"  # of a run killed while it began
         held = [p for p in self.path.iterdir() if p.name not in mere_traces]
         stored_file = self.path / CONFIG
         if held and not stored_file.exists():
@@ -225,14 +228,57 @@ def open_together(
 ) -> Workdir:
     """The folder of a run on all its processes; arguments and errors are those of ``Workdir``.
 
-    Process 0 goes first, for it may have to clear the folder that the others then look into.
+    Process 0 goes first, for it may have to clear the folder that the others then look into. All must
+    see the same folder, as each writes its part of a checkpoint.
+
+    Raises:
+        ConfigError: on all processes, also where one of them sees another folder; it is named.
     """
-    folder = None
+    opened: list[Workdir] = []
+    path = Path(path).absolute()
+    several = jax.process_count() > 1
+
+    def take() -> str:
+        opened.append(Workdir(path, config, num_examples, overwrite=overwrite, notify=notify))
+        token = secrets.token_hex(8)
+        if several:
+            write_text(path / MEETING, token)
+        return token
+
+    token = exchange.from_main(take)
+    try:
+        if several:
+            _meet(path, token)
+    except BaseException:
+        for folder in opened:
+            folder.close()
+        raise
+    return opened[0] if opened else Workdir(path, config, num_examples, notify=notify)
+
+
+def _meet(path: Path, token: str, patience: float = 10.0) -> None:
+    """Finds out whether all processes see what process 0 has written into the folder.
+
+    Args:
+        path: of the folder.
+        token: what it has written.
+        patience: seconds after which a network file system must show it.
+    """
+    meeting, deadline = path / MEETING, time.monotonic() + patience
+    while not (seen := meeting.exists() and meeting.read_text() == token):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    all_seen, names = exchange.gather(seen), exchange.host_names()
     if jax.process_index() == 0:
-        folder = Workdir(path, config, num_examples, overwrite=overwrite, notify=notify)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("workdir")
-    return folder or Workdir(path, config, num_examples, notify=notify)
+        meeting.unlink(missing_ok=True)
+    blind = [name for name, sees in zip(names, all_seen, strict=True) if not sees]
+    if blind:
+        raise ConfigError(
+            f"workdir {path} is not the same folder everywhere: {', '.join(blind)} cannot see what "
+            f"{names[0]} writes there; name a folder that all hosts share (NFS, Lustre, a mounted "
+            "bucket)"
+        )
 
 
 def _now() -> str:

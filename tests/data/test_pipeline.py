@@ -227,6 +227,26 @@ def test_two_processes_see_one_stream():
     assert_equal(parts[1][2:], take(source, 3, process_index=1, process_count=2, start=2))
 
 
+def test_a_process_reads_no_pictures_of_others():
+    class Watched(Pictures):
+        def __init__(self, count):
+            super().__init__(count)
+            self.read = []
+
+        def __getitem__(self, index):
+            self.read.append(int(index))
+            return super().__getitem__(index)
+
+    whole = column(take(Pictures(40), 10), "index").reshape(10, 2, -1)  # one epoch
+    for p in (0, 1):
+        source = Watched(40)
+        take(source, 2, process_index=p, process_count=2, threads=2, prefetch=2)
+        assert set(source.read) <= {*whole[:, p].ravel()} and len(source.read) < 20
+        source = Watched(40)
+        evaluate(source, process_index=p, process_count=2)
+        assert sorted(source.read) == [i for i in range(40) if i % 4 // 2 == p]
+
+
 def test_epochs_are_different_permutations():
     order = column(take(Pictures(10), 15, batch_size=4), "index").reshape(6, 10)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(10), (6, 1)))

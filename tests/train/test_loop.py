@@ -1,5 +1,6 @@
 """A run's life: exact resume after any kind of stop, refusals, divergence, and its records."""
 
+import itertools
 import json
 import os
 import random
@@ -171,19 +172,21 @@ def test_stopped_at_an_evaluation_that_makes_the_best(tmp_path, monkeypatch):
     def evaluate(state, k):
         return {"ap": 1.0 if k == 4 else 0.5}
 
-    def stop_at_four(self, k):
-        if k == 4:
+    questions = itertools.count()
+
+    def stop_at_four(self):
+        if next(questions) == 4:
             signal.raise_signal(signal.SIGTERM)
-        return stopping(self, k)
+        return stopping(self)
 
     def stored(workdir):
         folders = (workdir / "checkpoints").iterdir()
         return {p.name: json.loads((p / "about.json").read_text())["metrics"] for p in folders}
 
     train(tmp_path / "whole", evaluate=evaluate, **settings)
-    cut, stopping = tmp_path / "cut", loop._Run._stopping
+    cut, stopping = tmp_path / "cut", StopRequest.reached
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_stopping", stop_at_four)
+        patch.setattr(StopRequest, "reached", stop_at_four)
         assert train(cut, evaluate=evaluate, **settings).step == 4
     assert stored(cut)["4"] == {}
     train(cut, evaluate=evaluate, **settings)

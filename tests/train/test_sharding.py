@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -35,6 +36,30 @@ def test_accumulation_shrinks_what_a_device_sees():
 def test_too_many_devices():
     with pytest.raises(ConfigError, match="parallel.devices=9, but there are 4 cpu"):
         sharding.make_mesh(fake.config(parallel__devices=9))
+
+
+class Device(NamedTuple):
+    id: int
+    process_index: int
+    platform: str = "tpu"
+
+
+def test_devices_of_a_process_stand_together(monkeypatch):
+    """A TPU slice numbers its chips row by row, across the hosts that hold squares of them."""
+    devices = [Device(i, i // 2 % 2) for i in range(8)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    def picked(count):
+        return [device.id for device in sharding.pick_devices(fake.config(parallel__devices=count))]
+
+    assert picked(0) == [0, 1, 4, 5, 2, 3, 6, 7]
+    assert picked(4) == [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match="=3, but every one of the 2 processes must have equally"):
+        picked(3)
+    devices.pop()
+    with pytest.raises(ConfigError, match="of the 7 devices they have 4, 3"):
+        picked(0)
 
 
 def test_rows_are_split_in_order():

@@ -1,0 +1,1 @@
+"""Several processes as one run: who they are, that they live, that they agree."""
