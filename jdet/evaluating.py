@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from jdet.data import pipeline
 from jdet.evaluation import report, runner, tta
+from jdet.hosts import exchange
 from jdet.train import state
 from jdet.types import Source
 
@@ -40,9 +39,10 @@ def make_multi_scale(
     path, group = workdir / "report.json", config.eval.tta.to_dict()
 
     def run(variables: Any, step: int, *, repeat: bool = True) -> dict[str, float]:
-        held = {} if repeat else report.multi_scale_metrics(path, step, group)
-        if _main_says(bool(held)):
-            return held
+        if not repeat:
+            held = exchange.from_main(lambda: report.multi_scale_metrics(path, step, group))
+            if held:
+                return held
         logging.info("multi-scale testing, %d looks at each picture", looking.looks)
         looking.prepare(variables, eval_batch(config, mesh))
         found, seconds = walk(
@@ -79,8 +79,9 @@ def walk(
 ) -> tuple[dict[str, float], float | None]:
     """Metrics of one walk over the evaluation set, and seconds per picture after the first batch.
 
-    The first batch brings the compilation; a set of one batch has no speed (None). Rows that fill up
-    the last batch count as pictures, for they cost as much.
+    Of several processes each reads its own rows of every batch. The first batch brings the
+    compilation; a set of one batch has no speed (None). Rows that fill up the last batch count as
+    pictures, for they cost as much.
     """
     evaluators: list[Any] = runner.make_evaluators(config.eval.metrics, source.class_names)
     marks: list[float] = []
@@ -90,6 +91,8 @@ def walk(
         input_size=input_size or config.input_size,
         batch_size=batch_size,
         limit=config.eval.max_pictures,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
         **reading(config),
     ) as stream:
         metrics = runner.evaluate(
@@ -114,13 +117,6 @@ def pictures(config: ConfigDict, source: Source) -> int:
 def eval_batch(config: ConfigDict, mesh: Any) -> int:
     """Pictures at a time: ``eval.batch_size``, brought up to a multiple of the devices."""
     return -(-config.eval.batch_size // mesh.size) * mesh.size
-
-
-def _main_says(value: bool) -> bool:
-    """The value of process 0, on every process: only it is sure to see its own files."""
-    if jax.process_count() > 1:
-        value = bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
-    return value
 
 
 def reading(config: ConfigDict) -> dict[str, Any]:

@@ -2,33 +2,30 @@
 
 This is the one place where detections leave the network's pixels for those of the original picture
 (``to_pictures``). The device works on one batch while the host scores the one before.
+
+Of several processes each reads, detects and looks up the truth for its own rows of every batch; what
+it found goes to process 0, which scores all pictures in the order of the source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jdet.data.pipeline import BatchStream
 from jdet.evaluation.coco_ap import CocoEvaluator
+from jdet.evaluation.tally import Evaluator, KeepPictures, Tally
 from jdet.evaluation.voc_ap import VocEvaluator
-from jdet.types import Batch, ConfigError, Detections, Example, PictureDetections, Source
+from jdet.types import Batch, ConfigError, Detections, PictureDetections, Source
+
+__all__ = ["DetectFn", "KeepPictures", "evaluate", "make_evaluators", "metric_names", "to_pictures"]
 
 _EVALUATORS = {"voc": VocEvaluator, "coco": CocoEvaluator}
-
-
-class Evaluator(Protocol):
-    """Takes pictures one by one, answers with numbers under slash names."""
-
-    def add(self, detections: PictureDetections, truth: Example) -> None: ...  # noqa: D102
-
-    def result(self) -> dict[str, float]: ...  # noqa: D102
 
 
 def make_evaluators(names: Sequence[str], class_names: Sequence[str]) -> list[Evaluator]:
@@ -58,45 +55,17 @@ def metric_names(names: Sequence[str], class_names: Sequence[str]) -> list[str]:
     return found
 
 
-class KeepPictures:
-    """Keeps evenly spread pictures of the stream, for drawing; adds no numbers.
-
-    Attributes:
-        pairs: ``(detections, truth)`` of the pictures kept, in stream order.
-    """
-
-    def __init__(self, count: int, total: int):
-        """Starts empty.
-
-        Args:
-            count: how many pictures to keep (fewer if there are fewer).
-            total: how many pictures will come.
-        """
-        count = min(count, total)
-        self._wanted = {i * total // count for i in range(count)}
-        self._seen = 0
-        self.pairs: list[tuple[PictureDetections, Example]] = []
-
-    def add(self, detections: PictureDetections, truth: Example) -> None:
-        """Counts one picture and keeps it if its turn has come."""
-        if self._seen in self._wanted:
-            self.pairs.append((detections, truth))
-        self._seen += 1
-
-    def result(self) -> dict[str, float]:
-        """Nothing: pictures are not numbers."""
-        return {}
-
-
 class DetectFn:
     """A detector's ``detect``, compiled once per shape, on one device or with the batch split over a mesh.
 
-    ``fn(variables, images [B, H, W, 3] uint8, image_sizes [B, 2] int32) -> Detections``; with several
-    processes, each passes the same whole batch.
+    ``fn(variables, images [B, H, W, 3] uint8, image_sizes [B, 2] int32) -> Detections``. Of several
+    processes each passes its own rows, [B / processes, …], and reads those of the result with
+    ``local_rows``.
 
     Attributes:
         detector: the module.
         devices: on which a batch is spread.
+        processes: over which it is.
     """
 
     def __init__(self, detector: Any, mesh: Mesh | None = None):
@@ -104,11 +73,12 @@ class DetectFn:
 
         Args:
             detector: a detector module, contract ``detect(images, image_sizes) -> Detections``.
-            mesh: axes ``("group", "member")``; the batch is split over both, the variables and the
-                result are whole on every device, so that each process of several sees all detections.
+            mesh: axes ``("group", "member")``; the batch and the result are split over both, the
+                variables are whole on every device.
         """
         self.detector = detector
         self.devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
+        self.processes = len({device.process_index for device in self.devices})
         self._split = None
         self._compiled: dict[tuple[int, ...], Callable[..., Detections]] = {}
 
@@ -120,10 +90,11 @@ class DetectFn:
             return
         batch, whole = PartitionSpec(("group", "member")), PartitionSpec()
         # Nothing is exchanged between pictures, so there is no replication for JAX to check.
-        sharded = jax.shard_map(
-            detect, mesh=mesh, in_specs=(whole, batch, batch), out_specs=batch, check_vma=False
+        self._jitted = jax.jit(
+            jax.shard_map(
+                detect, mesh=mesh, in_specs=(whole, batch, batch), out_specs=batch, check_vma=False
+            )
         )
-        self._jitted = jax.jit(sharded, out_shardings=NamedSharding(mesh, whole))
         self._split = NamedSharding(mesh, batch)
 
     def __call__(self, variables: Any, images: Any, image_sizes: Any) -> Detections:
@@ -132,8 +103,9 @@ class DetectFn:
         Raises:
             ConfigError: B is not a multiple of the number of devices.
         """
-        self._check(len(images))
-        program = self._compiled.get(np.shape(images), self._jitted)
+        rows, *rest = np.shape(images)
+        self._check(rows * self.processes)
+        program = self._compiled.get((rows * self.processes, *rest), self._jitted)
         return program(variables, self._place(images), self._place(image_sizes))
 
     def trace(self, variables: Any, shape: tuple[int, int, int]) -> Detections:
@@ -178,8 +150,15 @@ class DetectFn:
     def _place(self, array: Any) -> Any:
         if self._split is None:
             return array
-        array = np.asarray(array)
-        return jax.make_array_from_callback(array.shape, self._split, lambda rows: array[rows])
+        return jax.make_array_from_process_local_data(self._split, np.asarray(array))
+
+
+def local_rows(array: Any) -> np.ndarray:
+    """This process's rows of an array whose leading axis is split over the devices, in order."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def to_pictures(
@@ -191,14 +170,14 @@ def to_pictures(
     ``valid``, or not finite, are dropped; nothing else is, whatever its score or size.
 
     Args:
-        detections: arrays [B, D, …], on host or device.
-        batch: the batch they were found in.
+        detections: arrays [B, D, …], on host or device; of several processes, this one's rows count.
+        batch: the batch they were found in; this process's rows.
         ids: B names; those of padding rows do not matter.
 
     Returns:
         One record per row with ``batch.real``, in order.
     """
-    boxes, scores, labels, valid = (np.asarray(x) for x in detections)
+    boxes, scores, labels, valid = map(local_rows, detections)
     content, original = np.asarray(batch.image_sizes), np.asarray(batch.original_sizes)
     scale = (original / np.maximum(content, 1)).astype(np.float32)[:, None, ::-1]  # [B, 1, xy]
     limit = original.astype(np.float32)[:, None, ::-1]
@@ -229,44 +208,43 @@ def evaluate(
     Args:
         detect_fn: a ``DetectFn``, or ``MultiScale.detect`` for a stream of several sizes.
         variables: the detector's variables, on device.
-        stream: batches, each picture once; the last may be padded (``real`` False).
+        stream: batches, each picture once; the last may be padded (``real`` False). Of several
+            processes, each has its own rows, and all have equally many batches.
         source: what the stream reads; its first ``expected`` pictures are what must come.
-        evaluators: each gets every picture; their results are merged.
+        evaluators: each gets every picture, on process 0; their results are merged.
         expected: number of pictures, ``len(source)`` if None.
-        on_progress: called with (pictures done, pictures expected) after every batch.
+        on_progress: called with (pictures done, pictures expected) after every batch; of several
+            processes each counts its own.
         to_pictures: what makes picture detections of ``detect_fn``'s result; ``MultiScale``'s own.
 
     Returns:
-        All evaluators' numbers.
+        All evaluators' numbers, on every process.
 
     Raises:
         ValueError: the detector has labels for which the source has no class.
         RuntimeError: a picture came twice or not at all, so that the numbers would be wrong. Only
             what the stream itself skipped as unreadable may be missing; a warning counts it.
     """
-    expected = len(source) if expected is None else expected
-    seen = np.zeros(expected, int)
+    tally = Tally(source, evaluators, len(source) if expected is None else expected)
+    done = 0
 
     def finish(detections: Any, batch: Batch) -> None:
+        nonlocal done
         rows = np.flatnonzero(batch.real)
         index = np.asarray(batch.index)
-        if np.any(index[rows] >= expected) or np.any(index[rows] < 0):
-            raise RuntimeError(
-                f"the evaluation stream holds picture {index[rows].max()} of {expected} expected"
-            )
-        np.add.at(seen, index[rows], 1)
+        tally.check(index[rows])
         truths = {row: source[int(index[row])] for row in rows}
         ids = [truths[row].id if row in truths else "" for row in range(len(index))]
-        for picture, row in zip(to_pictures(detections, batch, ids), rows, strict=True):
-            if len(picture.labels) and picture.labels.max() >= len(source.class_names):
-                raise ValueError(
-                    f"the detector found label {picture.labels.max()}, but the evaluation set has "
-                    f"{len(source.class_names)} classes; it was trained on other classes"
-                )
-            for evaluator in evaluators:
-                evaluator.add(picture, truths[row])
+        pictures = to_pictures(detections, batch, ids)
+        tally.add(
+            [
+                (int(index[row]), picture, truths[row])
+                for picture, row in zip(pictures, rows, strict=True)
+            ]
+        )
+        done += len(rows)
         if on_progress is not None:
-            on_progress(int(seen.sum()), expected)
+            on_progress(done, tally.expected)
 
     pending: tuple[Any, Batch] | None = None
     for batch in stream:
@@ -277,18 +255,4 @@ def evaluate(
         pending = found, batch
     if pending is not None:
         finish(*pending)
-
-    missing, repeated = np.flatnonzero(seen == 0), np.flatnonzero(seen > 1)
-    unreadable = len(stream.report().skipped) if isinstance(stream, BatchStream) else 0
-    if len(repeated) or len(missing) != unreadable:
-        raise RuntimeError(
-            f"of {expected} pictures to evaluate, {len(missing)} were missing (index "
-            f"{missing[:5].tolist()} …; {unreadable} could not be read) and {len(repeated)} came "
-            f"more than once (index {repeated[:5].tolist()} …)"
-        )
-    if unreadable:
-        logging.warning("%d of %d pictures could not be read: not evaluated", unreadable, expected)
-    metrics: dict[str, float] = {}
-    for evaluator in evaluators:
-        metrics.update(evaluator.result())
-    return metrics
+    return tally.result(len(stream.report().skipped) if isinstance(stream, BatchStream) else 0)

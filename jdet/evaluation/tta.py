@@ -257,7 +257,8 @@ class MultiScale:
         started = []
         for run in self._runs:
             pictures, sizes = images[run.view], image_sizes[run.view]
-            if not np.any(sizes):  # nobody of that orientation
+            # Nobody of that orientation here; but other processes may have one.
+            if self._detect.processes == 1 and not np.any(sizes):
                 continue
             if run.mirrored:
                 pictures = mirror_images(pictures, sizes)
@@ -287,7 +288,7 @@ class MultiScale:
         for run, found in started:
             sizes = np.asarray(batch.image_sizes[run.view])
             with self._explained(run.view, count):
-                found = Detections(*map(np.asarray, found))
+                found = Detections(*map(runner.local_rows, found))
             depth = found.scores.shape[1]
             if run.mirrored:
                 found = mirror_detections(found, sizes)
