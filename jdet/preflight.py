@@ -45,6 +45,7 @@ def preflight(
     programs: Sequence[str] = PROGRAMS,
     jobs: int = 0,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    save: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> dict[str, Any]:
     """Compiles a config for topologies, each in a process of its own.
 
@@ -57,6 +58,7 @@ def preflight(
         programs: of "train" and "evaluate".
         jobs: compilations at a time; 0: as many as there are cores.
         say: told of every compilation that is done.
+        save: given the report after every compilation, with what there is so far.
 
     Returns:
         The report as ``--out`` writes it: plain values, bytes and seconds.
@@ -71,6 +73,10 @@ def preflight(
             raise ConfigError(
                 f"--programs: {name!r} does not exist; there are {', '.join(PROGRAMS)}"
             )
+    if search and "train" not in programs:
+        raise ConfigError(
+            "--search looks for the batch of the training step; --programs lacks train"
+        )
     with config.unlocked():
         config.class_names = describe.class_names_of(config)
     found = {name: preflight_topology.look(name) for name in dict.fromkeys(topologies)}
@@ -84,35 +90,27 @@ def preflight(
 
     wanted = [(name, batch, program) for name in found for program in programs]
     wanted += [(name, per_device * each.count, "train") for name, each in others.items()]
-    results, searches = _compile(config, {**others, **found}, wanted, search, jobs, say)
-    return {
+    jobs = jobs or os.cpu_count() or 1
+    report: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "versions": _versions(),
         "cores": os.cpu_count(),
+        "jobs": jobs,
         "config": config.to_dict(),
-        "topologies": [
-            {
-                **_topology(each),
-                "batch_size": batch,
-                "programs": {
-                    program: _program(results[name, batch, program], each, config)
-                    for program in programs
-                },
-                **({"search": searches[name]} if search else {}),
-            }
-            for name, each in found.items()
-        ],
-        "weak_scaling": [
-            {
-                **_topology(each),
-                "batch_size": per_device * each.count,
-                "programs": {
-                    "train": _program(results[name, per_device * each.count, "train"], each, config)
-                },
-            }
-            for name, each in others.items()
-        ],
     }
+    searched = found if search else {}
+    for results, searches in _compile(config, wanted, searched, jobs, say):
+        report["topologies"] = [
+            _part(results, each, batch, programs, config)
+            | ({"search": searches[name]} if name in searches else {})
+            for name, each in found.items()
+        ]
+        report["weak_scaling"] = [
+            _part(results, each, per_device * each.count, ("train",), config)
+            for each in others.values()
+        ]
+        save(report)
+    return report
 
 
 def largest_fitting(
@@ -123,8 +121,8 @@ def largest_fitting(
 ) -> dict[str, Any]:
     """Bisects for the largest of some batches that fits.
 
-    A batch to try next is where a line through the two nearest needs meets the capacity; where that
-    does not halve the interval, its middle.
+    Tried next is where a line through the needs of the two largest batches so far meets the capacity;
+    every third time, the middle of the interval that is left.
 
     Args:
         fits: from pictures of one device to whether they fit and the bytes they need, 0 if unknown.
@@ -148,7 +146,7 @@ def largest_fitting(
         middle = 2 * low + 1 if high == len(sizes) else (low + high) // 2
         known = sorted((size, need) for size, need, _ in tried if need)[-2:]
         at = middle
-        if len(known) == 2 and len(tried) % 3:  # every third guess is the middle: it always ends
+        if len(known) == 2 and len(tried) % 3:
             (a, need_a), (b, need_b) = known
             slope = (need_b - need_a) / (b - a)
             if slope > 0:
@@ -162,20 +160,14 @@ def largest_fitting(
     }
 
 
-def _compile(config, topologies, wanted, search, jobs, say):
-    """Runs the compilations in processes; figures by key, and searches by topology."""
+def _compile(config, wanted, searched, jobs, say):
+    """Runs compilations in processes; after each, yields figures by key and searches by topology."""
     results: dict[Key, Figures] = {}
     searches: dict[str, dict[str, Any]] = {}
-    jobs = jobs or os.cpu_count() or 1
     pool = concurrent.futures.ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1
     )
     wanted = sorted(dict.fromkeys(wanted), key=lambda key: (key[2] != "train", -key[1]))
-    searched = {
-        name
-        for name, _, _ in wanted
-        if search and (name, config.train.batch_size, "train") in wanted
-    }
     with pool:
         waiting: dict[Any, Any] = {pool.submit(_work, config, key): key for key in wanted}
         while waiting:
@@ -192,14 +184,13 @@ def _compile(config, topologies, wanted, search, jobs, say):
                 if isinstance(key, str):
                     searches[key] = result
                     say(f"{key}: searched {len(result['tried'])} batches")
-                    continue
-                results[key] = result
-                name, batch, program = key
-                say(f"{name}: {program} step of {batch} compiled in {result.seconds:.0f} s")
-                if program == "train" and name in searched and batch == config.train.batch_size:
-                    where = topologies[name]
-                    waiting[pool.submit(_search, config, where, result)] = name
-    return results, searches
+                else:
+                    results[key] = result
+                    name, batch, program = key
+                    say(f"{name}: {program} step of {batch} compiled in {result.seconds:.0f} s")
+                    if program == "train" and name in searched and batch == config.train.batch_size:
+                        waiting[pool.submit(_search, config, searched[name], result)] = name
+                yield results, searches
 
 
 def _work(config: ConfigDict, key: Key) -> Figures:
@@ -259,7 +250,8 @@ def _check(config: ConfigDict, topology: Topology, batch: int) -> None:
         raise ConfigError(f"topology {topology.name}: {error}") from error
 
 
-def _topology(topology: Topology) -> dict[str, Any]:
+def _part(results, topology: Topology, batch: int, programs, config) -> dict[str, Any]:
+    """The report on a topology, as far as its programs are compiled."""
     chip = topology.chip
     return {
         "topology": topology.name,
@@ -267,6 +259,12 @@ def _topology(topology: Topology) -> dict[str, Any]:
         "device_kind": topology.kind,
         "memory_of_device": topology.memory,
         "chip": chip._asdict() if chip else None,
+        "batch_size": batch,
+        "programs": {
+            program: _program(results[topology.name, batch, program], topology, config)
+            for program in programs
+            if (topology.name, batch, program) in results
+        },
     }
 
 
@@ -319,6 +317,7 @@ def main() -> None:
     topologies = _names(values.topology)
     if not topologies:
         raise ConfigError("--topology names no topology; such as v5e:4x4, cpu:8 or gpu")
+    out = Path(values.out) if values.out else None
     report = preflight(
         values.config,
         topologies,
@@ -326,10 +325,9 @@ def main() -> None:
         search=values.search,
         programs=_names(values.programs),
         jobs=values.jobs,
+        save=lambda report: files.write_json(out, report) if out else None,
     )
     preflight_report.print_report(report)
-    if values.out:
-        files.write_json(Path(values.out), report)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,10 @@ def test_what_cannot_be_is_said_before_anything_is_compiled(small, names, batch,
     small.train.batch_size = batch
     with pytest.raises(ConfigError, match=message):
         preflight.preflight(small, names)
+    with pytest.raises(ConfigError, match="--programs lacks train"):
+        preflight.preflight(small, ["cpu:4"], search=True, programs=["evaluate"])
+    with pytest.raises(ConfigError, match="'trian' does not exist"):
+        preflight.preflight(small, ["cpu:4"], programs=["trian"])
     small.parallel.devices = 2
     with pytest.raises(ConfigError, match="parallel.devices=2"):
         preflight.preflight(small, ["cpu:4"])
