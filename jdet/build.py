@@ -32,6 +32,7 @@ from jdet.detectors.ssd import SSD, tap_geometry
 from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 from jdet.nn.norm import KINDS, Norm
+from jdet.nn.remat import Remat
 from jdet.types import ConfigError, Source
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
@@ -215,7 +216,8 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         )
 
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
-    common = {"norm": norm("norm"), "dtype": dtype, "remat": config.train.remat}
+    remat = Remat(config.train.remat, tuple(config.train.remat_parts))
+    common = {"norm": norm("norm"), "dtype": dtype, "remat": remat}
     backbone = make("backbone", model.backbone, "config.model.backbone", **common)
     taps = tuple(model.taps) or tuple(s for s in backbone.stage_names if int(s[1:]) >= 3)
     for tap in taps:
@@ -226,6 +228,8 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
             )
     common["design_cells"] = tap_geometry(backbone, taps, config.input_size)[1][-1]
     neck = make("neck", model.neck, "config.model.neck", taps=taps, **common)
+    can = getattr(backbone, "remat_parts", ())
+    remat.check((*can, "neck") if hasattr(neck, "remat") else can)
     own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
     module = make(
         "detector",

@@ -72,7 +72,10 @@ def get_defaults() -> ConfigDict:
     train.epochs = 0.0
     train.accumulation = 1  # micro-batches per optimiser step
     train.loss_norm = "global"  # "global" | "per_device"
-    train.remat = False  # rematerialise backbone stages
+    train.remat = "none"  # what the backward pass computes again, to save memory: "none" | "convs"
+    # (norms, ReLUs, pools) | "full" (blocks) | "stages" (whole stages); docs/large_batches.md
+    train.remat_parts = ()  # where, such as ("stem", "c2", "neck"); empty: everywhere
+    train.sample_stats = False  # log ratios of positive to negative samples (docs/large_batches.md)
     train.ema = 0.0  # decay of the moving average of weights and statistics; 0: off
     train.log_every = 20  # steps
     train.eval_every = 0  # steps; 0: only at the end
@@ -181,6 +184,7 @@ CHOICES = {
     "init_from.weights": ("ema", "raw"),
     "init_from.class_map": ("names", "none"),
     "train.loss_norm": ("global", "per_device"),
+    "train.remat": ("none", "convs", "full", "stages"),
     "optimizer.schedule": ("step", "cosine", "constant", "normal", "long"),
     "eval.tta.preset": ("none", "flip", "voc", "coco", "custom"),
     "eval.tta.merge": ("", "voting", "soft_voting", "nms"),
@@ -317,6 +321,9 @@ def load(path: str | Path) -> ConfigDict:
         for part in parents:
             holder = holder[part]
         holder[last] = ConfigDict()
+    train = stored.get("train", {})
+    if isinstance(train.get("remat"), bool):  # of runs from before there were policies
+        train["remat"] = "full" if train["remat"] else "none"
     with config.unlocked():
         config.update(_tuples(stored))
     return config

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdet.nn.remat import Remat
 from jdet.types import Batch
 
 
@@ -74,7 +75,7 @@ def check_backbone(make, size=32):
 
     gradient = jax.jit(gradient, static_argnums=0)
     plain = gradient(model, variables["params"])
-    remat = gradient(make(remat=True), variables["params"])
+    remat = gradient(make(remat=Remat("full")), variables["params"])
 
     def close(a, b):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5 * (1e-3 + float(jnp.abs(a).max())))
@@ -87,7 +88,8 @@ def trace_backbone(make, size=32):
     """What of the battery needs no numbers, for relatives of a backbone that passes the whole of it."""
     x = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: make().init(jax.random.key(0), x, train=False), x)
-    for dtype, remat in ((jnp.float32, False), (jnp.bfloat16, False), (jnp.float32, True)):
+    none, full = Remat(), Remat("full")
+    for dtype, remat in ((jnp.float32, none), (jnp.bfloat16, none), (jnp.float32, full)):
         model = make(dtype=dtype, remat=remat)
 
         def loss(params, variables, x, model=model):

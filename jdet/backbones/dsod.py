@@ -13,6 +13,7 @@ from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm, NormConv
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
+from jdet.nn.remat import Remat
 
 
 class DSOD(nn.Module):
@@ -40,8 +41,9 @@ class DSOD(nn.Module):
             published models have 256.
         norm: normalisation of all convolutions.
         width: multiplies A, B, k, ``transition_base`` and ``last_channels``.
-        remat: recompute stem and blocks in the backward pass instead of keeping their activations; the
-            concatenations make those of a block grow with the square of its depth.
+        remat: what the backward pass computes again; segments are the stem and the dense blocks, each
+            with its pool. The concatenations make a block's activations grow with the square of its
+            depth, and ``convs`` keeps none of those.
         kernel_init: of all convolutions.
         dtype: of activations.
     """
@@ -56,7 +58,7 @@ class DSOD(nn.Module):
     last_channels: int = 0
     norm: Norm = Norm("batch")
     width: float = 1.0
-    remat: bool = False
+    remat: Remat = Remat()
     kernel_init: Any = caffe_xavier
     dtype: Any = None
 
@@ -110,26 +112,37 @@ class DSOD(nn.Module):
         """Names of the stages, finest first."""
         return ("c2", "c3", "c4")
 
+    @property
+    def remat_parts(self) -> tuple[str, ...]:
+        """What ``remat`` can be limited to."""
+        return ("stem", *self.stage_names)
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps normalised pictures [B, H, W, 3] to named stages [B, h, w, C]."""
         settings = dict(norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype)
-        stem = nn.remat(_Stem) if self.remat else _Stem
-        block = nn.remat(_DenseBlock) if self.remat else _DenseBlock
 
-        layer = functools.partial(ConvNorm, **settings)
-        x = stem(layer, self._scaled(self.first), self.stem, name="stem")(images)
-        x = max_pool(x, 2, ceil=True) if self.stem else max_pool(x, 3, 2, 1)
+        def stem(_, x):
+            layer = functools.partial(ConvNorm, **settings)
+            x = _Stem(layer, self._scaled(self.first), self.stem, name="stem")(x)
+            return max_pool(x, 2, ceil=True) if self.stem else max_pool(x, 3, 2, 1)
+
+        x = self.remat.segment(stem, "stem")(self, images)
 
         layer = functools.partial(NormConv, **settings)
         bottleneck, growth = self._scaled(self.bottleneck), self._scaled(self.growth)
-        stages = {}
-        for i, (depth, features) in enumerate(
-            zip(self.blocks, self.transition_channels(), strict=True), start=1
-        ):
-            x = block(layer, depth, bottleneck, growth, features, name=f"block{i}")(x)
-            stages[f"c{min(i + 1, 4)}"] = x
-            x = max_pool(x, 2, ceil=True) if i < 3 else x
+
+        def block(_, x, i):
+            """Block i: its output, and what the next one goes on from."""
+            depth, features = self.blocks[i - 1], channels[i - 1]
+            x = _DenseBlock(layer, depth, bottleneck, growth, features, name=f"block{i}")(x)
+            return x, max_pool(x, 2, ceil=True) if i < 3 else x
+
+        channels, stages = self.transition_channels(), {}
+        for i in range(1, len(self.blocks) + 1):
+            name = f"c{min(i + 1, 4)}"
+            segment = self.remat.segment(functools.partial(block, i=i), name)
+            stages[name], x = segment(self, x)
         return stages
 
 

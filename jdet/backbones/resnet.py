@@ -12,6 +12,7 @@ from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool, pooled_size
+from jdet.nn.remat import Remat
 from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock, preact_parts
 
 BLOCKS = {
@@ -22,6 +23,9 @@ BLOCKS = {
     152: (3, 8, 36, 3),
 }
 """Blocks per stage by depth, bottlenecks from 50 on (He et al. 2016a, Table 1)."""
+
+CHANNELS = (64, 128, 256, 512)
+"""Of the stages; a quarter of those of bottlenecks."""
 
 
 class ResNet(nn.Module):
@@ -61,7 +65,8 @@ class ResNet(nn.Module):
         dilation: of the last stage; above 1 that stage keeps the resolution of the one before and is
             still called ``c5`` (or ``c4``).
         width: multiplies every channel count.
-        remat: recompute root and blocks in the backward pass instead of keeping their activations.
+        remat: what the backward pass computes again; segments are the stem with its pool and the
+            residual blocks, or the whole stages.
         kernel_init: of all convolutions.
         dtype: of activations.
     """
@@ -78,7 +83,7 @@ class ResNet(nn.Module):
     stride_first: bool = False
     dilation: int = 1
     width: float = 1.0
-    remat: bool = False
+    remat: Remat = Remat()
     kernel_init: Any = caffe_xavier
     dtype: Any = None
 
@@ -110,6 +115,11 @@ class ResNet(nn.Module):
         level = (self.stem_stride == 2) + (self.pool > 0)  # log2 of the stride of stage 1
         return tuple(f"c{level + stage}" for stage in range(4))
 
+    @property
+    def remat_parts(self) -> tuple[str, ...]:
+        """What ``remat`` can be limited to."""
+        return ("stem", *self.stage_names)
+
     def stage_geometry(self, size: int) -> dict[str, tuple[int, int]]:
         """Stride and side (cells) of every stage's map for a picture of ``size`` pixels a side."""
         stride, side = self.stem_stride, -(-size // self.stem_stride)
@@ -136,30 +146,42 @@ class ResNet(nn.Module):
         layer = functools.partial(
             ConvNorm, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
         )
-        stem = nn.remat(_Stem) if self.remat else _Stem
         block, settings = self._block(layer, train)
-        block = nn.remat(block) if self.remat else block
-        expansion = 4 if self.depth >= 50 else 1
         scaled = functools.partial(scale_channels, width=self.width)
-        x = stem(layer, scaled(64), self.root, self.stem_stride, name="stem")(images)
-        if self.pool:
-            window, strides, padding, ceil = self._pool()
-            x = max_pool(x, window, strides, padding, ceil=ceil)
-        stages, branch = {}, x
-        for stage, (channels, depth) in enumerate(zip((64, 128, 256, 512), BLOCKS[self.depth])):
-            for i in range(depth):
+
+        def stem(_, x):
+            x = _Stem(layer, scaled(64), self.root, self.stem_stride, name="stem")(x)
+            if self.pool:
+                window, strides, padding, ceil = self._pool()
+                x = max_pool(x, window, strides, padding, ceil=ceil)
+            return x
+
+        def run(_, x, stage, blocks):
+            """Consecutive blocks of a stage: the last one's output and branch."""
+            branch = x
+            for i in blocks:
                 extra = {}
                 if self.block == "preact" and stage == i == 0:
                     extra = dict(norm_input=self.norm_first)
                 x, branch = block(
-                    features=scaled(channels) * expansion,
+                    features=scaled(CHANNELS[stage]) * (4 if self.depth >= 50 else 1),
                     strides=self._stride(stage) if i == 0 else 1,
                     dilation=self.dilation if stage == 3 else 1,
                     name=f"stage{stage + 1}_block{i + 1}",
                     **settings,
                     **extra,
                 )(x)
-            stages[self.stage_names[stage]] = branch if self.tap == "branch" else x
+            return x, branch
+
+        x, stages = self.remat.segment(stem, "stem")(self, images), {}
+        for stage, (name, depth) in enumerate(zip(self.stage_names, BLOCKS[self.depth])):
+            branch = x
+            length = depth if self.remat.whole_stages else 1
+            for first in range(0, depth, length):
+                blocks = range(first, first + length)
+                part = functools.partial(run, stage=stage, blocks=blocks)
+                x, branch = self.remat.segment(part, name)(self, x)
+            stages[name] = branch if self.tap == "branch" else x
         return {**stages, "end": x} if self.tap == "branch" else stages
 
     def _block(self, layer: Any, train: bool) -> tuple[Any, dict[str, Any]]:

@@ -12,6 +12,7 @@ from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
+from jdet.nn.remat import Remat
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and number of 3×3 convolutions of each VGG-16 block."""
@@ -28,14 +29,15 @@ class VGG16(nn.Module):
         width: multiplies every channel count.
         norm_after_pool: norm and ReLU after each of the five pools too, as the released ScratchDet
             generator inserts them (the paper norms convolutions only).
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what the backward pass computes again; a segment is a block with its pool, and part
+            ``c4`` is the last of them with fc6 and fc7.
         dtype: of activations.
     """
 
     norm: Norm = Norm("none")
     width: float = 1.0
     norm_after_pool: bool = False
-    remat: bool = False
+    remat: Remat = Remat()
     dtype: Any = None
 
     @property
@@ -43,11 +45,15 @@ class VGG16(nn.Module):
         """Names of the stages, finest first."""
         return ("c2", "c3", "c4")
 
+    @property
+    def remat_parts(self) -> tuple[str, ...]:
+        """What ``remat`` can be limited to: the blocks, by stage."""
+        return ("c0", "c1", "c2", "c3", "c4")
+
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps normalised pictures [B, H, W, 3] to named stages [B, h, w, C]."""
         layer = functools.partial(ConvNorm, norm=self.norm, train=train, dtype=self.dtype)
-        block = nn.remat(_Block) if self.remat else _Block
         scaled = functools.partial(scale_channels, width=self.width)
 
         def pool(x, window, strides, name, padding=0):
@@ -56,13 +62,21 @@ class VGG16(nn.Module):
                 x = jax.nn.relu(self.norm(train=train, name=f"{name}_norm")(x))
             return x
 
+        def run(_, x, i):
+            """Block i: its output, and what the next one goes on from."""
+            channels, depth = BLOCKS[i - 1]
+            y = _Block(layer, scaled(channels), depth, name=f"block{i}")(x)
+            if i < len(BLOCKS):
+                return y, pool(y, 2, 2, f"pool{i}")
+            x = pool(y, 3, 1, "pool5", padding=1)
+            x = layer(scaled(1024), kernel_size=3, dilation=6, padding=6, name="fc6")(x)
+            x = layer(scaled(1024), kernel_size=1, name="fc7")(x)
+            return x, x
+
         x, stages = images, {}
-        for i, (channels, depth) in enumerate(BLOCKS, start=1):
-            x = block(layer, scaled(channels), depth, name=f"block{i}")(x)
-            stages[f"c{i - 1}"] = x
-            x = pool(x, 2, 2, f"pool{i}") if i < 5 else pool(x, 3, 1, "pool5", padding=1)
-        x = layer(scaled(1024), kernel_size=3, dilation=6, padding=6, name="fc6")(x)
-        stages["c4"] = layer(scaled(1024), kernel_size=1, name="fc7")(x)
+        for i, part in enumerate(self.remat_parts, start=1):
+            segment = self.remat.segment(functools.partial(run, i=i), part)
+            stages[part], x = segment(self, x)
         return {name: stages[name] for name in self.stage_names}
 
 

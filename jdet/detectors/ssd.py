@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -205,13 +205,14 @@ class SSD(nn.Module):
             train: use and update batch statistics.
 
         Returns:
-            "loc" (smooth L1 of positives) and "cls" (cross-entropy of positives and hard negatives).
+            "loc" (smooth L1 of positives) and "cls" (cross-entropy of positives and hard negatives). The
+            collection "samples", where it is mutable, gets the numbers of both (``Samples``).
         """
         offsets, logits, priors = self(batch.images, train=train)
         valid = batch.valid if self.train_ignored else batch.valid & ~batch.ignore
         # A box without area has no logarithm to learn.
         valid = valid & (boxes.area(batch.boxes) > 0)
-        loc, cls, positives = multibox_loss(
+        loc, cls, samples = multibox_loss(
             offsets,
             logits,
             priors,
@@ -221,7 +222,10 @@ class SSD(nn.Module):
             iou_threshold=self.iou_threshold,
             negative_ratio=self.negative_ratio,
         )
-        weight = jnp.sum(positives)
+        if not self.is_initializing():
+            for name, count in samples._asdict().items():
+                self.sow("samples", name, count, reduce_fn=lambda _, new: new)
+        weight = jnp.sum(samples.positives)
         return {
             "loc": Mean(self.loc_weight * jnp.sum(loc), weight),
             "cls": Mean(jnp.sum(cls), weight),
@@ -277,6 +281,20 @@ def tap_geometry(
     return strides, cells
 
 
+class Samples(NamedTuple):
+    """How many default boxes of each picture a loss counts, float32 [B] each.
+
+    Attributes:
+        positives: matched to an object.
+        negatives: picked as hard negatives.
+        background: all that could have been.
+    """
+
+    positives: jax.Array
+    negatives: jax.Array
+    background: jax.Array
+
+
 def multibox_loss(
     offsets: jax.Array,
     logits: jax.Array,
@@ -287,7 +305,7 @@ def multibox_loss(
     *,
     iou_threshold: float = 0.5,
     negative_ratio: float = 3.0,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, Samples]:
     """Matching, hard negative mining and both losses of SSD, picture by picture.
 
     Args:
@@ -301,7 +319,7 @@ def multibox_loss(
         negative_ratio: hard negatives per positive of the same picture.
 
     Returns:
-        Sums of the box loss and of the classification loss and number of positives, float32 [B] each.
+        Sums of the box loss and of the classification loss, float32 [B] each, and what they count.
     """
     priors = jnp.asarray(priors)
     corners = boxes.cxcywh_to_xyxy(priors)
@@ -314,15 +332,18 @@ def multibox_loss(
         classes = jnp.where(match.matched, labels[match.index] + 1, 0)
         cls = losses.softmax_cross_entropy(logits, classes)
         positives = jnp.sum(match.matched)
+        background = ~match.matched & (match.overlap < iou_threshold)
         negatives = sampling.hard_negatives(
             jax.lax.stop_gradient(cls),
-            ~match.matched & (match.overlap < iou_threshold),
+            background,
             (negative_ratio * positives).astype(jnp.int32),
         )
         return (
             jnp.sum(jnp.where(match.matched, loc, 0.0)),
             jnp.sum(jnp.where(match.matched | negatives, cls, 0.0)),
-            positives.astype(jnp.float32),
+            Samples(
+                *(jnp.sum(x).astype(jnp.float32) for x in (match.matched, negatives, background))
+            ),
         )
 
     return jax.vmap(one_picture)(offsets, logits, truth, labels, valid)

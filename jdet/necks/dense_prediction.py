@@ -14,6 +14,7 @@ from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import NormConv
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
+from jdet.nn.remat import Remat
 
 LAST_SCALES = ("1x1", "2x2")
 
@@ -39,6 +40,7 @@ class DensePrediction(nn.Module):
         width: multiplies every channel count.
         kernel_init: of all convolutions.
         dtype: of activations.
+        remat: what the backward pass computes again; a segment is a level, and ``neck`` all of them.
         design_cells: as of ``jdet.necks.ssd_extras.Extras``: with other inputs the layers stay what they
             are at the design's, and a level that nothing is left of vanishes.
     """
@@ -50,6 +52,7 @@ class DensePrediction(nn.Module):
     width: float = 1.0
     kernel_init: Any = caffe_xavier
     dtype: Any = None
+    remat: Remat = Remat()
     design_cells: int = 0
 
     def __post_init__(self):
@@ -79,22 +82,17 @@ class DensePrediction(nn.Module):
             NormConv, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
         )
         scaled = functools.partial(scale_channels, width=self.width)
-        levels = [stages[self.taps[0]]]
-        for tap in self.taps[1:]:
-            x = stages[tap]
-            if self.dense:
-                reused = max_pool(levels[-1], 2, ceil=True)
-                reused = layer(scaled(256), kernel_size=1, name=f"{tap}_reused")(reused)
-                x = jnp.concatenate([x, reused], axis=-1)
-            levels.append(x)
-        first_wide = self.taps[-1] == "c4"
-        cells = self.design_cells or min(levels[-1].shape[1:3])
-        for i, size in enumerate(self.extra_sizes(cells), start=1):
-            below = levels[-1]
-            features = scaled(256 if i == 1 and first_wide else 128)
-            valid = cells == 3 and size == 1
-            if valid and min(below.shape[1:3]) < 3:
-                break
+
+        def join(_, x, below, tap):
+            """A tap and, where wanted, the level below it, pooled."""
+            if not self.dense:
+                return x
+            reused = max_pool(below, 2, ceil=True)
+            reused = layer(scaled(256), kernel_size=1, name=f"{tap}_reused")(reused)
+            return jnp.concatenate([x, reused], axis=-1)
+
+        def extend(_, below, i, features, valid):
+            """The level above ``below``."""
             strides, padding = (1, 0) if valid else (2, 1)
             x = layer(features, kernel_size=1, name=f"extra{i}_1")(below)
             x = layer(
@@ -107,6 +105,21 @@ class DensePrediction(nn.Module):
                 reused = max_pool(below, 3, 1) if valid else max_pool(below, 2, ceil=True)
                 reused = layer(features, kernel_size=1, name=f"extra{i}_reused")(reused)
                 x = jnp.concatenate([reused, x], axis=-1)
-            levels.append(x)
+            return x
+
+        levels = [stages[self.taps[0]]]
+        for tap in self.taps[1:]:
+            segment = self.remat.segment(functools.partial(join, tap=tap), "neck")
+            levels.append(segment(self, stages[tap], levels[-1]))
+        first_wide = self.taps[-1] == "c4"
+        cells = self.design_cells or min(levels[-1].shape[1:3])
+        for i, size in enumerate(self.extra_sizes(cells), start=1):
+            below = levels[-1]
+            features = scaled(256 if i == 1 and first_wide else 128)
+            valid = cells == 3 and size == 1
+            if valid and min(below.shape[1:3]) < 3:
+                break
+            part = functools.partial(extend, i=i, features=features, valid=valid)
+            levels.append(self.remat.segment(part, "neck")(self, below))
             cells = size
         return levels

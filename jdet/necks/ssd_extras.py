@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jdet.nn.conv import caffe_xavier, scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
+from jdet.nn.remat import Remat
 from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock, preact_parts
 
 
@@ -41,6 +42,7 @@ class Extras(nn.Module, abc.ABC):
         width: multiplies every channel count.
         kernel_init: of all convolutions.
         dtype: of activations.
+        remat: what the backward pass computes again; a segment is a level, and ``neck`` all of them.
         design_cells: cells a side of the last tap at the input the layers are laid out for. With other
             inputs strides and padding stay what they are there; a level whose map below is too small
             for its layers vanishes, with those above it. 0: the layers follow the map they get.
@@ -51,6 +53,7 @@ class Extras(nn.Module, abc.ABC):
     width: float = 1.0
     kernel_init: Any = caffe_xavier
     dtype: Any = None
+    remat: Remat = Remat()
     design_cells: int = 0
 
     @abc.abstractmethod
@@ -94,10 +97,15 @@ class Extras(nn.Module, abc.ABC):
         for i, size in enumerate(self.extra_sizes(below), start=1):
             if min(x.shape[1:3]) < self.smallest(i, below):
                 break
-            x, level = self.extend(x, i, below, layer, train)
+            extend = functools.partial(_extend, i=i, below=below, layer=layer, train=train)
+            x, level = self.remat.segment(extend, "neck")(self, x)
             levels.append(level)
             below = size
         return self.finish(levels, layer)
+
+
+def _extend(neck: Extras, x: jax.Array, **settings: Any) -> tuple[jax.Array, jax.Array]:
+    return neck.extend(x, **settings)
 
 
 class SSDExtras(Extras):

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from jdet.train import samples
 from jdet.train.sharding import AXES
 from jdet.types import Batch, Mean, TrainState
 
@@ -61,14 +62,14 @@ def make_train_step(
     Returns:
         ``step(state, batch) -> (state, metrics)``. The old state is donated. Metrics are float32
         scalars ``loss``, ``loss/<part>``, ``lr``, ``grad_norm`` (before clipping) and the bool
-        ``finite``, and with ``landscape.every`` ``grad_norm/<module>`` down to ``landscape.depth``;
-        they stay on device.
+        ``finite``, with ``landscape.every`` ``grad_norm/<module>`` down to ``landscape.depth``, and with
+        ``train.sample_stats`` those of ``jdet.train.samples``; they stay on device.
     """
     decay = config.train.ema
     depth = config.landscape.depth if config.landscape.every else 0
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        loss, parts, grads, stats = _loss_and_gradient(detector, state, batch, config)
+        loss, parts, grads, stats, found = _loss_and_gradient(detector, state, batch, config)
         grad_norm = optax.tree.norm(grads)
         finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
@@ -88,6 +89,7 @@ def make_train_step(
             "lr": jnp.asarray(schedule(state.step), jnp.float32),
             "grad_norm": grad_norm,
             **module_norms(grads, depth),
+            **(samples.summarise(found) if config.train.sample_stats else {}),
             "finite": finite,
         }
         return new._replace(finite=finite), metrics
@@ -112,7 +114,7 @@ def make_diagnosis(
     """
 
     def diagnose(state: TrainState, batch: Batch) -> Metrics:
-        loss, parts, grads, _ = _loss_and_gradient(detector, state, batch, config)
+        loss, parts, grads, *_ = _loss_and_gradient(detector, state, batch, config)
         return {
             "loss": loss,
             **{f"loss/{name}": value for name, value in parts.items()},
@@ -150,7 +152,7 @@ def make_probe(
         way = length * jnp.asarray(schedule(state.step), jnp.float32)
         params = jax.tree.map(lambda x, g: x - way * g, state.params, start)
         moved = state._replace(params=params)
-        loss, _, here, _ = _loss_and_gradient(detector, moved, batch, config)
+        loss, _, here, *_ = _loss_and_gradient(detector, moved, batch, config)
         start = jax.tree.map(lambda g, new: jnp.where(length > 0, g, new), start, here)
         change = optax.tree.norm(optax.tree.sub(here, start))
         norm = optax.tree.norm(start)
@@ -198,10 +200,11 @@ def module_norms(tree: Any, depth: int, prefix: str = "grad_norm") -> Metrics:
 
 def _loss_and_gradient(
     detector: Any, state: TrainState, batch: Batch, config: ConfigDict
-) -> tuple[jax.Array, dict[str, jax.Array], Any, Any]:
-    """Loss, parts, gradient and new statistics of the whole batch; runs inside ``shard_map``."""
+) -> tuple[jax.Array, dict[str, jax.Array], Any, Any, Any]:
+    """Loss, parts, gradient, new statistics and samples of the whole batch; runs inside ``shard_map``."""
     count = config.train.accumulation
     per_device = config.train.loss_norm == "per_device"
+    counting = config.train.sample_stats
     # Own copies of the parameters per device: gradients stay local until they are summed once.
     params = jax.lax.pcast(state.params, AXES, to="varying")
     stats = state.stats
@@ -209,17 +212,18 @@ def _loss_and_gradient(
     key = jax.random.fold_in(key, jax.lax.axis_index(AXES))
 
     def forward(params, stats, batch, index):
-        """Loss parts of one micro-batch, and the statistics after it."""
+        """Loss parts of one micro-batch, the statistics after it, and its samples if asked for."""
         means, updates = detector.apply(
             {"params": params, "batch_stats": stats},
             batch,
             train=True,
             method="losses",
-            mutable=["batch_stats"],
+            mutable=["batch_stats", samples.COLLECTION] if counting else ["batch_stats"],
             rngs={"dropout": jax.random.fold_in(key, index)},
         )
         means = {name: Mean(m.total, jax.lax.stop_gradient(m.weight)) for name, m in means.items()}
-        return means, _mean(updates.get("batch_stats", stats))
+        found = updates.get(samples.COLLECTION, {})
+        return means, _mean(updates.get("batch_stats", stats)), found
 
     def share(means, weights):
         """What this micro-batch adds to each loss part, on this device."""
@@ -231,22 +235,22 @@ def _loss_and_gradient(
 
     def gradient(stats, batch, index, weights):
         def loss(params):
-            means, new_stats = forward(params, stats, batch, index)
+            means, new_stats, found = forward(params, stats, batch, index)
             parts = _varying(share(means, weights))
-            return sum(parts.values()), (parts, new_stats)
+            return sum(parts.values()), (parts, new_stats, _varying(found))
 
-        grads, (parts, stats) = jax.grad(loss, has_aux=True)(params)
-        return grads, parts, stats
+        grads, (parts, stats, found) = jax.grad(loss, has_aux=True)(params)
+        return grads, parts, stats, found
 
     if count == 1:
-        grads, parts, stats = gradient(stats, batch, 0, None)
+        grads, parts, stats, found = gradient(stats, batch, 0, None)
     else:
         micro = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         indices = jnp.arange(count)
 
         def weigh(_, slot):
             batch, index = slot
-            means, _ = forward(params, stats, batch, index)
+            means, *_ = forward(params, stats, batch, index)
             return None, {name: m.weight for name, m in means.items()}
 
         weights = None
@@ -256,11 +260,11 @@ def _loss_and_gradient(
 
         def accumulate(carry, slot):
             (grads, stats), (batch, index) = carry, slot
-            more, parts, stats = gradient(stats, batch, index, weights)
-            return (jax.tree.map(jnp.add, grads, more), stats), parts
+            more, parts, stats, found = gradient(stats, batch, index, weights)
+            return (jax.tree.map(jnp.add, grads, more), stats), (parts, found)
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        (grads, stats), parts = jax.lax.scan(accumulate, (zeros, stats), (micro, indices))
+        (grads, stats), (parts, found) = jax.lax.scan(accumulate, (zeros, stats), (micro, indices))
         parts = jax.tree.map(jnp.sum, parts)
 
     with jax.named_scope(
@@ -270,7 +274,7 @@ def _loss_and_gradient(
     if per_device:
         shares = count * jax.lax.axis_size(AXES)
         grads, parts = jax.tree.map(lambda x: x / shares, (grads, parts))
-    return sum(parts.values(), jnp.float32(0)), parts, grads, stats
+    return sum(parts.values(), jnp.float32(0)), parts, grads, stats, found
 
 
 def _varying(tree: Any) -> Any:

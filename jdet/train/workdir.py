@@ -43,7 +43,7 @@ FREE = (
     r"data\.(root|workers|threads|prefetch)",
     r"data\.train\.(root|annotation_file|image_root)",
     r"data\.eval(\..*)?",
-    r"train\.(log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
+    r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
     r"eval(\..*)?",
     r"landscape(\..*)?",
     r"parallel\.(devices|cpu_devices)",

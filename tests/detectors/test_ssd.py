@@ -70,15 +70,17 @@ def test_loss_and_gradient_equal_torchvision():
 
     @jax.jit
     def losses(offsets, logits):
-        loc, cls, positives = multibox_loss(offsets, logits, priors, *arrays)
-        count = positives.sum()
-        return loc.sum() / count, cls.sum() / count, positives
+        loc, cls, samples = multibox_loss(offsets, logits, priors, *arrays)
+        count = samples.positives.sum()
+        return loc.sum() / count, cls.sum() / count, samples
 
     offsets, logits = jnp.asarray(golden["bbox_regression"]), jnp.asarray(golden["cls_logits"])
-    loc, cls, positives = losses(offsets, logits)
+    loc, cls, samples = losses(offsets, logits)
     np.testing.assert_allclose(loc, golden["loss_bbox"], rtol=1e-5)
     np.testing.assert_allclose(cls, golden["loss_cls"], rtol=1e-5)
-    np.testing.assert_array_equal(positives, golden["num_pos"])
+    np.testing.assert_array_equal(samples.positives, golden["num_pos"])
+    np.testing.assert_array_equal(samples.negatives, 3 * golden["num_pos"])
+    np.testing.assert_array_equal(samples.background, 8732 - golden["num_pos"])
     gradient = jax.jit(jax.grad(lambda o, l: sum(losses(o, l)[:2]), argnums=(0, 1)))
     loc_grad, cls_grad = gradient(offsets, logits)
     np.testing.assert_allclose(cls_grad[0], golden["grad_cls_image0"], atol=1e-6)
@@ -92,9 +94,9 @@ def test_zero_logits_cost_what_arithmetic_says():
     golden, priors, arrays = golden_case()
     for classes in (21, 81):
         zeros = jnp.zeros((3, 8732, classes))
-        _, cls, positives = multibox_loss(jnp.zeros((3, 8732, 4)), zeros, priors, *arrays)
+        _, cls, samples = multibox_loss(jnp.zeros((3, 8732, 4)), zeros, priors, *arrays)
         expected = 4 * np.log(classes)  # 12.178 for VOC, 17.578 for COCO
-        np.testing.assert_allclose(cls.sum() / positives.sum(), expected, rtol=1e-5)
+        np.testing.assert_allclose(cls.sum() / samples.positives.sum(), expected, rtol=1e-5)
 
 
 def test_postprocessing_equals_torchvision():
