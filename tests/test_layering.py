@@ -20,7 +20,7 @@ BELOW = {
     "data": set(),
     "train": {"config", "ops", "detectors", "hosts"},
     "evaluation": {"ops", "data", "hosts"},
-    "analysis": {"ops", "data", "detectors", "config", "build", "command"},
+    "analysis": {"ops", "data", "detectors", "train", "config", "build", "command"},
     "files": set(),
     "config": set(),
     "build": {"config", "nn", "backbones", "necks", "detectors", "data"},

@@ -1,0 +1,409 @@
+"""Does the gradient's variance fall as one over the batch? MegDet's argument, measured on a run.
+
+    python -m jdet.analysis.gradients runs/mine --batches=1,2,4,8,16,32 --out=gradients
+
+At the weights of a checkpoint, gradients of the training loss are drawn at every batch size; their
+variance is plotted against 1/N in ``gradients.png``; ``gradients.csv`` and ``gradients.md`` hold the
+numbers. docs/large_batches.md says what they mean and what each option holds fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import io
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from jdet import build
+from jdet import config as config_lib
+from jdet.analysis.curves import COLORS, dress
+from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
+from jdet.data import pipeline
+from jdet.files import write_text
+from jdet.train import checkpoint, schedule
+from jdet.types import Batch, ConfigError, DataError, Source
+
+NORMS = {
+    "batch": "statistics of the pictures of a gradient, in the run's groups, as in training",
+    "running": "the run's running statistics, so that no picture depends on another",
+}
+NORMALISERS = {
+    "batch": "objects matched in the pictures of a gradient, as in training",
+    "fixed": "as many as so many pictures have on average, so that the loss is a mean over pictures",
+}
+ORDERS = {
+    "independent": "every picture drawn anew from the whole set, with its own augmentation",
+    "training": "the run's own epochs, in which no picture comes twice",
+}
+
+
+class Drawn:
+    """A source whose pictures are drawn from another with replacement.
+
+    Attributes:
+        class_names: of the source.
+
+    Args:
+        source: to draw from.
+        count: pictures to draw.
+        seed: of the drawing.
+    """
+
+    def __init__(self, source: Source, count: int, seed: Sequence[int]):
+        self.class_names = source.class_names
+        self._source = source
+        self._index = np.random.default_rng(seed).integers(0, len(source), count)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int):
+        return self._source[int(self._index[index])]
+
+
+def batches(
+    config: ConfigDict, source: Source, size: int, count: int, *, order: str, seed: int
+) -> Iterator[Batch]:
+    """Batches to take gradients of, on the device.
+
+    Args:
+        config: of the run.
+        source: its training data.
+        size: pictures per batch.
+        count: batches.
+        order: one of ``ORDERS``.
+        seed: with "independent": of the drawing, and of the augmentation, which is thus not the run's;
+            each size has draws of its own. "training" is what the run's seed says.
+    """
+    if order == "independent":
+        source = Drawn(source, size * count, [seed, size])
+        seed = int(np.random.SeedSequence([seed, size]).generate_state(1)[0])
+    else:
+        seed = config.seed
+    keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
+    with pipeline.train_batches(
+        source,
+        input_size=config.input_size,
+        augment=config.augment,
+        batch_size=size,
+        seed=seed,
+        **{key: config.data[key] for key in keys},
+    ) as stream:
+        yield from (jax.device_put(batch) for batch in itertools.islice(stream, count))
+
+
+def make_gradient(
+    detector: Any, *, norms: str, weights: dict[str, float] | None
+) -> Callable[[Any, Batch], Any]:
+    """The gradient of a batch's loss by all parameters.
+
+    Args:
+        detector: with ``losses``.
+        norms: one of ``NORMS``; with "running" there is no dropout either.
+        weights: what each loss part is divided by, per picture; None: its own weight in the batch.
+
+    Returns:
+        Variables ("params" and, where there are any, "batch_stats") and a batch to a tree like the
+        parameters. Random numbers of the network follow from the pictures' indices.
+    """
+
+    def loss(params: Any, rest: Any, batch: Batch) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(0), jnp.sum(batch.index))
+        means, _ = detector.apply(
+            {"params": params, **rest},
+            batch,
+            train=norms == "batch",
+            method="losses",
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        parts = []
+        for name, mean in means.items():
+            weight = jnp.maximum(jax.lax.stop_gradient(mean.weight), 1.0)
+            if weights is not None:
+                weight = weights[name] * len(batch.images)
+            parts.append(mean.total / weight)
+        return jnp.sum(jnp.stack(parts))
+
+    def gradient(variables: Any, batch: Batch) -> Any:
+        rest = {name: value for name, value in variables.items() if name != "params"}
+        return jax.grad(loss)(variables["params"], rest, batch)
+
+    return gradient
+
+
+def average_weights(detector: Any, variables: Any, draws: Iterator[Batch]) -> dict[str, float]:
+    """Mean weight of every loss part per picture (0 counts as 1 over all pictures)."""
+
+    @jax.jit
+    def weigh(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        means, _ = detector.apply(
+            variables, batch, train=False, method="losses", mutable=["batch_stats"]
+        )
+        return {name: mean.weight for name, mean in means.items()}
+
+    pictures, sums = 0, {}
+    for batch in draws:
+        pictures += len(batch.images)
+        for name, weight in jax.device_get(weigh(variables, batch)).items():
+            sums[name] = sums.get(name, 0.0) + float(weight)
+    return {name: max(total, 1.0) / pictures for name, total in sums.items()}
+
+
+def analyse(
+    run: str | Path,
+    out: str | Path,
+    sizes: Sequence[int],
+    *,
+    step: int | str = "latest",
+    draws: int = 32,
+    norms: str = "batch",
+    group: int = 0,
+    normaliser: str = "batch",
+    order: str = "independent",
+    seed: int = 0,
+) -> tuple[list[Noise], Law]:
+    """Measures, draws and tabulates the gradient's variance at a checkpoint of a run.
+
+    Args:
+        run: folder of the run.
+        out: folder for the results; made if it is not there.
+        sizes: of the batches.
+        step: of the checkpoint; "latest", "best" or a number. The weights are those that train, not
+            their moving average.
+        draws: gradients at each size, a multiple of four.
+        norms: one of ``NORMS``.
+        group: pictures that share statistics; 0: as in the run. A smaller batch is one group.
+        normaliser: one of ``NORMALISERS``.
+        order: one of ``ORDERS``.
+        seed: see ``batches``.
+
+    Returns:
+        What was measured, by size, and the fit.
+
+    Raises:
+        ConfigError: a value that cannot be, or no run there.
+        DataError: the run's training data is missing.
+        jdet.train.checkpoint.CheckpointError: no readable checkpoint.
+    """
+    run, out = Path(run), Path(out)
+    sizes = sorted(set(sizes))
+    config = config_lib.load(run / "config.json")
+    record = json.loads((run / "run.json").read_text())
+    source, _ = build.sources(config)
+    group = group or _group_of(config, record, len(source))
+    _check(sizes, draws, group, norms)
+    with config.unlocked():
+        for which in ("norm", "head_norm"):
+            if config.model[which] == "batch":
+                config.model[which] = "sync_batch"  # the same network, with groups of a given size
+        synced = "sync_batch" in (config.model.norm, config.model.head_norm)
+        config.parallel.bn_group_size = group if synced else 0
+        config.train.remat, config.train.remat_parts = "none", ()
+    detector = build.detector(config, config.class_names)
+    found = checkpoint.load_for_inference(run, step, config.train.best_metric)
+    variables = {"params": found.params, "batch_stats": found.stats}
+    variables = jax.device_put({name: tree for name, tree in variables.items() if tree})
+
+    stream = functools.partial(batches, config, source, order=order, seed=seed)
+    weights = None
+    if normaliser == "fixed":
+        weights = average_weights(detector, variables, stream(sizes[-1], -(-256 // sizes[-1])))
+    points = []
+    for size in sizes:
+        gradient = make_gradient(detector, norms=norms, weights=weights)
+        point = measure(gradient, variables, stream(size, draws), size)
+        print(f"batch {size}: variance {point.variance:.4g} ± {point.error:.2g}", flush=True)
+        if not np.isfinite(point.variance):
+            raise ConfigError(
+                f"{run}: the gradient of {size} pictures is not finite at step {found.step}; take an "
+                "earlier checkpoint with --step"
+            )
+        if point.variance <= 0:
+            raise ConfigError(f"{run}: gradients of {size} pictures do not differ; nothing to fit")
+        points.append(point)
+    law = fit(points)
+    statistics = NORMS[norms]
+    if norms == "batch" and synced:
+        statistics += f" of {group}"
+    notes = [
+        f"Run {run.name}, step {found.step}; {draws} gradients at each size, by all parameters.",
+        f"Norms: {statistics if synced else 'none that batches share'}.",
+        f"Loss divided by: {NORMALISERS[normaliser]}.",
+        f"Pictures: {ORDERS[order]}; seed {seed if order == 'independent' else config.seed}.",
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "gradients.csv", table(points))
+    text = markdown(points, law, notes)
+    write_text(out / "gradients.md", text)
+    draw(points, law).savefig(out / "gradients.png", dpi=120)
+    print(text)
+    return points, law
+
+
+def _group_of(config: ConfigDict, record: dict[str, Any], pictures: int) -> int:
+    """Pictures that shared statistics in the run."""
+    resolved = schedule.resolve(config, pictures, devices=record.get("devices", 1))
+    synced = "sync_batch" in (config.model.norm, config.model.head_norm)
+    return resolved.bn_group if synced else resolved.micro_batch
+
+
+def _check(sizes: Sequence[int], draws: int, group: int, norms: str) -> None:
+    if len(sizes) < 2 or sizes[0] < 1:
+        raise ConfigError(
+            f"--batches={','.join(map(str, sizes))}; give two sizes or more, from 1 on"
+        )
+    if draws % TEAM or draws < 2 * TEAM:
+        raise ConfigError(f"--draws={draws}; take a multiple of {TEAM}, {2 * TEAM} at least")
+    if group < 0:
+        raise ConfigError(f"--group={group}; give pictures that share statistics, or 0")
+    odd = [size for size in sizes if size > group and size % group]
+    if norms == "batch" and odd:
+        raise ConfigError(
+            f"--batches: {odd[0]} pictures do not divide into groups of {group} that share statistics; "
+            f"take multiples of {group} above it, another --group, or --norms=running"
+        )
+
+
+def rows(points: Sequence[Noise]) -> list[dict[str, float]]:
+    """The table: per batch size N what was measured, and against one over N.
+
+    ``equivalence`` is N · variance over the same at the smallest size: the variance of one step of N
+    pictures at a rate that grows with N, over that of as many pictures in steps of the smallest size;
+    1 by MegDet's argument.
+    """
+    first = points[0]
+    return [
+        {
+            **point._asdict(),
+            "per_picture": point.batch * point.variance,
+            "equivalence": point.batch * point.variance / (first.batch * first.variance),
+            "equivalence_error": _ratio_error(point, first),
+        }
+        for point in points
+    ]
+
+
+def _ratio_error(point: Noise, first: Noise) -> float:
+    """Standard error of ``equivalence``; none at the smallest size, which is 1 by definition."""
+    if point is first:
+        return 0.0
+    ratio = point.batch * point.variance / (first.batch * first.variance)
+    return ratio * float(np.hypot(point.error / point.variance, first.error / first.variance))
+
+
+def table(points: Sequence[Noise]) -> str:
+    """``rows`` as CSV."""
+    text = io.StringIO()
+    found = rows(points)
+    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return text.getvalue()
+
+
+def markdown(points: Sequence[Noise], law: Law, notes: Sequence[str]) -> str:
+    """``rows``, the fit and what was held fixed."""
+    lines = [
+        "| pictures N | variance | N · variance | of one step, over steps of the smallest N | "
+        "squared norm of the mean |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows(points):
+        lines.append(
+            f"| {row['batch']} | {row['variance']:.4g} ± {row['error']:.2g} | "
+            f"{row['per_picture']:.4g} | {row['equivalence']:.3f} ± {row['equivalence_error']:.3f} | "
+            f"{row['signal']:.4g} |"
+        )
+    fits = [
+        f"* σ²/N: σ² = {law.per_picture:.4g}",
+        f"* a + b/N: a = {law.rest:.2g} ± {law.rest_error:.2g}",
+        f"* c/N^p: p = {law.exponent:.3f} ± {law.exponent_error:.3f}",
+        f"* noise scale σ²/|E g|²: {law.noise_scale:.3g} pictures",
+    ]
+    return "\n\n".join(["\n".join(lines), "\n".join(fits), "\n".join(notes)]) + "\n"
+
+
+def draw(points: Sequence[Noise], law: Law) -> Figure:
+    """Variance against 1/N with the fit, and N · variance against N."""
+    figure = Figure(figsize=(10.4, 4.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = (figure.add_subplot(1, 2, i) for i in (1, 2))
+    sizes = np.array([p.batch for p in points], float)
+    values = np.array([p.variance for p in points])
+    errors = np.array([p.error for p in points])
+    measured = dict(fmt="o", color=COLORS[0], capsize=3, label="measured, ± 2 standard errors")
+    fitted = dict(color=COLORS[1], linewidth=1.5, label=f"σ²/N, σ² = {law.per_picture:.3g}")
+    dress(left, "variance of the gradient")
+    left.errorbar(1 / sizes, values, 2 * errors, **measured)
+    ends = np.array([0.0, 1 / sizes[0]])
+    left.plot(ends, law.per_picture * ends, **fitted)
+    left.set_xlabel("1/N")
+    left.set_xlim(left=0)
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    dress(right, f"N · variance; fitted exponent {law.exponent:.2f} ± {law.exponent_error:.2f}")
+    right.errorbar(sizes, sizes * values, 2 * sizes * errors, **measured)
+    right.axhline(law.per_picture, **fitted)
+    right.set_xscale("log", base=2)
+    right.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    right.set_xlabel("pictures N")
+    right.set_ylim(bottom=0)
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jdet.analysis.gradients",
+        description="Measures the variance of a run's gradient against the batch size.",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a training run")
+    parser.add_argument("--batches", required=True, help="sizes, comma-separated, such as 1,2,4,8")
+    parser.add_argument("--out", required=True, help="folder for picture and tables")
+    parser.add_argument("--step", default="latest", help="checkpoint: latest, best or a number")
+    parser.add_argument("--draws", type=int, default=32, help="gradients at each size")
+    parser.add_argument("--norms", choices=list(NORMS), default="batch", help=_help(NORMS))
+    parser.add_argument(
+        "--group", type=int, default=0, help="pictures that share statistics; 0: as in the run"
+    )
+    parser.add_argument(
+        "--normaliser", choices=list(NORMALISERS), default="batch", help=_help(NORMALISERS)
+    )
+    parser.add_argument("--order", choices=list(ORDERS), default="independent", help=_help(ORDERS))
+    parser.add_argument("--seed", type=int, default=0, help="of the independent draws")
+    args = parser.parse_args(argv)
+    try:
+        sizes = [int(size) for size in args.batches.split(",")]
+    except ValueError:
+        parser.error(f"--batches={args.batches}; give whole numbers, such as 1,2,4,8")
+    options = {
+        key: value for key, value in vars(args).items() if key not in ("run", "out", "batches")
+    }
+    try:
+        analyse(args.run, args.out, sizes, **options)
+    except (ConfigError, DataError, OSError, checkpoint.CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _help(choices: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in choices.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
