@@ -238,7 +238,7 @@ def analyse(
     law = fit(points)
     statistics = NORMS[norms]
     if norms == "batch" and synced:
-        statistics += f" of {group}"
+        statistics += f" ({group} pictures)"
     notes = [
         f"Run {run.name}, step {found.step}; {draws} gradients at each size, by all parameters.",
         f"Norms: {statistics if synced else 'none that batches share'}.",
@@ -338,7 +338,7 @@ def markdown(points: Sequence[Noise], law: Law, notes: Sequence[str]) -> str:
 
 
 def draw(points: Sequence[Noise], law: Law) -> Figure:
-    """Variance against 1/N with the fit, and N · variance against N."""
+    """Variance against 1/N with the fit, and N · variance against N; far-spread values on log scales."""
     figure = Figure(figsize=(10.4, 4.1), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = (figure.add_subplot(1, 2, i) for i in (1, 2))
@@ -349,11 +349,10 @@ def draw(points: Sequence[Noise], law: Law) -> Figure:
     fitted = dict(color=COLORS[1], linewidth=1.5, label=f"σ²/N, σ² = {law.per_picture:.3g}")
     dress(left, "variance of the gradient")
     left.errorbar(1 / sizes, values, 2 * errors, **measured)
-    ends = np.array([0.0, 1 / sizes[0]])
+    far = np.ptp(np.log(sizes * values)) > np.log(10)
+    ends = np.array([1 / sizes[-1] if far else 0.0, 1 / sizes[0]])
     left.plot(ends, law.per_picture * ends, **fitted)
     left.set_xlabel("1/N")
-    left.set_xlim(left=0)
-    left.set_ylim(bottom=0)
     left.legend(frameon=False)
     dress(right, f"N · variance; fitted exponent {law.exponent:.2f} ± {law.exponent_error:.2f}")
     right.errorbar(sizes, sizes * values, 2 * sizes * errors, **measured)
@@ -361,7 +360,14 @@ def draw(points: Sequence[Noise], law: Law) -> Figure:
     right.set_xscale("log", base=2)
     right.set_xticks(sizes, [f"{size:g}" for size in sizes])
     right.set_xlabel("pictures N")
-    right.set_ylim(bottom=0)
+    if far:
+        left.set_xscale("log")
+        left.set_yscale("log")
+        right.set_yscale("log")
+    else:
+        left.set_xlim(left=0)
+        left.set_ylim(bottom=0)
+        right.set_ylim(bottom=0)
     return figure
 
 

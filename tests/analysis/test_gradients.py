@@ -165,6 +165,10 @@ def test_table_and_figure():
     left, right = gradients.draw(POINTS, fit(POINTS)).axes
     assert left.get_xlabel() == "1/N" and right.get_xlabel() == "pictures N"
     np.testing.assert_allclose(left.containers[0].lines[0].get_ydata(), [4.0, 1.1])
+    assert (left.get_xscale(), right.get_yscale()) == ("linear", "linear")
+    wild = [*POINTS, Noise(2, 8, 400.0, 300.0, 1.0, 9.0)]
+    left, right = gradients.draw(wild, fit(wild)).axes
+    assert (left.get_xscale(), left.get_yscale(), right.get_yscale()) == ("log",) * 3
 
 
 @pytest.mark.parametrize(
