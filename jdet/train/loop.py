@@ -152,7 +152,8 @@ def train(
             return Result("completed", start, 0, metrics, 0.0, 0.0, begin)
 
         if restored is not None:
-            folder.check_split(config, resolved.devices, resolved.micro_batch)
+            if note := folder.check_split(config, resolved.devices, resolved.micro_batch):
+                progress.say(note)
         keep_until = None if restored is None else start
         outputs = [*stack.enter_context(writers_in(folder.path, keep_until)), *writers]
         landscape = Landscape(

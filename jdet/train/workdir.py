@@ -172,7 +172,7 @@ class Workdir:
                 f"{path} cannot be read ({error}); put back a copy, or discard the run with --overwrite"
             ) from error
 
-    def check_split(self, config: ConfigDict, devices: int, micro_batch: int) -> None:
+    def check_split(self, config: ConfigDict, devices: int, micro_batch: int) -> str:
         """Refuses to go on with other pictures per device where those shape the training.
 
         BatchNorm "batch" takes its statistics from what one device sees at a time, and the losses of
@@ -182,6 +182,9 @@ class Workdir:
             config: complete config of the run.
             devices: of all processes.
             micro_batch: pictures a device sees at a time.
+
+        Returns:
+            What will not be the same to the last digits, as a sentence; mostly "".
 
         Raises:
             ConfigError: ``micro_batch`` is not what the run had so far, and it matters.
@@ -201,6 +204,16 @@ class Workdir:
                 f"{self.record['devices']}, or begin a run in another workdir that does not depend "
                 "on it (norms 'sync_batch' or 'group', loss_norm 'global')"
             )
+        group = config.parallel.bn_group_size
+        synced = any(model.get(key) == "sync_batch" for key in ("norm", "head_norm"))
+        over_devices = group == 0 or group > min(before, micro_batch)
+        if before != micro_batch and config.train.accumulation > 1 and synced and over_devices:
+            return (
+                f"with train.accumulation={config.train.accumulation}, BatchNorm groups over devices "
+                f"are made of other pictures of the batch from here on: those that devices see at a "
+                f"time, {before} each before and {micro_batch} now"
+            )
+        return ""
 
     def update(self, **facts: Any) -> None:
         """Adds to ``run.json``, which is replaced as a whole."""
