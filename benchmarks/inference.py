@@ -1,30 +1,29 @@
-"""Inference: the network, the post-processing, and both together, of ScratchDet300.
+"""Inference of every model of the SSD family: network, post-processing, and both together.
 
-    python -m benchmarks.inference [--backbone root_resnet18] [--peer-python PYTHON]
-    python -m benchmarks.inference --tta voc
+    python -m benchmarks.inference [--model MODEL … | all] [--precision float32 bfloat16] [--batch 1 8 …]
+        [--size PIXELS] [--peer-python PYTHON] [--peer-compile] [--markdown]
+    python -m benchmarks.inference --tta voc [--backbone root_resnet18] [--size 300]
 
-One JSON line per batch size. ``postprocess`` is softmax, decoding and class-wise suppression of
-8732 boxes × 21 classes on untrained logits, of which nearly all pass the score threshold: the worst
-case. With a Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the
-plain PyTorch network of the same shape runs in the same environment, and its ratio is added.
+One JSON line a case; ``ms`` is the whole, from uint8 pictures on the device to detections, with a
+synchronisation after every call. ``postprocess`` is softmax, decoding and class-wise suppression of
+all default boxes × 21 classes on untrained logits, of which nearly all pass the score threshold of many
+models: the worst case. ``found`` counts detections a picture. With a Python that has torch
+(``--peer-python`` or the environment variable JDET_PEER_PYTHON) the same network in PyTorch detects on
+the same pictures in the same environment, and its ratio is added.
 
 ``--tta`` measures multi-scale testing instead, mapping and merging included, beside one size; of
 untrained logits every look brings its full number of boxes to merge: the worst case.
 """
 
-import argparse
 import functools
 import json
 import os
-import platform
 import statistics
-import subprocess
+import sys
 import time
-from pathlib import Path
 
+from benchmarks import clock, models
 from jdet import environment
-
-PEER = Path(__file__).resolve().parents[2] / "shared" / "peer" / "bench_scratchdet_torch.py"
 
 
 def milliseconds(function, repeat=9):
@@ -40,22 +39,22 @@ def milliseconds(function, repeat=9):
     return round(statistics.median(times), 2), round(min(times), 2)
 
 
-def measure(backbone, batch):
-    """One result for a batch size."""
+def measure(case, args):
+    """The result of one case."""
+    models.prepare()
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
-    from experiments import scratchdet_voc
     from jdet import build
+    from jdet.train.state import count_parameters
 
-    config = scratchdet_voc.get_config(f"backbone={backbone}")
-    detector = build.detector(config, tuple(map(str, range(20))))
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.integers(0, 256, (batch, 300, 300, 3)), jnp.uint8)
-    sizes = jnp.full((batch, 2), 300)
+    c = models.config(case)
+    detector = build.detector(c, models.class_names())
+    pictures = models.pictures(c)
+    images, sizes = jnp.asarray(pictures.images), jnp.asarray(pictures.image_sizes)
     initialise = jax.jit(functools.partial(detector.init, train=False))
     variables = initialise(jax.random.key(0), images[:1])
+    parameters = count_parameters(variables["params"])
     priors = []
 
     def network(variables, images):
@@ -71,17 +70,39 @@ def measure(backbone, batch):
 
     network, postprocess, detect = map(jax.jit, (network, postprocess, detect))
     outputs = jax.block_until_ready(network(variables, images))
-    result = {"what": "inference", "backbone": backbone, "batch": batch, "size": 300}
-    for name, call in (
-        ("network", lambda: network(variables, images)),
-        ("postprocess", lambda: postprocess(*outputs)),
-        ("detect", lambda: detect(variables, images)),
-    ):
-        result[f"{name}_ms"], result[f"{name}_min_ms"] = milliseconds(call)
+    half = max(1, args.steps // 2)
+
+    def times(function, *arguments, count=args.steps, warmup=2):
+        def call():
+            jax.block_until_ready(function(*arguments))
+
+        return clock.samples(call, lambda: None, count, warmup)
+
+    result = models.about("inference", case._replace(size=c.input_size))
+    result["parameters"] = parameters
+    parts = {
+        "network": times(network, variables, images),
+        "postprocess": times(postprocess, *outputs),
+    }
+    found = times(detect, variables, images, count=half)
+    peak = models.peak_mib()
+    theirs = models.peer(case, args, "detect", detector, pictures, parameters)
+    found += times(detect, variables, images, count=max(1, args.steps - half), warmup=0)
+
+    for name, samples in parts.items():
+        short = clock.summary(samples)
+        result |= {f"{name}_ms": short["ms"], f"{name}_min_ms": short["min_ms"]}
     result["postprocess_share"] = round(result["postprocess_ms"] / result["network_ms"], 3)
-    device = jax.devices()[0]
-    result |= {"device": device.device_kind, "cores": os.cpu_count(), "jax": jax.__version__}
-    return result | {"machine": platform.machine()}
+    result |= clock.summary(found)
+    result["images_per_second"] = round(1000 * case.batch / result["ms"], 2)
+    result["peak_mib"] = peak
+    result["found"] = round(float(detect(variables, images).valid.sum()) / case.batch, 1)
+    result = models.compared(result, theirs, "detect")
+    if "found" in theirs:
+        result["peer_found"] = theirs["found"]
+    if "network" in theirs:
+        result["peer_network_ms"] = clock.summary(theirs["network"])["ms"]
+    return result | models.machine()
 
 
 def measure_tta(backbone, batch, preset, size):
@@ -129,38 +150,15 @@ def measure_tta(backbone, batch, preset, size):
     return result | {"device": device.device_kind, "cores": os.cpu_count(), "jax": jax.__version__}
 
 
-def peer(python, script):
-    """The peer's inference times by batch size, channels-last float32."""
-    command = [python, str(script), "--channels-last", "--train", "2x300", "--infer", "1x300,8x300"]
-    command += ["--iters", "5", "--budget", "30"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {case["batch"]: case for line in lines for case in line.get("infer", [])}
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--backbone", default="root_resnet18")
+    parser = models.parser(__doc__, batches=[1, 8])
     parser.add_argument("--tta", default="", help="preset of multi-scale testing, alone")
-    parser.add_argument("--tta-size", type=int, default=300, help="input size for --tta")
-    parser.add_argument("--peer-python", default=os.environ.get("JDET_PEER_PYTHON", ""))
-    parser.add_argument("--peer-script", default=str(PEER) if PEER.exists() else "")
+    parser.add_argument("--backbone", default="root_resnet18", help="for --tta")
     args = parser.parse_args()
     if args.tta:
-        print(json.dumps(measure_tta(args.backbone, 1, args.tta, args.tta_size)), flush=True)
+        print(json.dumps(measure_tta(args.backbone, 1, args.tta, args.size or 300)), flush=True)
         return
-    theirs = {}
-    if args.peer_python and args.peer_script and args.backbone == "root_resnet18":
-        theirs = peer(args.peer_python, args.peer_script)
-    for batch in (1, 8):
-        result = measure(args.backbone, batch)
-        if batch in theirs:
-            result["peer_detect_ms"] = theirs[batch]["infer_ms"]
-            result["peer_network_ms"] = theirs[batch]["net_only_ms"]
-            result["times_peer"] = round(result["detect_ms"] / theirs[batch]["infer_ms"], 3)
-        print(json.dumps(result), flush=True)
+    sys.exit(models.run("benchmarks.inference", args, measure))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,265 @@
+"""The SSD family as the experiments configure it, what it is fed, and how cases are run and compared."""
+
+import argparse
+import importlib
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import clock
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT.parent / "shared" / "peer"  # may hold tvcpu, see torch_peer
+OBJECTS = 7
+CLASSES = 20
+PRECISIONS = ("float32", "bfloat16")
+
+
+class Model(NamedTuple):
+    """File and argument of the experiment; whether PyTorch has the same network."""
+
+    experiment: str
+    argument: str
+    peer: bool = False
+
+
+MODELS = {
+    "root_resnet18": Model("scratchdet_voc", "backbone=root_resnet18", peer=True),
+    "root_resnet34": Model("scratchdet_voc", "backbone=root_resnet34"),
+    "ssd300_vgg16": Model("ssd300_voc", "", peer=True),
+    "ssd300s_resnet101": Model("ssd300s_resnet101_voc", ""),
+    "dsod300": Model("dsod_voc", ""),
+}
+
+
+class Case(NamedTuple):
+    """One measurement; ``size`` 0 is the experiment's own."""
+
+    model: str
+    precision: str
+    batch: int
+    size: int = 0
+
+
+def config(case):
+    """The experiment's config for a case, on one device."""
+    model = MODELS[case.model]
+    c = importlib.import_module(f"experiments.{model.experiment}").get_config(model.argument)
+    c.input_size = case.size or c.input_size
+    c.precision = case.precision
+    c.train.batch_size = case.batch
+    c.parallel.devices = 1
+    return c
+
+
+def class_names():
+    return tuple(map(str, range(CLASSES)))
+
+
+def pictures(c):
+    """A batch of noise with ``OBJECTS`` objects a picture, on the host."""
+    from jdet import types
+
+    batch, size, count = c.train.batch_size, c.input_size, c.data.max_boxes
+    rng = np.random.default_rng(0)
+    sides = rng.uniform(0.08, 0.5, (batch, count, 2)) * size
+    corners = rng.uniform(0, 1, (batch, count, 2)) * (size - sides)
+    zeros = np.zeros((batch, 2), np.int32)
+    return types.Batch(
+        images=rng.integers(0, 256, (batch, size, size, 3), np.uint8),
+        boxes=np.concatenate([corners, corners + sides], -1).astype(np.float32),
+        labels=rng.integers(0, CLASSES, (batch, count), np.int32),
+        valid=np.broadcast_to(np.arange(count) < OBJECTS, (batch, count)).copy(),
+        ignore=np.zeros((batch, count), bool),
+        image_sizes=zeros + size,
+        original_sizes=zeros + size,
+        index=np.arange(batch, dtype=np.int32),
+        real=np.ones(batch, bool),
+    )
+
+
+def parser(description, batches):
+    """Arguments that the benchmarks of models share."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = result.add_argument
+    names = (*MODELS, "all")
+    add("--model", nargs="+", default=["root_resnet18"], choices=names, metavar="MODEL",
+        help=f"one or more of {', '.join(names)}")  # fmt: skip
+    add("--precision", nargs="+", default=["float32"], choices=PRECISIONS)
+    add("--batch", nargs="+", type=int, default=batches, help="pictures, one or more sizes")
+    add("--size", type=int, default=0, help="pixels; 0: the experiment's")
+    add("--steps", type=int, default=10, help="samples of each side")
+    add("--markdown", action="store_true", help="rows for RESULTS.md after the JSON lines")
+    add("--peer-python", default=os.environ.get("JDET_PEER_PYTHON", ""),
+        help="Python with torch; default: environment variable JDET_PEER_PYTHON")  # fmt: skip
+    add("--peer-compile", action="store_true", help="torch.compile")
+    add("--peer-plain", action="store_true", help="plain PyTorch where torchvision has the model")
+    return result
+
+
+def cases(args):
+    """What the arguments ask for."""
+    names = list(MODELS) if "all" in args.model else dict.fromkeys(args.model)
+    return [Case(*x, args.size) for x in itertools.product(names, args.precision, args.batch)]
+
+
+def run(module, args, measure):
+    """Measures each case and prints it; several cases get a process each, so that memory is their own.
+
+    Returns:
+        Exit status: 1 where a case or its peer failed.
+    """
+    results, asked = [], cases(args)
+    for case in asked:
+        result = measure(case, args) if len(asked) == 1 else _apart(module, case, args)
+        print(json.dumps(result), flush=True)
+        results.append(result)
+    done = [result for result in results if "error" not in result]
+    if args.markdown and done:
+        print("\n".join(table(done)), flush=True)
+    return int(any({"error", "peer_error"} & result.keys() for result in results))
+
+
+def _apart(module, case, args):
+    command = [sys.executable, "-m", module, "--model", case.model, "--precision", case.precision]
+    command += ["--batch", str(case.batch), "--size", str(case.size), "--steps", str(args.steps)]
+    command += ["--peer-python", args.peer_python]
+    command += ["--peer-compile"] * args.peer_compile + ["--peer-plain"] * args.peer_plain
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=_environment())
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        return about(module.rpartition(".")[2], case) | {"error": f"exit status {done.returncode}"}
+    return json.loads(lines[-1])
+
+
+def _environment():
+    paths = [str(ROOT), *([str(TOOLS)] if TOOLS.is_dir() else []), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def prepare():
+    """Leaves the accelerator's memory to whoever asks: the peer needs some of it. Before JAX starts."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def about(what, case):
+    """First columns of every line."""
+    return {"what": what, **case._asdict()}
+
+
+def machine():
+    """Last columns of every line."""
+    import jax
+
+    device = jax.devices()[0].device_kind
+    where = {"device": device, "cores": os.cpu_count(), "machine": platform.machine()}
+    return where | {"jax": jax.__version__}
+
+
+def peak_mib():
+    """Most memory in use so far: of the accelerator, or resident in this process where there is none."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] // 2**20
+    return clock.peak_rss_mib()
+
+
+def peer(case, args, work, detector, batch, parameters):
+    """The peer's result, nothing where there is no peer, "error" where it failed.
+
+    It must have the same number of parameters, or it would be another network.
+    """
+    import jax
+
+    from jdet.ops import anchors
+
+    if not (args.peer_python and MODELS[case.model].peer):
+        return {}
+    levels, (_, cells) = detector.default_box_levels(), detector.level_sizes()
+    priors = anchors.default_boxes(levels, [(side, side) for side in cells], None)
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = f"{folder}/inputs.npz"
+        np.savez(
+            inputs,
+            images=batch.images,
+            boxes=batch.boxes,
+            labels=batch.labels,
+            priors=np.asarray(priors, np.float32),
+            cells=cells,
+            per_cell=[level.boxes_per_location for level in levels],
+            classes=CLASSES,
+            objects=OBJECTS,
+        )
+        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+        command = [args.peer_python, "-m", "benchmarks.torch_peer", inputs, "--model", case.model]
+        command += ["--work", work, "--precision", case.precision, "--device", device]
+        command += ["--samples", str(args.steps)]
+        command += ["--compile"] * args.peer_compile + ["--plain"] * args.peer_plain
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=_environment())
+    if done.returncode:
+        return {"error": f"exit status {done.returncode}"}
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["parameters"] != parameters:
+        return {"error": f"{found['parameters']} parameters, jdet has {parameters}"}
+    return found
+
+
+def compared(result, theirs, key):
+    """Adds the peer's columns to a line."""
+    if not theirs:
+        return result
+    if "error" in theirs:
+        return result | {"peer_error": theirs["error"]}
+    summary = clock.summary(theirs[key])
+    result = result | {"peer": theirs["name"]}
+    result |= {f"peer_{name}": value for name, value in summary.items()}
+    result["peer_images_per_second"] = round(1000 * result["batch"] / summary["ms"], 2)
+    result["peer_peak_mib"] = theirs["peak_mib"]
+    result["times_peer"] = round(result["ms"] / summary["ms"], 3)
+    result["times_peer_min"] = round(result["min_ms"] / summary["min_ms"], 3)
+    return result
+
+
+COLUMNS = ("model", "precision", "batch × size", "jdet ms (min)", "images/s", "peak MiB", "peer",
+           "peer ms (min)", "images/s", "peak MiB", "ratio (min)")  # fmt: skip
+
+
+def table(results):
+    """Lines of a Markdown table of results of one benchmark."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "| --- " * len(COLUMNS) + "|"]
+    return lines + ["| " + " | ".join(row(result)) + " |" for result in results]
+
+
+def row(result):
+    """Cells of a result, one for each of ``COLUMNS``."""
+
+    def side(prefix=""):
+        ms = f"{_short(result[prefix + 'ms'])} ({_short(result[prefix + 'min_ms'])})"
+        return ms, _short(result[prefix + "images_per_second"]), str(result[prefix + "peak_mib"])
+
+    ms, *rest = side()
+    if "postprocess_ms" in result:
+        ms += f", post-processing {_short(result['postprocess_ms'])}"
+    shape = f"{result['batch']}×{result['size']}²"
+    cells = [result["model"], result["precision"], shape, ms, *rest]
+    if "peer" not in result:
+        return [*cells, "–", "", "", "", ""]
+    ratio = f"{result['times_peer']:.2f} ({result['times_peer_min']:.2f})"
+    return [*cells, result["peer"], *side("peer_"), ratio]
+
+
+def _short(value):
+    """Three digits, more only before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,158 @@
+"""The PyTorch side of a comparison; the benchmarks start it with ``--peer-python``.
+
+    python -m benchmarks.torch_peer INPUTS.npz --model ssd300_vgg16 --work train --precision float32
+
+INPUTS.npz holds what jdet works on: pictures, boxes, labels, default boxes. One JSON line: the samples of
+the training step, or of the network and of whole detections. Memory is channels-last, bfloat16 is
+autocast. Where torchvision imports, its own ``ssd300_vgg16`` stands for that model at 300 pixels, unless
+``--plain`` asks for the layers of ``benchmarks.torch_ssd``, and its suppression serves all models.
+"""
+
+import argparse
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+
+from benchmarks import clock, torch_ssd
+
+try:
+    if find_spec("tvcpu"):  # makes a CUDA build of torchvision load beside a CPU build of torch
+        import tvcpu  # noqa: F401
+    import torchvision
+    from torchvision.ops import batched_nms
+except (ImportError, RuntimeError, OSError):  # none, or one that does not fit this torch
+    torchvision, batched_nms = None, torch_ssd.greedy
+
+
+class Plain:
+    """The networks of ``torch_ssd``."""
+
+    def __init__(self, model, inputs, device, compiled):
+        cells, per_cell = inputs["cells"].tolist(), inputs["per_cell"].tolist()
+        net = torch_ssd.SSD(model, int(inputs["classes"]), cells, per_cell)
+        self.net = net.to(device, memory_format=torch.channels_last)
+        self.forward = torch.compile(self.net) if compiled else self.net
+        self.objective = torch.compile(torch_ssd.loss) if compiled else torch_ssd.loss
+        self.priors = torch.from_numpy(inputs["priors"]).to(device)
+        # NHWC in memory is what torch calls channels_last.
+        self.images = torch.from_numpy(inputs["images"]).to(device).permute(0, 3, 1, 2)
+        objects = int(inputs["objects"])
+        self.truth = torch.from_numpy(inputs["boxes"][:, :objects]).to(device)
+        self.labels = torch.from_numpy(inputs["labels"][:, :objects]).long().to(device)
+        self.name = f"PyTorch {torch.__version__}"
+
+    def network(self):
+        """Offsets and logits."""
+        return self.forward(self.images)
+
+    def loss(self, autocast):
+        """Of the batch, network included."""
+        with autocast:
+            outputs = self.network()
+        return self.objective(*outputs, self.priors, self.truth, self.labels)
+
+    def detect(self):
+        """Boxes, scores and labels of each picture."""
+        return torch_ssd.detect(*self.network(), self.priors, batched_nms)
+
+
+class Torchvision:
+    """torchvision's SSD300, which normalises, matches and sums its losses inside."""
+
+    def __init__(self, inputs, device, compiled):
+        classes = int(inputs["classes"]) + 1
+        build = torchvision.models.detection.ssd300_vgg16
+        net = build(weights=None, weights_backbone=None, num_classes=classes)
+        self.net = net.to(device, memory_format=torch.channels_last)
+        if compiled:
+            self.net.backbone = torch.compile(self.net.backbone)
+            self.net.head.forward = torch.compile(self.net.head.forward)
+        images = torch.from_numpy(inputs["images"]).to(device).permute(0, 3, 1, 2)
+        self.images = list((images.float() / 255).unbind())
+        objects = int(inputs["objects"])
+        boxes = torch.from_numpy(inputs["boxes"][:, :objects]).to(device)
+        labels = torch.from_numpy(inputs["labels"][:, :objects]).long().to(device) + 1
+        self.targets = [dict(boxes=b, labels=c) for b, c in zip(boxes, labels)]
+        self.name = f"torchvision {torchvision.__version__}"
+
+    network = None  # not to be had apart from what follows it
+
+    def loss(self, autocast):
+        """Of the batch, network included."""
+        with autocast:
+            return sum(self.net(self.images, self.targets).values())
+
+    def detect(self):
+        """Boxes, scores and labels of each picture."""
+        return [list(found.values()) for found in self.net(self.images)]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("inputs")
+    parser.add_argument("--model", required=True, choices=torch_ssd.BACKBONES)
+    parser.add_argument("--work", required=True, choices=("train", "detect"))
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--samples", type=int, default=7)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--plain", action="store_true")
+    args = parser.parse_args()
+
+    cuda = args.device == "cuda"
+    torch.manual_seed(0)
+    if cuda:
+        torch.backends.cudnn.benchmark = True
+        # What XLA does with float32 on such a device unless told otherwise.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    inputs = np.load(args.inputs)
+    size = inputs["images"].shape[1]
+    if torchvision and args.model == "ssd300_vgg16" and size == 300 and not args.plain:
+        peer = Torchvision(inputs, args.device, args.compile)
+    else:
+        peer = Plain(args.model, inputs, args.device, args.compile)
+    finish = torch.cuda.synchronize if cuda else lambda: None
+    parameters = sum(p.numel() for p in peer.net.parameters())
+    result = {"name": peer.name + (", compiled" if args.compile else ""), "parameters": parameters}
+    half = args.precision == "bfloat16"
+    autocast = torch.autocast(args.device, dtype=torch.bfloat16, enabled=half)
+    warmup = 5 if cuda else 2
+    if args.work == "train":
+        optimizer = torch.optim.SGD(peer.net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            value = peer.loss(autocast)
+            value.backward()
+            optimizer.step()
+            return value
+
+        result["train"] = clock.samples(step, finish, args.samples, warmup)
+        result["loss"] = float(step().detach())
+    else:
+        peer.net.eval()
+
+        def finished(call):
+            def timed():
+                call()
+                finish()
+
+            return timed
+
+        with torch.no_grad(), autocast:
+            if peer.network:
+                call = finished(peer.network)
+                result["network"] = clock.samples(call, finish, args.samples, warmup)
+            result["detect"] = clock.samples(finished(peer.detect), finish, args.samples, warmup)
+            found = peer.detect()
+        result["found"] = round(sum(len(picture[0]) for picture in found) / len(found), 1)
+    peak = torch.cuda.max_memory_allocated() // 2**20 if cuda else clock.peak_rss_mib()
+    print(json.dumps(result | {"peak_mib": peak, "torch": torch.__version__}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

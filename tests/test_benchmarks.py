@@ -1,0 +1,170 @@
+"""What the benchmarks of models measure, hand to the peer and print; nothing is timed."""
+
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import clock, models
+from jdet import build
+from jdet.ops import anchors
+
+SAMPLES = [(10.0, 20.0, 0.0), (12.0, 24.0, 0.01), (14.0, 28.0, 0.02), (90.0, 30.0, 0.6)]
+RESULT = models.about("train_step", models.Case("root_resnet18", "float32", 8, 300)) | {
+    "ms": 1234.56,
+    "min_ms": 1200.0,
+    "images_per_second": 6.4802,
+    "peak_mib": 2000,
+}
+PEER = """#!{python}
+import json, sys
+import numpy as np
+inputs = np.load(sys.argv[3])
+boxes = int((inputs["cells"] ** 2 * inputs["per_cell"]).sum())
+assert len(inputs["priors"]) == boxes, (inputs["priors"].shape, boxes)
+print("a warning")
+print(json.dumps({{"parameters": 5, "boxes": boxes, "arguments": sys.argv[4:]}}))
+"""
+
+
+def parse(*words):
+    return models.parser("", [8]).parse_args(words)
+
+
+def test_all_cases_in_order():
+    args = parse("--model", "all", "--precision", "float32", "bfloat16", "--batch", "1", "8")
+    cases = models.cases(args)
+    assert len(cases) == 20
+    assert cases[:2] == [models.Case("root_resnet18", "float32", batch) for batch in (1, 8)]
+    assert [case.model for case in cases[::4]] == list(models.MODELS)
+
+
+def test_defaults_and_repeated_models():
+    assert models.cases(parse()) == [models.Case("root_resnet18", "float32", 8)]
+    assert len(models.cases(parse("--model", "dsod300", "dsod300"))) == 1
+
+
+def test_unknown_model_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse("--model", "ssd300")
+    assert "dsod300" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "boxes"),
+    [
+        ("root_resnet18", 8732),
+        ("root_resnet34", 8732),
+        ("ssd300_vgg16", 8732),
+        ("ssd300s_resnet101", 7308),
+        ("dsod300", 8744),
+    ],
+)
+def test_models_are_the_experiments(name, boxes):
+    model = models.MODELS[name]
+    module = importlib.import_module(f"experiments.{model.experiment}")
+    expected = module.get_config(model.argument)
+    config = models.config(models.Case(name, "bfloat16", 4))
+    assert (config.precision, config.train.batch_size, config.input_size) == ("bfloat16", 4, 300)
+    assert config.model.to_dict() == expected.model.to_dict()
+    assert config.optimizer.to_dict() == expected.optimizer.to_dict()
+    detector = build.detector(config, models.class_names())
+    cells = detector.level_sizes()[1]
+    maps = [(side, side) for side in cells]
+    assert len(anchors.default_boxes(detector.default_box_levels(), maps, None)) == boxes
+
+
+def test_pictures_have_objects_inside():
+    config = models.config(models.Case("ssd300_vgg16", "float32", 2, 64))
+    batch = models.pictures(config)
+    assert batch.images.shape == (2, 64, 64, 3)
+    assert batch.valid.sum() == 2 * models.OBJECTS
+    assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all() and batch.boxes.max() <= 64
+    assert batch.labels.max() < models.CLASSES
+
+
+def test_peer_gets_what_jdet_has(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(PEER.format(python=sys.executable))
+    python.chmod(0o755)
+    case = models.Case("ssd300_vgg16", "bfloat16", 1)
+    config = models.config(case)
+    detector, batch = build.detector(config, models.class_names()), models.pictures(config)
+    args = parse("--peer-python", str(python), "--peer-plain")
+    found = models.peer(case, args, "train", detector, batch, 5)
+    assert found["boxes"] == 8732
+    assert {"--plain", "bfloat16", "train", "cpu"} <= set(found["arguments"])
+    assert "--compile" not in found["arguments"]
+    another = models.peer(case, args, "train", detector, batch, 6)
+    assert another == {"error": "5 parameters, jdet has 6"}
+    alone = case._replace(model="dsod300")
+    assert models.peer(alone, args, "train", detector, batch, 5) == {}
+    assert models.peer(case, parse("--peer-python", ""), "train", detector, batch, 5) == {}
+    broken = parse("--peer-python", "/bin/false")
+    assert models.peer(case, broken, "train", detector, batch, 5) == {"error": "exit status 1"}
+
+
+def test_disturbed_samples_do_not_count_where_enough_are_left():
+    result = clock.summary(SAMPLES)
+    assert (result["ms"], result["min_ms"], result["quiet"]) == (12, 10, "3/4")
+    assert clock.summary(SAMPLES[2:])["ms"] == 52
+
+
+def test_short_calls_share_a_sample(monkeypatch):
+    events = []
+
+    def call():
+        events.append("call")
+
+    def finish():
+        events.append("finish")
+
+    monkeypatch.setattr(clock, "LEAST", 1.0)
+    found = clock.samples(call, finish, 3, 1)
+    assert len(found) == 3 and all(one.ms > 0 and one.others >= 0 for one in found)
+    # A warm-up and a call that sets the length are finished apart; a sample is finished once.
+    assert events[:4] == ["call", "finish"] * 2
+    assert events[4:].count("finish") == 3 and events[4:].count("call") > 3
+    events.clear()
+    monkeypatch.setattr(clock, "LEAST", 0.0)
+    assert len(clock.samples(call, finish, 3, 0)) == 3
+    assert events == ["call", "finish"] * 3
+
+
+def test_rows():
+    theirs = {"name": "PyTorch 2", "peak_mib": 3000, "train": SAMPLES}
+    both = models.compared(RESULT, theirs, "train")
+    assert both["times_peer"] == 102.88 and both["peer_images_per_second"] == 666.67
+    alone = RESULT | {"postprocess_ms": 4.2041}
+    head, line, first, second = models.table([both, alone])
+    cells = [cell.strip() for cell in first.strip("|").split("|")]
+    assert head.count("|") == line.count("|") == first.count("|") == second.count("|")
+    assert cells[:6] == ["root_resnet18", "float32", "8×300²", "1235 (1200)", "6.48", "2000"]
+    assert cells[6:] == ["PyTorch 2", "12 (10)", "667", "3000", "102.88 (120.00)"]
+    assert "1235 (1200), post-processing 4.2 |" in second and "| – |" in second
+
+
+def test_a_failure_shows_and_leaves_the_rest(capsys):
+    args = parse("--markdown")
+    failed = models.compared(RESULT, {"error": "exit status 1"}, "train")
+    assert models.run("", args, lambda case, args: failed) == 1
+    line, *rows = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["peer_error"] == "exit status 1" and len(rows) == 3
+    assert models.run("", args, lambda case, args: RESULT) == 0
+    capsys.readouterr()
+    two = parse("--batch", "1", "2")
+    assert models.run("benchmarks.no_such_module", two, None) == 1
+    lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert [line["batch"] for line in lines] == [1, 2]
+    assert all(line["error"] == "exit status 1" for line in lines)
+
+
+def test_numbers_keep_three_digits():
+    assert [models._short(x) for x in np.array([0.98123, 12.345, 99.99, 1234.5])] == [
+        "0.981",
+        "12.3",
+        "100",
+        "1234",
+    ]
