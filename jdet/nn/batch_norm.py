@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.varying import match_varying
+from jdet.ops.varying import match_varying, varying
 
 
 def batch_norm_train(
@@ -41,24 +41,24 @@ def batch_norm_train(
     shape = x.shape
     x = x.reshape(groups, -1, *shape[1:])
     scale, bias = match_varying(x, scale), match_varying(x, bias)
-    y, mean, var = _normalise(x, scale, bias, eps, axis_name)
+    y, mean, var = _normalise(x, scale, bias, eps, _team(x, axis_name))
     if groups == 1:
         mean, var = mean[0], var[0]
     return y.reshape(shape), jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalise(x, scale, bias, eps, axis_name):
-    return _forward(x, scale, bias, eps, axis_name)[0]
+def _normalise(x, scale, bias, eps, team):
+    return _forward(x, scale, bias, eps, team)[0]
 
 
-def _forward(x, scale, bias, eps, axis_name):
+def _forward(x, scale, bias, eps, team):
     """X is [G, B/G, …, C]; statistics are [G, C]."""
     wide = x.astype(jnp.float32)
-    axes, count = _axes_and_count(x, axis_name)
+    axes, count = _axes_and_count(x, team)
     sums = jnp.stack([jnp.sum(wide, axes), jnp.sum(wide * wide, axes)])
-    if axis_name is not None:
-        sums = jax.lax.psum(sums, axis_name)
+    if team:
+        sums = jax.lax.psum(sums, team)
     mean = sums[0] / count
     var = jnp.maximum(sums[1] / count - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + eps)
@@ -68,16 +68,16 @@ def _forward(x, scale, bias, eps, axis_name):
     return (y, mean, var), (x, scale, mean, inverse)
 
 
-def _backward(eps, axis_name, saved, gradients):
+def _backward(eps, team, saved, gradients):
     x, scale, mean, inverse = saved
     dy = gradients[0].astype(jnp.float32)
     centred = x.astype(jnp.float32) - _wide(mean, x)
-    axes, count = _axes_and_count(x, axis_name)
+    axes, count = _axes_and_count(x, team)
     sums = jnp.stack([jnp.sum(dy, axes), jnp.sum(dy * centred, axes)])
     # Gradients of scale and bias are this device's share; the sum over devices is the caller's.
     dbias, dscale = jnp.sum(sums[0], 0), jnp.sum(sums[1] * inverse, 0)
-    if axis_name is not None:
-        sums = jax.lax.psum(sums, axis_name)
+    if team:
+        sums = jax.lax.psum(sums, team)
     factor = scale * inverse
     slope = -factor * inverse * inverse * sums[1] / count
     shift = -factor * sums[0] / count
@@ -88,10 +88,22 @@ def _backward(eps, axis_name, saved, gradients):
 _normalise.defvjp(_forward, _backward)
 
 
-def _axes_and_count(x, axis_name):
+def _team(x, axis_name):
+    """Mesh axes to sum over; none where a device has nobody to share with.
+
+    Other axes of one device come along: the sum over them is free, and tells JAX that the result is
+    the same along them, so that nobody reduces it again.
+    """
+    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
+        return ()
+    others = (a for a in sorted(varying(x)) if a != axis_name and jax.lax.axis_size(a) == 1)
+    return (axis_name, *others)
+
+
+def _axes_and_count(x, team):
     count = x.size // x.shape[0] // x.shape[-1]
-    if axis_name is not None:
-        count = count * jax.lax.axis_size(axis_name)
+    if team:
+        count = count * jax.lax.axis_size(team)
     return tuple(range(1, x.ndim - 1)), count
 
 

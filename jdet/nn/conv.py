@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.varying import match_varying
+from jdet.ops.varying import match_varying
 from jdet.types import ConfigError
 
 caffe_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")

@@ -96,14 +96,8 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
     train, optimizer = config.train, config.optimizer
     devices = len(sharding.pick_devices(config)) if devices is None else devices
     _check_ranges(config, num_examples)
-    if train.batch_size % (devices * train.accumulation):
-        raise ConfigError(
-            f"train.batch_size={train.batch_size} does not divide by {devices} device(s) × "
-            f"train.accumulation={train.accumulation}; "
-            f"take a multiple of {devices * train.accumulation}"
-        )
-    batch_per_device = train.batch_size // devices
-    micro_batch = batch_per_device // train.accumulation
+    micro_batch = sharding.split_batch(config, devices)
+    batch_per_device = micro_batch * train.accumulation
     group_size = config.parallel.bn_group_size
     groups, members = sharding.bn_layout(micro_batch, devices, group_size)
 

@@ -79,6 +79,26 @@ def pick_devices(config: ConfigDict) -> list[jax.Device]:
     return [device for devices in own for device in devices]
 
 
+def split_batch(config: ConfigDict, devices: int) -> int:
+    """Pictures that each of so many devices sees at a time while training.
+
+    Raises:
+        ConfigError: the batch does not divide by devices and micro-batches, or is smaller than that.
+    """
+    batch_size, accumulation = config.train.batch_size, config.train.accumulation
+    parts = devices * accumulation
+    if batch_size % parts == 0:
+        return batch_size // parts
+    problem, remedy = "", f"take a multiple of {parts}"
+    if batch_size < parts:
+        problem = " and leaves some without a picture"
+        remedy += ", or fewer devices (parallel.devices)"
+    raise ConfigError(
+        f"train.batch_size={batch_size} does not divide by {devices} device(s) × "
+        f"train.accumulation={accumulation}{problem}; {remedy}"
+    )
+
+
 def bn_layout(micro_batch: int, devices: int, group_size: int) -> tuple[int, int]:
     """Arranges devices in teams that share BatchNorm statistics.
 
@@ -92,36 +112,51 @@ def bn_layout(micro_batch: int, devices: int, group_size: int) -> tuple[int, int
         than its pictures: the norm layer then splits them further.
 
     Raises:
-        ConfigError: the group size is neither a divisor nor a multiple of the pictures of a device,
-            or teams of that size do not use every device.
+        ConfigError: the group size is neither a divisor of the pictures of a device nor those of a
+            number of devices that divides all; the message lists the sizes that are.
     """
     if group_size == 0:
         return 1, devices
-    if group_size < 0 or (micro_batch % group_size and group_size % micro_batch):
+    fitting = bn_group_sizes(micro_batch, devices)
+    if group_size not in fitting:
         raise ConfigError(
-            f"parallel.bn_group_size={group_size} neither divides nor is a multiple of the "
-            f"{micro_batch} pictures a device sees at a time; "
-            f"take a divisor of {micro_batch}, a multiple of it, or 0 for all pictures"
+            f"parallel.bn_group_size={group_size} does not fit {devices} device(s) that see "
+            f"{micro_batch} pictures at a time each; {', '.join(map(str, fitting))} do (0: all "
+            f"{fitting[-1]})"
         )
     members = max(1, group_size // micro_batch)
-    if devices % members:
-        raise ConfigError(
-            f"parallel.bn_group_size={group_size} needs teams of {members} devices, which does not "
-            f"divide the {devices} devices; change it, train.batch_size or parallel.devices"
-        )
     return devices // members, members
 
 
-def make_mesh(config: ConfigDict, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def bn_group_sizes(micro_batch: int, devices: int) -> list[int]:
+    """The sizes of BatchNorm groups that ``bn_layout`` accepts, in pictures, rising."""
+    within = {size for size in range(1, micro_batch + 1) if micro_batch % size == 0}
+    across = {micro_batch * n for n in range(1, devices + 1) if devices % n == 0}
+    return sorted(within | across)
+
+
+def make_mesh(
+    config: ConfigDict, *, devices: Sequence[jax.Device] | None = None, training: bool = True
+) -> Mesh:
     """The mesh of a run, axes ``("group", "member")``.
+
+    The devices of a process follow one another, as its rows of a batch do.
 
     Args:
         config: complete config.
         devices: to use; None: those the config picks.
+        training: False: no batch norm will reduce over it, and the devices need not suit
+            ``train.batch_size`` and ``parallel.bn_group_size``.
+
+    Raises:
+        ConfigError: they do not, or there are not so many devices.
     """
-    devices = pick_devices(config) if devices is None else list(devices)
-    micro_batch = config.train.batch_size // (len(devices) * config.train.accumulation)
-    layout = bn_layout(max(micro_batch, 1), len(devices), config.parallel.bn_group_size)
+    devices = pick_devices(config) if devices is None else devices
+    devices = sorted(devices, key=lambda device: device.process_index)
+    layout = 1, len(devices)
+    if training:
+        micro_batch = split_batch(config, len(devices))
+        layout = bn_layout(micro_batch, len(devices), config.parallel.bn_group_size)
     return Mesh(np.asarray(devices).reshape(layout), AXES, axis_types=(AxisType.Auto,) * 2)
 
 

@@ -9,7 +9,7 @@ the batch is split.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from jdet.ops.varying import varying
 from jdet.train import samples
 from jdet.train.sharding import AXES
 from jdet.types import Batch, Mean, TrainState
@@ -223,7 +224,7 @@ def _loss_and_gradient(
         )
         means = {name: Mean(m.total, jax.lax.stop_gradient(m.weight)) for name, m in means.items()}
         found = updates.get(samples.COLLECTION, {})
-        return means, _mean(updates.get("batch_stats", stats)), found
+        return means, updates.get("batch_stats", stats), found
 
     def share(means, weights):
         """What this micro-batch adds to each loss part, on this device."""
@@ -236,8 +237,8 @@ def _loss_and_gradient(
     def gradient(stats, batch, index, weights):
         def loss(params):
             means, new_stats, found = forward(params, stats, batch, index)
-            parts = _varying(share(means, weights))
-            return sum(parts.values()), (parts, new_stats, _varying(found))
+            parts = jax.tree.map(_vary, share(means, weights))
+            return sum(parts.values()), (parts, new_stats, jax.tree.map(_vary, found))
 
         grads, (parts, stats, found) = jax.grad(loss, has_aux=True)(params)
         return grads, parts, stats, found
@@ -264,46 +265,40 @@ def _loss_and_gradient(
             return (jax.tree.map(jnp.add, grads, more), stats), (parts, found)
 
         zeros = jax.tree.map(jnp.zeros_like, params)
+        first = jax.tree.map(lambda x: x[0], micro)
+        after = jax.eval_shape(lambda: forward(params, stats, first, 0)[1])
+        # What the norms move differs between devices from now on.
+        stats = jax.tree.map(lambda x, y: _vary(x, varying(y)), stats, after)
         (grads, stats), (parts, found) = jax.lax.scan(accumulate, (zeros, stats), (micro, indices))
         parts = jax.tree.map(jnp.sum, parts)
 
-    with jax.named_scope(
-        "gradients"
-    ):  # by these names jdet.analysis.collectives knows what is sent
+    # By these names jdet.analysis.collectives knows what is sent.
+    with jax.named_scope("gradients"):
         grads, parts = jax.lax.psum((grads, parts), AXES)
+    stats = _mean(stats)
     if per_device:
         shares = count * jax.lax.axis_size(AXES)
         grads, parts = jax.tree.map(lambda x: x / shares, (grads, parts))
     return sum(parts.values(), jnp.float32(0)), parts, grads, stats, found
 
 
-def _varying(tree: Any) -> Any:
-    """Types every leaf as differing between devices, whichever axes it was reduced over."""
-
-    def cast(x):
-        missing = tuple(axis for axis in AXES if axis not in _axes_of(x))
-        return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-    return jax.tree.map(cast, tree)
+def _vary(x: jax.Array, axes: Iterable[str] = AXES) -> jax.Array:
+    """Types ``x`` as differing between devices along ``axes``, whichever it was reduced over."""
+    missing = tuple(axis for axis in axes if axis not in varying(x))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def _sum(tree: Any) -> Any:
     """The sum over all devices; the same everywhere."""
     with jax.named_scope("loss"):
-        return jax.lax.psum(_varying(tree), AXES)
+        return jax.lax.psum(jax.tree.map(_vary, tree), AXES)
 
 
 def _mean(tree: Any) -> Any:
-    """The mean over those axes along which a leaf differs; frozen statistics stay as they are."""
+    """The mean of leaves that differ between devices; frozen statistics stay as they are.
 
-    def reduce(x):
-        axes = tuple(axis for axis in AXES if axis in _axes_of(x))
-        return jax.lax.pmean(x, axes) if axes else x
-
+    It is over all devices, also where those of a team agree, so that XLA can send these leaves along
+    with the gradients.
+    """
     with jax.named_scope("statistics"):
-        return jax.tree.map(reduce, tree)
-
-
-def _axes_of(x: Any) -> frozenset[str]:
-    """The mesh axes along which ``x`` may differ from device to device."""
-    return jax.typeof(x).manual_axis_type.varying
+        return jax.tree.map(lambda x: jax.lax.pmean(_vary(x), AXES) if varying(x) else x, tree)

@@ -1,5 +1,6 @@
 """Mesh layout, batches on devices, and the prefetching thread."""
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jdet.config import get_defaults
 from jdet.train import sharding
@@ -31,6 +34,61 @@ def test_group_size_is_in_pictures(group_size, shape):
 def test_accumulation_shrinks_what_a_device_sees():
     config = fake.config(parallel__devices=2, parallel__bn_group_size=4, train__accumulation=2)
     assert sharding.make_mesh(config).devices.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "batch, overrides, fitting",
+    [
+        (
+            8,
+            dict(parallel__bn_group_size=3),
+            r"=3 does not fit 4 .* 2 pictures .*; 1, 2, 4, 8 do \(0: all 8\)",
+        ),
+        (8, dict(parallel__bn_group_size=16), "1, 2, 4, 8 do"),
+        (24, dict(parallel__bn_group_size=4), "see 6 pictures.*; 1, 2, 3, 6, 12, 24 do"),
+        (24, dict(parallel__bn_group_size=8, train__accumulation=2), "see 3 .*; 1, 3, 6, 12 do"),
+        (2, {}, "batch_size=2 does not divide by 4 .* without a picture; .*parallel.devices"),
+        (
+            4,
+            dict(train__accumulation=2),
+            "batch_size=4 does not .*without a picture.*multiple of 8",
+        ),
+        (6, {}, "batch_size=6 does not divide by 4.*multiple of 4"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_does(batch, overrides, fitting):
+    config = fake.config(parallel__devices=4, train__batch_size=batch, **overrides)
+    with pytest.raises(ConfigError, match=fitting):
+        sharding.make_mesh(config)
+    # An evaluation does not mind.
+    assert sharding.make_mesh(config, training=False).size == 4
+
+
+@given(st.integers(1, 24), st.integers(1, 12))
+def test_every_size_that_is_offered_fits(micro_batch, devices):
+    offered = sharding.bn_group_sizes(micro_batch, devices)
+    assert offered[0] == 1 and offered[-1] == micro_batch * devices
+    for size in range(1, micro_batch * devices + 1):
+        if size not in offered:
+            with pytest.raises(ConfigError):
+                sharding.bn_layout(micro_batch, devices, size)
+            continue
+        teams, members = sharding.bn_layout(micro_batch, devices, size)
+        assert teams * members == devices and micro_batch * members % size == 0
+        assert members == 1 or micro_batch * members == size
+
+
+def test_processes_hold_consecutive_pictures():
+    """Some platforms count devices across hosts; a process has consecutive rows of a batch."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        id: int
+        process_index: int
+
+    devices = [Device(i, i // 2 % 2) for i in range(8)]  # 0 1 on the first, 2 3 on the second, …
+    mesh = sharding.make_mesh(fake.config(), devices=devices)
+    assert [device.id for device in mesh.devices.flat] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
 def test_too_many_devices():
@@ -123,14 +181,14 @@ def test_waiting_has_a_limit():
 def test_split_cpu():
     program = (
         "from jdet.config import get_defaults; from jdet.train import sharding\n"
-        "c = get_defaults(); c.parallel.cpu_devices = 3; sharding.split_cpu(c)\n"
+        "c = get_defaults(); c.parallel.cpu_devices = 8; sharding.split_cpu(c)\n"
         "print(sharding.make_mesh(c).size)"
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     run = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
-    assert run.stdout.strip() == "3", run.stderr
+    assert run.stdout.strip() == "8", run.stderr
 
 
 def test_split_cpu_too_late(caplog):

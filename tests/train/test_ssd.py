@@ -45,7 +45,11 @@ def prepare(config):
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
     shapes = state.abstract_state(detector, optimizer, mesh, config)
     train_step = step.make_train_step(detector, optimizer, rate, mesh, config)
-    lowered = train_step.lower(shapes, sharding.to_global(batch(0), mesh))
+    pictures = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)),
+        batch(0, config.train.batch_size),
+    )
+    lowered = train_step.lower(shapes, pictures)
     return mesh, functools.partial(state.create_state, detector, optimizer, mesh, config), lowered
 
 

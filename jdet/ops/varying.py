@@ -12,11 +12,12 @@ def match_varying(x: jax.Array, parameter: jax.Array) -> jax.Array:
     of the gradient over those devices. A function with a custom gradient has to ask for it.
     Outside ``shard_map`` nothing changes.
     """
-    missing = tuple(_varying(x) - _varying(parameter))
+    missing = tuple(varying(x) - varying(parameter))
     return jax.lax.pcast(parameter, missing, to="varying") if missing else parameter
 
 
-def _varying(x: jax.Array) -> frozenset[str]:
+def varying(x: jax.Array) -> frozenset[str]:
+    """The mesh axes along which ``x`` may differ from device to device."""
     kind = jax.typeof(x)
     # Named `vma` up to JAX 0.9.
     return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
