@@ -110,6 +110,8 @@ def get_defaults() -> ConfigDict:
     evaluation.score_drawn = 0.5  # lowest score drawn
     evaluation.use_ema = True  # evaluate the moving average where there is one
     evaluation.max_pictures = 0  # 0: all
+    evaluation.precise_bn = 0  # training batches over which statistics of batch norms are measured
+    # anew with the weights to evaluate; 0: the running ones
 
     evaluation.tta = tta = ConfigDict()  # multi-scale testing, after the plain evaluation
     tta.preset = "none"  # "none" | "flip" | "voc" | "coco" (RefineDet's passes) | "custom"
@@ -222,6 +224,7 @@ RANGES = {
     "eval.pictures": (0, 10**4),
     "eval.score_drawn": (0, 1),
     "eval.max_pictures": (0, 10**9),
+    "eval.precise_bn": (0, 10**6),
     "eval.tta.iou_threshold": (0, 1),
     "eval.tta.pixel_offset": (0, 1),
     "eval.tta.score_threshold": (0, 1),

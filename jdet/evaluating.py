@@ -1,4 +1,4 @@
-"""One walk over the evaluation set, at one input size or at several (``config.eval.tta``)."""
+"""Weights to evaluate, and one walk over the evaluation set at one input size or at several."""
 
 from __future__ import annotations
 
@@ -14,8 +14,48 @@ from ml_collections import ConfigDict
 from jdet.data import pipeline
 from jdet.evaluation import report, runner, tta
 from jdet.hosts import exchange
-from jdet.train import state
-from jdet.types import Source
+from jdet.train import precise_bn, sharding, state
+from jdet.types import ConfigError, Source
+
+
+def make_weights(
+    config: ConfigDict,
+    detector: Any,
+    mesh: Any,
+    train_batches: Callable[[], pipeline.BatchStream],
+) -> Callable[[Any], dict[str, Any]]:
+    """``weights(state)``: the variables to evaluate, on the mesh, by ``eval.use_ema`` and ``precise_bn``.
+
+    Args:
+        config: complete config.
+        detector: with the mesh's axis name in its norms.
+        mesh: of the run.
+        train_batches: opens the training stream at its first batch.
+
+    Raises:
+        ConfigError: ``eval.precise_bn`` without batch norms; from ``weights``, what the stream raises.
+    """
+    wanted, model = config.eval.precise_bn, config.model
+
+    def on_mesh(trained: Any) -> dict[str, Any]:
+        variables = state.eval_variables(trained, config.eval.use_ema)
+        return jax.device_put(variables, sharding.replicated(mesh))
+
+    if not wanted:
+        return on_mesh
+    if not {model.norm, model.head_norm} & {"batch", "sync_batch"}:
+        raise ConfigError(
+            f"config.eval.precise_bn={wanted} measures the statistics of batch norms; config.model.norm "
+            f"is {model.norm}, head_norm {model.head_norm}: set it to 0"
+        )
+    measure = precise_bn.make_precise_bn(detector, mesh, config)
+
+    def weights(trained: Any) -> dict[str, Any]:
+        logging.info("statistics of batch norms from the first %d training batches", wanted)
+        with train_batches() as batches:
+            return measure(on_mesh(trained), batches)
+
+    return weights
 
 
 def make_multi_scale(

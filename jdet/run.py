@@ -70,18 +70,11 @@ def train(
         # Asked for once the workdir is known to be ours.
         if jax.process_index() == 0:
             _write_defects(Path(workdir) / "defects.txt", train_source, eval_source)
-        return pipeline.train_batches(
-            train_source,
-            input_size=config.input_size,
-            augment=config.augment,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-            start=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            **evaluating.reading(config),
-        )
+        return _train_batches(config, train_source, start)
 
+    weights = evaluating.make_weights(
+        config, detector, mesh, lambda: _train_batches(config, train_source)
+    )
     evaluate_state = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
     several_sizes = evaluating.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
     result = loop.train(
@@ -90,9 +83,7 @@ def train(
         detector=detector,
         train_stream=train_stream,
         num_examples=len(train_source),
-        evaluate=lambda trained, step: evaluate_state(
-            state.eval_variables(trained, config.eval.use_ema), step
-        ),
+        evaluate=lambda trained, step: evaluate_state(weights(trained), step),
         overwrite=overwrite,
         writers=writers,
         build=lambda other: build.detector(other, other.class_names),
@@ -100,8 +91,7 @@ def train(
     if jax.process_index() == 0:  # again, now that the last evaluation is in the log
         _draw_curves(Path(workdir))
     if several_sizes is not None and result.status == "completed":
-        variables = state.eval_variables(result.state, config.eval.use_ema)
-        more = several_sizes(variables, result.step, repeat=False)
+        more = several_sizes(weights(result.state), result.step, repeat=False)
         result = result._replace(metrics={**result.metrics, **more})
     return result
 
@@ -128,26 +118,42 @@ def evaluate(
     config = trained if config is None else config.copy_and_resolve_references()
     config_lib.validate(config)
     sharding.split_cpu(config)
-    _, source = build.sources(config)
+    train_source, source = build.sources(config)
     if tuple(source.class_names) != tuple(trained.class_names):
         raise ConfigError(
             f"{workdir} was trained on classes {', '.join(trained.class_names)}; config.data.eval has "
             f"{', '.join(source.class_names)}"
         )
     _same_network(config, trained, workdir)
-    weights = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
-    _agree(config, {"eval": source}, checkpoint=int(weights.step))
-    detector = build.detector(config, source.class_names)
-    mesh = sharding.make_mesh(config)
+    saved = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
+    _agree(config, {"eval": source}, checkpoint=int(saved.step))
+    detector = build.detector(config, source.class_names, axis_name="member")
+    mesh = sharding.make_mesh(config, training=config.eval.precise_bn > 0)
     run = make_evaluation(config, detector, source, mesh, Path(workdir))
     several_sizes = evaluating.make_multi_scale(config, detector, source, mesh, Path(workdir))
-    variables = jax.device_put(
-        state.eval_variables(weights, config.eval.use_ema), sharding.replicated(mesh)
+    weights = evaluating.make_weights(
+        config, detector, mesh, lambda: _train_batches(config, train_source)
     )
-    metrics = run(variables, int(weights.step))
+    variables = weights(saved)
+    metrics = run(variables, int(saved.step))
     if several_sizes is not None:
-        metrics |= several_sizes(variables, int(weights.step))
+        metrics |= several_sizes(variables, int(saved.step))
     return {name: value for name, value in metrics.items() if not isinstance(value, np.ndarray)}
+
+
+def _train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeline.BatchStream:
+    """This process's share of the training batches from batch ``start`` on."""
+    return pipeline.train_batches(
+        source,
+        input_size=config.input_size,
+        augment=config.augment,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **evaluating.reading(config),
+    )
 
 
 def make_evaluation(

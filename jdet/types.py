@@ -141,6 +141,20 @@ class Mean(NamedTuple):
     weight: Any
 
 
+class Moments(NamedTuple):
+    """Statistics of one batch, as a batch norm measured them before it normalised.
+
+    Attributes:
+        mean: float32 [G, C], of every group whose statistics this device knows.
+        var: float32 [G, C], biased.
+        count: numbers per group and channel, over all devices that share the group.
+    """
+
+    mean: Any
+    var: Any
+    count: Any
+
+
 class ClassLayer(NamedTuple):
     """Parameters whose last axis runs over classes.
 

@@ -75,6 +75,18 @@ def test_evaluating_the_checkpoint_gives_the_same_numbers(trained):
         assert again[name] == pytest.approx(value, nan_ok=True), name
 
 
+def test_evaluating_with_statistics_measured_anew(trained):
+    """They differ from the running ones by a little, and are the same each time."""
+    result, workdir = trained
+    config = tiny(450)
+    config.eval.precise_bn = 4
+    first = run.evaluate(workdir, config=config)["voc12/mAP"]
+    assert first == run.evaluate(workdir, config=config)["voc12/mAP"]
+    assert first == pytest.approx(result.metrics["voc12/mAP"], abs=0.1)
+    assert first != result.metrics["voc12/mAP"]
+    assert json.loads((workdir / "report.json").read_text())["settings"]["precise_bn"] == 4
+
+
 def test_another_network_is_refused_and_other_thresholds_are_not(trained):
     _, workdir = trained
     config = tiny(450)

@@ -39,14 +39,16 @@ def settings_of(config: ConfigDict, source: Source) -> dict[str, Any]:
 
     Returns:
         Plain values for ``write_report``: the set and how many of its pictures were evaluated, input
-        size, the protocol of each metric, and the model's group of the config, which holds score
-        threshold, NMS overlap and number of detections.
+        size, the protocol of each metric, training batches that batch norms were measured on anew, and
+        the model's group of the config, which holds score threshold, NMS overlap and number of
+        detections.
     """
     return {
         "data": json.loads(config.data.eval.to_json()),
         "pictures": min(len(source), config.eval.max_pictures or len(source)),
         "protocols": {name: _PROTOCOLS[name] for name in config.eval.metrics},
         "input_size": config.input_size,
+        "precise_bn": config.eval.precise_bn,
         "model": json.loads(config.model.to_json()),
     }
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.batch_norm import batch_norm_train
+from jdet.types import Moments
 
 KINDS = ("none", "batch", "sync_batch", "group", "frozen_batch")
 
@@ -18,7 +19,9 @@ class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last.
 
     Statistics and the affine map are float32 whatever the input is. Running statistics keep the
-    unbiased variance, as Caffe and PyTorch do. Gradients flow through the batch statistics.
+    unbiased variance, as Caffe and PyTorch do. Gradients flow through the batch statistics. Applied
+    with ``mutable=["moments"]`` it also leaves in that collection a tuple ``seen`` of ``Moments``, one for
+    every call.
 
     Attributes:
         train: normalise with the statistics of the batch and update the running ones.
@@ -58,14 +61,14 @@ class BatchNorm(nn.Module):
         y, batch_mean, batch_var = batch_norm_train(
             x, scale, bias, eps=self.epsilon, axis_name=axis_name, groups=groups
         )
-        if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
-            count = x.size // channels // groups
-            if axis_name is not None:
-                count = count * jax.lax.axis_size(axis_name)
-            batch_mean, batch_var = (
-                batch_mean.reshape(-1, channels),
-                batch_var.reshape(-1, channels),
-            )
+        if self.is_initializing():
+            return y
+        count = x.size // channels // groups
+        if axis_name is not None:
+            count = count * jax.lax.axis_size(axis_name)
+        batch_mean, batch_var = batch_mean.reshape(-1, channels), batch_var.reshape(-1, channels)
+        self.sow("moments", "seen", Moments(batch_mean, batch_var, count))
+        if self.is_mutable_collection("batch_stats"):
             batch_mean, batch_var = batch_mean.mean(0), batch_var.mean(0)
             batch_var = batch_var * (count / max(count - 1, 1))
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
