@@ -179,6 +179,7 @@ class MultiScale:
                 "config.input_size only; set config.eval.tta.preset='none'"
             )
         self._detect, self._options = detect, options
+        self._alone = detect.processes == 1
         views: dict[View, Pass] = {}  # and the pass that brought each, for messages
         planned: list[tuple[View, bool, Pass]] = []
         for one in options.passes:
@@ -258,7 +259,7 @@ class MultiScale:
         for run in self._runs:
             pictures, sizes = images[run.view], image_sizes[run.view]
             # Nobody of that orientation here; but other processes may have one.
-            if self._detect.processes == 1 and not np.any(sizes):
+            if self._alone and not np.any(sizes):
                 continue
             if run.mirrored:
                 pictures = mirror_images(pictures, sizes)
