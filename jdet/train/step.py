@@ -70,7 +70,7 @@ def make_train_step(
     depth = config.landscape.depth if config.landscape.every else 0
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        loss, parts, grads, stats, found = _loss_and_gradient(detector, state, batch, config)
+        loss, parts, grads, stats, found = _loss_and_gradient(detector, state, batch, config, mesh)
         grad_norm = optax.tree.norm(grads)
         finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
@@ -115,7 +115,7 @@ def make_diagnosis(
     """
 
     def diagnose(state: TrainState, batch: Batch) -> Metrics:
-        loss, parts, grads, *_ = _loss_and_gradient(detector, state, batch, config)
+        loss, parts, grads, *_ = _loss_and_gradient(detector, state, batch, config, mesh)
         return {
             "loss": loss,
             **{f"loss/{name}": value for name, value in parts.items()},
@@ -153,7 +153,7 @@ def make_probe(
         way = length * jnp.asarray(schedule(state.step), jnp.float32)
         params = jax.tree.map(lambda x, g: x - way * g, state.params, start)
         moved = state._replace(params=params)
-        loss, _, here, *_ = _loss_and_gradient(detector, moved, batch, config)
+        loss, _, here, *_ = _loss_and_gradient(detector, moved, batch, config, mesh)
         start = jax.tree.map(lambda g, new: jnp.where(length > 0, g, new), start, here)
         change = optax.tree.norm(optax.tree.sub(here, start))
         norm = optax.tree.norm(start)
@@ -172,8 +172,7 @@ def make_probe(
 def _look_ahead(visit: Any, lengths: tuple[float, ...], state: TrainState, batch: Batch) -> Metrics:
     """Visits the way's beginning, for its gradient, and its other points, all with one program.
 
-    A loop inside a program would be the shorter way to say it, but XLA computes the gradients of
-    convolutions in loops dozens of times slower on CPUs (github.com/jax-ml/jax/issues/12868).
+    A loop inside a program would be the shorter way to say it, but a slow one on CPUs (``_unroll``).
     """
     start, _ = visit(state, batch, state.params, jnp.float32(0))
     values = [visit(state, batch, start, jnp.float32(length))[1] for length in lengths]
@@ -200,7 +199,7 @@ def module_norms(tree: Any, depth: int, prefix: str = "grad_norm") -> Metrics:
 
 
 def _loss_and_gradient(
-    detector: Any, state: TrainState, batch: Batch, config: ConfigDict
+    detector: Any, state: TrainState, batch: Batch, config: ConfigDict, mesh: Mesh
 ) -> tuple[jax.Array, dict[str, jax.Array], Any, Any, Any]:
     """Loss, parts, gradient, new statistics and samples of the whole batch; runs inside ``shard_map``."""
     count = config.train.accumulation
@@ -248,6 +247,7 @@ def _loss_and_gradient(
     else:
         micro = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         indices = jnp.arange(count)
+        scan = functools.partial(jax.lax.scan, unroll=_unroll(mesh, count))
 
         def weigh(_, slot):
             batch, index = slot
@@ -256,7 +256,7 @@ def _loss_and_gradient(
 
         weights = None
         if not per_device:
-            _, weights = jax.lax.scan(weigh, None, (micro, indices))
+            _, weights = scan(weigh, None, (micro, indices))
             weights = _sum(jax.tree.map(jnp.sum, weights))
 
         def accumulate(carry, slot):
@@ -269,7 +269,7 @@ def _loss_and_gradient(
         after = jax.eval_shape(lambda: forward(params, stats, first, 0)[1])
         # What the norms move differs between devices from now on.
         stats = jax.tree.map(lambda x, y: _vary(x, varying(y)), stats, after)
-        (grads, stats), (parts, found) = jax.lax.scan(accumulate, (zeros, stats), (micro, indices))
+        (grads, stats), (parts, found) = scan(accumulate, (zeros, stats), (micro, indices))
         parts = jax.tree.map(jnp.sum, parts)
 
     # By these names jdet.analysis.collectives knows what is sent.
@@ -280,6 +280,15 @@ def _loss_and_gradient(
         shares = count * jax.lax.axis_size(AXES)
         grads, parts = jax.tree.map(lambda x: x / shares, (grads, parts))
     return sum(parts.values(), jnp.float32(0)), parts, grads, stats, found
+
+
+def _unroll(mesh: Mesh, count: int) -> int:
+    """Turns of a loop over micro-batches to write out: all on CPUs, one elsewhere.
+
+    XLA computes the gradients of convolutions in loops dozens of times slower on CPUs
+    (github.com/jax-ml/jax/issues/12868); the price is a longer compilation.
+    """
+    return count if mesh.devices.flat[0].platform == "cpu" else 1
 
 
 def _vary(x: jax.Array, axes: Iterable[str] = AXES) -> jax.Array:
