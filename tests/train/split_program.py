@@ -1,0 +1,124 @@
+"""What norms over groups of pictures come to on several devices and processes.
+
+    python -m tests.train.split_program FOLDER [PORT RANK PROCESSES]
+
+One process counts as eight devices, each of several as two. The first writes ``arrays.npz`` into the
+folder. It is a program for the sake of its number of devices.
+"""
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+PICTURES, CHANNELS = 32, 6
+GROUPS = (2, 4, 8, 16, 32)
+
+
+def norm_case(dtype=np.float32):
+    """Pictures of very different brightness, float32 [B, 3, 3, C], and a gradient of that shape."""
+    rng = np.random.default_rng(0)
+    shape = (PICTURES, 3, 3, CHANNELS)
+    scale = rng.uniform(0.5, 2, (PICTURES, 1, 1, CHANNELS))
+    x = rng.normal(size=shape) * scale + rng.normal(size=(PICTURES, 1, 1, CHANNELS))
+    params = {
+        "first": {"scale": rng.uniform(0.5, 2, CHANNELS), "bias": rng.normal(size=CHANNELS)},
+        "second": {"scale": rng.uniform(0.5, 2, CHANNELS), "bias": rng.normal(size=CHANNELS)},
+        "mix": rng.normal(size=(CHANNELS, CHANNELS)),
+    }
+    as_floats = functools.partial(np.asarray, dtype=np.float32)
+    dy = as_floats(rng.normal(size=shape))
+    return as_floats(x).astype(dtype), jax.tree.map(as_floats, params), dy
+
+
+def run_norms(devices, group, dtype):
+    """Norm, ReLU, 1×1 convolution, norm: output, gradients and running statistics, from the mesh."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+    from jax.sharding import PartitionSpec as P
+
+    from jdet.nn.norm import Norm
+    from jdet.train import sharding, step
+    from tests.train import fake
+
+    class Two(nn.Module):
+        norm: Norm
+
+        @nn.compact
+        def __call__(self, x):
+            mix = self.param("mix", nn.initializers.zeros, (CHANNELS, CHANNELS)).astype(x.dtype)
+            x = jax.nn.relu(self.norm(train=True, name="first")(x))
+            return self.norm(train=True, name="second")(x @ mix)
+
+    config = fake.config(
+        parallel__devices=devices, parallel__bn_group_size=group, train__batch_size=PICTURES
+    )
+    mesh = sharding.make_mesh(config)
+    net = Two(Norm("sync_batch", group_size=group, axis_name="member"))
+    stats = Two(Norm("batch")).init(jax.random.key(0), np.zeros((1, 3, 3, CHANNELS), np.float32))[
+        "batch_stats"
+    ]
+
+    def on_devices(params, x, dy):
+        def loss(params, x):
+            y, updates = net.apply(
+                {"params": params, "batch_stats": stats}, x, mutable=["batch_stats"]
+            )
+            return jax.lax.psum(jnp.sum(y * dy), sharding.AXES), (y, updates["batch_stats"])
+
+        gradients, (y, after) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        return y, step._mean(after), *gradients
+
+    rows, whole = P(sharding.AXES), P()
+    program = jax.jit(
+        jax.shard_map(
+            on_devices,
+            mesh=mesh,
+            in_specs=(whole, rows, rows),
+            out_specs=(rows, whole, whole, rows),
+        ),
+        out_shardings=sharding.replicated(mesh),
+    )
+    x, params, dy = norm_case(dtype)
+    placed = [
+        jax.make_array_from_callback(a.shape, sharding.batch_sharding(mesh), lambda i, a=a: a[i])
+        for a in (x, dy)
+    ]
+    return jax.device_get(program(params, *placed))
+
+
+def flat(tree):
+    """Arrays as float32 by their paths, with slashes."""
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): np.asarray(
+            x, np.float32
+        )
+        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def main(folder, port="", rank="0", processes="1"):
+    from tests import conftest  # noqa: F401  the compilation cache
+
+    alone = processes == "1"
+    jax.config.update("jax_num_cpu_devices", 8 if alone else 2)
+    if not alone:
+        jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(rank))
+    every = jax.device_count()
+    arrays = {}
+    for devices in (1, 2, 4, 8) if alone else (every,):
+        for group in GROUPS:
+            arrays[f"norms {devices} {group}"] = run_norms(devices, group, np.float32)
+    arrays[f"norms {every} 16 bfloat16"] = run_norms(every, 16, jax.numpy.bfloat16)
+    if jax.process_index() == 0:
+        np.savez(Path(folder) / "arrays.npz", **flat(arrays))
+    if not alone:
+        jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    main(*sys.argv[1:])

@@ -1,0 +1,110 @@
+"""Norms over groups of pictures on one device, on several and on two processes: the same numbers."""
+
+import functools
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.train import split_program
+from tests.train.split_program import CHANNELS, GROUPS, PICTURES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """``split(processes)``: the arrays of the program on so many."""
+
+    @functools.cache
+    def run(processes):
+        folder = tmp_path_factory.mktemp("split")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        command = [sys.executable, "-m", split_program.__name__, str(folder)]
+        started = [
+            subprocess.Popen(
+                [*command, port, str(rank), str(processes)],
+                env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(processes)
+        ]
+        try:
+            texts = [each.communicate(timeout=900)[0] for each in started]
+        finally:
+            for each in started:
+                each.kill()
+        assert all(each.returncode == 0 for each in started), "\n".join(texts)
+        return np.load(folder / "arrays.npz")
+
+    return run
+
+
+@functools.cache
+def reference(group):
+    """Both norms by their definition, every group on its own, in float64 on one device."""
+    with jax.enable_x64(True):
+        wide = functools.partial(jnp.asarray, dtype=jnp.float64)
+        x, params, dy = jax.tree.map(wide, split_program.norm_case())
+
+        def norm(x, p):
+            parts = x.reshape(-1, group, 3, 3, CHANNELS)
+            mean, var = parts.mean((1, 2, 3)), parts.var((1, 2, 3))
+            count = group * 9
+            stats = {
+                "mean": 0.1 * mean.mean(0),
+                "var": 0.9 + 0.1 * var.mean(0) * count / (count - 1),
+            }
+            parts = (parts - mean[:, None, None, None]) / jnp.sqrt(var + 1e-5)[:, None, None, None]
+            return parts.reshape(x.shape) * p["scale"] + p["bias"], stats
+
+        def loss(params, x):
+            hidden, first = norm(x, params["first"])
+            y, second = norm(jax.nn.relu(hidden) @ params["mix"], params["second"])
+            return jnp.sum(y * dy), (y, {"first": first, "second": second})
+
+        gradients, (y, stats) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        found = {"0": y, "1": stats, "2": gradients[0], "3": gradients[1]}
+        return {
+            "/".join(key.key for key in path): np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_flatten_with_path(found)[0]
+        }
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("processes, devices", [(1, 1), (1, 2), (1, 4), (1, 8), (2, 4)])
+def test_norm_groups_equal_the_whole_group_on_one_device(split, processes, devices, group):
+    """Outputs, running statistics and gradients; groups within a device, over devices, over processes."""
+    norms = split(processes)
+    expected = reference(group)
+    assert len(expected) == 1 + 4 + 5 + 1
+    for name, value in expected.items():
+        ours = norms[f"norms {devices} {group}/{name}"]
+        error = np.abs(ours - value).max() / max(1.0, np.abs(value).max())
+        assert error < 1e-5, (name, error)
+
+
+@pytest.mark.parametrize("processes, devices", [(1, 8), (2, 4)])
+def test_statistics_of_bfloat16_activations_are_float32(split, processes, devices):
+    norms = split(processes)
+    x = split_program.norm_case(jnp.bfloat16)[0].astype(np.float64)
+    parts = x.reshape(PICTURES // 16, -1, CHANNELS)
+    mean, var = parts.mean((0, 1)), parts.var(1, ddof=1).mean(0)
+    stats = f"norms {devices} 16 bfloat16/1/first"
+    np.testing.assert_allclose(norms[f"{stats}/mean"], 0.1 * mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(norms[f"{stats}/var"], 0.9 + 0.1 * var, rtol=1e-5)
+    # The activations were rounded to 8 bits.
+    y = norms[f"norms {devices} 16 bfloat16/0"]
+    np.testing.assert_array_equal(y, y.astype(jnp.bfloat16).astype(np.float32))
+    assert np.abs(y - reference(16)["0"]).max() > 1e-3
