@@ -1,4 +1,4 @@
-"""Default boxes of SSD (Liu et al. 2016, sec. 2.2; numbers of the Caffe release)."""
+"""Default boxes of SSD (Liu et al. 2016, sec. 2.2; the Caffe release) and anchors of feature pyramids."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class DefaultBoxLevel(NamedTuple):
     first: float | None = None
 
     @property
+    def sides(self) -> tuple[float, float]:
+        """Its own size and that of the next level."""
+        return (self.size, self.next_size)
+
+    @property
     def boxes_per_location(self) -> int:
         """Number of default boxes at each location."""
         return 1 + (self.next_size > 0) + 2 * len(self.ratios)
@@ -46,6 +51,65 @@ class DefaultBoxLevel(NamedTuple):
             root = math.sqrt(ratio)
             sizes += [(self.size * root, self.size / root), (self.size / root, self.size * root)]
         return np.array(sizes)
+
+
+class AnchorLevel(NamedTuple):
+    """The anchors of one level of a feature pyramid (RPN, RetinaNet).
+
+    Attributes:
+        sides: square roots of the areas, pixels.
+        ratios: heights over widths.
+        step: distance of anchor centres, pixels; or a pair, down and across.
+        rounded: half widths and half heights are whole pixels, as torchvision rounds them.
+    """
+
+    sides: tuple[float, ...]
+    ratios: tuple[float, ...]
+    step: float | tuple[float, float]
+    rounded: bool = False
+
+    @property
+    def boxes_per_location(self) -> int:
+        """Number of anchors at each location."""
+        return len(self.sides) * len(self.ratios)
+
+    @property
+    def start(self) -> float:
+        """Centre of the first anchor: the corner of the picture, in all reference implementations."""
+        return 0.0
+
+    def cell(self) -> np.ndarray:
+        """Widths and heights, ratio by ratio and side by side, float64 [A, 2], pixels."""
+        sizes = np.array(
+            [(side / math.sqrt(r), side * math.sqrt(r)) for r in self.ratios for side in self.sides]
+        )
+        return 2 * np.round(sizes / 2) if self.rounded else sizes
+
+
+def retinanet_levels(
+    strides: Sequence[int],
+    *,
+    scale: float = 4.0,
+    octaves: int = 3,
+    ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    rounded: bool = False,
+) -> tuple[AnchorLevel, ...]:
+    """Anchors of RetinaNet (Lin et al. 2017b, sec. 4): sides ``scale · stride · 2^(i / octaves)``.
+
+    Args:
+        strides: of each level, the step of its anchors.
+        scale: smallest side in strides; 4 is 32 pixels on a level of stride 8.
+        octaves: sides per level.
+        ratios: heights over widths.
+        rounded: sides are cut and half sizes rounded to whole pixels, as in torchvision.
+    """
+    levels = []
+    for stride in strides:
+        sides = tuple(scale * stride * 2 ** (i / octaves) for i in range(octaves))
+        if rounded:
+            sides = tuple(float(int(side)) for side in sides)
+        levels.append(AnchorLevel(sides, tuple(ratios), stride, rounded))
+    return tuple(levels)
 
 
 def ssd_levels(
@@ -177,11 +241,11 @@ def _all_positive(ratios: Any) -> bool:
 
 
 def default_boxes(
-    levels: Sequence[DefaultBoxLevel],
+    levels: Sequence[DefaultBoxLevel | AnchorLevel],
     shapes: Sequence[tuple[int, int]],
     clip: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """All default boxes, in the order level, row, column, box.
+    """All default boxes or anchors, in the order level, row, column, box.
 
     Args:
         levels: one entry per level.
@@ -194,7 +258,7 @@ def default_boxes(
     boxes = []
     for level, (height, width) in zip(levels, shapes, strict=True):
         cell = level.cell()
-        y, x = np.mgrid[:height, :width] * level.step + level.start
+        y, x = np.mgrid[:height, :width] * np.reshape(level.step, (-1, 1, 1)) + level.start
         grid = np.empty((height, width, len(cell), 4))
         grid[..., 0] = x[..., None]
         grid[..., 1] = y[..., None]

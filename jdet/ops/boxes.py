@@ -43,14 +43,30 @@ def pairwise_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
     Returns:
         float32 [..., N, M]. Pairs of empty boxes have overlap 0, never NaN.
     """
+    return paired_iou(a[..., :, None, :], b[..., None, :, :], kind)
+
+
+def paired_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
+    """Overlap of each box of ``a`` [..., 4] with its partner in ``b`` [..., 4].
+
+    Args:
+        a: float32 boxes.
+        b: float32 boxes; leading axes broadcast.
+        kind: as of ``pairwise_iou``.
+
+    Returns:
+        float32 [...]. Pairs of empty boxes have overlap 0. Gradients are finite where one has an area.
+    """
     # One array per coordinate: a trailing axis of 4 or 2 would defeat vectorisation on CPUs.
-    ax1, ay1, ax2, ay2 = (a[..., :, None, i] for i in range(4))
-    bx1, by1, bx2, by2 = (b[..., None, :, i] for i in range(4))
-    tiny = jnp.finfo(a.dtype).tiny
+    ax1, ay1, ax2, ay2 = (a[..., i] for i in range(4))
+    bx1, by1, bx2, by2 = (b[..., i] for i in range(4))
+    tiny = jnp.finfo(ax1.dtype).tiny
     width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
     height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
     intersection = width * height
-    union = area(a)[..., :, None] + area(b)[..., None, :] - intersection
+    area_a = jnp.maximum(ax2 - ax1, 0) * jnp.maximum(ay2 - ay1, 0)
+    area_b = jnp.maximum(bx2 - bx1, 0) * jnp.maximum(by2 - by1, 0)
+    union = area_a + area_b - intersection
     iou = intersection / jnp.maximum(union, tiny)
     if kind == "iou":
         return iou
@@ -68,4 +84,6 @@ def pairwise_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
     angle_a = jnp.arctan((ax2 - ax1) / jnp.maximum(ay2 - ay1, tiny))
     angle_b = jnp.arctan((bx2 - bx1) / jnp.maximum(by2 - by1, tiny))
     v = (4 / jnp.pi**2) * (angle_b - angle_a) ** 2
-    return diou - v * v / jnp.maximum(1 - iou + v, tiny)
+    # The trade-off is a constant of the gradient (Zheng et al. 2020, below eq. 12).
+    trade_off = jax.lax.stop_gradient(v / jnp.maximum(1 - iou + v, tiny))
+    return diou - v * trade_off

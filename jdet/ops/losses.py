@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jdet.ops.boxes import paired_iou
+
 
 def smooth_l1(prediction: jax.Array, target: jax.Array, beta: float = 1.0) -> jax.Array:
     """Huber-like loss of Fast R-CNN (Girshick 2015, eq. 3): ``d²/2β`` below ``beta``, else ``|d|-β/2``.
@@ -14,6 +16,43 @@ def smooth_l1(prediction: jax.Array, target: jax.Array, beta: float = 1.0) -> ja
     difference = jnp.abs(prediction.astype(jnp.float32) - target)
     inner = jnp.minimum(difference, beta)
     return inner * (difference - 0.5 * inner) / beta
+
+
+def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Absolute difference; shapes broadcast, float32 out."""
+    return jnp.abs(prediction.astype(jnp.float32) - target)
+
+
+def iou_loss(prediction: jax.Array, target: jax.Array, kind: str = "giou") -> jax.Array:
+    """One minus the overlap of boxes [..., 4], x1 y1 x2 y2, with their targets; float32 [...].
+
+    ``kind`` is "iou", "giou" (Rezatofighi et al. 2019), "diou" or "ciou" (Zheng et al. 2020).
+    """
+    return 1 - paired_iou(prediction.astype(jnp.float32), target, kind)
+
+
+def sigmoid_focal_loss(
+    logits: jax.Array, targets: jax.Array, alpha: float = 0.25, gamma: float = 2.0
+) -> jax.Array:
+    """Focal loss of independent binary decisions (Lin et al. 2017b, eq. 5).
+
+    Written in logarithms, so that neither the loss nor its gradient overflows for any logit.
+
+    Args:
+        logits: [...].
+        targets: bool [...], or 0 and 1.
+        alpha: weight of the positives, 1 - alpha that of the negatives; below 0: neither is weighted.
+        gamma: exponent of the probability of being wrong; 0 is the cross-entropy.
+
+    Returns:
+        float32 [...].
+    """
+    positive = targets.astype(bool)
+    wrong = jnp.where(positive, -1.0, 1.0) * logits.astype(jnp.float32)  # logit of being wrong
+    loss = jax.nn.softplus(wrong)
+    if gamma:
+        loss = loss * jnp.exp(-gamma * jax.nn.softplus(-wrong))
+    return loss * jnp.where(positive, alpha, 1 - alpha) if alpha >= 0 else loss
 
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -26,7 +26,9 @@ class Kept(NamedTuple):
     valid: jax.Array
 
 
-def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
+def nms(
+    boxes: jax.Array, valid: jax.Array, iou_threshold: float, labels: jax.Array | None = None
+) -> jax.Array:
     """Greedy suppression of boxes that are already sorted, best first.
 
     A box is kept unless it overlaps a kept box before it by more than ``iou_threshold``. One loop
@@ -37,6 +39,8 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
         boxes: float32 [..., n, 4], x1 y1 x2 y2, sorted by score; leading axes are independent sets.
         valid: bool [..., n], which rows exist; in each set they come first.
         iou_threshold: overlap above which the later box is dropped.
+        labels: int32 [..., n]; given, boxes drop those of their own label alone. Comparing labels is
+            exact, where moving the boxes of each label apart would round their coordinates.
 
     Returns:
         bool [..., n], the survivors.
@@ -54,6 +58,8 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
         overlap = jnp.maximum(width, 0) * jnp.maximum(height, 0)
         union = areas + current(areas) - overlap
         hit = overlap > iou_threshold * union  # without the division
+        if labels is not None:
+            hit = hit & (labels == current(labels))
         return alive & ~(hit & (ranks > rank) & current(alive))
 
     return jax.lax.fori_loop(0, jnp.max(jnp.sum(valid, axis=-1)), settle, valid)
@@ -99,3 +105,65 @@ def class_wise_nms(
         labels=jnp.where(valid, (flat // pre_nms).astype(jnp.int32), 0),
         valid=valid,
     )
+
+
+def candidates_nms(
+    boxes: jax.Array,
+    scores: jax.Array,
+    labels: jax.Array,
+    *,
+    iou_threshold: float,
+    keep: int,
+) -> Kept:
+    """Class-wise suppression of one picture's candidates, the best D of all classes.
+
+    Args:
+        boxes: float32 [n, 4], x1 y1 x2 y2, in any order; equal scores keep theirs.
+        scores: float32 [n]; rows of 0 and less do not exist.
+        labels: int32 [n].
+        iou_threshold: overlap above which the worse box of the same class is dropped.
+        keep: detections, D.
+
+    Returns:
+        Kept, [D] each.
+    """
+    scores, order = jax.lax.top_k(scores, scores.size)
+    boxes, labels = boxes[order], labels[order]
+    survivors = nms(boxes, scores > 0, iou_threshold, labels)
+    best, index = jax.lax.top_k(jnp.where(survivors, scores, 0.0), min(keep, scores.size))
+    if best.size < keep:  # fewer candidates than detections asked for
+        best = jnp.pad(best, (0, keep - best.size))
+        index = jnp.pad(index, (0, keep - index.size))
+    valid = best > 0
+    return Kept(
+        boxes=jnp.where(valid[:, None], boxes[index], 0.0),
+        scores=best,
+        labels=jnp.where(valid, labels[index], 0),
+        valid=valid,
+    )
+
+
+def best_pairs(
+    scores: jax.Array, threshold: float, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The best (anchor, class) pairs of a level, as RetinaNet takes them (Lin et al. 2017b, sec. 4).
+
+    Only the ``count`` anchors with the best single score can hold one of the ``count`` best pairs, so
+    two short selections stand for one over all A · K scores; the result is the same, ties included
+    (the lower anchor, then the lower class, comes first).
+
+    Args:
+        scores: float32 [A, K]. NaN counts as zero.
+        threshold: only scores above it take part.
+        count: n.
+
+    Returns:
+        Scores float32 [n] (0: there is none), anchors and classes int32 [n], with
+        ``n = min(count, A · K)``.
+    """
+    num_anchors, num_classes = scores.shape
+    scores = jnp.where(scores > threshold, scores, 0.0)  # False for NaN
+    _, anchors = jax.lax.top_k(jnp.max(scores, axis=1), min(count, num_anchors))
+    anchors = jnp.sort(anchors)
+    best, index = jax.lax.top_k(scores[anchors].reshape(-1), min(count, anchors.size * num_classes))
+    return best, anchors[index // num_classes], (index % num_classes).astype(jnp.int32)

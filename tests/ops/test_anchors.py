@@ -111,3 +111,34 @@ def test_clipped_boxes_are_the_part_inside():
     assert float(boxes.area(cut).min()) > 0
     inside = ((whole >= 0) & (whole <= 300)).all(1)
     np.testing.assert_allclose(cut[inside], whole[inside], atol=1e-4)
+
+
+def test_retinanet_anchors_equal_torchvision():
+    golden = load("anchors_retinanet")
+    levels = anchors.retinanet_levels((8, 16, 32), rounded=True)
+    found = anchors.default_boxes(levels, [(12, 16), (6, 8), (3, 4)])
+    ours = boxes.cxcywh_to_xyxy(jnp.asarray(found))
+    np.testing.assert_allclose(ours, golden["anchors"], atol=1e-4)
+
+
+def test_anchors_with_two_steps_equal_torchvision():
+    golden = load("anchors_fpn")
+    levels = [
+        anchors.AnchorLevel((side,), (0.5, 1.0, 2.0), step, rounded=True)
+        for side, step in ((32.0, 4), (64.0, (7, 8)), (128.0, (14, 15)))
+    ]
+    found = anchors.default_boxes(levels, [(25, 34), (13, 17), (7, 9)])
+    ours = boxes.cxcywh_to_xyxy(jnp.asarray(found))
+    np.testing.assert_allclose(ours, golden["anchors"], atol=1e-4)
+
+
+def test_retinanet_anchors_are_the_published_ones():
+    levels = anchors.retinanet_levels((8, 16, 32, 64, 128))
+    shapes = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
+    found = anchors.default_boxes(levels, shapes)
+    assert found.shape == (201_600, 4)
+    ratio, side = np.unravel_index(np.arange(9), (3, 3))
+    np.testing.assert_allclose(found[:9, 3] / found[:9, 2], 2.0 ** (ratio - 1), rtol=1e-6)
+    np.testing.assert_allclose(found[:9, 2:].prod(1) ** 0.5, 32 * 2 ** (side / 3), rtol=1e-6)
+    np.testing.assert_allclose(found[3:6, 2] / 2, [16, 20.159, 25.398], rtol=1e-4)
+    assert (found[:9, :2] == 0).all() and (found[9:18, 0] == 8).all()

@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jdet.ops import losses
+from tests.golden import load
 
 
 def test_smooth_l1_values_and_gradient():
@@ -22,4 +24,50 @@ def test_cross_entropy_equals_optax():
         losses.softmax_cross_entropy(logits, labels),
         optax.softmax_cross_entropy_with_integer_labels(logits, labels),
         rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    "key, settings", [("", {}), ("_noalpha_g15", dict(alpha=-1, gamma=1.5))], ids=["paper", "plain"]
+)
+def test_focal_loss_equals_torchvision(key, settings):
+    golden = load("sigmoid_focal_loss")
+    logits, targets = jnp.asarray(golden["logits"]), jnp.asarray(golden["targets"])
+    ours = losses.sigmoid_focal_loss(logits, targets, **settings)
+    np.testing.assert_allclose(ours, golden[f"loss{key}"], rtol=1e-5, atol=1e-8)
+    gradient = jax.grad(lambda x: losses.sigmoid_focal_loss(x, targets, **settings).sum())(logits)
+    np.testing.assert_allclose(gradient, golden[f"grad{key}"], rtol=1e-4, atol=1e-7)
+
+
+def test_focal_loss_of_wild_logits_is_finite_and_right():
+    logits = jnp.array([-1e4, -100.0, 0.0, 0.0, 100.0, 1e4])
+    targets = jnp.array([1, 1, 1, 0, 0, 0])
+    ours = losses.sigmoid_focal_loss(logits, targets)
+    np.testing.assert_allclose(ours, [2500, 25, 0.04332, 0.12997, 75, 7500], rtol=1e-4)
+    gradient = jax.grad(lambda x: losses.sigmoid_focal_loss(x, targets).sum())
+    np.testing.assert_allclose(
+        gradient(logits)[jnp.array([0, 1, 4, 5])], [-0.25, -0.25, 0.75, 0.75]
+    )
+    assert jnp.isfinite(gradient(-logits)).all()
+    entropy = optax.sigmoid_binary_cross_entropy(logits, targets)
+    np.testing.assert_allclose(
+        losses.sigmoid_focal_loss(logits, targets, -1, 0), entropy, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_iou_losses_equal_torchvision(kind):
+    golden = load("iou_losses")
+    prediction, target = jnp.asarray(golden["pred"]), jnp.asarray(golden["target"])
+    ours = losses.iou_loss(prediction, target, kind)
+    np.testing.assert_allclose(ours, golden[f"{kind}_loss"], rtol=1e-5, atol=1e-6)
+    gradient = jax.grad(lambda boxes: losses.iou_loss(boxes, target, kind).sum())(prediction)
+    np.testing.assert_allclose(gradient, golden[f"{kind}_grad_pred"], rtol=1e-4, atol=1e-6)
+
+
+def test_l1_is_smooth_l1_without_the_smoothness():
+    x = jnp.linspace(-3, 3, 13)
+    np.testing.assert_allclose(losses.l1(x, jnp.ones(13)), jnp.abs(x - 1))
+    np.testing.assert_allclose(
+        losses.l1(x, jnp.ones(13)), losses.smooth_l1(x, jnp.ones(13), 1e-6), atol=1e-6
     )

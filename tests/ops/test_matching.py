@@ -1,10 +1,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdet.ops.matching import MIN_OVERLAP, bipartite_then_threshold, by_thresholds
+from jdet.ops.anchors import default_boxes, retinanet_levels
+from jdet.ops.boxes import cxcywh_to_xyxy, pairwise_iou
+from jdet.ops.matching import (
+    BELOW,
+    BETWEEN,
+    MIN_OVERLAP,
+    bipartite_then_threshold,
+    by_thresholds,
+)
 from tests.golden import load
 
 match = jax.jit(bipartite_then_threshold)
@@ -73,4 +82,79 @@ def test_equal_torchvision():
         "rpn_07_03_lowq": (0.7, 0.3, True),
         "roi_05_05": (0.5, 0.5, False),
     }.items():
-        np.testing.assert_array_equal(by_thresholds(overlap, valid, *arguments), golden[name])
+        found = by_thresholds(overlap, valid, lambda rows: rows, *arguments)
+        np.testing.assert_array_equal(found, golden[name])
+
+
+def max_iou(overlap, high, low, low_quality):
+    """The whole matrix at once, in numpy."""
+    best, index = overlap.max(0), overlap.argmax(0)
+    result = np.where(best < low, BELOW, np.where(best < high, BETWEEN, index))
+    rows = overlap.max(1, keepdims=True)
+    chosen = ((overlap == rows) & (rows > 0)).any(0)
+    return np.where(chosen, index, result) if low_quality else result
+
+
+@pytest.mark.parametrize("low_quality", [True, False])
+def test_thresholds_in_blocks_equal_the_whole_matrix(low_quality):
+    rng = np.random.default_rng(0)
+    assign = jax.jit(
+        lambda overlap, valid: by_thresholds(
+            overlap, valid, lambda rows: rows, 0.5, 0.4, low_quality
+        )
+    )
+    overlap = (rng.random((20, 21, 31)) ** 2).round(1).astype(np.float32)  # ties everywhere
+    overlap[:, 3] = 0  # an object without overlap chooses nothing
+    count = rng.integers(1, 22, 20)
+    found = jax.vmap(assign)(jnp.asarray(overlap), jnp.arange(21) < count[:, None])
+    for i in range(20):
+        expected = max_iou(overlap[i, : count[i]], 0.5, 0.4, low_quality)
+        np.testing.assert_array_equal(found[i], expected)
+
+
+def test_every_object_finds_its_best_anchors_among_many():
+    rng = np.random.default_rng(1)
+    levels = retinanet_levels((8, 16, 32, 64, 128))
+    anchors = default_boxes(levels, [(n, n) for n in (40, 20, 10, 5, 3)])
+    corners = cxcywh_to_xyxy(jnp.asarray(anchors))
+    low = rng.uniform(0, 250, (13, 2))
+    truth = np.concatenate([low, low + rng.uniform(1, 70, (13, 2))], 1).astype(np.float32)
+    valid = jnp.arange(13) < 11
+    found = jax.jit(
+        lambda truth: by_thresholds(
+            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, True
+        )
+    )(jnp.asarray(truth))
+    overlap = np.asarray(pairwise_iou(jnp.asarray(truth[:11]), corners))
+    np.testing.assert_array_equal(found, max_iou(overlap, 0.5, 0.4, True))
+    assert set(range(11)) <= set(np.asarray(found))
+
+
+def test_thresholds_without_objects_are_all_background():
+    overlap = jnp.ones([4, 9])
+    found = by_thresholds(overlap, jnp.zeros(4, bool), lambda rows: rows, 0.5, 0.4, True)
+    assert (found == BELOW).all()
+
+
+def test_whole_overlap_matrix_never_exists():
+    """200,000 anchors and 100 objects: the largest array holds 8 objects' overlaps."""
+    truth = jax.ShapeDtypeStruct((104, 4), jnp.float32)
+    corners = jax.ShapeDtypeStruct((200_000, 4), jnp.float32)
+    closed = jax.make_jaxpr(
+        lambda truth, corners, valid: by_thresholds(
+            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, True
+        )
+    )(truth, corners, jax.ShapeDtypeStruct((104,), bool))
+
+    def inner(jaxpr):
+        for equation in jaxpr.eqns:
+            for value in equation.params.values():
+                body = getattr(value, "jaxpr", value)
+                if hasattr(body, "eqns"):
+                    yield body
+
+    def largest(jaxpr):
+        sizes = [v.aval.size for e in jaxpr.eqns for v in e.outvars]
+        return max([*sizes, *map(largest, inner(jaxpr))])
+
+    assert largest(closed.jaxpr) == 8 * 200_000

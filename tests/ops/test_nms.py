@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdet.ops.boxes import pairwise_iou
-from jdet.ops.nms import class_wise_nms, nms
+from jdet.ops.nms import candidates_nms, class_wise_nms, nms
 from tests.golden import load
 
 
@@ -57,6 +57,25 @@ def test_nan_scores_do_not_win():
     kept = class_wise_nms(boxes, scores, score_threshold=0.01, iou_threshold=0.5, pre_nms=2, keep=2)
     np.testing.assert_array_equal(kept.valid, [True, False])
     np.testing.assert_array_equal(kept.boxes[0], boxes[1])
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_candidates_equal_torchvision(threshold):
+    """Labels are compared, so no coordinate is moved and the result is exact."""
+    golden = load("nms")
+    kept = candidates_nms(
+        jnp.asarray(golden["boxes"]),
+        jnp.asarray(golden["scores"]),
+        jnp.asarray(golden["idxs"], jnp.int32),
+        iou_threshold=threshold,
+        keep=400,
+    )
+    whole = golden[f"batched_keep_{round(threshold * 10):02d}"]
+    n = int(kept.valid.sum())
+    assert kept.scores.shape == (400,) and kept.valid[:n].all()
+    np.testing.assert_array_equal(kept.boxes[:n], golden["boxes"][whole])
+    np.testing.assert_array_equal(kept.labels[:n], golden["idxs"][whole])
+    assert (kept.scores[n:] == 0).all() and (kept.boxes[n:] == 0).all()
 
 
 suppress = jax.jit(nms)
