@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jdet.nn.conv import caffe_xavier, scale_channels
+from jdet.nn.conv import INITIALISERS, scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool, pooled_size
@@ -67,7 +67,10 @@ class ResNet(nn.Module):
         width: multiplies every channel count.
         remat: what the backward pass computes again; segments are the stem with its pool and the
             residual blocks, or the whole stages.
-        kernel_init: of all convolutions.
+        zero_init: the last norm of every block starts at scale 0, so that the block starts as its
+            shortcut (Goyal et al. 2017, sec. 5.1); of "post" blocks with a trained norm.
+        kernel_init: of all convolutions: "caffe_xavier", "kaiming" (normal, by the outputs), or an
+            initialiser.
         dtype: of activations.
     """
 
@@ -84,7 +87,8 @@ class ResNet(nn.Module):
     dilation: int = 1
     width: float = 1.0
     remat: Remat = Remat()
-    kernel_init: Any = caffe_xavier
+    zero_init: bool = False
+    kernel_init: Any = "caffe_xavier"
     dtype: Any = None
 
     def __post_init__(self):
@@ -100,6 +104,18 @@ class ResNet(nn.Module):
                 raise ValueError(
                     f"model.backbone.{name}={getattr(self, name)!r}; it can be one of {allowed}"
                 )
+        if isinstance(self.kernel_init, str) and self.kernel_init not in INITIALISERS:
+            raise ValueError(
+                f"model.backbone.kernel_init={self.kernel_init!r}; it can be one of "
+                f"{tuple(INITIALISERS)}"
+            )
+        if self.zero_init and (
+            self.block == "preact" or self.norm.kind in ("none", "frozen_batch")
+        ):
+            raise ValueError(
+                "model.backbone.zero_init=True is for blocks that end in a trained norm; "
+                f"model.backbone.block={self.block!r}, model.norm={self.norm.kind!r}"
+            )
         if self.root < 0:
             raise ValueError(f"model.backbone.root={self.root}; use 0 for the 7×7 stem, or 1, 2, …")
         if self.dilation < 1:
@@ -143,10 +159,12 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps normalised pictures [B, H, W, 3] to named stages [B, h, w, C]."""
+        init = self.kernel_init
+        init = INITIALISERS[init] if isinstance(init, str) else init
         layer = functools.partial(
-            ConvNorm, norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype
+            ConvNorm, norm=self.norm, train=train, kernel_init=init, dtype=self.dtype
         )
-        block, settings = self._block(layer, train)
+        block, settings = self._block(layer, train, init)
         scaled = functools.partial(scale_channels, width=self.width)
 
         def stem(_, x):
@@ -184,18 +202,19 @@ class ResNet(nn.Module):
             stages[name] = branch if self.tap == "branch" else x
         return {**stages, "end": x} if self.tap == "branch" else stages
 
-    def _block(self, layer: Any, train: bool) -> tuple[Any, dict[str, Any]]:
+    def _block(self, layer: Any, train: bool, init: Any) -> tuple[Any, dict[str, Any]]:
         """The class of all blocks, and the fields that all share."""
         bottleneck = self.depth >= 50
         if self.block == "preact":
             return PreactBlock, dict(
-                **preact_parts(self.norm, train, self.kernel_init, self.dtype),
+                **preact_parts(self.norm, train, init, self.dtype),
                 bottleneck=bottleneck,
                 stride_first=self.stride_first,
             )
+        shared = dict(layer=layer, last_scale=0.0 if self.zero_init else 1.0)
         if bottleneck:
-            return Bottleneck, dict(layer=layer, stride_first=self.stride_first)
-        return BasicBlock, dict(layer=layer)
+            return Bottleneck, dict(**shared, stride_first=self.stride_first)
+        return BasicBlock, shared
 
 
 class _Stem(nn.Module):

@@ -16,6 +16,12 @@ from jdet.types import ConfigError
 caffe_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 """Caffe's "xavier": uniform in ±sqrt(3 / fan_in)."""
 
+INITIALISERS = {
+    "caffe_xavier": caffe_xavier,
+    "kaiming": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # He et al. 2015, eq. 14
+}
+"""Initialisers of kernels that a config can name."""
+
 LARGE_PICTURE = 350_000
 """Elements of one picture's input or output from which XLA's weight gradient on CPUs falls behind.
 
@@ -182,6 +188,7 @@ class Conv(nn.Module):
         dilation: of the kernel.
         use_bias: add a bias.
         kernel_init: initialiser of the kernel.
+        bias_init: of the bias.
         dtype: of the computation; None: of the input. Parameters are float32.
     """
 
@@ -192,6 +199,7 @@ class Conv(nn.Module):
     dilation: int = 1
     use_bias: bool = False
     kernel_init: Callable[..., Any] = caffe_xavier
+    bias_init: Callable[..., Any] = nn.initializers.zeros
     dtype: Any = None
 
     @nn.compact
@@ -210,7 +218,6 @@ class Conv(nn.Module):
             dilation=self.dilation,
         )
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(
-                dtype
-            )
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            y = y + bias.astype(dtype)
         return y

@@ -26,6 +26,7 @@ class ConvNorm(nn.Module):
         padding: explicit and symmetric; None keeps the size at stride 1.
         dilation: of the kernel.
         relu: end with a ReLU.
+        norm_scale: initial scale of the norm.
         kernel_init: initialiser of the kernel.
         dtype: of the computation; None: of the input.
     """
@@ -38,6 +39,7 @@ class ConvNorm(nn.Module):
     padding: int | None = None
     dilation: int = 1
     relu: bool = True
+    norm_scale: float = 1.0
     kernel_init: Callable[..., Any] = caffe_xavier
     dtype: Any = None
 
@@ -55,7 +57,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
-        x = self.norm(train=self.train, name="norm")(x)
+        x = self.norm(train=self.train, name="norm", initial_scale=self.norm_scale)(x)
         return jax.nn.relu(x) if self.relu else x
 
 

@@ -30,6 +30,7 @@ class BatchNorm(nn.Module):
         group_size: pictures that share statistics; 0: all pictures of the batch (of this device, or of
             all devices along ``axis_name``). Smaller than the device's batch: consecutive sub-groups.
         axis_name: mesh axis to reduce over; the caller's ``shard_map`` must bind it.
+        initial_scale: of the affine map.
     """
 
     train: bool
@@ -37,12 +38,14 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     group_size: int = 0
     axis_name: str | None = None
+    initial_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [B, …, C]; same shape and dtype out."""
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        initial_scale = nn.initializers.constant(self.initial_scale)
+        scale = self.param("scale", initial_scale, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
@@ -163,14 +166,23 @@ class Norm:
         """Whether the convolution before it must carry a bias."""
         return self.kind == "none"
 
-    def __call__(self, *, train: bool, name: str | None = None) -> Callable[[jax.Array], jax.Array]:
-        """The layer, a map of [B, …, C] to the same; ``name`` is its name among the parameters."""
+    def __call__(
+        self, *, train: bool, name: str | None = None, initial_scale: float = 1.0
+    ) -> Callable[[jax.Array], jax.Array]:
+        """The layer, a map of [B, …, C] to the same.
+
+        Args:
+            train: as of ``BatchNorm``.
+            name: of the layer among the parameters.
+            initial_scale: of a trained affine map; 0 on the last norm of a residual branch makes the
+                block start as its shortcut (Goyal et al. 2017, sec. 5.1).
+        """
         if self.kind == "none":
             return lambda x: x
         if self.kind == "frozen_batch":
             return FrozenBatchNorm(self.epsilon, name=name)
         if self.kind == "group":
-            return _GroupNorm(self.epsilon, name=name)
+            return _GroupNorm(self.epsilon, initial_scale, name=name)
         sync = self.kind == "sync_batch"
         return BatchNorm(
             train=train,
@@ -178,6 +190,7 @@ class Norm:
             epsilon=self.epsilon,
             group_size=self.group_size if sync else 0,
             axis_name=self.axis_name if sync else None,
+            initial_scale=initial_scale,
             name=name,
         )
 
@@ -186,12 +199,14 @@ class _GroupNorm(nn.Module):
     """Group normalisation with 32 groups, or the largest divisor of the channels below that."""
 
     epsilon: float
+    initial_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         groups = next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        initial_scale = nn.initializers.constant(self.initial_scale)
+        scale = self.param("scale", initial_scale, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         wide = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, channels // groups)
         mean = jnp.mean(wide, axis=(1, 3), keepdims=True)

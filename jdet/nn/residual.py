@@ -25,6 +25,7 @@ class BasicBlock(nn.Module):
         strides: of the first convolution and of the projection.
         dilation: of both convolutions.
         valid: the first convolution is not padded; the shortcut projects the map without its border.
+        last_scale: initial scale of the last norm.
     """
 
     layer: Any
@@ -32,6 +33,7 @@ class BasicBlock(nn.Module):
     strides: int = 1
     dilation: int = 1
     valid: bool = False
+    last_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -46,7 +48,8 @@ class BasicBlock(nn.Module):
         x = self.layer(
             self.features, strides=self.strides, padding=padding, dilation=dilation, name="conv1"
         )(x)
-        x = self.layer(self.features, dilation=dilation, relu=False, name="conv2")(x)
+        last = dict(relu=False, norm_scale=self.last_scale)
+        x = self.layer(self.features, dilation=dilation, name="conv2", **last)(x)
         return jax.nn.relu(x + shortcut), x
 
 
@@ -62,6 +65,7 @@ class Bottleneck(nn.Module):
         kernel_size: of the first convolution and of the projection, not padded (DSSD's extra levels
             take 2 and 3).
         project: project the shortcut even where shapes agree.
+        last_scale: initial scale of the last norm.
     """
 
     layer: Any
@@ -71,6 +75,7 @@ class Bottleneck(nn.Module):
     stride_first: bool = False
     kernel_size: int = 1
     project: bool = False
+    last_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -86,7 +91,8 @@ class Bottleneck(nn.Module):
             )(x)
         x = self.layer(inner, strides=first, name="conv1", **edge)(x)
         x = self.layer(inner, strides=second, dilation=self.dilation, name="conv2")(x)
-        x = self.layer(self.features, kernel_size=1, relu=False, name="conv3")(x)
+        last = dict(relu=False, norm_scale=self.last_scale)
+        x = self.layer(self.features, kernel_size=1, name="conv3", **last)(x)
         return jax.nn.relu(x + shortcut), x
 
 

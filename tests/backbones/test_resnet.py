@@ -203,3 +203,45 @@ def test_wrong_fields_are_named():
         ResNet(block="pre")
     with pytest.raises(ValueError, match="caffe_pool.*pool=2"):
         ResNet(caffe_pool=True)
+    with pytest.raises(ValueError, match="kernel_init='xavier'.*kaiming"):
+        ResNet(kernel_init="xavier")
+    with pytest.raises(ValueError, match="zero_init=True .*'frozen_batch'"):
+        ResNet(zero_init=True, norm=Norm("frozen_batch"))
+    with pytest.raises(ValueError, match="zero_init=True .*'preact'"):
+        ResNet(zero_init=True, block="preact")
+
+
+@pytest.mark.parametrize("depth, parameters", [(50, 23_508_032), (101, 42_500_160)])
+@pytest.mark.parametrize("kind", ["batch", "group"])
+def test_published_parameters(depth, parameters, kind):
+    model = ResNet(depth=depth, root=0, stem_stride=2, pool=3, norm=Norm(kind))
+    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == parameters
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_zero_init_makes_blocks_their_shortcuts(depth):
+    model = ResNet(depth=depth, root=0, stem_stride=2, pool=3, width=0.125, zero_init=True)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)), jnp.float32)
+    last = "conv3" if depth >= 50 else "conv2"
+
+    def scales(key):
+        params = model.init(key, x, train=False)["params"]
+        return {
+            (block, layer): leaf["norm"]["scale"]
+            for block, layers in params.items()
+            for layer, leaf in layers.items()
+        }
+
+    for (block, layer), scale in jax.jit(scales)(jax.random.key(0, impl="rbg")).items():
+        assert (scale == (0 if layer == last and block != "stem" else 1)).all(), (block, layer)
+
+
+def test_kaiming_deviation_follows_the_outputs():
+    model = ResNet(depth=18, root=0, stem_stride=2, pool=3, kernel_init="kaiming")
+    x = jnp.zeros((1, 32, 32, 3))
+    layer = jax.jit(
+        lambda key: model.init(key, x, train=False)["params"]["stage3_block1"]["conv1"]
+    )(jax.random.key(0, impl="rbg"))
+    np.testing.assert_allclose(jnp.std(layer["conv"]["kernel"]), (2 / (9 * 256)) ** 0.5, rtol=0.01)

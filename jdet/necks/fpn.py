@@ -1,0 +1,105 @@
+"""Feature pyramid network (Lin et al. 2017a) with the extra levels of its users."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jdet.nn.conv import scale_channels
+from jdet.nn.conv_norm import ConvNorm
+from jdet.nn.norm import Norm
+
+EXTRAS = {"none": 0, "pool": 1, "conv_c5": 2, "conv_p5": 2}
+"""Levels above the last tap, by the name of their kind."""
+
+xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")  # Glorot & Bengio 2010
+
+
+class FPN(nn.Module):
+    """Every tap, joined by what is above it, as a level of ``channels`` channels.
+
+    A 1×1 convolution brings a tap to the pyramid's width, the joined map above is added, repeated to
+    the tap's size (nearest neighbour), and a 3×3 convolution makes the level. No activation anywhere.
+
+    Attributes:
+        taps: backbone stages that are levels, finest first.
+        channels: of every level.
+        extra: levels above the last tap. "none"; "pool": every second pixel of the last level (Lin et
+            al. 2017a, for the RPN); "conv_c5": two levels by 3×3 convolutions of stride 2, the first
+            on the last stage of the backbone (RetinaNet); "conv_p5": the first on the last level.
+        extra_relu: a ReLU between these two convolutions (RetinaNet as published, detectron2 and
+            torchvision; MMDetection has none).
+        use_norm: every convolution is followed by the model's norm and has no bias.
+        norm: that norm.
+        width: multiplies ``channels``.
+        kernel_init: of all convolutions.
+        dtype: of activations.
+    """
+
+    taps: tuple[str, ...]
+    channels: int = 256
+    extra: str = "conv_c5"
+    extra_relu: bool = False
+    use_norm: bool = False
+    norm: Norm = Norm("batch")
+    width: float = 1.0
+    kernel_init: Any = xavier
+    dtype: Any = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.extra not in EXTRAS:
+            raise ValueError(
+                f"model.neck.extra={self.extra!r}; it can be one of {', '.join(EXTRAS)}"
+            )
+        if self.channels < 1:
+            raise ValueError(f"model.neck.channels={self.channels}; it must be at least 1")
+
+    def extra_sizes(self, size: int) -> list[int]:
+        """Map sizes of the levels added above a last tap of ``size`` cells a side."""
+        sizes = []
+        for _ in range(EXTRAS[self.extra]):
+            size = -(-size // 2)
+            sizes.append(size)
+        return sizes
+
+    @nn.compact
+    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
+        """Named stages [B, h, w, C] to levels [B, h, w, channels], finest first."""
+        layer = functools.partial(
+            ConvNorm,
+            scale_channels(self.channels, self.width),
+            norm=self.norm if self.use_norm else Norm("none"),
+            train=train,
+            relu=False,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+        )
+        levels, joined = [], None
+        for tap in reversed(self.taps):
+            x = layer(kernel_size=1, name=f"lateral_{tap}")(stages[tap])
+            joined = x if joined is None else x + repeat_to(joined, x.shape[1], x.shape[2])
+            levels.insert(0, layer(name=f"output_{tap}")(joined))
+        if self.extra == "pool":
+            levels.append(levels[-1][:, ::2, ::2])
+        elif self.extra != "none":
+            below = stages[self.taps[-1]] if self.extra == "conv_c5" else levels[-1]
+            levels.append(layer(strides=2, padding=1, name="extra1")(below))
+            below = jax.nn.relu(levels[-1]) if self.extra_relu else levels[-1]
+            levels.append(layer(strides=2, padding=1, name="extra2")(below))
+        return levels
+
+
+def repeat_to(x: jax.Array, height: int, width: int) -> jax.Array:
+    """Nearest neighbours of x [B, h, w, C] at a larger size: pixel ``floor(i · h / height)`` at ``i``."""
+    for axis, size in ((1, height), (2, width)):
+        have = x.shape[axis]
+        if -(-size // 2) == have:  # each one twice, whose gradient is a sum rather than a scatter
+            x = jax.lax.slice_in_dim(jnp.repeat(x, 2, axis), 0, size, axis=axis)
+        else:
+            x = jnp.take(x, jnp.arange(size) * have // size, axis=axis)
+    return x

@@ -1,0 +1,152 @@
+"""Weights of torchvision's ResNet, FPN and RetinaNet in jdet's modules, to compare the two.
+
+Where torch is, save the state of a model as numbers::
+
+    model = torchvision.models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
+    numpy.savez("retinanet.npz", **{k: v.numpy() for k, v in model.state_dict().items()})
+
+Where jdet is, no torch is needed::
+
+    variables = detector.init(jax.random.key(0), images, train=False)
+    variables = from_torchvision(variables, load("retinanet.npz"))
+
+That model is ``build.group("detector", "retinanet", head_norm="none", torchvision_anchors=True, …)`` on
+backbone ``resnet`` of depth 50 and neck ``fpn`` with ``extra="conv_p5", extra_relu=True``. torchvision
+counts COCO's 91 category ids as classes; logits keep that order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdet.types import ConfigError
+
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+"""Names of jdet's numbers and of torch's."""
+
+UNUSED = re.compile(r"(fc\..*|.*num_batches_tracked)")
+"""What a state dict holds beside what a detector needs."""
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads a state dict from an .npz file: arrays by torch's names.
+
+    Raises:
+        ConfigError: there is no such file, or it is not one of numpy's.
+    """
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist; save a state dict there by numpy.savez"
+        ) from None
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} is no .npz of plain arrays: {error}") from error
+
+
+def from_torchvision(
+    variables: Mapping[str, Any], weights: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The variables of a module with torchvision's numbers in their place.
+
+    Args:
+        variables: of a ``RetinaNet``, or of a ``ResNet`` or ``FPN`` alone, as ``init`` makes them; arrays
+            or their shapes.
+        weights: a state dict as numpy arrays, by torchvision's names: of the whole detector, of its
+            backbone with the pyramid, or of the part alone.
+
+    Returns:
+        A tree like ``variables``, float32.
+
+    Raises:
+        ConfigError: a number has no counterpart or another shape, or the state dict holds some that the
+            module has no place for.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(variables)
+    paths = ["/".join(str(key.key) for key in path[1:]) for path, _ in leaves]
+    taps = sorted({m[1] for path in paths if (m := re.search(r"lateral_(c\d+)/", path))})
+    used, values = set(), []
+    for path, (_, leaf) in zip(paths, leaves):
+        name = _find(path, taps, weights)
+        value = np.asarray(weights[name], np.float32)
+        if value.ndim == 4:
+            value = value.transpose(2, 3, 1, 0)  # OIHW to HWIO
+        if value.shape != leaf.shape:
+            raise ConfigError(
+                f"{name} of the state dict has shape {value.shape} in jdet's order, {path} has "
+                f"{leaf.shape}; the two models differ"
+            )
+        used.add(name)
+        values.append(jnp.asarray(value))
+    left = [name for name in weights if name not in used and not UNUSED.fullmatch(name)]
+    if left:
+        raise ConfigError(
+            f"the module has no place for {len(left)} arrays of the state dict, {left[0]!r} first; it "
+            "is another model"
+        )
+    return jax.tree_util.tree_unflatten(structure, values)
+
+
+def _find(path: str, taps: list[str], weights: Mapping[str, np.ndarray]) -> str:
+    """The state dict's name for a path."""
+    place = _translate(path, taps)
+    if place is None:
+        raise ConfigError(f"torchvision has no counterpart of {path}; leave it out of the model")
+    prefixes, rest = place
+    for prefix in prefixes:
+        if prefix + rest in weights:
+            return prefix + rest
+    near = difflib.get_close_matches(prefixes[0] + rest, list(weights), 1)
+    raise ConfigError(
+        f"the state dict has no {prefixes[0] + rest!r}, which is {path}"
+        + (f"; the nearest is {near[0]!r}" if near else "")
+    )
+
+
+def _translate(path: str, taps: list[str]) -> tuple[tuple[str, ...], str] | None:
+    """Prefixes that torchvision puts before a part, by what holds it, and the name within the part."""
+    path = re.sub("^(backbone|neck|head)/", "", path)
+    layer, _, leaf = path.rpartition("/")
+    leaf = LEAVES.get(leaf, leaf)
+    body, pyramid, head = (
+        ("backbone.body.", "body.", ""),
+        ("backbone.fpn.", "fpn.", ""),
+        ("head.", ""),
+    )
+    branches = {"cls": "classification_head.", "box": "regression_head."}
+    if match := re.fullmatch(r"stem/conv1/(conv|norm)", layer):
+        return body, f"{'conv1' if match[1] == 'conv' else 'bn1'}.{leaf}"
+    if match := re.fullmatch(r"stage(\d)_block(\d+)/conv(\d)/(conv|norm)", layer):
+        kind = "conv" if match[4] == "conv" else "bn"
+        return body, f"layer{match[1]}.{int(match[2]) - 1}.{kind}{match[3]}.{leaf}"
+    if match := re.fullmatch(r"stage(\d)_block(\d+)/projection/(conv|norm)", layer):
+        part = int(match[3] == "norm")
+        return body, f"layer{match[1]}.{int(match[2]) - 1}.downsample.{part}.{leaf}"
+    if match := re.fullmatch(r"(lateral|output)_(c\d+)/(conv|norm)", layer):
+        blocks = "inner_blocks" if match[1] == "lateral" else "layer_blocks"
+        return pyramid, f"{blocks}.{taps.index(match[2])}.{int(match[3] == 'norm')}.{leaf}"
+    if match := re.fullmatch(r"extra(\d)/conv", layer):
+        return pyramid, f"extra_blocks.p{int(match[1]) + 5}.{leaf}"
+    if match := re.fullmatch(r"(cls|box)_(conv|norm)(\d+)", layer):
+        part = int(match[2] == "norm")
+        return head, f"{branches[match[1]]}conv.{int(match[3]) - 1}.{part}.{leaf}"
+    if layer in branches:
+        last = "cls_logits" if layer == "cls" else "bbox_reg"
+        return head, f"{branches[layer]}{last}.{leaf}"
+    return None
