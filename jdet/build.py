@@ -28,8 +28,10 @@ from jdet.data.holdout import Holdout
 from jdet.data.shapes import ShapesSource
 from jdet.data.tfds_source import TfdsSource
 from jdet.data.voc import VocSource
+from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.ssd import SSD, tap_geometry
 from jdet.necks.dense_prediction import DensePrediction
+from jdet.necks.fpn import FPN
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 from jdet.nn.norm import KINDS, Norm
 from jdet.nn.remat import Remat
@@ -47,8 +49,9 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "residual_extras": ResidualExtras,
         "bottleneck_extras": BottleneckExtras,
         "dense_prediction": DensePrediction,
+        "fpn": FPN,
     },
-    "detector": {"ssd": SSD},
+    "detector": {"ssd": SSD, "retinanet": RetinaNet},
     "source": {
         "voc": VocSource,
         "coco": CocoSource,

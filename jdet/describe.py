@@ -114,7 +114,7 @@ def describe(config: ConfigDict, class_names: tuple[str, ...]) -> Description:
         {
             "map": side,
             "step": level.step,
-            "sizes": [level.size, level.next_size],
+            "sizes": list(level.sides),
             "boxes_per_location": level.boxes_per_location,
             "boxes": side * side * level.boxes_per_location,
         }

@@ -114,8 +114,11 @@ def _check_stages(model, stages, size, dtype):
         assert stage.dtype == dtype
 
 
-def check_detector(make, size, classes, frozen=False):
-    """Battery of a detector: shapes, gradients, empty pictures, jit, static detections."""
+def check_detector(make, size, classes, frozen=False, background=False):
+    """Battery of a detector: shapes, gradients, empty pictures, jit, static detections.
+
+    ``background``: pictures without objects teach it the background, and no boxes.
+    """
     batch = make_batch(size, classes=classes)
     model = make()
     variables = initialise(model, batch, method="losses", train=True)
@@ -136,7 +139,10 @@ def check_detector(make, size, classes, frozen=False):
 
     empty = batch._replace(valid=jnp.zeros_like(batch.valid))
     (loss, _), gradient = value_and_gradient(variables["params"], empty)
-    assert loss == 0
+    assert np.isfinite(loss) and (loss > 0) == background
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
+    if background:
+        gradient = gradient["head"]["box"]
     assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(gradient))
 
     @jax.jit

@@ -305,7 +305,7 @@ def warning(
         source: training data; a sample of at most ``sample`` objects and a fifth as many pictures is
             looked at.
         detector: with ``input_size``, ``iou_threshold``, ``train_ignored``, ``clip_boxes``,
-            ``default_box_levels()`` and ``level_sizes()`` (SSD).
+            ``default_box_levels()`` and ``level_sizes()`` (SSD, RetinaNet).
         class_names: in label order.
         sample: objects.
     """
@@ -332,10 +332,19 @@ def warning(
             )
     if not parts:
         return ""
+    if hasattr(detector, "anchor_scale"):
+        remedy = (
+            "each through the anchors it overlaps best, but weakly. config.model.anchor_scale, octaves "
+            "and aspect_ratios change the anchors, config.model.taps their levels"
+        )
+    else:
+        remedy = (
+            "each through the one box it overlaps best (bipartite matching), but weakly. "
+            "`python -m jdet.analysis.default_boxes --config=…` with the same config measures this and "
+            "proposes settings"
+        )
     return (
         f"no default box reaches an IoU of {detector.iou_threshold:g} with many objects at "
         f"config.input_size={detector.input_size}: {'; '.join(parts)}. They are trained all the same, "
-        "each through the one box it overlaps best (bipartite matching), but weakly. "
-        "`python -m jdet.analysis.default_boxes --config=…` with the same config measures this and "
-        "proposes settings"
+        f"{remedy}"
     )

@@ -1,0 +1,79 @@
+"""The head of dense detectors: two towers of convolutions, shared by the levels of a pyramid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jdet.nn.conv import Conv
+from jdet.nn.norm import Norm
+
+gaussian = nn.initializers.normal(0.01)  # of all convolutions (Lin et al. 2017b, sec. 4.1)
+
+
+class DenseHead(nn.Module):
+    """Classification and box tower with their predictions (RetinaNet, Lin et al. 2017b, Fig. 3).
+
+    All levels share the convolutions. Norms that keep statistics do not fit that: the levels differ in
+    theirs, and training would normalise by one level's, testing by a mixture. So every level has such
+    norms of its own, affine map included (``cls_norm1_0``: first norm of the class tower, finest level);
+    group norms are shared.
+
+    Attributes:
+        num_classes: K.
+        boxes_per_location: A, on every level.
+        depth: convolutions of each tower.
+        channels: of the towers.
+        norm: after every convolution of the towers.
+        prior: probability that a location starts with for each class, by the bias of the logits.
+        dtype: of the computation; predictions are float32.
+    """
+
+    num_classes: int
+    boxes_per_location: int
+    depth: int = 4
+    channels: int = 256
+    norm: Norm = Norm("none")
+    prior: float = 0.01
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, levels: Sequence[jax.Array], *, train: bool
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Levels [B, h, w, C] to offsets [B, h·w·A, 4] and logits [B, h·w·A, K] of each, float32."""
+        bias = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))
+        logits = self._branch(levels, "cls", self.num_classes, bias, train)
+        offsets = self._branch(levels, "box", 4, nn.initializers.zeros, train)
+        return offsets, logits
+
+    def _branch(self, levels, kind, outputs, bias_init, train):
+        per_level = self.norm.kind in ("batch", "sync_batch", "frozen_batch")
+        for i in range(1, self.depth + 1):
+            conv = Conv(
+                self.channels,
+                use_bias=self.norm.needs_bias,
+                kernel_init=gaussian,
+                dtype=self.dtype,
+                name=f"{kind}_conv{i}",
+            )
+            name = f"{kind}_norm{i}"
+            if per_level:
+                norms = [self.norm(train=train, name=f"{name}_{j}") for j in range(len(levels))]
+            else:
+                norms = [self.norm(train=train, name=name)] * len(levels)
+            levels = [jax.nn.relu(norm(conv(x))) for norm, x in zip(norms, levels)]
+        predict = Conv(
+            self.boxes_per_location * outputs,
+            use_bias=True,
+            kernel_init=gaussian,
+            bias_init=bias_init,
+            dtype=self.dtype,
+            name=kind,
+        )
+        return [predict(x).astype(jnp.float32).reshape(x.shape[0], -1, outputs) for x in levels]

@@ -1,0 +1,216 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdet import build
+from jdet.config import get_defaults
+from jdet.describe import describe
+from jdet.detectors.retinanet import retinanet_loss
+from jdet.ops.boxes import xyxy_to_cxcywh
+from jdet.ops.nms import best_pairs
+from jdet.types import ConfigError
+from tests import harness
+from tests.golden import load
+
+CLASSES = tuple("abcde")
+
+
+def config(size=64, depth=18, norm="batch", head_norm="none", neck=None, backbone=None, **fields):
+    c = get_defaults()
+    c.input_size = size
+    c.model = build.group(
+        "detector",
+        "retinanet",
+        backbone=build.group("backbone", "resnet", depth=depth, **(backbone or {})),
+        neck=build.group("neck", "fpn", **(neck or {})),
+        norm=norm,
+        head_norm=head_norm,
+        **fields,
+    )
+    return c
+
+
+def make(**fields):
+    small = dict(backbone=dict(width=0.125), neck=dict(width=0.0625), head_channels=16)
+    return build.detector(config(**(dict(head_depth=1) | small | fields)), CLASSES)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [dict(head_norm="batch"), dict(norm="group", head_norm="group", box_loss="giou")],
+    ids=["batch", "group"],
+)
+def test_battery(case):
+    harness.check_detector(lambda: make(**case), 64, len(CLASSES), background=True)
+
+
+def fixture(name):
+    golden = load(name)
+    return golden, xyxy_to_cxcywh(jnp.asarray(golden["anchors"]))
+
+
+def test_loss_and_gradient_equal_torchvision():
+    golden, priors = fixture("retinanet_loss")
+    truth, labels, valid = np.zeros((3, 4, 4)), np.zeros((3, 4), int), np.zeros((3, 4), bool)
+    for i in range(3):
+        n = len(golden[f"boxes{i}"])
+        truth[i, :n], labels[i, :n], valid[i, :n] = golden[f"boxes{i}"], golden[f"labels{i}"], True
+    arrays = (jnp.asarray(truth, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(valid))
+    inside = jnp.ones((3, len(priors)), bool)
+
+    @jax.jit
+    def losses(offsets, logits):
+        loc, cls, positives = retinanet_loss(offsets, logits, priors, *arrays, inside)
+        each = jnp.maximum(positives, 1)  # torchvision: picture by picture
+        return jnp.mean(loc / each), jnp.mean(cls / each), positives
+
+    offsets, logits = jnp.asarray(golden["bbox_regression"]), jnp.asarray(golden["cls_logits"])
+    loc, cls, positives = losses(offsets, logits)
+    np.testing.assert_array_equal(positives, (golden["matched_idxs"] >= 0).sum(1))
+    np.testing.assert_allclose(loc, golden["loss_bbox"], rtol=1e-5)
+    np.testing.assert_allclose(cls, golden["loss_cls"], rtol=1e-5)
+    gradient = jax.jit(jax.grad(lambda o, x: sum(losses(o, x)[:2]), argnums=(0, 1)))
+    loc_grad, cls_grad = gradient(offsets, logits)
+    np.testing.assert_allclose(loc_grad, golden["grad_reg"], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(cls_grad, golden["grad_cls"], rtol=1e-4, atol=1e-8)
+
+
+def test_postprocessing_equals_torchvision():
+    golden, priors = fixture("retinanet_postprocess")
+    model = make(max_detections=300)
+    ends = np.cumsum(golden["level_sizes"])[:-1]
+    offsets, logits = (
+        [jnp.asarray(x) for x in np.split(golden[key], ends, axis=1)]
+        for key in ("bbox_regression", "cls_logits")
+    )
+    levels = np.split(np.asarray(priors), ends)
+    found = jax.jit(lambda o, x, s: model.postprocess(o, x, levels, s))(
+        offsets, logits, jnp.array([[128, 128]])
+    )
+    assert found.valid.all()
+    np.testing.assert_allclose(found.scores[0], golden["scores"], rtol=1e-5)
+    np.testing.assert_array_equal(found.labels[0], golden["labels"])
+    np.testing.assert_allclose(found.boxes[0], golden["boxes"], rtol=1e-5, atol=1e-3)
+
+
+def test_best_pairs_are_those_of_one_long_selection():
+    rng = np.random.default_rng(0)
+    for count, steps in ((7, 4), (40, 10), (500, 3)):
+        scores = (rng.random((60, 5)) * steps).round() / steps  # ties everywhere
+        best, anchors, classes = best_pairs(jnp.asarray(scores, jnp.float32), 0.3, count)
+        kept = np.where(scores > 0.3, scores, 0)
+        order = np.argsort(-kept.reshape(-1), kind="stable")[: min(count, 300)]
+        np.testing.assert_allclose(best, kept.reshape(-1)[order], rtol=1e-6)
+        there = np.asarray(best) > 0
+        found = np.asarray(anchors) * 5 + np.asarray(classes)
+        np.testing.assert_array_equal(found[there], order[there])
+
+
+@pytest.fixture(scope="module")
+def started():
+    """A model at its start, everything a detection: network, losses and detections, compiled once."""
+    model, batch = make(score_threshold=0.0), harness.make_batch(64)
+    variables = harness.initialise(model, batch.images, train=False)
+    network = jax.jit(functools.partial(model.apply, variables, train=False, method="by_level"))
+    losses = jax.jit(functools.partial(model.apply, variables, train=False, method="losses"))
+    detect = jax.jit(functools.partial(model.apply, variables, method="detect"))
+    return batch, network, losses, detect
+
+
+def test_start_is_the_prior_and_the_published_loss(started):
+    """Every class begins at 1 %; the focal loss of the background is then as small as stated."""
+    batch, network, losses, _ = started
+    _, logits, priors = network(batch.images)
+    np.testing.assert_allclose(jax.nn.sigmoid(jnp.concatenate(logits, 1)), 0.01, rtol=0.3)
+    assert [level.shape for level in priors] == [(9 * n, 4) for n in (64, 16, 4, 1, 1)]
+    means = losses(batch)
+    expected = 4 * 9 * 86 * len(CLASSES) * 0.75 * 0.01**2 * -np.log(0.99)
+    positives = float(means["cls"].weight)
+    assert positives == means["loc"].weight >= 9  # three objects in three pictures
+    expected += positives * 0.25 * 0.99**2 * -np.log(0.01)
+    np.testing.assert_allclose(means["cls"].total, expected, rtol=0.1)
+
+
+def test_shared_convolutions_have_norms_of_their_own_on_every_level():
+    x = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.uint8)
+
+    def head(kind):
+        model = make(head_norm=kind, head_depth=2)
+        return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)["params"][
+            "head"
+        ]
+
+    convs = {f"{kind}{rest}" for kind in ("cls", "box") for rest in ("_conv1", "_conv2", "")}
+    norms = {f"{kind}_norm{i}" for kind in ("cls", "box") for i in (1, 2)}
+    assert set(head("none")) == convs
+    assert set(head("group")) == convs | norms
+    assert set(head("batch")) == convs | {f"{norm}_{level}" for norm in norms for level in range(5)}
+
+
+def test_padding_beside_a_picture_takes_no_part(started):
+    batch, _, losses, detect = started
+    sizes = jnp.array([[64, 64], [40, 64], [64, 24], [40, 40]], jnp.int32)
+    found = detect(batch.images, sizes)
+    boxes = np.asarray(found.boxes)
+    assert found.valid.any(1).all() and (boxes >= 0).all()
+    assert (boxes[..., 2:] <= np.asarray(sizes)[:, None, ::-1]).all()
+    empty = batch._replace(valid=jnp.zeros_like(batch.valid))
+    cut, whole = (losses(b)["cls"].total for b in (empty._replace(image_sizes=sizes), empty))
+    shares = [
+        sum(-(-height // s) * -(-width // s) for s in (8, 16, 32, 64, 128)) / 86
+        for height, width in np.asarray(sizes)
+    ]
+    np.testing.assert_allclose(cut / whole, np.mean(shares), rtol=0.05)
+
+
+def test_crowds_and_boxes_without_area_are_not_trained_on(started):
+    batch, _, losses, _ = started
+    crowd = batch._replace(ignore=batch.valid)
+    flat = batch._replace(boxes=batch.boxes.at[..., 3].set(batch.boxes[..., 1]))
+    for nothing in (crowd, flat):
+        means = losses(nothing)
+        assert means["loc"].total == means["loc"].weight == 0 and np.isfinite(means["cls"].total)
+
+
+def test_picture_by_picture_is_the_mean_of_single_pictures(started):
+    batch, _, losses, _ = started
+    model = make(normalizer="picture", train_ignored=True)
+    variables = harness.initialise(model, batch.images, train=False)
+    crowd = batch._replace(ignore=batch.valid)  # trained on here
+    means = jax.jit(functools.partial(model.apply, train=False, method="losses"))(variables, crowd)
+    assert means["cls"].weight == means["loc"].weight == 4
+    alone = []
+    for i in range(4):  # a picture without size has no anchors
+        here = (jnp.arange(4) == i)[:, None]
+        one = batch._replace(valid=batch.valid & here, image_sizes=batch.image_sizes * here)
+        alone.append(losses(one))
+    for name, mean in means.items():
+        shares = [one[name].total / jnp.maximum(one[name].weight, 1) for one in alone]
+        np.testing.assert_allclose(mean.total, sum(shares), rtol=1e-4)
+
+
+def test_published_numbers():
+    """Parameters of ResNet-50 with 80 classes; multiply-adds and anchors of 448×448 pixels."""
+    found = describe(config(448, 50), tuple(map(str, range(80))))
+    assert found.parameters == 37_968_692
+    assert found.macs / 1e9 == pytest.approx(46.75, rel=0.01)
+    assert sum(level["boxes"] for level in found.levels) == 37_629
+    assert [level["map"] for level in found.levels] == [56, 28, 14, 7, 4]
+    by_path = {row.path: row.parameters for row in found.rows}
+    assert (by_path["neck"], by_path["head"]) == (7_997_440, 6_463_220)
+
+
+def test_wrong_fields_are_named():
+    for fields, message in (
+        (dict(box_loss="l2"), "model.box_loss='l2'.*smooth_l1"),
+        (dict(normalizer="image"), "model.normalizer='image'"),
+        (dict(negative_iou=0.6), "model.negative_iou=0.6 .*rise"),
+        (dict(aspect_ratios=(1.0, 0.0)), r"model.aspect_ratios=\(1.0, 0.0\)"),
+        (dict(octaves=0), "model.octaves=0; it must be above 0"),
+        (dict(prior=1.0), "model.prior=1.0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make(**fields)
