@@ -13,6 +13,7 @@ from experiments import (
     dsod_voc,
     megdet_bccd,
     megdet_voc,
+    retinanet_coco,
     scratchdet512_coco,
     scratchdet_landscape,
     scratchdet_table1,
@@ -24,6 +25,7 @@ from experiments import (
 )
 from jdet import build
 from jdet.config import validate
+from jdet.train import optim
 from jdet.train.schedule import learning_rate, resolve
 from jdet.types import ConfigError
 
@@ -47,6 +49,8 @@ ARGUMENTS = {
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
     "megdet_voc": ["", "batch=256,policy=long,norm=none", "mini,batch=8", "mini,norm=none"],
     "megdet_bccd": ["", "batch=8,policy=long"],
+    "retinanet_coco": ["", "norm=sync_batch,schedule=1x,size=448"],
+    "retinanet_deeppcb": ["", "cpu"],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
     "scratchdet_landscape": ["", "mini,norm=none"],  # the arms are those of scratchdet_table1
@@ -182,6 +186,8 @@ def test_arguments_that_cannot_be_are_refused():
         (dsod_ablation, "row=13", "row=13 does not exist"),
         (dsod_ablation, "row=12", "row 12, and no other.*coco=runs/dsod_coco"),
         (dsod_ablation, "row=11,base=0", "base is for rows 7, 8 and 9"),
+        (retinanet_coco, "schedule=4x", "schedule=4x does not exist.*6x"),
+        (retinanet_coco, "norm=none", "norm=none does not exist.*group"),
         (dsod_voc, "head=dens", "head=dens does not exist, did you mean 'dense'"),
         (megdet_voc, "policy=longer", "policy=longer does not exist, did you mean 'long'"),
         (megdet_voc, "norm=none,bn=8", "bn=8 is for norm=both"),
@@ -218,6 +224,23 @@ def test_dsod_recipes_are_the_papers():
     resolved = resolve(config, 16_551, devices=8)
     assert (resolved.steps, resolved.batch_size, resolved.peak_lr) == (120_000, 64, 0.001)
     assert resolved.boundaries == (80_000, 100_000)
+
+
+def test_retinanet_recipes():
+    for arg, epochs, drops, start in (
+        ("", 73, (65, 71), 0.1),
+        ("schedule=1x,batch=64", 12, (8, 11), 0.001),
+    ):
+        config = retinanet_coco.get_config(arg)
+        resolved = resolve(config, 118_287, devices=8)
+        assert resolved.epochs == pytest.approx(epochs, abs=0.01)
+        found = [drop / resolved.steps_per_epoch for drop in resolved.boundaries]
+        assert found == pytest.approx(list(drops), abs=0.01)
+        assert resolved.peak_lr == pytest.approx(0.01 * resolved.batch_size / 16)
+        assert (resolved.warmup, config.optimizer.warmup_start) == (500, start)
+    params = {"cls_norm1": {"scale": jnp.ones(1)}, "cls": {"bias": jnp.ones(1)}}
+    uses = optim.parameter_rules(config.optimizer, params)
+    assert [(use.lr, use.decay) for use in uses] == [(1, 0), (1, 1)]
 
 
 def test_megdet_recipes():
