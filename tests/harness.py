@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,14 @@ import numpy as np
 
 from jdet.nn.remat import Remat
 from jdet.types import Batch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def child_environment(**more):
+    """Variables of a program that a test starts: this project first, then what the tests themselves see."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, **more}
 
 
 def make_batch(size, count=4, boxes=3, classes=5, max_boxes=6, seed=0):

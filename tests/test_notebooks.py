@@ -1,15 +1,12 @@
 """Every notebook runs from top to bottom, and none carries outputs into the repository."""
 
-import os
-from pathlib import Path
-
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from tests.conftest import CACHE
+from tests.harness import ROOT, child_environment
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -29,7 +26,7 @@ def test_outputs_are_stripped(path):
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_inspect_model(monkeypatch, tmp_path):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", child_environment()["PYTHONPATH"])
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(ROOT / "notebooks" / "inspect_model.ipynb", as_version=4)

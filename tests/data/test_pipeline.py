@@ -1,7 +1,6 @@
 """The stream: determinism, resumption, workers and processes, bad pictures, alignment of labels."""
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from jdet.config import get_defaults
 from jdet.data.pipeline import _seed, eval_batches, train_batches
 from jdet.data.views import prepare_view, shows
 from jdet.types import Batch, ConfigError, DataError, Example
+from tests.harness import child_environment
 
 MEAN = (123, 117, 104)
 COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 10]], np.uint8)
@@ -310,7 +310,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     """
     path = tmp_path / "killed.py"
     path.write_text(textwrap.dedent(program))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = child_environment()
     with subprocess.Popen(
         [sys.executable, str(path)],
         stdout=subprocess.PIPE,

@@ -7,16 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from jdet.train import checkpoint, loop
+from tests.harness import ROOT, child_environment
 from tests.hosts.test_agent import free_port
 from tests.train import fake
 
-ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "experiments" / "launch"
 
 PYTHON = f"""#!/bin/sh
@@ -55,9 +54,8 @@ def pretend(tmp_path):
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
         "JDET_ENVIRONMENT": "off",
-        "PYTHONPATH": str(ROOT),
     }
-    return {**os.environ, **extra}
+    return child_environment(**extra)
 
 
 def launch(file, *arguments, environment):

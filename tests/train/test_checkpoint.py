@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,10 +15,9 @@ from jdet import files
 from jdet.train import checkpoint, sharding, state
 from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference, parse_step
 from jdet.types import ConfigError
+from tests.harness import child_environment
 from tests.train import fake
 from tests.train.test_step import build
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
@@ -288,7 +286,7 @@ with Checkpoints(sys.argv[1]) as checkpoints:
 
 def test_full_disk_is_a_clear_error_and_nothing_is_lost(tmp_path):
     """A limit on the size of files stands for the end of the disk."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = child_environment(JAX_PLATFORMS="cpu")
     directory = tmp_path / "run" / checkpoint.FOLDER
     command = [sys.executable, "-c", SCRIPT, str(directory)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

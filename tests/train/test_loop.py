@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,9 +18,9 @@ from jdet.train import loop, step
 from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference
 from jdet.train.stop import StopRequest
 from jdet.types import ConfigError, DataError
+from tests.harness import ROOT, child_environment
 from tests.train import fake
 
-ROOT = Path(__file__).resolve().parents[2]
 TIMING = ("images_per_second", "data_wait")
 
 
@@ -109,7 +108,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_at_a_random_step_and_resumed(whole, tmp_path, number):
     result, workdir, settings = whole
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = child_environment(JAX_PLATFORMS="cpu")
     target = random.randint(6, 24)
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path), repr(settings), str(target)],

@@ -2,12 +2,10 @@
 
 import itertools
 import json
-import os
 import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,9 +13,8 @@ import pytest
 
 from jdet.train import checkpoint, loop, state
 from jdet.types import DataError
+from tests.harness import ROOT, child_environment
 from tests.train import fake
-
-ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import json, signal, sys, time
@@ -57,7 +54,7 @@ def run_both(*runs):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = child_environment(JAX_PLATFORMS="cpu")
     processes = [
         subprocess.Popen(
             [
