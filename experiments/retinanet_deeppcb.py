@@ -19,7 +19,7 @@ Cost: ``:cpu`` 2.0 GMAC a picture, 750 steps of 16; the full arm 6000 steps of 1
 """
 
 from experiments.retinanet_coco import decay_without_norms, retinanet
-from experiments.scratchdet_deeppcb import boards
+from experiments.scratchdet_deeppcb import recipe
 from experiments.scratchdet_voc import voc
 from jdet.config import parse_arg
 
@@ -27,12 +27,8 @@ from jdet.config import parse_arg
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, steps=0, lr=0.02, seed=0)
     c = voc("data/deeppcb", "trainval", "test", arg.seed)
-    boards(c)
+    recipe(c, arg)
     decay_without_norms(c)
-    c.optimizer.lr = arg.lr
-    c.optimizer.schedule = "cosine"
-    c.optimizer.warmup = 100 if not arg.steps else min(100, arg.steps // 10)
-    c.train.batch_size = c.optimizer.reference_batch = 16
 
     if arg.cpu:
         c.input_size = 320

@@ -30,11 +30,7 @@ from jdet.config import parse_arg
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, steps=0, lr=0.05, seed=0)
     c = voc("data/deeppcb", "trainval", "test", arg.seed)
-    boards(c)
-    c.optimizer.lr = arg.lr
-    c.optimizer.schedule = "cosine"
-    c.optimizer.warmup = 100 if not arg.steps else min(100, arg.steps // 10)
-    c.train.batch_size = c.optimizer.reference_batch = 16
+    recipe(c, arg)
 
     if arg.cpu:
         c.input_size = 320
@@ -53,6 +49,15 @@ def get_config(arg=""):
     c.model = build.group("detector", "ssd", backbone=backbone, neck=neck, **boxes)
     c.train.eval_every = max(c.train.steps // 4, 1)
     return c
+
+
+def recipe(c, arg):
+    """Pictures and optimisation, whichever detector; the length is left to its experiment."""
+    boards(c)
+    c.optimizer.lr = arg.lr
+    c.optimizer.schedule = "cosine"
+    c.optimizer.warmup = 100 if not arg.steps else min(100, arg.steps // 10)
+    c.train.batch_size = c.optimizer.reference_batch = 16
 
 
 def boards(c):

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet.train import optim, schedule, sharding, state, step
+from jdet.train import sharding
 from jdet.types import ConfigError
 from tests.train import fake
+from tests.train.test_step import build
 
 
 class Counting(fake.FakeDetector):
@@ -27,13 +28,7 @@ class Counting(fake.FakeDetector):
 
 
 def make_step(detector, **overrides):
-    config = fake.config(**overrides)
-    mesh = sharding.make_mesh(config)
-    lr = schedule.learning_rate(config.optimizer, schedule.resolve(config, 100))
-    params, _ = state.abstract_variables(detector, config)
-    optimizer = optim.make_optimizer(config.optimizer, lr, params)
-    begin = state.create_state(detector, optimizer, mesh, config)
-    return mesh, begin, step.make_train_step(detector, optimizer, lr, mesh, config)
+    return build(fake.config(**overrides), detector)
 
 
 @pytest.mark.parametrize("devices, accumulation", [(1, 1), (4, 1), (2, 2)])
