@@ -23,10 +23,10 @@ published rows (FPN, ResNet-50 with ImageNet weights, COCO minival mmAP):
     bn=0             pictures that share statistics; 0: 32, or the batch where that is smaller
     norm=both | none  in backbone and head; without, the rate is 0.001 at 128
     warmup=true      false: the full rate from the first step
-    policy=normal | long   epochs=0 (220, 360; mini: 132, 216)   steps=0 (in place of epochs)
+    policy=normal | long   epochs=0 (220, 360; mini: 66, 108)   steps=0 (in place of epochs)
     accumulation=1   micro-batches per step, where a batch does not fit; each has its own BN groups
     lr=0             at 128 pictures (mini: at 16); 0: as above
-    mini             Root-ResNet-18 with a stem of stride 2, quarter width, 128 pixels, any folder of VOC
+    mini             Root-ResNet-18 with a stem of stride 2, quarter width, 96 pixels, any folder of VOC
                      shape; the paper's rate of 0.02 at 16 pictures, without norms too; the warm-up is a
                      tenth of the run
     root=data  train=07+12  test=07test (mini: trainval, test)  seed=0
@@ -101,7 +101,8 @@ def shrink(c, arg):
     c.model.neck = build.group("neck", "ssd_extras")
     c.model.taps = ("c2", "c3", "c4", "c5")
     miniature(c, arg.steps, width=0.25, batch=arg.batch)
-    megdet(c, arg, lr=0.02, reference=16, stretch=12)
+    c.input_size = 96
+    megdet(c, arg, lr=0.02, reference=16, stretch=6)
     # Of no consequence below a norm; without, pictures at their own scale blow up at any rate.
     c.model.std = (58.0, 57.0, 57.0)
     if arg.warmup:

@@ -257,7 +257,7 @@ def test_megdet_recipes():
     resolved = resolve(config, 16_551, devices=8)
     assert (resolved.warmup, resolved.peak_lr) == (0, pytest.approx(0.002))
     assert resolved.epochs == pytest.approx(360, abs=0.01)
-    for batch, steps in ((8, 4818), (32, 1205), (128, 302)):
+    for batch, steps in ((8, 2409), (32, 603), (128, 151)):
         mini = megdet_voc.get_config(f"mini,batch={batch}")
         resolved = resolve(mini, 292, devices=2)
         assert (resolved.steps, resolved.peak_lr) == (steps, pytest.approx(0.02 * batch / 16))

@@ -1,12 +1,14 @@
-"""What norms over groups of pictures come to on several devices and processes.
+"""What a batch comes to when it is split over devices, micro-batches and processes.
 
     python -m tests.train.split_program FOLDER [PORT RANK PROCESSES]
 
-One process counts as eight devices, each of several as two. The first writes ``arrays.npz`` into the
-folder. It is a program for the sake of its number of devices.
+One process counts as eight devices, each of several as two. The first writes ``arrays.npz``,
+``losses.json`` and ``program.txt`` (the compiled step on eight devices) into the folder. It is a program
+for the sake of its number of devices.
 """
 
 import functools
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 
 PICTURES, CHANNELS = 32, 6
 GROUPS = (2, 4, 8, 16, 32)
+STEPS, BATCH, LOSS_GROUP = 20, 16, 4
 
 
 def norm_case(dtype=np.float32):
@@ -90,6 +93,40 @@ def run_norms(devices, group, dtype):
     return jax.device_get(program(params, *placed))
 
 
+def run_losses(**split):
+    """Losses of small ScratchDet, parameters and statistics at both ends, and the compiled step."""
+    from jdet.train import sharding
+    from tests.train import test_ssd
+
+    # At rates of training from scratch steps are steep enough to grow rounding to percents in 20 steps.
+    config = test_ssd.settings(
+        "sync_batch",
+        optimizer__lr=1e-4,
+        train__batch_size=BATCH,
+        parallel__bn_group_size=LOSS_GROUP,
+        **split,
+    )
+    mesh, create, lowered = test_ssd.prepare(config)
+    train_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+    now, losses, states = create(), [], []
+    share = BATCH // jax.process_count()
+    mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
+    for k in range(STEPS):
+        if k == 0:
+            states.append(jax.device_get((now.params, now.stats)))
+        batch = jax.tree.map(lambda x: x[mine], test_ssd.batch(k, BATCH))
+        now, metrics = train_step(now, sharding.to_global(batch, mesh))
+        losses.append(float(metrics["loss"]))
+    states.append(jax.device_get((now.params, now.stats)))
+    return losses, states, train_step.as_text()
+
+
+SPLITS = {
+    **{f"{n} devices": dict(parallel__devices=n) for n in (1, 2, 4, 8)},
+    **{f"{n} micro-batches": dict(parallel__devices=1, train__accumulation=n) for n in (2, 4)},
+}
+
+
 def flat(tree):
     """Arrays as float32 by their paths, with slashes."""
     return {
@@ -108,12 +145,18 @@ def main(folder, port="", rank="0", processes="1"):
     if not alone:
         jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(rank))
     every = jax.device_count()
-    arrays = {}
+    arrays, losses, program = {}, {}, ""
     for devices in (1, 2, 4, 8) if alone else (every,):
         for group in GROUPS:
             arrays[f"norms {devices} {group}"] = run_norms(devices, group, np.float32)
     arrays[f"norms {every} 16 bfloat16"] = run_norms(every, 16, jax.numpy.bfloat16)
+    for name, split in (SPLITS if alone else {"processes": dict(parallel__devices=every)}).items():
+        losses[name], arrays[name], text = run_losses(**split)
+        if split["parallel__devices"] == 8:
+            program = text
     if jax.process_index() == 0:
+        (Path(folder) / "losses.json").write_text(json.dumps(losses))
+        (Path(folder) / "program.txt").write_text(program)
         np.savez(Path(folder) / "arrays.npz", **flat(arrays))
     if not alone:
         jax.distributed.shutdown()

@@ -1,6 +1,7 @@
-"""Norms over groups of pictures on one device, on several and on two processes: the same numbers."""
+"""The same batch on one device, on several, on two processes and in micro-batches: the same training."""
 
 import functools
+import json
 import os
 import socket
 import subprocess
@@ -12,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdet.analysis import collectives
 from tests.train import split_program
-from tests.train.split_program import CHANNELS, GROUPS, PICTURES
+from tests.train.split_program import BATCH, CHANNELS, GROUPS, PICTURES, SPLITS, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """``split(processes)``: the arrays of the program on so many."""
+    """``split(processes)``: arrays and losses of the program on so many, and the compiled step."""
 
     @functools.cache
     def run(processes):
@@ -46,7 +48,8 @@ def split(tmp_path_factory):
             for each in started:
                 each.kill()
         assert all(each.returncode == 0 for each in started), "\n".join(texts)
-        return np.load(folder / "arrays.npz")
+        losses = json.loads((folder / "losses.json").read_text())
+        return np.load(folder / "arrays.npz"), losses, (folder / "program.txt").read_text()
 
     return run
 
@@ -86,7 +89,7 @@ def reference(group):
 @pytest.mark.parametrize("processes, devices", [(1, 1), (1, 2), (1, 4), (1, 8), (2, 4)])
 def test_norm_groups_equal_the_whole_group_on_one_device(split, processes, devices, group):
     """Outputs, running statistics and gradients; groups within a device, over devices, over processes."""
-    norms = split(processes)
+    norms = split(processes)[0]
     expected = reference(group)
     assert len(expected) == 1 + 4 + 5 + 1
     for name, value in expected.items():
@@ -97,7 +100,7 @@ def test_norm_groups_equal_the_whole_group_on_one_device(split, processes, devic
 
 @pytest.mark.parametrize("processes, devices", [(1, 8), (2, 4)])
 def test_statistics_of_bfloat16_activations_are_float32(split, processes, devices):
-    norms = split(processes)
+    norms = split(processes)[0]
     x = split_program.norm_case(jnp.bfloat16)[0].astype(np.float64)
     parts = x.reshape(PICTURES // 16, -1, CHANNELS)
     mean, var = parts.mean((0, 1)), parts.var(1, ddof=1).mean(0)
@@ -108,3 +111,46 @@ def test_statistics_of_bfloat16_activations_are_float32(split, processes, device
     y = norms[f"norms {devices} 16 bfloat16/0"]
     np.testing.assert_array_equal(y, y.astype(jnp.bfloat16).astype(np.float32))
     assert np.abs(y - reference(16)["0"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", [*list(SPLITS)[1:], "processes"])
+def test_training_does_not_depend_on_the_split(split, name):
+    """Twenty steps of ScratchDet in one piece and in parts, with norms over the same four pictures."""
+    arrays, losses, _ = split(1)
+    others, other_losses, _ = split(2 if name == "processes" else 1)
+    assert BATCH == 16 and len(losses["1 devices"]) == STEPS
+    np.testing.assert_allclose(other_losses[name], losses["1 devices"], rtol=1e-4)
+    for path in arrays.files:
+        whole, end, place = path.partition("1 devices/1/")
+        if whole or not end or (place.startswith("1/") and "micro-batches" in name):
+            continue  # running statistics follow micro-batches one by one
+        begin, one = arrays[f"1 devices/0/{place}"], arrays[path]
+        moved = np.linalg.norm(one - begin)
+        apart = np.linalg.norm(one - others[f"{name}/1/{place}"])
+        assert moved > 0 and apart <= 1e-2 * moved, (place, moved, apart)
+
+
+def test_what_a_step_sends(split):
+    """Gradients in one piece, norms in as few as follow on one another, and nothing but sums.
+
+    24 norms follow on one another: 3 of the root, 16 of the blocks, 4 of the extra levels and one of the
+    head. 3 projections and 7 more norms of the head travel along.
+    """
+    arrays, _, program = split(1)
+    found = collectives.find(program)
+    assert {each.kind for each in found} == {"all-reduce"}
+    assert collectives.host_transfers(program) == []
+    norms = [each for each in found if each.purpose.startswith("batch norm")]
+    begin = "8 devices/0"
+    parameters = [arrays[path].size for path in arrays.files if path.startswith(f"{begin}/0/")]
+    stats = [arrays[path].size for path in arrays.files if path.startswith(f"{begin}/1/")]
+    layers, channels = len(stats) // 2, sum(stats) // 2
+    assert layers == 34 and sum(each.arrays for each in norms) == 2 * layers
+    assert 2 * 24 <= len(norms) <= 2 * 24 + 2
+    # Forth and back, a sum and a sum of products for every channel, float32.
+    assert sum(each.bytes for each in norms) == 2 * 2 * 4 * channels
+    assert {each.group_size for each in norms} == {2}
+
+    others = [each for each in found if each not in norms]
+    assert {each.group_size for each in others} == {8} and len(others) <= 3
+    assert max(each.bytes for each in others) >= 4 * sum(parameters)

@@ -1,4 +1,7 @@
-"""The real detector through the real step: convolutions and norms with gradients of their own."""
+"""The real detector through the real step: convolutions and norms with gradients of their own.
+
+``test_splits.py`` trains it, on one device and on several.
+"""
 
 import functools
 
@@ -53,47 +56,15 @@ def prepare(config):
     return mesh, functools.partial(state.create_state, detector, optimizer, mesh, config), lowered
 
 
-@functools.cache
-def two_steps(devices):
-    """State and metrics of two steps from the same weights; compiled fast rather than well."""
-    mesh, create, lowered = prepare(settings("sync_batch", parallel__devices=devices))
-    now = create() if devices == 1 else two_steps(1)[0][0]
-    states, losses = [jax.device_get(now)], []
-    now = jax.device_put(now, sharding.replicated(mesh))
-    train_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
-    for k in range(2):
-        now, metrics = train_step(now, sharding.to_global(batch(k), mesh))
-        states.append(jax.device_get(now))
-        losses.append(jax.device_get(metrics))
-    return states, losses
-
-
 def test_losses_and_gradients_are_sane():
     """Normalised logits at the start: a positive and its three hard negatives cost ln 3 or more."""
-    states, losses = two_steps(1)
-    first = losses[0]
+    mesh, create, lowered = prepare(settings("sync_batch"))
+    train_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+    now, first = jax.device_get(train_step(create(), sharding.to_global(batch(0), mesh)))
     assert 4 * np.log(3) < first["loss/cls"] < 4 * (np.log(3) + 4)
     assert first["loss"] == pytest.approx(first["loss/cls"] + first["loss/loc"], rel=1e-6)
     assert 0 < first["grad_norm"] < 1000 and first["finite"]
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states))
-
-
-def test_devices_do_not_matter():
-    """Losses, gradients and statistics of pictures on four devices are those on one."""
-    one_states, one_losses = two_steps(1)
-    four_states, four_losses = two_steps(4)
-    for one, four in zip(one_losses, four_losses, strict=True):
-        for name in one:
-            np.testing.assert_allclose(four[name], one[name], rtol=1e-3, err_msg=name)
-    begin, one, four = one_states[0], one_states[1], four_states[1]
-
-    def check(path, before, a, b):
-        moved, apart = np.linalg.norm(a - before), np.linalg.norm(a - b)
-        assert apart <= 1e-2 * moved + 1e-6, (path, moved, apart)
-
-    for part in ("params", "stats"):
-        trees = (getattr(s, part) for s in (begin, one, four))
-        jax.tree_util.tree_map_with_path(check, *trees)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(now))
 
 
 def test_first_pass_of_accumulation_has_no_network():
