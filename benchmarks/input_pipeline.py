@@ -24,6 +24,7 @@ import numpy as np
 
 from jdet.config import get_defaults
 from jdet.data.augmentation import Augment, Element, Finish, operations
+from jdet.data.framing import Framing
 from jdet.data.image_io import read_image, write_image
 from jdet.data.photometric import NO_DISTORTION
 from jdet.data.pipeline import train_batches
@@ -76,8 +77,8 @@ def render_folder(folder, count):
 def stages(source, size):
     """CPU milliseconds per image of each stage: the median of three passes over the folder."""
     options = Augment.from_config(get_defaults().augment)
-    chain = operations(options)
-    finish = Finish(size, 64, options.mean)
+    chain = operations(options, Framing.square(size))
+    finish = Finish(Framing.square(size), 64, options.mean)
     rounds = defaultdict(list)
     for seed in range(3):
         rng, spent, rows = np.random.default_rng(seed), defaultdict(float), []

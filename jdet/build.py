@@ -245,6 +245,11 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         head_norm=norm("head_norm"),
         dtype=dtype,
     )
+    if config.resize.mode == "keep_ratio" and not getattr(module, "knows_padding", False):
+        raise ConfigError(
+            f"config.model.name={model.name!r} would learn from the padding of "
+            "config.resize.mode='keep_ratio'; set it to 'warp'"
+        )
     check_default_boxes(module, config.input_size)
     return module
 

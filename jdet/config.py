@@ -27,6 +27,16 @@ def get_defaults() -> ConfigDict:
     c.precision = "float32"  # activations: "float32" | "bfloat16"
     c.input_size = 300  # pixels, side of the square network input
 
+    c.resize = resize = ConfigDict()  # docs/input_sizes.md
+    resize.mode = "warp"  # "warp": to the square | "keep_ratio": proportions are kept, what is left
+    # of the network input is padding; input_size then only lays out the model
+    resize.short = (800,)  # keep_ratio: pixels of the short side; training draws one of several
+    resize.sampling = "list"  # "list": one of short | "range": any number between its ends
+    resize.test_short = 0  # short side at evaluation and prediction; 0: the largest of short
+    resize.long = 1333  # pixels the long side may have
+    resize.shapes = ()  # (height, width) of the network inputs, each compiled once; (): a landscape,
+    # a portrait and a square one
+
     c.data = data = ConfigDict()
     data.root = "data"  # folder of the data set, handed to the sources below by experiments
     data.train = ConfigDict({"name": "shapes"})
@@ -181,6 +191,8 @@ CLASS_GROUPS = ("config.model", "config.data.train", "config.data.eval")
 
 CHOICES = {
     "precision": ("float32", "bfloat16"),
+    "resize.mode": ("warp", "keep_ratio"),
+    "resize.sampling": ("list", "range"),
     "augment.name": ("ssd", "none"),
     "data.on_error": ("raise", "skip"),
     "init_from.weights": ("ema", "raw"),
@@ -195,6 +207,8 @@ CHOICES = {
 
 RANGES = {
     "input_size": (16, 4096),
+    "resize.long": (1, 16_384),
+    "resize.test_short": (0, 16_384),
     "data.holdout": (0, 10_000),
     "data.max_boxes": (1, 10_000),
     "data.workers": (0, 1024),
@@ -260,6 +274,11 @@ def validate(config: ConfigDict) -> None:
     for name in config.eval.metrics:
         if name not in ("voc", "coco"):
             raise ConfigError(f"config.eval.metrics names {name!r}; there are voc, coco")
+    if config.resize.mode == "keep_ratio" and config.eval.tta.preset != "none":
+        raise ConfigError(
+            f"config.eval.tta.preset={config.eval.tta.preset!r} looks at warped pictures, but "
+            "config.resize.mode='keep_ratio'; set one to 'none' or the other to 'warp'"
+        )
     _check_landscape(config.landscape)
 
 

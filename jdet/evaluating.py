@@ -12,6 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jdet.data import pipeline
+from jdet.data.framing import Framing
 from jdet.evaluation import report, runner, tta
 from jdet.hosts import exchange
 from jdet.train import precise_bn, sharding, state
@@ -128,7 +129,7 @@ def walk(
     batch_size = eval_batch(config, mesh)
     with pipeline.eval_batches(
         source,
-        input_size=input_size or config.input_size,
+        input_size=input_size or Framing.from_config(config),
         batch_size=batch_size,
         limit=config.eval.max_pictures,
         process_index=jax.process_index(),

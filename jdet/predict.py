@@ -95,7 +95,7 @@ def detect_files(
     Yields:
         File, upright picture uint8 [H, W, 3], and its detections, in order.
     """
-    pending: tuple[Started, list[tuple[PictureFile, np.ndarray]]] | None = None
+    pending: tuple[list[Started], list[tuple[PictureFile, np.ndarray]]] | None = None
 
     def finish() -> Iterator[tuple[PictureFile, np.ndarray, PictureDetections]]:
         if pending is None:

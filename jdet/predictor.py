@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jdet import build
 from jdet import config as config_lib
+from jdet.data.framing import Framing
 from jdet.data.views import prepare_views
 from jdet.evaluation import tta as multi_scale
 from jdet.evaluation.runner import DetectFn, to_pictures
@@ -28,10 +29,12 @@ class Started(NamedTuple):
     Attributes:
         found: of the network, or of all passes.
         sizes: of the picture's content, int32 [B, 2], or one for every view.
+        rows: which of the pictures handed in these are.
     """
 
     found: Any
     sizes: Any
+    rows: list[int]
 
 
 class Predictor:
@@ -40,7 +43,7 @@ class Predictor:
     Attributes:
         class_names: K names, in label order.
         category_ids: the training data's own id of each label; label + 1 where it has none.
-        input_size: side of the network input, in pixels.
+        framing: what the network sees of pictures.
         step: optimiser steps the weights have taken.
         batch_size: pictures per call of the network.
     """
@@ -76,7 +79,7 @@ class Predictor:
         # Ids of the training data, which may have holes, such as COCO's.
         ids = config.get("category_ids") or range(1, len(self.class_names) + 1)
         self.category_ids = tuple(ids)
-        self.input_size = config.input_size
+        self.framing = Framing.from_config(config)
         self.step = weights.step
         self.batch_size = batch_size
         self._detect = DetectFn(build.detector(config, self.class_names))
@@ -84,27 +87,38 @@ class Predictor:
         settings = multi_scale.settings(_tta_group(config, tta))
         self._looking = None
         if settings is not None:
-            self._looking = multi_scale.MultiScale(self._detect, settings, self.input_size)
+            self._looking = multi_scale.MultiScale(self._detect, settings, config.input_size)
             self._looking.prepare(self._variables, batch_size)
 
     def prepare(self, image: np.ndarray) -> Views:
         """A picture uint8 [H, W, 3] in every size the network will see it in, for ``start``."""
-        whole = ((self.input_size, self.input_size),)
-        return prepare_views(image, self._looking.views if self._looking else whole)
+        if self._looking:
+            return prepare_views(image, self._looking.views)
+        image, size = self.framing.prepare(image)
+        return (image,), (size,)
 
-    def start(self, pictures: Sequence[Views]) -> Started:
+    def start(self, pictures: Sequence[Views]) -> list[Started]:
         """Detects in up to ``batch_size`` prepared pictures; returns before the device is done.
 
         Args:
             pictures: from ``prepare``.
+
+        Returns:
+            A batch for every shape that the pictures have.
         """
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for row, (images, _) in enumerate(pictures):
+            shapes.setdefault(images[0].shape, []).append(row)
+        return [self._start(pictures, rows) for rows in shapes.values()]
+
+    def _start(self, pictures: Sequence[Views], rows: list[int]) -> Started:
         images, sizes = (
             tuple(self._pad(column) for column in zip(*field, strict=True))
-            for field in zip(*pictures, strict=True)
+            for field in zip(*(pictures[row] for row in rows), strict=True)
         )
         if self._looking:
-            return Started(self._looking.detect(self._variables, images, sizes), sizes)
-        return Started(self._detect(self._variables, images[0], sizes[0]), sizes[0])
+            return Started(self._looking.detect(self._variables, images, sizes), sizes, rows)
+        return Started(self._detect(self._variables, images[0], sizes[0]), sizes[0], rows)
 
     def _pad(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         batch = np.zeros((self.batch_size, *rows[0].shape), rows[0].dtype)
@@ -112,7 +126,7 @@ class Predictor:
         return batch
 
     def finish(
-        self, started: Started, names: Sequence[str], sizes: Sequence[tuple[int, int]]
+        self, started: Sequence[Started], names: Sequence[str], sizes: Sequence[tuple[int, int]]
     ) -> list[PictureDetections]:
         """Waits for detections and maps them to the original pictures.
 
@@ -121,6 +135,15 @@ class Predictor:
             names: what to call the pictures.
             sizes: height and width of each original.
         """
+        found: dict[int, PictureDetections] = {}
+        for batch in started:
+            own = [names[row] for row in batch.rows], [sizes[row] for row in batch.rows]
+            found.update(zip(batch.rows, self._finish(batch, *own), strict=True))
+        return [found[row] for row in range(len(names))]
+
+    def _finish(
+        self, started: Started, names: Sequence[str], sizes: Sequence[tuple[int, int]]
+    ) -> list[PictureDetections]:
         rows, spare = len(names), self.batch_size - len(names)
         original = np.array([*sizes, *[(1, 1)] * spare], np.int32)
         batch = Batch(

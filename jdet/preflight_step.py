@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jdet import build, evaluating
 from jdet.analysis import collectives, hlo, traffic
 from jdet.analysis.macs import count_macs
+from jdet.data.framing import Framing
 from jdet.evaluation.runner import DetectFn
 from jdet.train import optim, schedule, sharding, state
 from jdet.train.step import make_train_step
@@ -121,7 +122,7 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
         variables = _variables(config, detector, mesh)
         batch = evaluating.eval_batch(config, mesh)
         images = batch // mesh.size
-        shape = (batch, config.input_size, config.input_size)
+        shape = (batch, *Framing.from_config(config).largest)
         flops = 2.0 * images * _forward_macs(config, detector)
         compile_it = functools.partial(DetectFn(detector, mesh).compile, variables, shape)
     found = Figures(program, mesh.size, images, flops=flops)
@@ -173,7 +174,8 @@ def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any
     params, _ = state.abstract_variables(detector, config, resolved.micro_batch)
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
     begin = state.abstract_state(detector, optimizer, mesh, config)
-    batch = jax.eval_shape(lambda: state.zero_batch(config, resolved.batch_size))
+    shape = Framing.from_config(config).largest
+    batch = jax.eval_shape(lambda: state.zero_batch(config, resolved.batch_size, shape))
     split = sharding.batch_sharding(mesh)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch)
     return make_train_step(detector, optimizer, rate, mesh, config), (begin, batch), len(batch.real)
@@ -197,7 +199,7 @@ def _forward_macs(config: ConfigDict, detector: Any) -> int:
     """Of the network for one picture."""
     params, stats = state.abstract_variables(detector, config)
     variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
-    images = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), "uint8")
+    images = jax.ShapeDtypeStruct((1, *Framing.from_config(config).largest, 3), "uint8")
     sizes = jax.ShapeDtypeStruct((1, 2), "int32")
     closed = jax.make_jaxpr(lambda *args: detector.apply(*args, method="detect"))(
         variables, images, sizes

@@ -21,6 +21,7 @@ from jdet import build, evaluating
 from jdet import config as config_lib
 from jdet.analysis import box_coverage, visualise
 from jdet.data import fingerprint, pipeline
+from jdet.data.framing import Framing
 from jdet.data.image_io import read_image
 from jdet.evaluation import report, runner
 from jdet.hosts import agreement
@@ -145,7 +146,7 @@ def _train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeli
     """This process's share of the training batches from batch ``start`` on."""
     return pipeline.train_batches(
         source,
-        input_size=config.input_size,
+        input_size=Framing.from_config(config),
         augment=config.augment,
         batch_size=config.train.batch_size,
         seed=config.seed,
@@ -315,7 +316,8 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         " and ".join(frozen) or "nothing",
     )
     if hasattr(detector, "default_box_levels"):
-        if missed := box_coverage.warning(train, detector, config.class_names):
+        framing = Framing.from_config(config)
+        if missed := box_coverage.warning(train, detector, config.class_names, framing):
             logging.warning("%s", missed)
 
 

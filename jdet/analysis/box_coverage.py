@@ -8,15 +8,17 @@ and shape, whatever the size of the map.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jdet.data.augmentation import Augment, Element, moved_objects, operations
-from jdet.data.labels import read_picture_size
+from jdet.data.framing import Framing
+from jdet.data.ordering import picture_size
 from jdet.ops.anchors import DefaultBoxLevel, default_boxes
-from jdet.types import DataError, Example, Source
+from jdet.types import DataError, Source
 
 SHARE = 0.15
 """Share of a class's objects without a default box at the threshold that is worth a warning."""
@@ -59,7 +61,7 @@ class Coverage(NamedTuple):
 
 def read_objects(
     source: Source,
-    input_size: int,
+    framing: Framing,
     *,
     augment: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -72,7 +74,7 @@ def read_objects(
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, pixels.
+        framing: what the network sees of pictures.
         augment: group ``augment`` of a config: objects as the training augmentation shows them, one
             draw a picture. None: whole pictures, resized.
         seed: of the augmentation, and of the sample.
@@ -85,13 +87,14 @@ def read_objects(
         ConfigError: a value of ``augment`` that cannot be.
         DataError: a picture or label cannot be read.
     """
-    chain = () if augment is None else operations(Augment.from_config(augment)).values()
+    options = None if augment is None else Augment.from_config(augment)
+    chain = () if options is None else operations(options, framing).values()
     order = np.random.default_rng(seed).permutation(len(source))[: max_pictures or None]
     found, total = [], 0
     for index in order.tolist():
         try:
             example = source[index]
-            height, width = _picture_size(source, index, example)
+            height, width = picture_size(source, index, example)
         except DataError:
             if on_error == "raise":
                 raise
@@ -105,11 +108,12 @@ def read_objects(
             boxes=np.asarray(example.boxes, np.float32)[keep],
             labels=np.asarray(example.labels)[keep],
             ignore=np.asarray(example.ignore)[keep],
+            shape=framing.shapes[framing.shape_of(height, width)],
         )
         rng = np.random.default_rng([seed, index])
         for operation in chain:
             element = operation(element, rng)
-        boxes, inside = moved_objects(element, input_size)
+        boxes, inside = moved_objects(element, framing)
         found.append((boxes[inside], element.labels[inside], np.full(len(inside), index)))
         total += len(inside)
         if max_boxes and total >= max_boxes:
@@ -118,15 +122,6 @@ def read_objects(
         return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int))
     boxes, labels, pictures = (np.concatenate(column) for column in zip(*found))
     return Objects(boxes.astype(float), labels.astype(int), pictures)
-
-
-def _picture_size(source: Source, index: int, example: Example) -> tuple[int, int]:
-    known = source.image_size(index) if hasattr(source, "image_size") else None
-    if known:
-        return known
-    if isinstance(example.image, np.ndarray):
-        return example.image.shape[:2]
-    return read_picture_size(example.image)
 
 
 def cover(
@@ -297,7 +292,12 @@ def _numbers(
 
 
 def warning(
-    source: Source, detector: Any, class_names: Sequence[str], *, sample: int = 2000
+    source: Source,
+    detector: Any,
+    class_names: Sequence[str],
+    framing: Framing,
+    *,
+    sample: int = 2000,
 ) -> str:
     """What to say at the start of a training whose default boxes miss many objects; "" if they do not.
 
@@ -307,11 +307,15 @@ def warning(
         detector: with ``input_size``, ``iou_threshold``, ``train_ignored``, ``clip_boxes``,
             ``default_box_levels()`` and ``level_sizes()`` (SSD, RetinaNet).
         class_names: in label order.
+        framing: what the network sees of pictures.
         sample: objects.
     """
+    # A square that every input lies in: anchors beside the picture are not the best of any object.
+    side = max(itertools.chain(*framing.shapes))
+    detector = detector.clone(input_size=side)
     objects = read_objects(
         source,
-        detector.input_size,
+        framing,
         keep_ignored=detector.train_ignored,
         max_pictures=sample // 5,
         max_boxes=sample,
@@ -343,8 +347,11 @@ def warning(
             "`python -m jdet.analysis.default_boxes --config=…` with the same config measures this and "
             "proposes settings"
         )
+    seen = f"config.input_size={side}"
+    if framing.keeps_ratio:
+        seen = f"config.resize.test_short={framing.test_short}"
     return (
         f"no default box reaches an IoU of {detector.iou_threshold:g} with many objects at "
-        f"config.input_size={detector.input_size}: {'; '.join(parts)}. They are trained all the same, "
+        f"{seen}: {'; '.join(parts)}. They are trained all the same, "
         f"{remedy}"
     )

@@ -20,6 +20,7 @@ from jdet import build, command, files
 from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.box_search import Proposal, Setting, judge, propose
+from jdet.data.framing import Framing
 from jdet.detectors.ssd import SSD
 from jdet.types import ConfigError
 
@@ -86,7 +87,7 @@ def analyse(
         )
     objects = box_coverage.read_objects(
         source,
-        config.input_size,
+        Framing.square(config.input_size),
         augment=config.augment if augmented else None,
         seed=config.seed,
         keep_ignored=detector.train_ignored,

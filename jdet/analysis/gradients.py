@@ -32,6 +32,7 @@ from jdet import config as config_lib
 from jdet.analysis.curves import COLORS, dress
 from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
 from jdet.data import pipeline
+from jdet.data.framing import Framing
 from jdet.files import write_text
 from jdet.train import checkpoint, schedule
 from jdet.types import Batch, ConfigError, DataError, Source
@@ -96,7 +97,7 @@ def batches(
     keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
     with pipeline.train_batches(
         source,
-        input_size=config.input_size,
+        input_size=Framing.from_config(config),
         augment=config.augment,
         batch_size=size,
         seed=seed,

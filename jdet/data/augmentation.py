@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdet.data import geometry
-from jdet.data.geometry import INTERPOLATIONS, UPRIGHT, WHOLE, Canvas, Patch, Turn
+from jdet.data.framing import Framing
+from jdet.data.geometry import INTERPOLATIONS, UPRIGHT, WHOLE, Canvas, Frame, Patch, Turn
 from jdet.data.photometric import NO_DISTORTION, Distortion, draw_distortion
 from jdet.types import Batch, ConfigError
 
@@ -79,6 +80,8 @@ class Element(NamedTuple):
         patch: crop, in fractions of the canvas.
         interpolation: one of the values of `INTERPOLATIONS`; None for that of evaluation.
         turn: mirrors and quarter turn of the output.
+        shape: height and width of the network input; None for the first there is.
+        short: length of the short side for pictures that keep their proportions; 0 for that of testing.
     """
 
     index: int = 0
@@ -93,13 +96,18 @@ class Element(NamedTuple):
     patch: Patch = WHOLE
     interpolation: int | None = None
     turn: Turn = UPRIGHT
+    shape: Frame | None = None
+    short: int = 0
 
 
 Operation = Callable[[Element, np.random.Generator], Element]
 
 
-def operations(options: Augment) -> dict[str, Operation]:
+def operations(options: Augment, framing: Framing) -> dict[str, Operation]:
     """The random operations in their order, by the name that seeds them."""
+
+    def scale(element: Element, rng: np.random.Generator) -> Element:
+        return element._replace(short=framing.draw(rng))
 
     def photometric(element: Element, rng: np.random.Generator) -> Element:
         return element._replace(distortion=draw_distortion(rng, options.photometric))
@@ -144,6 +152,8 @@ def operations(options: Augment) -> dict[str, Operation]:
         chain.append(flip_vertical)
     if options.rotate:
         chain.append(rotate)
+    if framing.keeps_ratio:
+        chain.append(scale)
     return {op.__name__: op for op in chain}
 
 
@@ -168,23 +178,24 @@ class Finish:
     """Renders an element and pads its objects.
 
     Attributes:
-        size: side of the square network input, in pixels.
+        framing: what the network sees of pictures.
         max_boxes: rows for objects; of more than that the largest are kept. 0 leaves objects out.
         fill: RGB colour beside the picture, and of a picture that could not be read.
     """
 
-    size: int
+    framing: Framing
     max_boxes: int
     fill: tuple[float, float, float]
 
     def __call__(self, element: Element) -> Row:
         """Returns the finished row."""
-        size, rows = self.size, self.max_boxes
+        rows = self.max_boxes
         if element.image is None:
-            image = geometry.blank(size, self.fill)
-            original_size, boxes, keep = (size, size), element.boxes, np.zeros(0, np.intp)
+            content = original_size = element.shape or self.framing.shapes[0]
+            image = geometry.blank(content, self.fill)
+            boxes, keep = element.boxes, np.zeros(0, np.intp)
         else:
-            image, boxes, keep = self._transform(element, element.image)
+            image, content, boxes, keep = self._transform(element, element.image)
             original_size = element.image.shape[:2]
         dropped = max(len(keep) - rows, 0) if rows else 0
         if len(keep) > rows:
@@ -197,7 +208,7 @@ class Finish:
             labels=_pad(element.labels, keep, (rows,), np.int32),
             valid=np.arange(rows) < len(keep),
             ignore=_pad(element.ignore, keep, (rows,), np.bool_),
-            image_sizes=np.array([size, size], np.int32),
+            image_sizes=np.array(content, np.int32),
             original_sizes=np.array(original_size, np.int32),
             index=np.int32(element.index),
             real=np.bool_(element.image is not None),
@@ -206,50 +217,64 @@ class Finish:
 
     def _transform(
         self, element: Element, image: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the picture, all boxes moved with it, and the indices of those still in it."""
-        size, kind = self.size, element.interpolation
-        height, width = image.shape[:2]
+    ) -> tuple[np.ndarray, Frame, np.ndarray, np.ndarray]:
+        """Returns the picture, its size, all boxes moved with it, and the indices of those still in it."""
+        shape, content, placement = _placement(element, self.framing)
+        kind = element.interpolation
+        if kind is None:
+            kind = geometry.plain_interpolation(image, content[1], content[0])
         output = geometry.render(
             image,
-            _placement(element, width, height, size),
-            size,
-            interpolation=geometry.plain_interpolation(image, size, size) if kind is None else kind,
+            placement,
+            content,
+            interpolation=kind,
             fill=self.fill,
             turn=element.turn,
             distortion=element.distortion,
         )
-        return output, *moved_objects(element, size)
+        return (
+            geometry.pad(output, shape, self.fill),
+            content,
+            *moved_objects(element, self.framing),
+        )
 
 
-def moved_objects(element: Element, size: int) -> tuple[np.ndarray, np.ndarray]:
+def moved_objects(element: Element, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
     """Takes the objects of an element along to its output.
 
     Args:
         element: with a picture, of which only the size is used.
-        size: side of the square output, in pixels.
+        framing: what the network sees of pictures.
 
     Returns:
         All boxes, float32 [n, 4] in pixels of the output and clipped to it, and the indices of those
         that are still objects there.
     """
-    assert element.image is not None
     boxes, patch = element.boxes, element.patch
-    height, width = element.image.shape[:2]
-    placement = _placement(element, width, height, size)
+    _, content, placement = _placement(element, framing)
     if not len(boxes) or not placement.source.pixels:
         return boxes, np.zeros(0, np.intp)
-    moved = geometry.move_boxes(boxes, placement, size, turn=element.turn)
+    moved = geometry.move_boxes(boxes, placement, content, turn=element.turn)
     keep = (moved[:, :2] < moved[:, 2:]).all(axis=1)
     if patch != WHOLE:
-        canvas = element.canvas or Canvas(width, height)
-        keep &= geometry.centres_inside(geometry.to_fractions(boxes, canvas), patch)
+        keep &= geometry.centres_inside(geometry.to_fractions(boxes, _canvas(element)), patch)
     return moved, np.flatnonzero(keep)
 
 
-def _placement(element: Element, width: int, height: int, size: int) -> geometry.Placement:
-    canvas = element.canvas or Canvas(width, height)
-    return geometry.place(canvas, width, height, size, element.patch)
+def _canvas(element: Element) -> Canvas:
+    assert element.image is not None
+    height, width = element.image.shape[:2]
+    return element.canvas or Canvas(width, height)
+
+
+def _placement(element: Element, framing: Framing) -> tuple[Frame, Frame, geometry.Placement]:
+    """The network input, the part of it that is not padding, and where the picture lies in that."""
+    assert element.image is not None
+    height, width = element.image.shape[:2]
+    canvas = _canvas(element)
+    shape = element.shape or framing.shapes[0]
+    content = framing.content(*geometry.patch_size(canvas, element.patch), shape, element.short)
+    return shape, content, geometry.place(canvas, width, height, content, element.patch)
 
 
 def _pad(rows: np.ndarray, keep: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -76,7 +76,7 @@ class Placement(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """Which way the square output is turned: first mirrored, then by a quarter.
+    """Which way the output is turned: first mirrored, then, a square one, by a quarter.
 
     Attributes:
         flip: left and right change places.
@@ -90,6 +90,9 @@ class Turn(NamedTuple):
 
 
 UPRIGHT = Turn()
+
+Frame = tuple[int, int]
+"""Height and width of an output, in pixels."""
 
 Patch = tuple[float, float, float, float]  # x1 y1 x2 y2 in fractions of the canvas
 WHOLE: Patch = (0.0, 0.0, 1.0, 1.0)
@@ -199,7 +202,7 @@ def place(
     canvas: Canvas,
     width: int,
     height: int,
-    size: int,
+    frame: Frame,
     patch: Patch = WHOLE,
 ) -> Placement:
     """Works out where the picture lands when a patch of its canvas becomes the output.
@@ -208,20 +211,31 @@ def place(
         canvas: where the picture lies.
         width: of the picture, in pixels.
         height: of the picture, in pixels.
-        size: side of the square output, in pixels.
+        frame: of the output.
         patch: x1 y1 x2 y2 in fractions of the canvas; offset and sides are rounded down to whole
             canvas pixels as in Caffe, sides to one pixel at least.
     """
-    x0, x1, left, right = _place_axis(patch[0], patch[2], canvas.width, canvas.x, width, size)
-    y0, y1, top, bottom = _place_axis(patch[1], patch[3], canvas.height, canvas.y, height, size)
+    x0, x1, left, right = _place_axis(patch[0], patch[2], canvas.width, canvas.x, width, frame[1])
+    y0, y1, top, bottom = _place_axis(patch[1], patch[3], canvas.height, canvas.y, height, frame[0])
     return Placement(Rect(x0, y0, x1, y1), Rect(left, top, right, bottom))
+
+
+def patch_size(canvas: Canvas, patch: Patch) -> Frame:
+    """Height and width of a patch in whole pixels of its canvas, as `place` cuts it."""
+    x, y = (_cut(patch[i], patch[i + 2], (canvas.width, canvas.height)[i])[1] for i in (0, 1))
+    return y, x
+
+
+def _cut(low: float, high: float, canvas: int) -> tuple[int, int]:
+    """Offset and length of a part of an axis, whole pixels."""
+    start = min(int(low * canvas), canvas - 1)
+    return start, min(max(int((high - low) * canvas), 1), canvas - start)
 
 
 def _place_axis(
     low: float, high: float, canvas: int, offset: int, length: int, size: int
 ) -> tuple[int, int, int, int]:
-    start = min(int(low * canvas), canvas - 1)
-    extent = min(max(int((high - low) * canvas), 1), canvas - start)
+    start, extent = _cut(low, high, canvas)
     begin, end = max(start - offset, 0), min(start + extent - offset, length)
     if begin >= end:
         return 0, 0, 0, 0
@@ -231,13 +245,13 @@ def _place_axis(
     return begin, end, first, last
 
 
-def move_boxes(boxes: np.ndarray, placement: Placement, size: int, *, turn: Turn) -> np.ndarray:
+def move_boxes(boxes: np.ndarray, placement: Placement, frame: Frame, *, turn: Turn) -> np.ndarray:
     """Takes boxes from the picture to the output, clipped to the output.
 
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2 in pixels of the picture.
         placement: where the picture lies in the output; ``source`` must have pixels.
-        size: side of the output, in pixels.
+        frame: of the output.
         turn: of the output.
 
     Returns:
@@ -247,21 +261,22 @@ def move_boxes(boxes: np.ndarray, placement: Placement, size: int, *, turn: Turn
     kx, ky = (right - left) / (x1 - x0), (bottom - top) / (y1 - y0)
     scale = np.array([kx, ky, kx, ky], np.float32)
     shift = np.array([left - x0 * kx, top - y0 * ky] * 2, np.float32)
-    moved = np.clip(boxes * scale + shift, 0, size)
+    height, width = frame
+    moved = np.clip(boxes * scale + shift, 0, np.array([width, height] * 2, np.float32))
     x1, y1, x2, y2 = moved.T
     if turn.flip:
-        x1, x2 = size - x2, size - x1
+        x1, x2 = width - x2, width - x1
     if turn.flip_vertical:
-        y1, y2 = size - y2, size - y1
+        y1, y2 = height - y2, height - y1
     if turn.quarter:  # what was at the bottom is on the left, what was on the left is at the top
-        x1, y1, x2, y2 = size - y2, x1, size - y1, x2
+        x1, y1, x2, y2 = height - y2, x1, height - y1, x2
     return np.stack([x1, y1, x2, y2], axis=1)
 
 
 def render(
     image: np.ndarray,
     placement: Placement,
-    size: int,
+    frame: Frame,
     *,
     interpolation: int,
     fill: tuple[float, float, float],
@@ -278,26 +293,26 @@ def render(
     Args:
         image: uint8 [H, W, 3], RGB.
         placement: which pixels of ``image`` go where.
-        size: side of the square output, in pixels.
+        frame: of the output.
         interpolation: one of the values of `INTERPOLATIONS`.
         fill: RGB colour of the output beside the picture.
         turn: of the output.
         distortion: photometric distortion of the picture.
 
     Returns:
-        uint8 [size, size, 3].
+        uint8 [*frame, 3].
     """
     source, target = placement
     if not source.pixels:
-        return blank(size, fill)
+        return blank(frame, fill)
     pixels = image[source.y0 : source.y1, source.x0 : source.x1]
     if source.pixels <= target.pixels:
         pixels = distort(pixels, distortion)
     pixels = resize(pixels, target.x1 - target.x0, target.y1 - target.y0, interpolation)
     if source.pixels > target.pixels:
         pixels = distort(pixels, distortion)
-    if target.pixels < size * size:
-        output = blank(size, fill)
+    if target.pixels < frame[0] * frame[1]:
+        output = blank(frame, fill)
         output[target.y0 : target.y1, target.x0 : target.x1] = pixels
         pixels = output
     if turn.flip or turn.flip_vertical:
@@ -317,14 +332,24 @@ def plain_interpolation(image: np.ndarray, width: int, height: int) -> int:
     return cv2.INTER_AREA if strong else cv2.INTER_LINEAR
 
 
-def blank(size: int, fill: tuple[float, float, float]) -> np.ndarray:
-    """A new picture uint8 [size, size, 3] of one colour."""
-    return _filled(size, fill).copy()
+def pad(image: np.ndarray, frame: Frame, fill: tuple[float, float, float]) -> np.ndarray:
+    """The picture uint8 [H, W, 3] in the upper left corner of a frame it fits into."""
+    height, width = image.shape[:2]
+    if (height, width) == frame:
+        return image
+    output = blank(frame, fill)
+    output[:height, :width] = image
+    return output
+
+
+def blank(frame: Frame, fill: tuple[float, float, float]) -> np.ndarray:
+    """A new picture uint8 [*frame, 3] of one colour."""
+    return _filled(frame, fill).copy()
 
 
 @functools.lru_cache(maxsize=8)
-def _filled(size: int, fill: tuple[float, float, float]) -> np.ndarray:
+def _filled(frame: Frame, fill: tuple[float, float, float]) -> np.ndarray:
     # Assigning a colour to every pixel takes longer than a resize; copying a filled array does not.
-    canvas = np.empty((size, size, 3), np.uint8)
+    canvas = np.empty((*frame, 3), np.uint8)
     canvas[:] = np.rint(fill)
     return canvas

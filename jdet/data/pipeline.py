@@ -24,7 +24,10 @@ import numpy as np
 from absl import flags, logging
 
 from jdet.data.augmentation import Augment, Element, Finish, Row, operations
+from jdet.data.framing import Framing
+from jdet.data.geometry import Frame
 from jdet.data.image_io import check_size, configure_opencv, read_image
+from jdet.data.ordering import EvalOrder, TrainOrder, shapes_of
 from jdet.data.views import FinishViews, View
 from jdet.types import Batch, ConfigError, DataError, Source
 
@@ -135,7 +138,7 @@ class BatchStream(Iterator[Batch]):
 def train_batches(
     source: Source,
     *,
-    input_size: int,
+    input_size: int | Framing,
     augment: Mapping[str, Any],
     max_boxes: int,
     batch_size: int,
@@ -152,7 +155,9 @@ def train_batches(
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, in pixels.
+        input_size: side of the square network input, in pixels, or how pictures keep their proportions:
+            then all pictures of a batch have one shape, and the batches of all shapes are mixed as the
+            pictures are (``jdet.data.ordering``).
         augment: group ``augment`` of the config.
         max_boxes: N, rows for objects; of a picture with more, the largest are kept.
         batch_size: pictures per batch, over all processes.
@@ -175,12 +180,19 @@ def train_batches(
     _require(max_boxes > 0, "data.max_boxes", max_boxes, "positive")
     _require(start >= 0, "start", start, "at least 0")
     local = _check(source, batch_size, process_index, process_count, on_error)
-    data = grain.MapDataset.source(_Reader(source, len(source), on_error))
-    data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
-    for name, operation in operations(options).items():
+    framing = _framing(input_size)
+    reader = _Reader(source, len(source), on_error)
+    if framing.keeps_ratio:
+        shapes = shapes_of(source, framing, len(source), on_error)
+        order = TrainOrder(shapes, batch_size, _seed(seed, "shuffle"))
+        data = grain.MapDataset.source(_Ordered(reader, order, framing.shapes, _ENDLESS))
+    else:
+        data = grain.MapDataset.source(reader)
+        data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
+    for name, operation in operations(options, framing).items():
         data = data.random_map(operation, seed=_seed(seed, name))
     red, green, blue = options.mean
-    data = data.map(Finish(input_size, max_boxes, (float(red), float(green), float(blue))))
+    data = data.map(Finish(framing, max_boxes, (float(red), float(green), float(blue))))
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)
@@ -192,7 +204,7 @@ def train_batches(
 def eval_batches(
     source: Source,
     *,
-    input_size: int | Sequence[View],
+    input_size: int | Framing | Sequence[View],
     batch_size: int,
     max_boxes: int = 0,
     process_index: int = 0,
@@ -203,17 +215,18 @@ def eval_batches(
     on_error: str = "raise",
     limit: int = 0,
 ) -> BatchStream:
-    """The source once, in order, resized; every process gets the same number of whole batches.
+    """The source once, resized; every process gets the same number of whole batches.
 
-    Rows that only fill up the last batches have ``real`` False and ``index`` 0. With
-    ``on_error="skip"`` a picture that cannot be read has ``real`` False too (and its own index),
-    which leaves it out of the evaluation; the report names it.
+    Pictures come in the order of the source, or, where they keep their proportions, shape by shape. Rows
+    that only fill up batches have ``real`` False and ``index`` 0. With ``on_error="skip"`` a picture that
+    cannot be read has ``real`` False too (and its own index), which leaves it out of the evaluation; the
+    report names it.
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, in pixels; or heights and widths of several:
-            then ``images`` and ``image_sizes`` are tuples with an entry for each, as
-            ``jdet.data.views`` makes them, and there are no objects.
+        input_size: side of the square network input, in pixels; or how pictures keep their proportions;
+            or heights and widths of several inputs: then ``images`` and ``image_sizes`` are tuples with
+            an entry for each, as ``jdet.data.views`` makes them, and there are no objects.
         batch_size: pictures per batch, over all processes.
         max_boxes: N, rows for objects; 0 leaves the objects out, as evaluators take the truth from
             the source itself.
@@ -234,11 +247,17 @@ def eval_batches(
     local = _check(source, batch_size, process_index, process_count, on_error)
     count = min(len(source), limit or len(source))
     length = -(-count // batch_size)
-    data = grain.MapDataset.source(_Reader(source, count, on_error, padded=length * batch_size))
-    if isinstance(input_size, int):
-        data = data.map(Finish(input_size, max_boxes, (0.0, 0.0, 0.0)))
+    reader = _Reader(source, count, on_error, padded=length * batch_size)
+    if not isinstance(input_size, (int, Framing)):
+        data = grain.MapDataset.source(reader).map(FinishViews(tuple(input_size)))
     else:
-        data = data.map(FinishViews(tuple(input_size)))
+        framing = _framing(input_size)
+        rows: Any = reader
+        if framing.keeps_ratio:
+            order = EvalOrder(shapes_of(source, framing, count, on_error), batch_size)
+            length = len(order) // batch_size
+            rows = _Ordered(reader, order, framing.shapes, len(order))
+        data = grain.MapDataset.source(rows).map(Finish(framing, max_boxes, (0.0, 0.0, 0.0)))
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
     return BatchStream(batches, batch_size=batch_size, position=0, length=length, epoch=count)
@@ -272,6 +291,32 @@ class _Reader:
                 raise
             return Element(index, name, problem=str(error))
         return Element(index, name, image, example.boxes, example.labels, example.ignore)
+
+
+_ENDLESS = 1 << 60
+"""Pictures of a stream without an end; grain wants a length."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ordered:
+    """Pictures in the order of an ``order``, each with the shape of its batch."""
+
+    reader: _Reader
+    order: TrainOrder | EvalOrder
+    shapes: tuple[Frame, ...]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Element:
+        seat = self.order[index]
+        element = Element() if seat.picture < 0 else self.reader[seat.picture]
+        return element._replace(shape=self.shapes[seat.shape])
+
+
+def _framing(input_size: int | Framing) -> Framing:
+    return Framing.square(input_size) if isinstance(input_size, int) else input_size
 
 
 class _Loaded(NamedTuple):

@@ -11,8 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from jdet.data import geometry
 from jdet.data.augmentation import Element, Row
+from jdet.data.framing import Framing
 from jdet.types import Batch
 
 View = tuple[int, int]
@@ -24,21 +24,8 @@ def shows(view: View, height: int, width: int) -> bool:
 
 
 def prepare_view(image: np.ndarray, view: View) -> np.ndarray:
-    """Resizes a picture for evaluation and prediction: warped to the view, aspect not kept.
-
-    By linear interpolation, as Caffe SSD; where a side shrinks more than threefold, by the mean
-    over the covered area, since linear interpolation would read a fraction of the pixels.
-
-    Args:
-        image: uint8 [H, W, 3], RGB.
-        view: height and width of the result.
-
-    Returns:
-        uint8 [*view, 3].
-    """
-    height, width = view
-    interpolation = geometry.plain_interpolation(image, width, height)
-    return geometry.resize(image, width, height, interpolation)
+    """A picture uint8 [H, W, 3] warped to a view, uint8 [*view, 3], as ``Framing.prepare`` resizes."""
+    return Framing((view,)).prepare(image)[0]
 
 
 def prepare_views(

@@ -96,6 +96,7 @@ class RetinaNet(nn.Module):
     dtype: Any = jnp.float32
 
     any_input_size = True  # ``detect`` takes pictures of other sizes than ``input_size``
+    knows_padding = True  # what lies beside a picture's content is not learnt from
     clip_boxes = False  # anchors are not cut to the picture
 
     def __post_init__(self):

@@ -17,22 +17,25 @@ from jdet.train.sharding import replicated
 from jdet.types import Batch, TrainState
 
 
-def zero_batch(config: ConfigDict, batch_size: int) -> Batch:
+def zero_batch(config: ConfigDict, batch_size: int, shape: tuple[int, int] | None = None) -> Batch:
     """A batch of black pictures without objects, with the shapes that the config implies.
 
     Args:
         config: complete config; ``input_size`` and ``data.max_boxes`` count.
         batch_size: B.
+        shape: height and width of the network input; None: the square ``input_size``.
     """
-    b, n, side = batch_size, config.data.max_boxes, config.input_size
+    b, n = batch_size, config.data.max_boxes
+    shape = shape or (config.input_size, config.input_size)
+    sizes = jnp.broadcast_to(jnp.asarray(shape, jnp.int32), (b, 2))
     return Batch(
-        images=jnp.zeros((b, side, side, 3), jnp.uint8),
+        images=jnp.zeros((b, *shape, 3), jnp.uint8),
         boxes=jnp.zeros((b, n, 4), jnp.float32),
         labels=jnp.zeros((b, n), jnp.int32),
         valid=jnp.zeros((b, n), bool),
         ignore=jnp.zeros((b, n), bool),
-        image_sizes=jnp.full((b, 2), side, jnp.int32),
-        original_sizes=jnp.full((b, 2), side, jnp.int32),
+        image_sizes=sizes,
+        original_sizes=sizes,
         index=jnp.zeros((b,), jnp.int32),
         real=jnp.ones((b,), bool),
     )

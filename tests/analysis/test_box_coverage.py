@@ -7,12 +7,14 @@ from jdet import build
 from jdet.analysis import box_coverage
 from jdet.analysis.box_coverage import Objects, best_iou, cover, read_objects, summary
 from jdet.config import get_defaults
+from jdet.data.framing import Framing
 from jdet.data.shapes import ShapesSource
 from jdet.ops import anchors
 from jdet.types import DataError, Example
 
 STRIDES, CELLS = [8, 16, 32, 64], [12, 6, 3, 1]  # at 96 pixels
 LEVELS = anchors.ssd_levels(96, STRIDES, CELLS)
+SQUARE = Framing.square(96)
 
 
 def random_objects(count=200, seed=0, size=96.0):
@@ -112,29 +114,31 @@ class Boxes:
 
 def test_objects_are_read_in_pixels_of_the_input_without_their_pictures():
     source = Boxes([0, 0, 200, 100], [100, 50, 150, 100], labels=[0, 1], ignore=[False, True])
-    found = read_objects(source, 96)
+    found = read_objects(source, SQUARE)
     assert len(found.labels) == 40 and len(np.unique(found.pictures)) == 20
     np.testing.assert_allclose(found.boxes[:2], [[0, 0, 96, 96], [48, 48, 72, 96]])
-    assert (read_objects(source, 96, keep_ignored=False).labels == 0).all()
-    assert len(read_objects(source, 96, max_pictures=3).labels) == 6
-    assert len(read_objects(source, 96, max_boxes=5).labels) == 6
+    assert (read_objects(source, SQUARE, keep_ignored=False).labels == 0).all()
+    assert len(read_objects(source, SQUARE, max_pictures=3).labels) == 6
+    assert len(read_objects(source, SQUARE, max_boxes=5).labels) == 6
     source.known = False
     with pytest.raises(DataError, match="gone.jpg"):
-        read_objects(source, 96)
-    assert not len(read_objects(source, 96, on_error="skip").labels)
+        read_objects(source, SQUARE)
+    assert not len(read_objects(source, SQUARE, on_error="skip").labels)
 
 
 def test_augmented_objects_follow_the_config():
     source = Boxes([80, 40, 120, 60])
     augment = get_defaults().augment
     augment.crop, augment.expand = False, 1.0
-    found = read_objects(source, 100, augment=augment)
+    found = read_objects(source, Framing.square(100), augment=augment)
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     assert (sides < 20.5).all() and sides.min() < 10  # zoomed out by up to four
-    np.testing.assert_array_equal(found.boxes, read_objects(source, 100, augment=augment).boxes)
+    np.testing.assert_array_equal(
+        found.boxes, read_objects(source, Framing.square(100), augment=augment).boxes
+    )
     augment.name = "none"
     np.testing.assert_allclose(
-        read_objects(source, 100, augment=augment).boxes[0], [40, 40, 60, 60]
+        read_objects(source, Framing.square(100), augment=augment).boxes[0], [40, 40, 60, 60]
     )
 
 
@@ -153,13 +157,15 @@ def detector(**values):
 
 def test_warning_counts_what_no_default_box_reaches():
     small, large = [100, 50, 106, 53], [20, 10, 100, 50]  # 3 and 38 pixels of the input
-    said = box_coverage.warning(Boxes(small, large, labels=[1, 0]), detector(), ("a", "b"))
+    said = box_coverage.warning(Boxes(small, large, labels=[1, 0]), detector(), ("a", "b"), SQUARE)
     assert "b 100% (20 of 20 looked at, median size of those 3 pixels)" in said
     assert "a " not in said.split(":")[1] and "jdet.analysis.default_boxes" in said
     assert "bipartite" in said and "config.input_size=96" in said
-    assert box_coverage.warning(Boxes(large), detector(), ("a", "b")) == ""
+    assert box_coverage.warning(Boxes(large), detector(), ("a", "b"), SQUARE) == ""
     only_ignored = Boxes(small, large, ignore=[True, False])
-    assert box_coverage.warning(only_ignored, detector(train_ignored=False), ("a", "b")) == ""
+    assert (
+        box_coverage.warning(only_ignored, detector(train_ignored=False), ("a", "b"), SQUARE) == ""
+    )
 
 
 def test_warning_looks_at_a_sample_only():
@@ -171,5 +177,5 @@ def test_warning_looks_at_a_sample_only():
             return super().__getitem__(index)
 
     source = Counting(size=32, count=5000, num_classes=2, min_scale=0.2)
-    box_coverage.warning(source, detector(), source.class_names, sample=50)
+    box_coverage.warning(source, detector(), source.class_names, SQUARE, sample=50)
     assert 0 < source.read <= 10

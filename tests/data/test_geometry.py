@@ -44,7 +44,7 @@ def smooth(height, width, cells=8):
 
 def draw(image, placement, size=SIZE, kind="linear", turn=UPRIGHT, distortion=NO_DISTORTION):
     options = {"interpolation": INTERPOLATIONS[kind], "fill": MEAN}
-    return render(image, placement, size, turn=turn, distortion=distortion, **options)
+    return render(image, placement, (size, size), turn=turn, distortion=distortion, **options)
 
 
 def on_real_canvas(image, canvas, patch, size, kind, flip=False):
@@ -192,7 +192,7 @@ def test_crop_inside_the_picture_is_exact(kind, flip):
         # A hundredth of a pixel more, so that rounding down gives back the whole numbers.
         patch = np.array([x, y, x + w, y + h]) + [0.01, 0.01, 0.02, 0.02]
         patch = tuple((patch / [300, 250, 300, 250]).tolist())
-        placement = place(canvas, 130, 90, SIZE, patch)
+        placement = place(canvas, 130, 90, (SIZE, SIZE), patch)
         assert placement.source == (x - 101, y - 77, x - 101 + w, y - 77 + h)
         assert placement.target == (0, 0, SIZE, SIZE)
         expected = on_real_canvas(image, canvas, patch, SIZE, kind, flip)
@@ -207,7 +207,7 @@ def test_canvas_in_view_is_exact_beside_the_seam(kind, seam):
     """Picture edges on whole output pixels: only the seam's blending with the canvas differs."""
     image, canvas = noise(120, 160), Canvas(480, 360, 40, 60)
     patch = (0.0, 0.0, 0.5, 0.5)  # 240 x 180 canvas pixels for 60 x 60: four and three to one
-    placement = place(canvas, 160, 120, SIZE, patch)
+    placement = place(canvas, 160, 120, (SIZE, SIZE), patch)
     assert placement.source == (0, 0, 160, 120) and placement.target == (10, 20, 50, 60)
     result = draw(image, placement, kind=kind)
     expected = on_real_canvas(image, canvas, patch, SIZE, kind)
@@ -226,7 +226,7 @@ def test_canvas_in_view_differs_by_half_an_output_pixel_at_most(kind):
     for _ in range(30):
         canvas = expand(rng, 320, 240, probability=1.0, max_ratio=4.0)
         patch = tuple(sample_patches(rng, 1, 0.3)[:, 0].tolist())
-        placement = place(canvas, 320, 240, SIZE, patch)
+        placement = place(canvas, 320, 240, (SIZE, SIZE), patch)
         result = draw(image, placement, kind=kind).astype(int)
         expected = on_real_canvas(image, canvas, patch, SIZE, kind).astype(int)
         x0, y0, x1, y1 = placement.target
@@ -243,7 +243,7 @@ def test_canvas_in_view_differs_by_half_an_output_pixel_at_most(kind):
 
 
 def test_canvas_alone_in_view():
-    placement = place(Canvas(400, 400, 300, 300), 100, 100, SIZE, (0.0, 0.0, 0.5, 0.5))
+    placement = place(Canvas(400, 400, 300, 300), 100, 100, (SIZE, SIZE), (0.0, 0.0, 0.5, 0.5))
     assert placement.source.pixels == 0
     assert (draw(noise(100, 100), placement) == MEAN).all()
 
@@ -251,7 +251,7 @@ def test_canvas_alone_in_view():
 @pytest.mark.parametrize("kind", INTERPOLATIONS)
 def test_without_randomness_it_is_a_plain_resize(kind):
     image = noise(70, 110)
-    result = draw(image, place(Canvas(110, 70), 110, 70, SIZE), kind=kind)
+    result = draw(image, place(Canvas(110, 70), 110, 70, (SIZE, SIZE)), kind=kind)
     expected = cv2.resize(image, (SIZE, SIZE), interpolation=INTERPOLATIONS[kind])
     np.testing.assert_array_equal(result, expected)
 
@@ -267,7 +267,7 @@ def test_plain_interpolation_averages_only_beyond_a_threefold_shrink():
 def test_distortion_after_resizing_hardly_differs():
     """It is applied to the smaller of the two pictures and never to the canvas."""
     image, canvas = smooth(240, 320, cells=24), Canvas(400, 300, 50, 20)
-    placement = place(canvas, 320, 240, SIZE)
+    placement = place(canvas, 320, 240, (SIZE, SIZE))
     rng = np.random.default_rng(10)
     for kind in INTERPOLATIONS:
         distortion = Distortion(*rng.uniform((-32, 0.5, 0.5, -18), (32, 1.5, 1.5, 18)), True)
@@ -277,7 +277,7 @@ def test_distortion_after_resizing_hardly_differs():
         assert (after[~inside] == MEAN).all()
         assert np.abs(after.astype(int) - before)[inside].mean() < 4
     # Enlarging, it comes first; OpenCV's HSV rounds by the position in a row, now and then.
-    placement = place(Canvas(320, 240), 320, 240, SIZE, (0.2, 0.2, 0.35, 0.35))
+    placement = place(Canvas(320, 240), 320, 240, (SIZE, SIZE), (0.2, 0.2, 0.35, 0.35))
     after = draw(image, placement, distortion=distortion)
     before = draw(distort(image, distortion), placement)
     np.testing.assert_allclose(after, before.astype(int), atol=3)
@@ -302,10 +302,10 @@ def test_boxes_follow_the_pixels(turn):
         box = np.array([[x0, y0, x1, y1]], np.float32)
         canvas = expand(rng, 300, 200, probability=0.7, max_ratio=2.0)
         patch = tuple(sample_patches(rng, 1, 0.3)[:, 0].tolist())
-        placement = place(canvas, 300, 200, SIZE, patch)
+        placement = place(canvas, 300, 200, (SIZE, SIZE), patch)
         if not placement.source.pixels:
             continue
-        moved = move_boxes(box, placement, SIZE, turn=turn)[0]
+        moved = move_boxes(box, placement, (SIZE, SIZE), turn=turn)[0]
         bright = (draw(image, placement, kind="nearest", turn=turn) == 255).all(axis=2)
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         if min(moved[2] - moved[0], moved[3] - moved[1]) > 2:
@@ -318,7 +318,7 @@ def test_boxes_follow_the_pixels(turn):
 def test_turns_are_the_eight_orientations_of_a_square():
     """Mirrors and the quarter turn clockwise, of pixels, and all combinations differ."""
     image = noise(SIZE, SIZE)
-    placement = place(Canvas(SIZE, SIZE), SIZE, SIZE, SIZE)
+    placement = place(Canvas(SIZE, SIZE), SIZE, SIZE, (SIZE, SIZE))
     np.testing.assert_array_equal(draw(image, placement, turn=Turn(flip=True)), image[:, ::-1])
     np.testing.assert_array_equal(
         draw(image, placement, turn=Turn(flip_vertical=True)), image[::-1]
@@ -357,7 +357,7 @@ def test_invariants(scene):
     assert ((inside >= 0) & (inside <= 1 + 1e-6)).all()
     patch = batch_sampler(rng, inside, scene["min_scale"])
     (x0, y0, x1, y1), (left, top, right, bottom) = placement = place(
-        canvas, width, height, size, patch
+        canvas, width, height, (size, size), patch
     )
     result = draw(noise(height, width), placement, size, turn=scene["turn"])
     assert result.shape == (size, size, 3) and result.dtype == np.uint8
@@ -365,19 +365,19 @@ def test_invariants(scene):
         return
     assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
     assert 0 <= left < right <= size and 0 <= top < bottom <= size
-    moved = move_boxes(boxes, placement, size, turn=scene["turn"])
+    moved = move_boxes(boxes, placement, (size, size), turn=scene["turn"])
     assert moved.dtype == np.float32 and moved.shape == boxes.shape
     assert (moved >= 0).all() and (moved <= size).all() and (moved[:, :2] <= moved[:, 2:]).all()
     # A centre inside the patch leaves something to see, unless the object is below a pixel.
     kept = centres_inside(inside, patch) & ((boxes[:, 2:] - boxes[:, :2]) > 4).all(axis=1)
     assert (moved[kept, :2] < moved[kept, 2:]).all()
     turn = scene["turn"]
-    again = move_boxes(boxes, placement, size, turn=turn._replace(flip=not turn.flip))
+    again = move_boxes(boxes, placement, (size, size), turn=turn._replace(flip=not turn.flip))
     axis = [1, 3] if turn.quarter else [0, 2]
     np.testing.assert_allclose(again[:, axis[::-1]], size - moved[:, axis], atol=1e-4)
 
 
 def test_blank_pictures_are_independent():
-    first = geometry.blank(4, MEAN)
+    first = geometry.blank((4, 4), MEAN)
     first[:] = 0
-    assert (geometry.blank(4, MEAN) == MEAN).all()
+    assert (geometry.blank((4, 4), MEAN) == MEAN).all()
