@@ -147,7 +147,8 @@ class Moments(NamedTuple):
     Attributes:
         mean: float32 [G, C], of every group whose statistics this device knows.
         var: float32 [G, C], biased.
-        count: numbers per group and channel, over all devices that share the group.
+        count: numbers per group and channel, over all devices that share the group; where pictures
+            differ in size, the mean of this device's groups.
     """
 
     mean: Any

@@ -23,6 +23,7 @@ def batch_norm_train(
     eps: float,
     axis_name: str | None = None,
     groups: int = 1,
+    mask: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises a batch by its own mean and variance (Ioffe & Szegedy 2015, Algorithm 1).
 
@@ -33,56 +34,71 @@ def batch_norm_train(
         eps: added to the variance.
         axis_name: mesh axis over which the statistics are shared too; must be bound.
         groups: consecutive parts of the batch with statistics of their own; divides B.
+        mask: bool [B, …, 1], what counts in the statistics; None: everything.
 
     Returns:
-        The result, like ``x``, and mean and biased variance, float32 [C], or [groups, C] with more
-        than one group. No gradient flows through the last two.
+        The result, like ``x``, mean and biased variance, float32 [C], or [groups, C] with more than one
+        group, and how many numbers of a channel they are of, on average over groups. No gradient flows
+        through the last three.
     """
     shape = x.shape
     x = x.reshape(groups, -1, *shape[1:])
     scale, bias = match_varying(x, scale), match_varying(x, bias)
-    y, mean, var = _normalise(x, scale, bias, eps, _team(x, axis_name))
+    team = _team(x, axis_name)
+    count = None
+    if mask is not None:
+        mask = mask.reshape(groups, -1, *mask.shape[1:])
+        count = jnp.sum(mask, tuple(range(1, mask.ndim)), dtype=jnp.float32)
+        count = jnp.maximum(jax.lax.psum(count, team) if team else count, 1)
+    y, mean, var = _normalise(x, scale, bias, mask, count, eps, team)
+    mean, var = jax.lax.stop_gradient((mean, var))
     if groups == 1:
         mean, var = mean[0], var[0]
-    return y.reshape(shape), jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+    return y.reshape(shape), mean, var, _size(x, team) if count is None else jnp.mean(count)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalise(x, scale, bias, eps, team):
-    return _forward(x, scale, bias, eps, team)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _normalise(x, scale, bias, mask, count, eps, team):
+    return _forward(x, scale, bias, mask, count, eps, team)[0]
 
 
-def _forward(x, scale, bias, eps, team):
-    """X is [G, B/G, …, C]; statistics are [G, C]."""
+def _forward(x, scale, bias, mask, count, eps, team):
+    """X is [G, B/G, …, C], mask and count [G] are given or not; statistics are [G, C]."""
     wide = x.astype(jnp.float32)
-    axes, count = _axes_and_count(x, team)
-    sums = jnp.stack([jnp.sum(wide, axes), jnp.sum(wide * wide, axes)])
+    axes = tuple(range(1, x.ndim - 1))
+    counted = wide if mask is None else jnp.where(mask, wide, 0)
+    sums = jnp.stack([jnp.sum(counted, axes), jnp.sum(counted * counted, axes)])
     if team:
         sums = jax.lax.psum(sums, team)
-    mean = sums[0] / count
-    var = jnp.maximum(sums[1] / count - mean * mean, 0)
+    divisor = _size(x, team) if count is None else count[:, None]
+    mean = sums[0] / divisor
+    var = jnp.maximum(sums[1] / divisor - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + eps)
     factor = scale * inverse
     shift = bias - mean * factor
     y = (wide * _wide(factor, x) + _wide(shift, x)).astype(x.dtype)
-    return (y, mean, var), (x, scale, mean, inverse)
+    return (y, mean, var), (x, scale, mask, count, mean, inverse)
 
 
 def _backward(eps, team, saved, gradients):
-    x, scale, mean, inverse = saved
+    x, scale, mask, count, mean, inverse = saved
     dy = gradients[0].astype(jnp.float32)
     centred = x.astype(jnp.float32) - _wide(mean, x)
-    axes, count = _axes_and_count(x, team)
+    axes = tuple(range(1, x.ndim - 1))
     sums = jnp.stack([jnp.sum(dy, axes), jnp.sum(dy * centred, axes)])
     # Gradients of scale and bias are this device's share; the sum over devices is the caller's.
     dbias, dscale = jnp.sum(sums[0], 0), jnp.sum(sums[1] * inverse, 0)
     if team:
         sums = jax.lax.psum(sums, team)
+    divisor = _size(x, team) if count is None else count[:, None]
     factor = scale * inverse
-    slope = -factor * inverse * inverse * sums[1] / count
-    shift = -factor * sums[0] / count
-    dx = dy * _wide(factor, x) + centred * _wide(slope, x) + _wide(shift, x)
-    return dx.astype(x.dtype), dscale, dbias
+    slope = -factor * inverse * inverse * sums[1] / divisor
+    shift = -factor * sums[0] / divisor
+    of_statistics = centred * _wide(slope, x) + _wide(shift, x)
+    if mask is not None:
+        of_statistics = jnp.where(mask, of_statistics, 0)
+    dx = dy * _wide(factor, x) + of_statistics
+    return dx.astype(x.dtype), dscale, dbias, None, None
 
 
 _normalise.defvjp(_forward, _backward)
@@ -100,11 +116,10 @@ def _team(x, axis_name):
     return (axis_name, *others)
 
 
-def _axes_and_count(x, team):
-    count = x.size // x.shape[0] // x.shape[-1]
-    if team:
-        count = count * jax.lax.axis_size(team)
-    return tuple(range(1, x.ndim - 1)), count
+def _size(x, team):
+    """Numbers of a channel that share statistics."""
+    size = x.size // x.shape[0] // x.shape[-1]
+    return size * jax.lax.axis_size(team) if team else size
 
 
 def _wide(statistics, x):

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.nn.padding import cleared
 from jdet.ops.varying import match_varying
 from jdet.types import ConfigError
 
@@ -210,6 +211,8 @@ class Conv(nn.Module):
             "kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32
         )
         padding = self.dilation * (size - 1) // 2 if self.padding is None else self.padding
+        if size > 1:
+            x = cleared(x)
         y = conv2d(
             x.astype(dtype),
             kernel.astype(dtype),

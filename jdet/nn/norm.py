@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.batch_norm import batch_norm_train
+from jdet.nn.padding import inside
 from jdet.types import Moments
 
 KINDS = ("none", "batch", "sync_batch", "group", "frozen_batch")
@@ -18,10 +19,10 @@ KINDS = ("none", "batch", "sync_batch", "group", "frozen_batch")
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last.
 
-    Statistics and the affine map are float32 whatever the input is. Running statistics keep the
-    unbiased variance, as Caffe and PyTorch do. Gradients flow through the batch statistics. Applied
-    with ``mutable=["moments"]`` it also leaves in that collection a tuple ``seen`` of ``Moments``, one for
-    every call.
+    Statistics and the affine map are float32 whatever the input is; cells beside the pictures
+    (``jdet.nn.padding``) have no part in them. Running statistics keep the unbiased variance, as Caffe and
+    PyTorch do. Gradients flow through the batch statistics. Applied with ``mutable=["moments"]`` it also
+    leaves in that collection a tuple ``seen`` of ``Moments``, one for every call.
 
     Attributes:
         train: normalise with the statistics of the batch and update the running ones.
@@ -61,19 +62,17 @@ class BatchNorm(nn.Module):
                     "pictures of this device"
                 )
             groups, axis_name = x.shape[0] // self.group_size, None
-        y, batch_mean, batch_var = batch_norm_train(
-            x, scale, bias, eps=self.epsilon, axis_name=axis_name, groups=groups
+        y, batch_mean, batch_var, count = batch_norm_train(
+            x, scale, bias, eps=self.epsilon, axis_name=axis_name, groups=groups, mask=inside(x)
         )
         if self.is_initializing():
             return y
-        count = x.size // channels // groups
-        if axis_name is not None:
-            count = count * jax.lax.axis_size(axis_name)
         batch_mean, batch_var = batch_mean.reshape(-1, channels), batch_var.reshape(-1, channels)
         self.sow("moments", "seen", Moments(batch_mean, batch_var, count))
         if self.is_mutable_collection("batch_stats"):
             batch_mean, batch_var = batch_mean.mean(0), batch_var.mean(0)
-            batch_var = batch_var * (count / max(count - 1, 1))
+            larger = jnp.maximum if isinstance(count, jax.Array) else max
+            batch_var = batch_var * (count / larger(count - 1, 1))
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
         return y
@@ -209,8 +208,16 @@ class _GroupNorm(nn.Module):
         scale = self.param("scale", initial_scale, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         wide = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, channels // groups)
-        mean = jnp.mean(wide, axis=(1, 3), keepdims=True)
-        var = jnp.mean((wide - mean) ** 2, axis=(1, 3), keepdims=True)
+        where = inside(x)
+        if where is None:
+            mean = jnp.mean(wide, axis=(1, 3), keepdims=True)
+            var = jnp.mean((wide - mean) ** 2, axis=(1, 3), keepdims=True)
+        else:
+            where = where.reshape(x.shape[0], -1, 1, 1)
+            cells = jnp.maximum(jnp.sum(where, axis=1, keepdims=True), 1)
+            share = where / (cells * (channels // groups))
+            mean = jnp.sum(wide * share, axis=(1, 3), keepdims=True)
+            var = jnp.sum((wide - mean) ** 2 * share, axis=(1, 3), keepdims=True)
         wide = ((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
         shape = (1,) * (x.ndim - 1) + (-1,)
         return (wide * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)

@@ -7,6 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jdet.nn.padding import cleared
+
 
 def max_pool(
     x: jax.Array,
@@ -34,7 +36,8 @@ def max_pool(
     """
     strides = strides or window
     out = [pooled_size(n, window, strides, padding, ceil) for n in x.shape[1:3]]
-    return _max_pool(x, window, strides, padding, *out)
+    lowest = jnp.finfo(x.dtype).min
+    return cleared(_max_pool(cleared(x, lowest), window, strides, padding, *out))
 
 
 def pooled_size(size: int, window: int, strides: int, padding: int, ceil: bool) -> int:

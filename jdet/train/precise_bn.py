@@ -122,7 +122,10 @@ def _over_devices(seen: Mapping[str, Any]) -> Any:
 
 
 def _of_layer(calls: Sequence[Moments]) -> Moments:
-    """Moments [G, C] of every call of a layer as one, over the groups of all devices."""
+    """Moments [G, C] of every call of a layer as one, over the groups of all devices.
+
+    Devices weigh alike, also where their pictures differ in size.
+    """
     counts = [jnp.asarray(call.count, jnp.float32) for call in calls]
     total = sum(count * len(call.mean) for call, count in zip(calls, counts))
 
@@ -134,7 +137,8 @@ def _of_layer(calls: Sequence[Moments]) -> Moments:
     middle = mean([call.mean for call in calls])
     var = mean([call.var + (call.mean - middle) ** 2 for call in calls])
     teams = math.prod(jax.lax.axis_size(axis) for axis in varying(calls[0].mean))
-    return Moments(middle, var, total * teams)
+    apart = tuple(sorted(varying(total)))
+    return Moments(middle, var, (jax.lax.pmean(total, apart) if apart else total) * teams)
 
 
 def _merge(pool: _Pool, layers: Any) -> _Pool:

@@ -36,7 +36,7 @@ def test_value_and_gradients_equal_automatic_differentiation(groups):
     np.testing.assert_allclose(y, expected, atol=2e-5)
     for ours, theirs in zip(pull(dy), reference_pull(dy)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    _, mean, var = batch_norm_train(x, scale, bias, eps=1e-3, groups=groups)
+    _, mean, var, _ = batch_norm_train(x, scale, bias, eps=1e-3, groups=groups)
     _, expected_mean, expected_var = reference(x, scale, bias, groups)
     np.testing.assert_allclose(mean.reshape(groups, -1), expected_mean, rtol=1e-5)
     np.testing.assert_allclose(var.reshape(groups, -1), expected_var, rtol=1e-5)
@@ -59,7 +59,7 @@ def test_devices_that_share_statistics_equal_one(members):
     )
     def on_devices(x, scale, bias, dy):
         def loss(x, scale, bias):
-            y, _, _ = batch_norm_train(x, scale, bias, eps=1e-3, axis_name="member")
+            y, *_ = batch_norm_train(x, scale, bias, eps=1e-3, axis_name="member")
             return jax.lax.psum(jnp.sum(y * dy), ("group", "member")), y
 
         gradient, y = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(x, scale, bias)
