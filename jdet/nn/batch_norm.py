@@ -8,6 +8,7 @@ them twice and the backward pass twice, and each direction has one reduction ove
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def batch_norm_train(
     axis_name: str | None = None,
     groups: int = 1,
     mask: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
     """Normalises a batch by its own mean and variance (Ioffe & Szegedy 2015, Algorithm 1).
 
     Args:

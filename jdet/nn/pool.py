@@ -36,7 +36,7 @@ def max_pool(
     """
     strides = strides or window
     out = [pooled_size(n, window, strides, padding, ceil) for n in x.shape[1:3]]
-    lowest = jnp.finfo(x.dtype).min
+    lowest = float(jnp.finfo(x.dtype).min)
     return cleared(_max_pool(cleared(x, lowest), window, strides, padding, *out))
 
 

@@ -127,7 +127,7 @@ def _of_layer(calls: Sequence[Moments]) -> Moments:
     Devices weigh alike, also where their pictures differ in size.
     """
     counts = [jnp.asarray(call.count, jnp.float32) for call in calls]
-    total = sum(count * len(call.mean) for call, count in zip(calls, counts))
+    total = jnp.asarray(sum(count * len(call.mean) for call, count in zip(calls, counts)))
 
     def mean(values: Sequence[jax.Array]) -> jax.Array:
         local = jnp.asarray(sum(n * jnp.sum(x, 0) for x, n in zip(values, counts))) / total
