@@ -30,9 +30,19 @@ def jdet(module, *arguments):
             ["experiments/quickstart.py:stesp=3"],
             "argument 'stesp' does not exist, did you mean 'steps'",
         ),
-        (["experiments/quickstart.py", "--config.train.stepps=3"], 'Did you mean "steps"'),
+        (
+            ["experiments/quickstart.py", "--config.train.stepps=3"],
+            "config.train.stepps does not exist, did you mean config.train.steps?",
+        ),
+        (
+            ["experiments/quickstart.py", "--config.data.input_size=96"],
+            "config.data.input_size does not exist, did you mean config.input_size?",
+        ),
         (["experiments/nowhere.py"], "experiments/nowhere.py"),
-        (["experiments/quickstart.py", "--config.optimizer.lr=high"], "config.optimizer.lr=high"),
+        (
+            ["experiments/quickstart.py", "--config.optimizer.lr=high"],
+            "config.optimizer.lr=high: could not convert string to float: 'high'",
+        ),
         (["experiments/scratchdet_voc.py:root=nowhere"], "python data/get_voc.py --root"),
         (["experiments/quickstart.py", "--config.train.accumulation=3"], "train.accumulation"),
     ],

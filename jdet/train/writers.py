@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -109,7 +110,7 @@ class TensorBoardWriter:
         """Adds a point to the curve of every finite number."""
         for name, value in values.items():
             if isinstance(value, int | float | np.number) and math.isfinite(value):
-                self._add(step, summary=self._summary.scalar(name, float(value)))
+                self._add(step, summary=self._summary.scalar(_tag(name), float(value)))
         if time.monotonic() - self._flushed > self._FLUSH_SECONDS:
             self._events.flush()
             self._flushed = time.monotonic()
@@ -117,11 +118,16 @@ class TensorBoardWriter:
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """Adds pictures."""
         for name, picture in pictures.items():
-            self._add(step, summary=self._summary.image(name, picture, dataformats="HWC"))
+            self._add(step, summary=self._summary.image(_tag(name), picture, dataformats="HWC"))
 
     def close(self) -> None:
         """Closes the event file."""
         self._events.close()
+
+
+def _tag(name: str) -> str:
+    """A name as TensorBoard takes it; tensorboardX would say of each that it had to be changed."""
+    return re.sub(r"[^-/\w.]", "_", name).lstrip("/")
 
 
 @contextlib.contextmanager

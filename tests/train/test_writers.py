@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 
 import numpy as np
 
@@ -36,14 +37,16 @@ def test_resuming_drops_what_comes_again(tmp_path):
     assert read(path) == []
 
 
-def test_tensorboard_gets_numbers_and_pictures(tmp_path):
+def test_tensorboard_gets_numbers_and_pictures(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     writer = writers.TensorBoardWriter(tmp_path, keep_until=3)
-    writer.scalars(4, {"loss/cls": 1.5, "event": "x", "nan": float("nan")})
+    writer.scalars(4, {"loss/cls": 1.5, "event": "x", "nan": float("nan"), "AP/red cell": 0.5})
     writer.images(4, {"detections/1": np.full((6, 8, 3), 200, np.uint8)})
     writer.close()
     (events,) = tmp_path.glob("events.out.tfevents.*")
     data = events.read_bytes()
     assert b"loss/cls" in data and b"detections/1" in data and b"nan" not in data
+    assert b"AP/red_cell" in data and not caplog.records  # names of classes may have spaces
 
 
 class Clock:
