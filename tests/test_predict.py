@@ -112,6 +112,28 @@ def test_a_small_ssd_from_folder_to_files(workdir, tmp_path, capsys):
         np.testing.assert_allclose(own, picture.scores, atol=1e-4)
 
 
+def test_pictures_that_keep_their_proportions(workdir, tmp_path, pixels, capsys):
+    """Wide, high, square and panoramic ones mixed in a batch: in order, in their own pixels."""
+    config = json.loads((workdir / "config.json").read_text())
+    config["resize"] |= {"mode": "keep_ratio", "short": [64], "long": 128}
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(workdir / "checkpoints")
+    (copy / "config.json").write_text(json.dumps(config))
+    sizes = [(64, 128), (128, 64), (64, 64), (128, 256), (300, 30), (96, 64)]
+    for i, (height, width) in enumerate(sizes):
+        box = (width // 4, height // 4, width // 2, height // 2)
+        save(tmp_path / "in" / f"{i}.png", rectangle(height, width, box))
+    assert run(copy, tmp_path / "in", tmp_path / "out", "--batch_size=4", "--score=0.01") == 0
+    records, _ = results(tmp_path / "out")
+    assert [r["file_name"] for r in records] == [f"{i}.png" for i in range(6)]
+    for record, (height, width) in zip(records, sizes, strict=True):
+        expected = [width // 4, height // 4, width // 2 - width // 4, height // 4]
+        pixel = max(1.0, height / 128, width / 128)  # of the network, in those of the picture
+        np.testing.assert_allclose(record["bbox"], expected, atol=2 * pixel)
+    assert pixels.traces == 2  # shapes
+
+
 def test_pycocotools_reads_the_results(workdir, tmp_path, pixels, capsys):
     from pycocotools.coco import COCO
 

@@ -148,9 +148,13 @@ class Framing:
 
 
 def made_up(short: int, long: int) -> tuple[Frame, ...]:
-    """A landscape, a portrait and a square shape for pictures of these sides, multiples of 32."""
+    """A landscape and a portrait shape for pictures of these sides, multiples of 32, and a square one.
+
+    The square one is there only where it is smaller than they are.
+    """
     low, high, middle = (-(-round(x) // MULTIPLE) * MULTIPLE for x in (short, long, SQUARE * short))
-    return tuple(dict.fromkeys(((low, high), (high, low), (min(middle, high),) * 2)))
+    square = ((middle, middle),) if middle * middle < low * high else ()
+    return tuple(dict.fromkeys(((low, high), (high, low), *square)))
 
 
 def _shapes(given: Sequence[Sequence[int]]) -> tuple[Frame, ...]:

@@ -77,6 +77,11 @@ def test_the_shape_is_that_of_the_largest_scale_and_holds_all():
     assert (min(drawn), max(drawn)) == (640, 800) and len(set(drawn)) == 161
 
 
+def test_a_square_shape_is_made_up_only_where_it_saves_something():
+    assert made_up(64, 128) == ((64, 128), (128, 64))
+    assert made_up(640, 640) == ((640, 640),)
+
+
 def test_testing_has_a_short_side_of_its_own():
     framing = Framing.from_config(config(short=(480, 640), test_short=700))
     assert framing.content(500, 500, (900, 900)) == (700, 700)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
+from jdet.data.framing import Framing
 from jdet.data.pipeline import eval_batches
 from jdet.evaluation.runner import (
     DetectFn,
@@ -93,6 +94,21 @@ def test_boxes_return_to_the_original_pictures():
         np.testing.assert_allclose(found.boxes, truth.boxes, atol=1e-4)
     assert metrics["voc07/mAP"] == metrics["voc12/mAP"] == 1.0
     assert metrics["coco/AP"] == pytest.approx(1)
+
+
+def test_pictures_that_keep_their_proportions_come_once_each_and_return_to_their_pixels():
+    """Wide, high and square inputs, each compiled once; a picture that cannot be read is left out."""
+    framing = Framing(((64, 128), (128, 64), (80, 80)), (64,), 128, 64)
+    source, record, detector = Rectangles(13, broken=(7,)), Record(), PixelDetector()
+    options = dict(input_size=framing, max_boxes=2, batch_size=4, threads=1, on_error="skip")
+    with eval_batches(source, **options) as batches:
+        metrics = evaluate(DetectFn(detector), VARIABLES, batches, source, [record])
+    assert metrics["pictures"] == 12 and detector.traces == 3
+    assert {found.id for found, _ in record.pairs} == {f"p{i}" for i in range(13)} - {"p7"}
+    for found, truth in record.pairs:
+        assert found.id == truth.id
+        pixel = max(1.0, max(truth.image.shape) / 64)
+        np.testing.assert_allclose(found.boxes, truth.boxes, atol=2 * pixel)
 
 
 def test_to_pictures_scales_clips_and_drops():

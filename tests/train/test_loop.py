@@ -11,6 +11,7 @@ import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -473,6 +474,31 @@ def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
     ]
     assert pictures == [(0, "picture"), (2, "picture"), (4, "picture")]
     assert made[0]._cache_size() == 1, "the step was compiled more than once"
+
+
+class AnySize(fake.FakeDetector):
+    """Looks at the mean of the maps, so that pictures of any shape will do."""
+
+    def predict(self, images, *, train):
+        x = self.backbone(images.astype(jnp.float32) / 128.0 - 1.0, train=train)
+        x = self.head(x.mean((1, 2)))
+        return x[:, :4] * fake.SIDE, x[:, 4:]
+
+
+def test_every_shape_of_pictures_is_compiled_once(tmp_path, monkeypatch):
+    """Shapes that come late too, without anything travelling to the device unasked."""
+    made, make = [], step.make_train_step
+    monkeypatch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])
+
+    def stream(start):
+        for k in itertools.count(start):
+            batch = fake.batch(k)
+            width = (16, 24, 16, 32)[k % 4] if k > 4 else 16
+            yield batch._replace(images=np.resize(batch.images, (8, 16, width, 3)))
+
+    result = train(tmp_path, detector=AnySize(), stream=stream, train__steps=20)
+    assert (result.status, result.step) == ("completed", 20)
+    assert made[0]._cache_size() == 3
 
 
 def test_best_checkpoint_stays(tmp_path):
