@@ -158,10 +158,10 @@ def find_folder(root: str | Path, year: str, split: str) -> tuple[Path, str]:
             f'split {split!r}: {root} holds {names}; say which, as in "{found[0].name[3:]}:{split}"'
         )
     if not found:
-        places = ", ".join(str(folder) for folder in looked or parents)
+        places = ", ".join(dict.fromkeys(map(str, (root, *(looked or parents)))))
         raise DataError(
             f"no VOC folder{f' of {year}' if year else ''} (Annotations, ImageSets/Main and "
-            f"JPEGImages) found; looked at {root} and {places}. Download VOC2007 and VOC2012 with "
+            f"JPEGImages) found; looked at {places}. Download VOC2007 and VOC2012 with "
             f"`python data/get_voc.py --root {root}`, or set the data set's root to your own "
             "folder of that shape (data/README.md shows it)."
         )

@@ -332,6 +332,8 @@ def test_missing_folder_says_what_to_do(tmp_path):
         VocSource(tmp_path / "nowhere", "07+12")
     for part in ("VOCdevkit/VOC2007", "python data/get_voc.py --root", "nowhere", "data/README.md"):
         assert part in str(error.value)
+    with pytest.raises(DataError, match=r"looked at nowhere, nowhere/VOCdevkit\. Download"):
+        VocSource("nowhere", "train")
 
 
 def test_missing_picture_or_annotation(tmp_path):
