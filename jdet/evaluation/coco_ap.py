@@ -1,5 +1,7 @@
 """COCO average precision and recall, computed by pycocotools on records built in memory.
 
+Where hotcoco is installed (the extra ``coco-fast``), it computes the same numbers, far faster.
+
 ``Example.ignore`` becomes ``iscrowd``: detections inside such a region are neither rewarded nor
 penalised, and the region itself need not be found. ``Example.areas`` (mask areas in COCO's own
 files) decide between small, medium and large, at 32² and 96² square pixels. Per picture and class
@@ -12,6 +14,7 @@ any, is -1 in pycocotools and ``nan`` here. With objects but no detections every
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,16 +30,27 @@ from jdet.types import Example, PictureDetections
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
-class CocoEvaluator:
-    """Collects pictures one by one; ``result`` hands them to pycocotools."""
+ENGINES = ("hotcoco", "pycocotools")
+"""Who can compute, fastest first."""
 
-    def __init__(self, class_names: Sequence[str]):
+
+def default_engine() -> str:
+    """The fastest that is installed."""
+    return next(name for name in ENGINES if importlib.util.find_spec(name))
+
+
+class CocoEvaluator:
+    """Collects pictures one by one; ``result`` hands them to pycocotools or hotcoco."""
+
+    def __init__(self, class_names: Sequence[str], engine: str = ""):
         """Starts empty.
 
         Args:
             class_names: K names, in label order.
+            engine: one of ``ENGINES``; "": ``default_engine()``.
         """
         self.class_names = tuple(class_names)
+        self._engine = engine or default_engine()
         self._objects: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
         self._pictures = 0
@@ -86,7 +100,7 @@ class CocoEvaluator:
     def result(self) -> dict[str, float]:
         """``coco/AP``, ``coco/AP50``, … (``STATS``) and ``coco/AP/<class>``: 0 … 1, or nan."""
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(self._index(self._objects), self._index(self._found), "bbox")
+            evaluation = self._evaluation()
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -94,23 +108,36 @@ class CocoEvaluator:
             f"coco/{name}": float("nan") if value < 0 else float(value)
             for name, value in zip(STATS, evaluation.stats, strict=True)
         }
-        precision = evaluation.eval["precision"][..., 0, 2]  # [10 IoUs, 101 recalls, K], 100 best
+        # [10 IoUs, 101 recalls, K], of all sizes and the 100 best
+        precision = np.asarray(evaluation.eval["precision"])[..., 0, 2]
         for label, name in enumerate(self.class_names):
             defined = precision[..., label][precision[..., label] >= 0]
             metrics[f"coco/AP/{name}"] = float(defined.mean()) if len(defined) else float("nan")
         return metrics
 
-    def _index(self, annotations: list[dict[str, Any]]) -> COCO:
-        """A COCO data set of all pictures and categories with these annotations."""
-        coco = COCO()
-        dataset: Any = {  # pycocotools' own types ask for fields that only its own files need
+    def _evaluation(self) -> Any:
+        """The engine, with all that was collected."""
+        objects, found = (self._data_set(rows) for rows in (self._objects, self._found))
+        if self._engine == "hotcoco":
+            import hotcoco
+
+            return hotcoco.COCOeval(hotcoco.COCO(objects), hotcoco.COCO(found), "bbox")
+        return COCOeval(_index(objects), _index(found), "bbox")
+
+    def _data_set(self, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+        """All pictures and categories with these annotations, as in COCO's files."""
+        return {
             "images": [{"id": i + 1} for i in range(self._pictures)],
             "categories": [{"id": i + 1, "name": n} for i, n in enumerate(self.class_names)],
             "annotations": annotations,
         }
-        coco.dataset = dataset
-        coco.createIndex()
-        return coco
+
+
+def _index(data_set: Any) -> COCO:
+    coco = COCO()
+    coco.dataset = data_set
+    coco.createIndex()
+    return coco
 
 
 def to_coco_json(

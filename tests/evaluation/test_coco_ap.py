@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import json
 import math
@@ -7,6 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from jdet.evaluation import coco_ap
 from jdet.evaluation.coco_ap import STATS, CocoEvaluator, to_coco_json
 from tests.evaluation.records import (
     FIXTURES,
@@ -18,6 +20,21 @@ from tests.evaluation.records import (
 )
 
 SQUARE = [10, 10, 20, 20]
+
+
+@pytest.fixture(params=coco_ap.ENGINES, autouse=True)
+def engine(request, monkeypatch):
+    """Everything below is asked of both."""
+    monkeypatch.setattr(coco_ap, "default_engine", lambda: request.param)
+
+
+def test_the_fastest_engine_that_is_installed_computes(monkeypatch, engine):
+    monkeypatch.undo()
+    assert coco_ap.default_engine() == "hotcoco"
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "hotcoco" else name
+    )
+    assert coco_ap.default_engine() == "pycocotools"
 
 
 def evaluate(names, found, truths):
