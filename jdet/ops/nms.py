@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jdet.ops.boxes import area
+from jdet.ops.varying import match_varying
 
 
 class Kept(NamedTuple):
@@ -26,9 +27,11 @@ class Kept(NamedTuple):
     valid: jax.Array
 
 
-def nms(
-    boxes: jax.Array, valid: jax.Array, iou_threshold: float, labels: jax.Array | None = None
-) -> jax.Array:
+SOFT = ("none", "linear", "gaussian")
+"""What overlapping boxes of a class lose: everything, or score (Bodla et al. 2017)."""
+
+
+def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
     """Greedy suppression of boxes that are already sorted, best first.
 
     A box is kept unless it overlaps a kept box before it by more than ``iou_threshold``. One loop
@@ -39,8 +42,6 @@ def nms(
         boxes: float32 [..., n, 4], x1 y1 x2 y2, sorted by score; leading axes are independent sets.
         valid: bool [..., n], which rows exist; in each set they come first.
         iou_threshold: overlap above which the later box is dropped.
-        labels: int32 [..., n]; given, boxes drop those of their own label alone. Comparing labels is
-            exact, where moving the boxes of each label apart would round their coordinates.
 
     Returns:
         bool [..., n], the survivors.
@@ -58,8 +59,6 @@ def nms(
         overlap = jnp.maximum(width, 0) * jnp.maximum(height, 0)
         union = areas + current(areas) - overlap
         hit = overlap > iou_threshold * union  # without the division
-        if labels is not None:
-            hit = hit & (labels == current(labels))
         return alive & ~(hit & (ranks > rank) & current(alive))
 
     return jax.lax.fori_loop(0, jnp.max(jnp.sum(valid, axis=-1)), settle, valid)
@@ -114,26 +113,65 @@ def candidates_nms(
     *,
     iou_threshold: float,
     keep: int,
+    soft: str = "none",
+    sigma: float = 0.5,
+    min_score: float = 0.0,
 ) -> Kept:
     """Class-wise suppression of one picture's candidates, the best D of all classes.
 
+    One step per detection takes the best candidate that is left and settles what it overlaps, so the
+    work grows with D · n, neither the pairwise matrix nor a list per class exists, and whoever comes after
+    the D-th is never looked at. Labels are compared; moving the boxes of each class apart instead
+    would round their coordinates.
+
     Args:
-        boxes: float32 [n, 4], x1 y1 x2 y2, in any order; equal scores keep theirs.
+        boxes: float32 [n, 4], x1 y1 x2 y2, in any order; of equal scores the first is taken first.
         scores: float32 [n]; rows of 0 and less do not exist.
         labels: int32 [n].
-        iou_threshold: overlap above which the worse box of the same class is dropped.
+        iou_threshold: overlap above which the worse box of the same class is dropped ("linear": loses).
         keep: detections, D.
+        soft: one of ``SOFT``. "linear": scores of boxes that overlap by more than the threshold are
+            multiplied by 1 - IoU; "gaussian": all scores by exp(-IoU² / sigma) (Bodla et al. 2017, eq. 2
+            and 3). Detections then carry what is left of their scores.
+        sigma: of "gaussian".
+        min_score: soft: lowest score of a detection.
 
     Returns:
         Kept, [D] each.
     """
-    scores, order = jax.lax.top_k(scores, scores.size)
-    boxes, labels = boxes[order], labels[order]
-    survivors = nms(boxes, scores > 0, iou_threshold, labels)
-    best, index = jax.lax.top_k(jnp.where(survivors, scores, 0.0), min(keep, scores.size))
-    if best.size < keep:  # fewer candidates than detections asked for
-        best = jnp.pad(best, (0, keep - best.size))
-        index = jnp.pad(index, (0, keep - index.size))
+    n = scores.size
+    x1, y1, x2, y2 = (boxes[:, i] for i in range(4))
+    areas, places = area(boxes), jnp.arange(n)
+
+    def settle(index: jax.Array, scores: jax.Array) -> jax.Array:
+        """Scores of the others once a candidate is taken."""
+        width = jnp.minimum(x2, x2[index]) - jnp.maximum(x1, x1[index])
+        height = jnp.minimum(y2, y2[index]) - jnp.maximum(y1, y1[index])
+        overlap = jnp.maximum(width, 0) * jnp.maximum(height, 0)
+        union = areas + areas[index] - overlap
+        own = (labels == labels[index]) & (scores[index] > 0)
+        if soft == "none":
+            left = jnp.where(overlap > iou_threshold * union, 0.0, scores)  # without the division
+        else:
+            iou = overlap / jnp.where(union > 0, union, 1.0)
+            if soft == "linear":
+                left = jnp.where(iou > iou_threshold, scores * (1 - iou), scores)
+            else:
+                left = scores * jnp.exp(-(iou**2) / sigma)
+            left = jnp.where(left < min_score, 0.0, left)
+        return jnp.where(places == index, 0.0, jnp.where(own, left, scores))
+
+    def take(step: jax.Array, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        scores, index, best = state
+        first = jnp.argmax(scores).astype(jnp.int32)
+        return (
+            settle(first, scores),
+            index.at[step].set(first),
+            best.at[step].set(jnp.maximum(scores[first], 0.0)),
+        )
+
+    nothing = [match_varying(scores, jnp.zeros(keep, kind)) for kind in (jnp.int32, scores.dtype)]
+    _, index, best = jax.lax.fori_loop(0, keep, take, (scores, *nothing))
     valid = best > 0
     return Kept(
         boxes=jnp.where(valid[:, None], boxes[index], 0.0),

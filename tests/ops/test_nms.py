@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +78,70 @@ def test_candidates_equal_torchvision(threshold):
     np.testing.assert_array_equal(kept.boxes[:n], golden["boxes"][whole])
     np.testing.assert_array_equal(kept.labels[:n], golden["idxs"][whole])
     assert (kept.scores[n:] == 0).all() and (kept.boxes[n:] == 0).all()
+
+
+@functools.partial(jax.jit, static_argnames=("soft", "keep"))
+def from_candidates(boxes, scores, labels, soft="none", keep=12):
+    return candidates_nms(
+        boxes, scores, labels, iou_threshold=0.4, keep=keep, soft=soft, sigma=0.3, min_score=0.05
+    )
+
+
+def candidates(seed, n=40):
+    """Crowded boxes of three classes; scores in tenths, so that many are equal, and some are none."""
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 40, (n, 2))
+    boxes = np.concatenate([low, low + rng.integers(0, 30, (n, 2))], -1).astype(np.float32)
+    scores = (rng.integers(-2, 11, n) / 10).astype(np.float32)
+    return boxes, scores, rng.integers(0, 3, n).astype(np.int32)
+
+
+@given(st.integers(0, 10**6))
+def test_candidates_are_the_best_of_the_greedy_reference(seed):
+    """Picked one by one in plain Python, ties and boxes without area included."""
+    boxes, scores, labels = candidates(seed)
+    overlap = np.asarray(pairwise_iou(boxes, boxes))
+    expected = []
+    for i in np.argsort(-scores, kind="stable"):
+        rivals = [j for j in expected if labels[j] == labels[i]]
+        if scores[i] > 0 and not (overlap[i, rivals] > 0.4).any():
+            expected.append(int(i))
+    kept = from_candidates(boxes, scores, labels)
+    n = min(len(expected), 12)
+    assert kept.valid.tolist() == [True] * n + [False] * (12 - n)
+    np.testing.assert_array_equal(kept.boxes[:n], boxes[expected[:n]])
+    np.testing.assert_array_equal(kept.scores[:n], scores[expected[:n]])
+    np.testing.assert_array_equal(kept.labels[:n], labels[expected[:n]])
+    assert (kept.boxes[n:] == 0).all() and (kept.scores[n:] == 0).all()
+
+
+@pytest.mark.parametrize("soft", ["linear", "gaussian"])
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6))
+def test_soft_suppression_is_that_of_the_definition(soft, seed):
+    """Bodla et al. 2017, Fig. 2, in plain Python."""
+    boxes, scores, labels = candidates(seed)
+    overlap = np.asarray(pairwise_iou(boxes, boxes), np.float32)
+    left, expected = np.maximum(scores, 0), []
+    while len(expected) < 12 and left.max() > 0:
+        best = int(left.argmax())
+        expected.append((best, left[best]))
+        for i in np.flatnonzero(labels == labels[best]):
+            iou = overlap[best, i]
+            if soft == "gaussian":
+                left[i] *= np.exp(-(iou**2) / np.float32(0.3))
+            elif iou > 0.4:
+                left[i] *= 1 - iou
+            if left[i] < 0.05:
+                left[i] = 0
+        left[best] = 0
+    kept = from_candidates(boxes, scores, labels, soft=soft)
+    n = len(expected)
+    assert kept.valid.sum() == n
+    index, best = [i for i, _ in expected], [s for _, s in expected]
+    np.testing.assert_array_equal(kept.boxes[:n], boxes[index])
+    np.testing.assert_allclose(kept.scores[:n], best, rtol=1e-5)
+    assert (np.diff(kept.scores[:n]) <= 1e-7).all()
 
 
 suppress = jax.jit(nms)
