@@ -1,9 +1,11 @@
-"""Non-maximum suppression: 20 classes × 400 candidates, exact and greedy, fixed shapes.
+"""Non-maximum suppression in fixed shapes, exact and greedy.
 
     python -m benchmarks.nms [--peer-python PYTHON]
 
-One JSON line. With a Python that has torch and torchvision, ``torchvision.ops.batched_nms`` (its
-compiled kernel) suppresses the same boxes, and the ratio is added.
+Two JSON lines: SSD's 20 classes × 400 candidates each; and a dense detector's 5,000 candidates of 80 classes
+in any order, of which the best 100 detections are wanted, plain and soft. With a Python that has torch and
+torchvision, ``torchvision.ops.batched_nms`` (its compiled kernel) suppresses the same boxes, and the ratio
+is added.
 """
 
 import argparse
@@ -26,30 +28,42 @@ except ImportError:
     pass
 from torchvision.ops import batched_nms
 data = np.load(sys.argv[1])
-boxes = torch.from_numpy(data["boxes"]).reshape(-1, 4)
-scores = torch.from_numpy(data["scores"]).reshape(-1)
-classes = torch.arange(data["scores"].shape[0]).repeat_interleave(data["scores"].shape[1])
+boxes, scores, classes = (torch.from_numpy(data[key]) for key in ("boxes", "scores", "labels"))
+classes, threshold = classes.long(), float(data["threshold"])
 torch.set_num_threads(os.cpu_count())
 times = []
 for _ in range(10):
     start = time.perf_counter()
-    kept = batched_nms(boxes, scores, classes, 0.45)
+    kept = batched_nms(boxes, scores, classes, threshold)[: int(data["keep"])]
     times.append(1000 * (time.perf_counter() - start))
 print(json.dumps({"ms": statistics.median(times[1:]), "kept": len(kept)}))
 """
 
 
-def main():
+def report(result, peer_python, **arrays):
+    """Prints a result, with the peer's where there is one."""
+    import jax
+
+    if peer_python:
+        with tempfile.TemporaryDirectory() as folder:
+            np.savez(f"{folder}/boxes.npz", **arrays)
+            tools = Path(__file__).resolve().parents[2] / "shared" / "peer"
+            command = [peer_python, "-c", PEER, f"{folder}/boxes.npz", str(tools)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        theirs = json.loads(done.stdout.splitlines()[-1])
+        result |= {"peer_ms": round(theirs["ms"], 2), "peer_kept": theirs["kept"]}
+        result["times_peer"] = round(result["ms"] / theirs["ms"], 3)
+    device = jax.devices()[0].device_kind
+    print(json.dumps(result | {"device": device, "cores": os.cpu_count()}), flush=True)
+
+
+def ssd(peer_python):
+    """All survivors of lists per class that are sorted already."""
     import jax
     import jax.numpy as jnp
 
     from jdet.ops.nms import nms
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--peer-python", default=os.environ.get("JDET_PEER_PYTHON", ""))
-    args = parser.parse_args()
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 250, (20, 400, 2))
     boxes = np.concatenate([low, low + rng.uniform(10, 120, low.shape)], -1).astype(np.float32)
@@ -58,17 +72,46 @@ def main():
     arrays = jnp.asarray(boxes), jnp.ones((20, 400), bool)
     result = {"what": "nms", "classes": 20, "candidates": 400, "kept": int(suppress(*arrays).sum())}
     result["ms"], result["min_ms"] = milliseconds(lambda: suppress(*arrays), 25)
-    if args.peer_python:
-        with tempfile.TemporaryDirectory() as folder:
-            np.savez(f"{folder}/boxes.npz", boxes=boxes, scores=scores)
-            tools = Path(__file__).resolve().parents[2] / "shared" / "peer"
-            command = [args.peer_python, "-c", PEER, f"{folder}/boxes.npz", str(tools)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        theirs = json.loads(done.stdout.splitlines()[-1])
-        result |= {"peer_ms": round(theirs["ms"], 2), "peer_kept": theirs["kept"]}
-        result["times_peer"] = round(result["ms"] / theirs["ms"], 3)
-    device = jax.devices()[0].device_kind
-    print(json.dumps(result | {"device": device, "cores": os.cpu_count()}), flush=True)
+    labels = np.repeat(np.arange(20), 400)
+    flat = dict(boxes=boxes.reshape(-1, 4), scores=scores.reshape(-1), labels=labels)
+    report(result, peer_python, **flat, threshold=0.45, keep=8000)
+
+
+def dense(peer_python):
+    """The best 100 of candidates in any order, as a dense detector has them."""
+    import jax
+    import jax.numpy as jnp
+
+    from jdet.ops.nms import SOFT, candidates_nms
+
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 1000, (5000, 2))
+    boxes = np.concatenate([low, low + rng.uniform(10, 300, low.shape)], -1).astype(np.float32)
+    scores, labels = rng.random(5000).astype(np.float32), rng.integers(0, 80, 5000)
+    arrays = jnp.asarray(boxes), jnp.asarray(scores), jnp.asarray(labels, jnp.int32)
+    result = {"what": "candidates_nms", "classes": 80, "candidates": 5000, "keep": 100}
+    for soft in reversed(SOFT):
+        suppress = jax.jit(
+            lambda *a, soft=soft: candidates_nms(
+                *a, iou_threshold=0.5, keep=100, soft=soft, min_score=0.05
+            )
+        )
+        result["kept"] = int(suppress(*arrays).valid.sum())
+        result["ms"], result["min_ms"] = milliseconds(lambda s=suppress: s(*arrays), 25)
+        if soft != "none":
+            result[f"{soft}_ms"] = result["ms"]
+    truth = dict(boxes=boxes, scores=scores, labels=labels)
+    report(result, peer_python, **truth, threshold=0.5, keep=100)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--peer-python", default=os.environ.get("JDET_PEER_PYTHON", ""))
+    peer_python = parser.parse_args().peer_python
+    ssd(peer_python)
+    dense(peer_python)
 
 
 if __name__ == "__main__":
