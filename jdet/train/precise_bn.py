@@ -27,9 +27,9 @@ class _Pool(NamedTuple):
     """What was seen so far.
 
     Attributes:
-        batches: int32 scalar, how many, all of one size.
+        batches: int32 scalar, how many.
         layers: nested dicts of ``Moments`` of all pictures: mean and biased variance float32 [C], count
-            float32 scalar, numbers per channel in one batch.
+            float32 scalar, numbers per channel.
     """
 
     batches: Any
@@ -108,7 +108,7 @@ def make_precise_bn(
             raise DataError(
                 f"the training stream ended after {taken} of eval.precise_bn={wanted} batches"
             )
-        stats = _replace(variables["batch_stats"], pool.layers, pool.batches)
+        stats = _replace(variables["batch_stats"], pool.layers)
         return {**variables, "batch_stats": stats}
 
     return measure
@@ -142,27 +142,26 @@ def _of_layer(calls: Sequence[Moments]) -> Moments:
 
 
 def _merge(pool: _Pool, layers: Any) -> _Pool:
-    """The pool with one batch more (Chan et al. 1979, for parts of one size)."""
-    batches = pool.batches + 1
-    share = 1 / batches.astype(jnp.float32)
+    """The pool with one batch more, which may be of another shape (Chan et al. 1979)."""
 
     def merge(old: Moments, new: Moments) -> Moments:
+        count = old.count + new.count
+        share = new.count / count
         apart = new.mean - old.mean
         mean = old.mean + share * apart
         var = old.var + share * (new.var - old.var + (1 - share) * apart**2)
-        return Moments(mean, var, new.count)
+        return Moments(mean, var, count)
 
-    return _Pool(batches, jax.tree.map(merge, pool.layers, layers, is_leaf=_is_moments))
+    return _Pool(pool.batches + 1, jax.tree.map(merge, pool.layers, layers, is_leaf=_is_moments))
 
 
-def _replace(stats: Mapping[str, Any], layers: Any, batches: jax.Array) -> dict[str, Any]:
+def _replace(stats: Mapping[str, Any], layers: Any) -> dict[str, Any]:
     """Statistics with those of the measured layers in place of their own."""
     if isinstance(layers, Moments):
-        count = layers.count * batches
-        unbiased = layers.var * (count / jnp.maximum(count - 1, 1))
+        unbiased = layers.var * (layers.count / jnp.maximum(layers.count - 1, 1))
         return {**stats, "mean": layers.mean, "var": unbiased}
     return {
-        name: _replace(inner, layers[name], batches) if name in layers else inner
+        name: _replace(inner, layers[name]) if name in layers else inner
         for name, inner in stats.items()
     }
 

@@ -123,6 +123,19 @@ def test_statistics_are_the_populations(kind, devices, accumulation, group_size,
     jax.tree.map(np.testing.assert_array_equal, measured, measure(on_mesh, stream()))
 
 
+def test_larger_batches_weigh_more():
+    """Batches of other shapes, as of pictures that keep their proportions."""
+    config = fake.config(eval__precise_bn=BATCHES)
+    mesh, detector, variables = build(config, Norm("batch"))
+    batches = [pictures(k) for k in range(BATCHES)]
+    batches = [b._replace(images=b.images[:, : 1 + 2 * k]) for k, b in enumerate(batches)]
+    on_mesh = jax.device_put(variables, sharding.replicated(mesh))
+    measured = make_precise_bn(detector, mesh, config)(on_mesh, batches)
+    entered = np.concatenate([b.images.reshape(-1, 3) / 64.0 for b in batches])
+    first = dict(mean=entered.mean(0), var=entered.var(0, ddof=1))
+    check(measured, variables, {"first": first})
+
+
 def test_weights_are_those_of_the_moving_average():
     """And rematerialised blocks are measured as others."""
     config = fake.config(eval__precise_bn=BATCHES, train__ema=0.9)
