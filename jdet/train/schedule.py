@@ -165,6 +165,8 @@ def _drops(
         given, remedy = f"the epochs of {optimizer.schedule!r}", "train longer"
     elif optimizer.schedule == "step" and optimizer.boundaries:
         marks = tuple(optimizer.boundaries)
+        if not all(isinstance(mark, int | float) for mark in marks):
+            raise ConfigError(f"optimizer.boundaries={marks!r} must be numbers, such as (0.5, 0.8)")
         factors = (optimizer.decay,) * len(marks)
         given = f"optimizer.boundaries={marks}"
         remedy = "values above 1 are steps, others fractions of the run"

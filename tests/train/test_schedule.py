@@ -155,6 +155,7 @@ def test_layout_over_devices():
         (dict(optimizer__boundaries=(0.8, 0.5)), r"boundaries=\(0.8, 0.5\) come to .*must rise"),
         (dict(optimizer__boundaries=(5000,)), r"boundaries.*end of the run \(1000\)"),
         (dict(optimizer__boundaries=(0.0, 0.5)), r"boundaries"),
+        (dict(optimizer__boundaries=("0.5;0.8",)), r"boundaries=\(.0.5;0.8.,\) must be numbers"),
         (dict(optimizer__lr=0.0), r"optimizer.lr=0.0 must be above 0"),
         (dict(optimizer__lr=-1.0), r"optimizer.lr=-1.0"),
         (dict(optimizer__lr=float("nan")), r"optimizer.lr=nan"),
