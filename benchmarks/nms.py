@@ -2,10 +2,10 @@
 
     python -m benchmarks.nms [--peer-python PYTHON]
 
-Two JSON lines: SSD's 20 classes × 400 candidates each; and a dense detector's 5,000 candidates of 80 classes
-in any order, of which the best 100 detections are wanted, plain and soft. With a Python that has torch and
-torchvision, ``torchvision.ops.batched_nms`` (its compiled kernel) suppresses the same boxes, and the ratio
-is added.
+Two JSON lines: SSD's 20 classes × 400 candidates each; and a dense detector's 5,000 candidates of 80
+classes in any order, of which the best 100 detections are wanted, plain and soft. With a Python that has
+torch and torchvision, ``torchvision.ops.batched_nms`` (its compiled kernel) suppresses the same boxes, and
+the ratio is added.
 """
 
 import argparse
