@@ -224,6 +224,9 @@ def _search(config: ConfigDict, topology: Topology, first: Figures) -> dict[str,
         figures = first
         if images != first.images:
             figures = measure(resized(images), "train", devices)
+            ok = "fits" if fitting(figures, topology) else "does not fit"
+            # From a process of its own: each takes minutes, and whoever waits wants to see them.
+            print(f"{topology.name}: batch {images * topology.count} {ok}", flush=True)
         return fitting(figures, topology), figures.needed
 
     sizes = [images for images in range(1, LARGEST + 1) if possible(images)]
