@@ -46,31 +46,32 @@ def batch_norm_train(
     x = x.reshape(groups, -1, *shape[1:])
     scale, bias = match_varying(x, scale), match_varying(x, bias)
     team = _team(x, axis_name)
-    count = None
     if mask is not None:
         mask = mask.reshape(groups, -1, *mask.shape[1:])
-        count = jnp.sum(mask, tuple(range(1, mask.ndim)), dtype=jnp.float32)
-        count = jnp.maximum(jax.lax.psum(count, team) if team else count, 1)
-    y, mean, var = _normalise(x, scale, bias, mask, count, eps, team)
+    y, mean, var, count = _normalise(x, scale, bias, mask, eps, team)
     mean, var = jax.lax.stop_gradient((mean, var))
     if groups == 1:
         mean, var = mean[0], var[0]
     return y.reshape(shape), mean, var, _size(x, team) if count is None else jnp.mean(count)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _normalise(x, scale, bias, mask, count, eps, team):
-    return _forward(x, scale, bias, mask, count, eps, team)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _normalise(x, scale, bias, mask, eps, team):
+    return _forward(x, scale, bias, mask, eps, team)[0]
 
 
-def _forward(x, scale, bias, mask, count, eps, team):
-    """X is [G, B/G, …, C], mask and count [G] are given or not; statistics are [G, C]."""
+def _forward(x, scale, bias, mask, eps, team):
+    """X is [G, B/G, …, C]; statistics are [G, C]; with a mask there is also a count [G], else None."""
     wide = x.astype(jnp.float32)
     axes = tuple(range(1, x.ndim - 1))
     counted = wide if mask is None else jnp.where(mask, wide, 0)
-    sums = jnp.stack([jnp.sum(counted, axes), jnp.sum(counted * counted, axes)])
+    sums = [jnp.sum(counted, axes), jnp.sum(counted * counted, axes)]
+    if mask is not None:  # the count travels along, in a row of its own
+        sums.append(jnp.broadcast_to(jnp.sum(mask, axes, dtype=jnp.float32), sums[0].shape))
+    sums = jnp.stack(sums)
     if team:
         sums = jax.lax.psum(sums, team)
+    count = None if mask is None else jnp.maximum(sums[2, :, 0], 1)
     divisor = _size(x, team) if count is None else count[:, None]
     mean = sums[0] / divisor
     var = jnp.maximum(sums[1] / divisor - mean * mean, 0)
@@ -78,7 +79,7 @@ def _forward(x, scale, bias, mask, count, eps, team):
     factor = scale * inverse
     shift = bias - mean * factor
     y = (wide * _wide(factor, x) + _wide(shift, x)).astype(x.dtype)
-    return (y, mean, var), (x, scale, mask, count, mean, inverse)
+    return (y, mean, var, count), (x, scale, mask, count, mean, inverse)
 
 
 def _backward(eps, team, saved, gradients):
@@ -99,7 +100,7 @@ def _backward(eps, team, saved, gradients):
     if mask is not None:
         of_statistics = jnp.where(mask, of_statistics, 0)
     dx = dy * _wide(factor, x) + of_statistics
-    return dx.astype(x.dtype), dscale, dbias, None, None
+    return dx.astype(x.dtype), dscale, dbias, None
 
 
 _normalise.defvjp(_forward, _backward)

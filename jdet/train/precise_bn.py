@@ -122,23 +122,21 @@ def _over_devices(seen: Mapping[str, Any]) -> Any:
 
 
 def _of_layer(calls: Sequence[Moments]) -> Moments:
-    """Moments [G, C] of every call of a layer as one, over the groups of all devices.
-
-    Devices weigh alike, also where their pictures differ in size.
-    """
+    """Moments [G, C] of every call of a layer as one, over the groups of all devices."""
     counts = [jnp.asarray(call.count, jnp.float32) for call in calls]
     total = jnp.asarray(sum(count * len(call.mean) for call, count in zip(calls, counts)))
+    apart = tuple(sorted(varying(total)))  # pictures, and so devices, differ in size
+    usual = jax.lax.pmean(total, apart) if apart else total
 
     def mean(values: Sequence[jax.Array]) -> jax.Array:
-        local = jnp.asarray(sum(n * jnp.sum(x, 0) for x, n in zip(values, counts))) / total
+        local = jnp.asarray(sum(n * jnp.sum(x, 0) for x, n in zip(values, counts))) / usual
         axes = tuple(sorted(varying(local)))
         return jax.lax.pmean(local, axes) if axes else local
 
     middle = mean([call.mean for call in calls])
     var = mean([call.var + (call.mean - middle) ** 2 for call in calls])
     teams = math.prod(jax.lax.axis_size(axis) for axis in varying(calls[0].mean))
-    apart = tuple(sorted(varying(total)))
-    return Moments(middle, var, (jax.lax.pmean(total, apart) if apart else total) * teams)
+    return Moments(middle, var, usual * teams)
 
 
 def _merge(pool: _Pool, layers: Any) -> _Pool:

@@ -93,7 +93,9 @@ def test_groups_and_devices_count_what_they_have():
         gradient, (y, count) = jax.grad(loss, has_aux=True)(x)
         return y, gradient, count
 
-    y, gradient, count = jax.jit(on_devices)(x, scale, bias, dy, mask)
+    compiled = jax.jit(on_devices).lower(x, scale, bias, dy, mask).compile()
+    assert compiled.as_text().count(" all-reduce(") == 2  # one in each direction
+    y, gradient, count = compiled(x, scale, bias, dy, mask)
     expected, pull = jax.vjp(lambda x: by_definition(x, scale, bias, mask)[0], x)
     np.testing.assert_allclose(y, expected, atol=2e-5)
     np.testing.assert_allclose(gradient, pull(dy)[0], rtol=1e-4, atol=1e-4)
