@@ -47,6 +47,8 @@ class Case(NamedTuple):
     precision: str
     batch: int
     size: int = 0
+    accumulation: int = 1
+    remat: str = "none"
 
 
 def config(case):
@@ -56,6 +58,7 @@ def config(case):
     c.input_size = case.size or c.input_size
     c.precision = case.precision
     c.train.batch_size = case.batch
+    c.train.accumulation, c.train.remat = case.accumulation, case.remat
     c.parallel.devices = 1
     return c
 
@@ -110,7 +113,9 @@ def parser(description, batches):
 def cases(args):
     """What the arguments ask for."""
     names = list(MODELS) if "all" in args.model else dict.fromkeys(args.model)
-    return [Case(*x, args.size) for x in itertools.product(names, args.precision, args.batch)]
+    training = getattr(args, "accumulation", [1]), getattr(args, "remat", ["none"])
+    several = itertools.product(names, args.precision, args.batch, [args.size], *training)
+    return [Case(*one) for one in several]
 
 
 def run(module, args, measure):
@@ -133,6 +138,8 @@ def run(module, args, measure):
 def _apart(module, case, args):
     command = [sys.executable, "-m", module, "--model", case.model, "--precision", case.precision]
     command += ["--batch", str(case.batch), "--size", str(case.size), "--steps", str(args.steps)]
+    if "remat" in args:
+        command += ["--accumulation", str(case.accumulation), "--remat", case.remat]
     command += ["--peer-python", args.peer_python]
     command += ["--peer-compile"] * args.peer_compile + ["--peer-plain"] * args.peer_plain
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=_environment())
@@ -253,6 +260,10 @@ def row(result):
     if "postprocess_ms" in result:
         ms += f", post-processing {_short(result['postprocess_ms'])}"
     shape = f"{result['batch']}×{result['size']}²"
+    if result["accumulation"] > 1:
+        shape += f" in {result['accumulation']} parts"
+    if result["remat"] != "none":
+        shape += f", remat {result['remat']}"
     cells = [result["model"], result["precision"], shape, ms, *rest]
     if "peer" not in result:
         return [*cells, "–", "", "", "", ""]

@@ -1,7 +1,8 @@
 """Training step of every model of the SSD family, beside the same network in PyTorch where there is one.
 
     python -m benchmarks.train_step [--model MODEL … | all] [--precision float32 bfloat16] [--batch 8 …]
-        [--size PIXELS] [--peer-python PYTHON] [--peer-compile] [--markdown]
+        [--size PIXELS] [--accumulation 1 …] [--remat none …] [--peer-python PYTHON] [--peer-compile]
+        [--markdown]
 
 One JSON line a case. The step is the one that training runs: normalisation of uint8 pictures, network,
 matching, hard negatives, gradients, momentum SGD and the check for non-finite values, of the
@@ -76,8 +77,22 @@ def measure(case, args):
 
 
 def main():
-    args = models.parser(__doc__, batches=[8]).parse_args()
-    sys.exit(models.run("benchmarks.train_step", args, measure))
+    parser = models.parser(__doc__, batches=[8])
+    parser.add_argument(
+        "--accumulation",
+        nargs="+",
+        type=int,
+        default=[1],
+        help="micro-batches, one or more numbers; the peer has none",
+    )
+    parser.add_argument(
+        "--remat",
+        nargs="+",
+        default=["none"],
+        choices=("none", "convs", "full", "stages"),
+        help="what is computed again, one or more policies; the peer: nothing",
+    )
+    sys.exit(models.run("benchmarks.train_step", parser.parse_args(), measure))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,15 @@ def test_defaults_and_repeated_models():
     assert len(models.cases(parse("--model", "dsod300", "dsod300"))) == 1
 
 
+def test_micro_batches_and_rematerialisation_reach_the_config():
+    case = models.Case("root_resnet18", "float32", 8, 64, accumulation=4, remat="full")
+    config = models.config(case)
+    assert (config.train.accumulation, config.train.remat) == (4, "full")
+    assert models.row({**RESULT, "accumulation": 4, "remat": "full"})[2] == (
+        "8×300² in 4 parts, remat full"
+    )
+
+
 def test_unknown_model_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse("--model", "ssd300")
