@@ -28,6 +28,8 @@ from jdet.data.holdout import Holdout
 from jdet.data.shapes import ShapesSource
 from jdet.data.tfds_source import TfdsSource
 from jdet.data.voc import VocSource
+from jdet.detectors.atss import ATSS
+from jdet.detectors.fcos import FCOS
 from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.ssd import SSD, tap_geometry
 from jdet.necks.dense_prediction import DensePrediction
@@ -51,7 +53,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "dense_prediction": DensePrediction,
         "fpn": FPN,
     },
-    "detector": {"ssd": SSD, "retinanet": RetinaNet},
+    "detector": {"ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS},
     "source": {
         "voc": VocSource,
         "coco": CocoSource,

@@ -90,7 +90,7 @@ def describe(config: ConfigDict, class_names: tuple[str, ...]) -> Description:
         return detector.apply(variables, image, train=False, capture_intermediates=True)[1]
 
     outputs = jax.eval_shape(forward, variables, image)["intermediates"]
-    closed = jax.make_jaxpr(lambda v, x: detector.apply(v, x, train=False)[:2])(variables, image)
+    closed = jax.make_jaxpr(lambda v, x: detector.apply(v, x, train=False)[:-1])(variables, image)
     macs = count_macs(closed.jaxpr)
 
     counts = {kind: _sizes(variables.get(kind, {})) for kind in ("params", "batch_stats")}

@@ -315,7 +315,7 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         else "random initialisation, nothing pre-trained",
         " and ".join(frozen) or "nothing",
     )
-    if hasattr(detector, "default_box_levels"):
+    if hasattr(detector, "iou_threshold"):
         framing = Framing.from_config(config)
         if missed := box_coverage.warning(train, detector, config.class_names, framing):
             logging.warning("%s", missed)

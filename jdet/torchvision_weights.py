@@ -1,4 +1,4 @@
-"""Weights of torchvision's ResNet, FPN and RetinaNet in jdet's modules, to compare the two.
+"""Weights of torchvision's ResNet, FPN, RetinaNet and FCOS in jdet's modules, to compare the two.
 
 Where torch is, save the state of a model as numbers::
 
@@ -11,8 +11,10 @@ Where jdet is, no torch is needed::
     variables = from_torchvision(variables, load("retinanet.npz"))
 
 That model is ``build.group("detector", "retinanet", head_norm="none", torchvision_anchors=True, …)`` on
-backbone ``resnet`` of depth 50 and neck ``fpn`` with ``extra="conv_p5", extra_relu=True``. torchvision
-counts COCO's 91 category ids as classes; logits keep that order.
+backbone ``resnet`` of depth 50 and neck ``fpn`` with ``extra="conv_p5", extra_relu=True``;
+``fcos_resnet50_fpn`` is ``"fcos"`` with ``head_norm="group"`` on the same. The classes' docstrings name the
+settings of torchvision's losses and detections. torchvision counts COCO's 91 category ids as classes;
+logits keep that order.
 """
 
 from __future__ import annotations
@@ -66,8 +68,8 @@ def from_torchvision(
     """The variables of a module with torchvision's numbers in their place.
 
     Args:
-        variables: of a ``RetinaNet``, or of a ``ResNet`` or ``FPN`` alone, as ``init`` makes them; arrays
-            or their shapes.
+        variables: of a ``RetinaNet`` or ``FCOS``, or of a ``ResNet`` or ``FPN`` alone, as ``init`` makes
+            them; arrays or their shapes.
         weights: a state dict as numpy arrays, by torchvision's names: of the whole detector, of its
             backbone with the pyramid, or of the part alone.
 
@@ -105,48 +107,50 @@ def from_torchvision(
 
 def _find(path: str, taps: list[str], weights: Mapping[str, np.ndarray]) -> str:
     """The state dict's name for a path."""
-    place = _translate(path, taps)
-    if place is None:
+    names = _translate(path, taps)
+    if not names:
         raise ConfigError(f"torchvision has no counterpart of {path}; leave it out of the model")
-    prefixes, rest = place
-    for prefix in prefixes:
-        if prefix + rest in weights:
-            return prefix + rest
-    near = difflib.get_close_matches(prefixes[0] + rest, list(weights), 1)
+    for name in names:
+        if name in weights:
+            return name
+    near = difflib.get_close_matches(names[0], list(weights), 1)
     raise ConfigError(
-        f"the state dict has no {prefixes[0] + rest!r}, which is {path}"
+        f"the state dict has no {names[0]!r}, which is {path}"
         + (f"; the nearest is {near[0]!r}" if near else "")
     )
 
 
-def _translate(path: str, taps: list[str]) -> tuple[tuple[str, ...], str] | None:
-    """Prefixes that torchvision puts before a part, by what holds it, and the name within the part."""
+def _translate(path: str, taps: list[str]) -> list[str]:
+    """Names that torchvision has for a path: alone, or within what holds the part."""
     path = re.sub("^(backbone|neck|head)/", "", path)
     layer, _, leaf = path.rpartition("/")
     leaf = LEAVES.get(leaf, leaf)
-    body, pyramid, head = (
-        ("backbone.body.", "body.", ""),
-        ("backbone.fpn.", "fpn.", ""),
-        ("head.", ""),
-    )
-    branches = {"cls": "classification_head.", "box": "regression_head."}
+
+    def within(prefixes: tuple[str, ...], *names: str) -> list[str]:
+        return [f"{prefix}{name}.{leaf}" for prefix in prefixes for name in names]
+
+    body, pyramid = ("backbone.body.", "body.", ""), ("backbone.fpn.", "fpn.", "")
+    branches = {"cls": "classification_head", "box": "regression_head"}
     if match := re.fullmatch(r"stem/conv1/(conv|norm)", layer):
-        return body, f"{'conv1' if match[1] == 'conv' else 'bn1'}.{leaf}"
+        return within(body, "conv1" if match[1] == "conv" else "bn1")
     if match := re.fullmatch(r"stage(\d)_block(\d+)/conv(\d)/(conv|norm)", layer):
         kind = "conv" if match[4] == "conv" else "bn"
-        return body, f"layer{match[1]}.{int(match[2]) - 1}.{kind}{match[3]}.{leaf}"
+        return within(body, f"layer{match[1]}.{int(match[2]) - 1}.{kind}{match[3]}")
     if match := re.fullmatch(r"stage(\d)_block(\d+)/projection/(conv|norm)", layer):
         part = int(match[3] == "norm")
-        return body, f"layer{match[1]}.{int(match[2]) - 1}.downsample.{part}.{leaf}"
+        return within(body, f"layer{match[1]}.{int(match[2]) - 1}.downsample.{part}")
     if match := re.fullmatch(r"(lateral|output)_(c\d+)/(conv|norm)", layer):
         blocks = "inner_blocks" if match[1] == "lateral" else "layer_blocks"
-        return pyramid, f"{blocks}.{taps.index(match[2])}.{int(match[3] == 'norm')}.{leaf}"
+        return within(pyramid, f"{blocks}.{taps.index(match[2])}.{int(match[3] == 'norm')}")
     if match := re.fullmatch(r"extra(\d)/conv", layer):
-        return pyramid, f"extra_blocks.p{int(match[1]) + 5}.{leaf}"
+        return within(pyramid, f"extra_blocks.p{int(match[1]) + 5}")
     if match := re.fullmatch(r"(cls|box)_(conv|norm)(\d+)", layer):
-        part = int(match[2] == "norm")
-        return head, f"{branches[match[1]]}conv.{int(match[3]) - 1}.{part}.{leaf}"
-    if layer in branches:
-        last = "cls_logits" if layer == "cls" else "bbox_reg"
-        return head, f"{branches[layer]}{last}.{leaf}"
-    return None
+        depth, part = int(match[3]) - 1, int(match[2] == "norm")
+        # RetinaNet nests convolution, norm and ReLU; FCOS has them in one row.
+        places = (f"conv.{depth}.{part}", f"conv.{3 * depth + part}")
+        return within(("head.", ""), *(f"{branches[match[1]]}.{place}" for place in places))
+    last = {"cls": "cls_logits", "box": "bbox_reg", "centerness": "bbox_ctrness"}
+    if layer in last:
+        branch = branches["cls" if layer == "cls" else "box"]
+        return within(("head.", ""), f"{branch}.{last[layer]}")
+    return []

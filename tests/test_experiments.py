@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import (
+    atss_coco,
     dsod_ablation,
     dsod_coco,
     dsod_voc,
+    fcos_coco,
     megdet_bccd,
     megdet_voc,
     retinanet_coco,
@@ -49,8 +51,13 @@ ARGUMENTS = {
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
     "megdet_voc": ["", "batch=256,policy=long,norm=none", "mini,batch=8", "mini,norm=none"],
     "megdet_bccd": ["", "batch=8,policy=long"],
-    "retinanet_coco": ["", "norm=sync_batch,schedule=1x,size=448"],
-    "retinanet_deeppcb": ["", "cpu"],
+    "retinanet_coco": ["", "norm=sync_batch,schedule=1x,size=448,warp"],
+    "fcos_coco": ["", "plain,norm=sync_batch,schedule=2x,size=448"],
+    "atss_coco": ["schedule=3x,multiscale"],
+    "dense_deeppcb": [
+        "cpu",
+        *(f"detector={name}{arm}" for name in ("fcos", "atss") for arm in ("", ",cpu")),
+    ],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
     "scratchdet_landscape": ["", "mini,norm=none"],  # the arms are those of scratchdet_table1
@@ -192,6 +199,7 @@ def test_arguments_that_cannot_be_are_refused():
         (megdet_voc, "policy=longer", "policy=longer does not exist, did you mean 'long'"),
         (megdet_voc, "norm=none,bn=8", "bn=8 is for norm=both"),
         (megdet_voc, "epochs=3,steps=40", "epochs=3 and steps=40: give one"),
+        (retinanet_coco, "warp,multiscale", "drop warp"),
         (scratchdet_voc, "gn,norm=none", "gn names both norms"),
         (scratchdet_voc, "backbone=vgg16,release=caffe", "release=caffe has no backbone=vgg16"),
     ):
@@ -226,12 +234,14 @@ def test_dsod_recipes_are_the_papers():
     assert resolved.boundaries == (80_000, 100_000)
 
 
-def test_retinanet_recipes():
-    for arg, epochs, drops, start in (
-        ("", 73, (65, 71), 0.1),
-        ("schedule=1x,batch=64", 12, (8, 11), 0.001),
+def test_dense_recipes():
+    for module, arg, epochs, drops, start in (
+        (retinanet_coco, "", 73, (65, 71), 0.1),
+        (retinanet_coco, "schedule=1x,batch=64", 12, (8, 11), 0.001),
+        (fcos_coco, "schedule=2x", 24, (16, 22), 0.001),
+        (atss_coco, "schedule=3x", 36, (28, 34), 0.001),
     ):
-        config = retinanet_coco.get_config(arg)
+        config = module.get_config(arg)
         resolved = resolve(config, 118_287, devices=8)
         assert resolved.epochs == pytest.approx(epochs, abs=0.01)
         found = [drop / resolved.steps_per_epoch for drop in resolved.boundaries]

@@ -1,5 +1,6 @@
 """Whole models with the same numbers in both libraries."""
 
+import functools
 import zlib
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from jdet import build
 from jdet.backbones.resnet import ResNet
 from jdet.config import get_defaults
+from jdet.ops.boxes import cxcywh_to_xyxy
 from jdet.torchvision_weights import from_torchvision, load
 from jdet.types import ConfigError
 from tests import golden
@@ -25,33 +27,44 @@ def weight(name, shape):
     return rng.standard_normal(shape, np.float32) * np.float32(0.2)
 
 
-def retinanet():
+def detector(name, head_norm, **fields):
     c = get_defaults()
     c.input_size = 128
     c.model = build.group(
         "detector",
-        "retinanet",
+        name,
         backbone=build.group("backbone", "resnet", depth=50),
         neck=build.group("neck", "fpn", extra="conv_p5", extra_relu=True),
-        head_norm="none",
+        head_norm=head_norm,
         torchvision_anchors=True,
+        **fields,
     )
     return build.detector(c, tuple("abcde"))
 
 
-def test_retinanet_resnet50_fpn_equals_torchvision():
-    """Features, predictions, anchors and detections of a whole detector on a picture of 96×128."""
-    given = golden.load("retinanet_r50")
+FCOS = dict(level_scales=False, weigh_boxes=False, score="root", score_threshold=0.2)
+
+
+@pytest.mark.parametrize(
+    "name, head_norm, fields",
+    [("retinanet", "none", {}), ("fcos", "group", FCOS)],
+    ids=["retinanet", "fcos"],
+)
+def test_whole_detector_equals_torchvision(name, head_norm, fields):
+    """Features, predictions, anchors and detections of ResNet-50-FPN on a picture of 96×128."""
+    model = detector(name, head_norm, **fields)
+    given = golden.load(f"{name}_r50")
     weights = {
-        str(name): weight(str(name), tuple(n for n in shape if n))
-        for name, shape in zip(given["names"], given["shapes"].tolist())
+        str(key): weight(str(key), tuple(n for n in shape if n))
+        for key, shape in zip(given["names"], given["shapes"].tolist())
     }
-    model, images = retinanet(), jnp.asarray(given["image"])[None]
+    images = jnp.asarray(given["image"])[None]
     variables = jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, train=False),
         jnp.zeros((1, 128, 128, 3), "uint8"),
     )
     variables = from_torchvision(variables, weights)
+    sizes = jnp.array([[96, 128]])
 
     @jax.jit
     def run(variables, images):
@@ -63,27 +76,25 @@ def test_retinanet_resnet50_fpn_equals_torchvision():
             capture_intermediates=lambda module, _: module.name == "neck",
             mutable=["intermediates"],
         )
-        return outputs[:2], captured["intermediates"]["neck"]["__call__"][0]
+        features = captured["intermediates"]["neck"]["__call__"][0]
+        return outputs, features, model.postprocess(outputs, sizes)
 
-    (offsets, logits), features = run(variables, images)
+    outputs, features, found = run(variables, images)
     for i, level in enumerate(features, start=3):
         expected = np.moveaxis(given[f"p{i}"], 0, -1)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(level[0, ..., ::8], expected, rtol=1e-3, atol=1e-4 * scale)
-    np.testing.assert_allclose(np.concatenate(logits, 1)[0], given["logits"], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(
-        np.concatenate(offsets, 1)[0], given["offsets"], rtol=1e-3, atol=1e-4
-    )
-    shapes = [level.shape[1:3] for level in features]
-    assert shapes == [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
-    priors = model.priors(shapes, (96, 128))
-    flat = np.concatenate(priors)
-    corners = np.concatenate([flat[:, :2] - flat[:, 2:] / 2, flat[:, :2] + flat[:, 2:] / 2], 1)
-    np.testing.assert_allclose(corners, given["anchors"], atol=1e-4)
+    assert [level.shape[1:3] for level in features] == [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    joined = outputs.joined()
+    close(joined.logits[0], given["logits"])
+    if "centerness" in given:
+        close(joined.centerness[0], given["centerness"][:, 0])
+        close(jax.nn.relu(joined.offsets[0]), given["offsets"])
+    else:
+        close(joined.offsets[0], given["offsets"])
+    np.testing.assert_allclose(cxcywh_to_xyxy(joined.priors), given["anchors"], atol=1e-4)
 
-    found = jax.jit(lambda o, x, s: model.postprocess(o, x, priors, s))(
-        offsets, logits, jnp.array([[96, 128]])
-    )
     assert found.valid.all()
     np.testing.assert_allclose(found.scores[0], given["scores"], atol=1e-4)
     # Neighbours in the order may differ by less than the rounding of their scores.

@@ -15,6 +15,9 @@ from jdet.nn.norm import Norm
 
 gaussian = nn.initializers.normal(0.01)  # of all convolutions (Lin et al. 2017b, sec. 4.1)
 
+CENTERNESS = ("none", "box", "cls")
+"""Towers that can predict the centre-ness."""
+
 
 class DenseHead(nn.Module):
     """Classification and box tower with their predictions (RetinaNet, Lin et al. 2017b, Fig. 3).
@@ -31,6 +34,9 @@ class DenseHead(nn.Module):
         channels: of the towers.
         norm: after every convolution of the towers.
         prior: probability that a location starts with for each class, by the bias of the logits.
+        conv_bias: the towers' convolutions have biases before a norm too.
+        centerness: the tower that predicts it, "box" or "cls"; "none": it is not predicted.
+        level_scales: offsets are multiplied by a number that every level learns (FCOS, sec. 3.1).
         dtype: of the computation; predictions are float32.
     """
 
@@ -40,24 +46,43 @@ class DenseHead(nn.Module):
     channels: int = 256
     norm: Norm = Norm("none")
     prior: float = 0.01
+    conv_bias: bool = False
+    centerness: str = "none"
+    level_scales: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, levels: Sequence[jax.Array], *, train: bool
-    ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Levels [B, h, w, C] to offsets [B, h·w·A, 4] and logits [B, h·w·A, K] of each, float32."""
-        bias = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))
-        logits = self._branch(levels, "cls", self.num_classes, bias, train)
-        offsets = self._branch(levels, "box", 4, nn.initializers.zeros, train)
-        return offsets, logits
+    ) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array] | None]:
+        """Predictions of all levels, float32.
 
-    def _branch(self, levels, kind, outputs, bias_init, train):
+        Args:
+            levels: [B, h, w, C] each.
+            train: use and update batch statistics.
+
+        Returns:
+            Offsets [B, h·w·A, 4], logits [B, h·w·A, K] and, where it is predicted, logits of the
+            centre-ness [B, h·w·A], one entry a level each.
+        """
+        bias = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))
+        towers = {kind: self._tower(levels, kind, train) for kind in ("cls", "box")}
+        logits = self._predict(towers["cls"], "cls", self.num_classes, bias)
+        offsets = self._predict(towers["box"], "box", 4)
+        if self.level_scales:
+            scales = self.param("box_scale", nn.initializers.ones, (len(levels),), jnp.float32)
+            offsets = [scale * x for scale, x in zip(scales, offsets)]
+        if self.centerness == "none":
+            return offsets, logits, None
+        centerness = self._predict(towers[self.centerness], "centerness", 1)
+        return offsets, logits, [x[..., 0] for x in centerness]
+
+    def _tower(self, levels, kind, train):
         per_level = self.norm.kind in ("batch", "sync_batch", "frozen_batch")
         for i in range(1, self.depth + 1):
             conv = Conv(
                 self.channels,
-                use_bias=self.norm.needs_bias,
+                use_bias=self.norm.needs_bias or self.conv_bias,
                 kernel_init=gaussian,
                 dtype=self.dtype,
                 name=f"{kind}_conv{i}",
@@ -68,12 +93,15 @@ class DenseHead(nn.Module):
             else:
                 norms = [self.norm(train=train, name=name)] * len(levels)
             levels = [jax.nn.relu(norm(conv(x))) for norm, x in zip(norms, levels)]
+        return levels
+
+    def _predict(self, levels, name, outputs, bias_init=nn.initializers.zeros):
         predict = Conv(
             self.boxes_per_location * outputs,
             use_bias=True,
             kernel_init=gaussian,
             bias_init=bias_init,
             dtype=self.dtype,
-            name=kind,
+            name=name,
         )
         return [predict(x).astype(jnp.float32).reshape(x.shape[0], -1, outputs) for x in levels]

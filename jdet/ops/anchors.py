@@ -54,29 +54,27 @@ class DefaultBoxLevel(NamedTuple):
 
 
 class AnchorLevel(NamedTuple):
-    """The anchors of one level of a feature pyramid (RPN, RetinaNet).
+    """The anchors of one level of a feature pyramid (RPN, RetinaNet, ATSS), or its points (FCOS).
 
     Attributes:
         sides: square roots of the areas, pixels.
         ratios: heights over widths.
         step: distance of anchor centres, pixels; or a pair, down and across.
         rounded: half widths and half heights are whole pixels, as torchvision rounds them.
+        start: centre of the first anchor, pixels; 0 is the corner of the picture, where all reference
+            implementations of anchors begin. The points of FCOS begin at half a step.
     """
 
     sides: tuple[float, ...]
     ratios: tuple[float, ...]
     step: float | tuple[float, float]
     rounded: bool = False
+    start: float = 0.0
 
     @property
     def boxes_per_location(self) -> int:
         """Number of anchors at each location."""
         return len(self.sides) * len(self.ratios)
-
-    @property
-    def start(self) -> float:
-        """Centre of the first anchor: the corner of the picture, in all reference implementations."""
-        return 0.0
 
     def cell(self) -> np.ndarray:
         """Widths and heights, ratio by ratio and side by side, float64 [A, 2], pixels."""

@@ -26,9 +26,20 @@ def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
 def iou_loss(prediction: jax.Array, target: jax.Array, kind: str = "giou") -> jax.Array:
     """One minus the overlap of boxes [..., 4], x1 y1 x2 y2, with their targets; float32 [...].
 
-    ``kind`` is "iou", "giou" (Rezatofighi et al. 2019), "diou" or "ciou" (Zheng et al. 2020).
+    ``kind`` is "iou", "giou" (Rezatofighi et al. 2019), "diou" or "ciou" (Zheng et al. 2020), or
+    "log_iou": minus the logarithm of the overlap (Yu et al. 2016, FCOS as published), at most that of
+    1e-6.
     """
-    return 1 - paired_iou(prediction.astype(jnp.float32), target, kind)
+    prediction = prediction.astype(jnp.float32)
+    if kind == "log_iou":
+        return -jnp.log(jnp.maximum(paired_iou(prediction, target), 1e-6))
+    return 1 - paired_iou(prediction, target, kind)
+
+
+def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross-entropy of independent decisions with probabilities 0 … 1 as targets; float32 [...]."""
+    logits = logits.astype(jnp.float32)
+    return jax.nn.softplus(logits) - targets * logits
 
 
 def sigmoid_focal_loss(

@@ -1,7 +1,8 @@
-"""Assignment of objects to default boxes and anchors: Caffe SSD's rule, and that of two thresholds."""
+"""Assignment of objects to default boxes, anchors and points: the rules of SSD, RetinaNet and FCOS."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -96,10 +97,10 @@ def _first_argmax(values: jax.Array, maximum: jax.Array, axis: int) -> jax.Array
 
 
 OBJECTS_AT_A_TIME = 8
-"""Rows of the overlap matrix that ``by_thresholds`` holds at once."""
+"""Objects whose values for all anchors exist at once."""
 
 BELOW, BETWEEN = -1, -2
-"""Values of ``by_thresholds`` for boxes that are background, and for those left out of the loss."""
+"""Assignments of anchors that are background, and of those left out of the loss."""
 
 
 def by_thresholds(
@@ -111,10 +112,6 @@ def by_thresholds(
     low_quality: bool,
 ) -> jax.Array:
     """Max-IoU assignment of Faster R-CNN and RetinaNet (Ren et al. 2015, sec. 3.1.2).
-
-    The overlaps of a few objects with all anchors exist at a time: an anchor needs only its best so
-    far, and whether it was the best of some object. That is A numbers instead of N · A, which for
-    200,000 anchors and 100 objects are 80 MB a picture.
 
     Args:
         objects: [N, …] array, what ``overlap_of`` takes rows of; the boxes, as a rule.
@@ -129,6 +126,70 @@ def by_thresholds(
     Returns:
         int32 [A]: index of the object, ``BELOW`` or ``BETWEEN``.
     """
+    best, index, chosen = _best_objects(objects, valid, overlap_of, -1.0)
+    result = jnp.where(best < low, BELOW, jnp.where(best < high, BETWEEN, index))
+    return jnp.where(chosen, index, result) if low_quality else result
+
+
+def by_location(
+    boxes: jax.Array,
+    valid: jax.Array,
+    points: jax.Array,
+    reach: jax.Array,
+    radius: jax.Array | None,
+) -> jax.Array:
+    """Assignment of FCOS: points take the smallest object they lie in (Tian et al. 2019, sec. 3.1, 3.2).
+
+    A point's distances to the four sides of the object must all be above 0, and the longest within the
+    reach of the point's level.
+
+    Args:
+        boxes: float32 [N, 4], x1 y1 x2 y2, pixels.
+        valid: bool [N], which rows are objects.
+        points: float32 [A, 2], x y.
+        reach: float32 [A, 2], shortest and longest side distance of each point, both included.
+        radius: float32 [A]: centre sampling, a point must be nearer than that to the object's centre
+            along both axes (Tian et al. 2020, sec. 3.1); None: all of the object counts.
+
+    Returns:
+        int32 [A]: index of the object (the first of equal areas), or ``BELOW``.
+    """
+    x, y = points[:, 0], points[:, 1]
+
+    def minus_area(rows):
+        x1, y1, x2, y2 = (rows[:, i, None] for i in range(4))
+        sides = (x - x1, y - y1, x2 - x, y2 - y)
+        longest = functools.reduce(jnp.maximum, sides)
+        fits = functools.reduce(jnp.minimum, sides) > 0
+        fits = fits & (longest >= reach[:, 0]) & (longest <= reach[:, 1])
+        if radius is not None:
+            away = jnp.maximum(jnp.abs(2 * x - x1 - x2), jnp.abs(2 * y - y1 - y2))
+            fits = fits & (away < 2 * radius)
+        return jnp.where(fits, -(x2 - x1) * (y2 - y1), -jnp.inf)
+
+    best, index, _ = _best_objects(boxes, valid, minus_area, -jnp.inf)
+    return jnp.where(best > -jnp.inf, index, BELOW)
+
+
+def _best_objects(
+    objects: Any, valid: jax.Array, value_of: Callable[[Any], jax.Array], none: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Every anchor's best object, and whether the anchor is the best of some object.
+
+    The values of a few objects for all anchors exist at a time: an anchor needs only its best so
+    far, and whether it was the best of some object. That is A numbers instead of N · A, which for
+    200,000 anchors and 100 objects are 80 MB a picture.
+
+    Args:
+        objects: [N, …].
+        valid: bool [N].
+        value_of: maps rows [n, …] to float32 [n, A].
+        none: value of what is no object.
+
+    Returns:
+        Best value float32 [A], its object int32 [A] (the first among equals; 0 where the best is
+        ``none``), and bool [A]: value above 0 and the highest of an object, ties included.
+    """
     count = valid.shape[0]
     rows = min(OBJECTS_AT_A_TIME, count)
     blocks = -(-count // rows)
@@ -141,21 +202,19 @@ def by_thresholds(
     def take(carry, block):
         best, index, chosen = carry
         rows_of_block, valid, first = block
-        overlap = jnp.where(valid[:, None], overlap_of(rows_of_block), -1.0)
-        # An overlap computed twice may differ in its last bit and miss its own maximum.
-        overlap = jax.lax.optimization_barrier(overlap)
-        here = jnp.max(overlap, axis=0)
-        index = jnp.where(here > best, first + _first_argmax(overlap, here[None], axis=0), index)
-        row_best = jnp.max(overlap, axis=1, keepdims=True)
-        chosen = chosen | jnp.any((overlap == row_best) & (row_best > 0), axis=0)
+        value = jnp.where(valid[:, None], value_of(rows_of_block), none)
+        # A value computed twice may differ in its last bit and miss its own maximum.
+        value = jax.lax.optimization_barrier(value)
+        here = jnp.max(value, axis=0)
+        index = jnp.where(here > best, first + _first_argmax(value, here[None], axis=0), index)
+        row_best = jnp.max(value, axis=1, keepdims=True)
+        chosen = chosen | jnp.any((value == row_best) & (row_best > 0), axis=0)
         return (jnp.maximum(best, here), index, chosen), None
 
-    num_anchors = jax.eval_shape(overlap_of, objects[:1]).shape[1]
+    num_anchors = jax.eval_shape(value_of, objects[:1]).shape[1]
     zeros = (
         jnp.zeros(num_anchors) * valid[0]
     )  # varies over the mesh axes that the objects vary over
-    start = (zeros - 1.0, zeros.astype(jnp.int32), zeros > 0)
+    start = (zeros + none, zeros.astype(jnp.int32), zeros > 0)
     blocks_of = (in_blocks(objects), in_blocks(valid), jnp.arange(blocks, dtype=jnp.int32) * rows)
-    (best, index, chosen), _ = jax.lax.scan(take, start, blocks_of)
-    result = jnp.where(best < low, BELOW, jnp.where(best < high, BETWEEN, index))
-    return jnp.where(chosen, index, result) if low_quality else result
+    return jax.lax.scan(take, start, blocks_of)[0]

@@ -8,7 +8,7 @@ import pytest
 from jdet import build
 from jdet.config import get_defaults
 from jdet.describe import describe
-from jdet.detectors.retinanet import retinanet_loss
+from jdet.detectors.dense_detector import Predictions
 from jdet.ops.boxes import xyxy_to_cxcywh
 from jdet.ops.nms import best_pairs
 from jdet.types import ConfigError
@@ -59,20 +59,23 @@ def test_loss_and_gradient_equal_torchvision():
         n = len(golden[f"boxes{i}"])
         truth[i, :n], labels[i, :n], valid[i, :n] = golden[f"boxes{i}"], golden[f"labels{i}"], True
     arrays = (jnp.asarray(truth, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(valid))
-    inside = jnp.ones((3, len(priors)), bool)
+    sizes = jnp.full((3, 2), 128)
 
-    @jax.jit
-    def losses(offsets, logits):
-        loc, cls, positives = retinanet_loss(offsets, logits, priors, *arrays, inside)
-        each = jnp.maximum(positives, 1)  # torchvision: picture by picture
-        return jnp.mean(loc / each), jnp.mean(cls / each), positives
+    @functools.partial(jax.jit, static_argnames="normalizer")
+    def losses(offsets, logits, normalizer="picture"):
+        found = Predictions([offsets], [logits], None, [np.asarray(priors)])
+        return make(normalizer=normalizer).loss_terms(found, *arrays, sizes)
 
     offsets, logits = jnp.asarray(golden["bbox_regression"]), jnp.asarray(golden["cls_logits"])
-    loc, cls, positives = losses(offsets, logits)
-    np.testing.assert_array_equal(positives, (golden["matched_idxs"] >= 0).sum(1))
-    np.testing.assert_allclose(loc, golden["loss_bbox"], rtol=1e-5)
-    np.testing.assert_allclose(cls, golden["loss_cls"], rtol=1e-5)
-    gradient = jax.jit(jax.grad(lambda o, x: sum(losses(o, x)[:2]), argnums=(0, 1)))
+    positives = losses(offsets, logits, normalizer="batch")["loc"].weight
+    assert positives == (golden["matched_idxs"] >= 0).sum()
+    means = losses(offsets, logits)
+    assert means["loc"].weight == means["cls"].weight == 3  # torchvision: picture by picture
+    np.testing.assert_allclose(means["loc"].total / 3, golden["loss_bbox"], rtol=1e-5)
+    np.testing.assert_allclose(means["cls"].total / 3, golden["loss_cls"], rtol=1e-5)
+    gradient = jax.jit(
+        jax.grad(lambda o, x: sum(m.total / 3 for m in losses(o, x).values()), argnums=(0, 1))
+    )
     loc_grad, cls_grad = gradient(offsets, logits)
     np.testing.assert_allclose(loc_grad, golden["grad_reg"], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(cls_grad, golden["grad_cls"], rtol=1e-4, atol=1e-8)
@@ -87,7 +90,7 @@ def test_postprocessing_equals_torchvision():
         for key in ("bbox_regression", "cls_logits")
     )
     levels = np.split(np.asarray(priors), ends)
-    found = jax.jit(lambda o, x, s: model.postprocess(o, x, levels, s))(
+    found = jax.jit(lambda o, x, s: model.postprocess(Predictions(o, x, None, levels), s))(
         offsets, logits, jnp.array([[128, 128]])
     )
     assert found.valid.all()
@@ -123,7 +126,7 @@ def started():
 def test_start_is_the_prior_and_the_published_loss(started):
     """Every class begins at 1 %; the focal loss of the background is then as small as stated."""
     batch, network, losses, _ = started
-    _, logits, priors = network(batch.images)
+    _, logits, _, priors = network(batch.images)
     np.testing.assert_allclose(jax.nn.sigmoid(jnp.concatenate(logits, 1)), 0.01, rtol=0.3)
     assert [level.shape for level in priors] == [(9 * n, 4) for n in (64, 16, 4, 1, 1)]
     means = losses(batch)

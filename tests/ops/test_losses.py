@@ -71,3 +71,23 @@ def test_l1_is_smooth_l1_without_the_smoothness():
     np.testing.assert_allclose(
         losses.l1(x, jnp.ones(13)), losses.smooth_l1(x, jnp.ones(13), 1e-6), atol=1e-6
     )
+
+
+def test_log_iou_is_the_logarithm_and_bounded():
+    target = jnp.array([[0.0, 0.0, 10.0, 10.0]] * 3)
+    prediction = jnp.array([[0.0, 0.0, 10.0, 10.0], [2.0, 1.0, 7.0, 9.0], [20.0, 0.0, 30.0, 10.0]])
+    ours = losses.iou_loss(prediction, target, "log_iou")
+    np.testing.assert_allclose(ours, [0, np.log(2.5), np.log(1e6)], rtol=1e-6, atol=1e-7)
+    gradient = jax.grad(lambda x: losses.iou_loss(x, target, "log_iou").sum())(prediction)
+    np.testing.assert_allclose(gradient[1], [0.2, 0.125, -0.2, -0.125], rtol=1e-5)
+    assert bool(jnp.isfinite(gradient).all())
+
+
+def test_cross_entropy_of_probabilities_equals_optax():
+    logits = jnp.array([-50.0, -2.0, 0.0, 3.0, 50.0])
+    for target in (0.0, 0.3, 1.0):
+        targets = jnp.full(5, target)
+        expected = optax.sigmoid_binary_cross_entropy(logits, targets)
+        np.testing.assert_allclose(
+            losses.sigmoid_cross_entropy(logits, targets), expected, rtol=1e-6, atol=1e-7
+        )

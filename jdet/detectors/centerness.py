@@ -1,0 +1,148 @@
+"""What FCOS and ATSS share: a centre-ness beside every box, and losses weighted by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdet.detectors.dense_detector import DenseDetector, Predictions, check_choice, inside
+from jdet.detectors.dense_head import CENTERNESS, DenseHead
+from jdet.ops import boxes, coding, losses, nms
+from jdet.types import Mean
+
+BOX_LOSSES = ("log_iou", "iou", "giou", "diou", "ciou")
+SCORES = ("product", "root")
+
+
+class CenternessDetector(DenseDetector):
+    """Dense detector with one prediction at every place and a centre-ness beside it.
+
+    The centre-ness says how central a place lies in its object. Boxes predicted from the rim of an
+    object are worse: they weigh less in the box loss, and the score of a detection is that of its class
+    times its centre-ness. A detector of its own says which places belong to which objects (``assign``).
+
+    Attributes:
+        centerness_branch: tower that predicts it: "box" (Tian et al. 2020), "cls" (Tian et al. 2019).
+        centerness_weight: weight of its loss.
+        weigh_boxes: the box loss is a mean weighted by the centre-ness that places should have; False: a
+            plain mean, as torchvision's.
+        level_scales: every level learns a factor of its offsets.
+        box_loss: "log_iou" (minus the logarithm of the IoU), "iou" (one minus it), "giou", "diou", "ciou".
+        score: "product": probabilities of classes are held against ``score_threshold`` and ranked, what
+            is left is multiplied by the centre-ness (MMDetection); "root": the square root of the product
+            serves for all of it (torchvision).
+
+    All others are those of ``DenseDetector``.
+    """
+
+    nms_iou: float = 0.6
+    centerness_branch: str = "box"
+    centerness_weight: float = 1.0
+    weigh_boxes: bool = True
+    level_scales: bool = True
+    box_loss: str = "giou"
+    score: str = "product"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice(self, "centerness_branch", CENTERNESS[1:])
+        check_choice(self, "box_loss", BOX_LOSSES)
+        check_choice(self, "score", SCORES)
+
+    def make_head(self, **fields: Any) -> DenseHead:
+        """The head, from the fields that all detectors have."""
+        return DenseHead(
+            **fields, centerness=self.centerness_branch, level_scales=self.level_scales
+        )
+
+    def assign(
+        self, priors: list[Any], truth: jax.Array, valid: jax.Array, image_size: jax.Array
+    ) -> jax.Array:
+        """Which object every place belongs to, for one picture.
+
+        Args:
+            priors: float32 [A, 4] of each level, cx cy w h, pixels.
+            truth: float32 [N, 4], x1 y1 x2 y2, pixels.
+            valid: bool [N], which rows are objects.
+            image_size: [2], height and width of the content.
+
+        Returns:
+            int32 [A], an object that the place lies in, or ``matching.BELOW``.
+        """
+        raise NotImplementedError
+
+    def loss_terms(
+        self,
+        found: Predictions,
+        truth: jax.Array,
+        labels: jax.Array,
+        valid: jax.Array,
+        image_sizes: jax.Array,
+    ) -> dict[str, Mean]:
+        """Assignment and losses (Tian et al. 2019, sec. 3); as ``DenseDetector.loss_terms``.
+
+        Returns:
+            "loc", "cls" and "centerness" (cross-entropy of positives).
+        """
+        offsets, logits, centerness, flat = found.joined()
+        flat = jnp.asarray(flat)
+        within = inside(flat, image_sizes)
+
+        def one_picture(offsets, logits, centerness, truth, labels, valid, within, image_size):
+            match = self.assign(found.priors, truth, valid, image_size)
+            match = jnp.where(within, match, -1)
+            positive = match >= 0
+            of_place = jnp.maximum(match, 0)
+            # Places without an object have themselves as target: there no gradient can be NaN.
+            target = jnp.where(positive[:, None], truth[of_place], boxes.cxcywh_to_xyxy(flat))
+            central = centerness_target(flat[:, :2], target)
+            weight = jnp.where(positive, central if self.weigh_boxes else 1.0, 0.0)
+            loc = losses.iou_loss(self.corners(offsets, flat), target, self.box_loss)
+            cls = self.focal_loss(logits, jnp.where(positive, labels[of_place], -1))
+            middle = losses.sigmoid_cross_entropy(centerness, central)
+            return (
+                jnp.sum(loc * weight),
+                jnp.sum(weight),
+                jnp.sum(jnp.where(within, cls, 0.0)),
+                jnp.sum(jnp.where(positive, middle, 0.0)),
+                jnp.sum(positive.astype(jnp.float32)),
+            )
+
+        arrays = (offsets, logits, centerness, truth, labels, valid, within, image_sizes)
+        loc, weight, cls, middle, count = map(jnp.sum, jax.vmap(one_picture)(*arrays))
+        return {
+            "loc": Mean(self.box_weight * loc, weight),
+            "cls": Mean(cls, count),
+            "centerness": Mean(self.centerness_weight * middle, count),
+        }
+
+    def candidates(
+        self, logits: jax.Array, centerness: jax.Array | None, within: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """A picture's best (anchor, class) pairs on a level; as ``DenseDetector.candidates``."""
+        assert centerness is not None
+        middle = jax.nn.sigmoid(centerness)
+        if self.score == "product":
+            best, index, labels = super().candidates(logits, None, within)
+            return best * middle[index], index, labels
+        scores = jnp.sqrt(jax.nn.sigmoid(logits) * middle[:, None])
+        scores = jnp.where(within[:, None], scores, 0.0)
+        return nms.best_pairs(scores, self.score_threshold, self.pre_nms)
+
+
+def centerness_target(points: jax.Array, truth: jax.Array) -> jax.Array:
+    """How central points lie in boxes (Tian et al. 2019, eq. 3): 1 in the middle, 0 on the rim.
+
+    Args:
+        points: float32 [..., 2], x y, inside the boxes.
+        truth: float32 [..., 4], x1 y1 x2 y2.
+
+    Returns:
+        float32 [...].
+    """
+    left, top, right, bottom = (coding.encode_distances(points, truth)[..., i] for i in range(4))
+    across = jnp.minimum(left, right) / jnp.maximum(left, right)
+    down = jnp.minimum(top, bottom) / jnp.maximum(top, bottom)
+    return jnp.sqrt(across * down)

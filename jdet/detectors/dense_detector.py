@@ -1,0 +1,326 @@
+"""What one-stage detectors on feature pyramids share: RetinaNet, FCOS and ATSS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdet.detectors.dense_head import DenseHead
+from jdet.detectors.ssd import tap_geometry
+from jdet.nn import padding
+from jdet.nn.norm import Norm
+from jdet.ops import anchors, boxes, nms
+from jdet.ops.losses import sigmoid_focal_loss
+from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
+
+
+class Predictions(NamedTuple):
+    """What a dense detector says of pictures: lists, one entry a level, finest first.
+
+    Attributes:
+        offsets: float32 [B, A, 4], what they mean is the detector's.
+        logits: float32 [B, A, K].
+        centerness: float32 [B, A], logits; None where the detector predicts none.
+        priors: float32 [A, 4], cx cy w h in pixels of the network input.
+    """
+
+    offsets: Any
+    logits: Any
+    centerness: Any
+    priors: Any
+
+    def joined(self) -> Predictions:
+        """The levels one after the other, as arrays."""
+        return Predictions(
+            jnp.concatenate(self.offsets, axis=1),
+            jnp.concatenate(self.logits, axis=1),
+            self.centerness and jnp.concatenate(self.centerness, axis=1),
+            np.concatenate(self.priors),
+        )
+
+
+class DenseDetector(nn.Module):
+    """One-stage detector that predicts at every place of a feature pyramid.
+
+    Class logits have K channels, one independent decision each; there is no background channel. A
+    detector of its own says where its boxes start from (``default_box_levels``), what offsets mean
+    (``corners``) and what is learnt (``loss_terms``).
+
+    Attributes:
+        num_classes: K.
+        input_size: side of the square input, pixels. Other sizes can be fed.
+        backbone: module from pictures to named stages.
+        neck: module from stages to levels of equal channels, finest first; its ``taps`` are the stages
+            it starts from.
+        head_norm: after every convolution of the towers; with statistics of their own for every level.
+        head_depth: convolutions of each tower.
+        head_channels: of the towers.
+        head_bias: convolutions of the towers have biases before a norm too.
+        prior: probability every place starts with for each class.
+        focal_alpha: weight of positives in the focal loss.
+        focal_gamma: its exponent.
+        box_weight: weight of the box loss.
+        train_ignored: crowds and difficult objects are trained on; False: dropped.
+        score_threshold: lowest score of a detection.
+        pre_nms: (anchor, class) pairs of each level that enter the suppression.
+        nms_iou: overlap above which the worse box of a class is dropped.
+        max_detections: detections per picture, D.
+        mask_padding: what lies beside a picture's content does not reach it, see ``jdet.nn.padding``;
+            False: the padding is part of the picture, as in the reference implementations.
+        mean: RGB mean subtracted from 0 … 255 pictures.
+        std: divisor after that.
+        dtype: of activations; losses and boxes are float32.
+    """
+
+    num_classes: int
+    input_size: int
+    backbone: nn.Module
+    neck: nn.Module
+    head_norm: Norm = Norm("none")
+    head_depth: int = 4
+    head_channels: int = 256
+    head_bias: bool = False
+    prior: float = 0.01
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    box_weight: float = 1.0
+    train_ignored: bool = False
+    score_threshold: float = 0.05
+    pre_nms: int = 1000
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    mask_padding: bool = True
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    dtype: Any = jnp.float32
+
+    any_input_size = True  # ``detect`` takes pictures of other sizes than ``input_size``
+    knows_padding = True  # what lies beside a picture's content is not learnt from
+    clip_boxes = False  # anchors are not cut to the picture
+    torchvision_anchors = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.prior < 1:
+            raise ValueError(f"model.prior={self.prior}; it must lie between 0 and 1")
+
+    def setup(self):
+        """The head needs the number of anchors."""
+        self.head = self.make_head(
+            num_classes=self.num_classes,
+            boxes_per_location=self.default_box_levels()[0].boxes_per_location,
+            depth=self.head_depth,
+            channels=self.head_channels,
+            norm=self.head_norm,
+            prior=self.prior,
+            conv_bias=self.head_bias,
+            dtype=self.dtype,
+        )
+
+    def make_head(self, **fields: Any) -> DenseHead:
+        """The head, from the fields that all detectors have."""
+        return DenseHead(**fields)
+
+    def level_sizes(self) -> tuple[list[int], list[int]]:
+        """Nominal stride and map size (cells a side) of each level at ``input_size``."""
+        strides, cells = tap_geometry(self.backbone, self.neck.taps, self.input_size)
+        for size in self.neck.extra_sizes(cells[-1]):
+            strides.append(2 * strides[-1])
+            cells.append(size)
+        return strides, cells
+
+    def default_box_levels(self) -> tuple[anchors.AnchorLevel, ...]:
+        """What boxes are predicted from, one entry a level."""
+        raise NotImplementedError
+
+    def references(self) -> dict[str, Any]:
+        """What offsets refer to, beside the anchors: two detectors with equal ones mean the same."""
+        return {}
+
+    def head_layout(self) -> HeadLayout:
+        """Class layer, box layers and anchors (pixels), for starting from another run."""
+        levels = self.default_box_levels()
+        references = {
+            "anchor sides": tuple(level.sides for level in levels),
+            "anchor ratios": tuple(level.ratios for level in levels),
+            "anchor steps": tuple(level.step for level in levels),
+            "anchor rounding": self.torchvision_anchors,
+            **self.references(),
+        }
+        classes = (ClassLayer(r"head/cls/.*", levels[0].boxes_per_location),)
+        return HeadLayout(classes, r"head/(box|centerness)/.*|head/box_scale", references)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[Any, ...]:
+        """The network.
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB, whole pictures.
+            train: use and update batch statistics.
+
+        Returns:
+            Offsets float32 [B, A, 4], logits float32 [B, A, K], those of the centre-ness float32 [B, A]
+            where it is predicted, and the anchors float32 [A, 4], cx cy w h in pixels.
+        """
+        found = self.by_level(images, train=train).joined()
+        return tuple(part for part in found if part is not None)
+
+    def by_level(
+        self, images: jax.Array, image_sizes: jax.Array | None = None, *, train: bool
+    ) -> Predictions:
+        """The network, level by level.
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB.
+            image_sizes: int32 [B, 2], height and width of each picture's content; None: all of it.
+            train: use and update batch statistics.
+        """
+        whole = (images.shape[1], images.shape[2])
+        with padding.content(image_sizes if self.mask_padding else None, whole):
+            x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+            stages = self.backbone(x.astype(self.dtype), train=train)
+            levels = self.neck(stages, train=train)
+            offsets, logits, centerness = self.head(levels, train=train)
+        priors = self.priors([x.shape[1:3] for x in levels], whole)
+        return Predictions(offsets, logits, centerness, priors)
+
+    def priors(self, shapes: Sequence[tuple[int, ...]], image: tuple[int, ...]) -> list[np.ndarray]:
+        """Anchors float32 [h·w·A, 4] of each level, cx cy w h in pixels.
+
+        Args:
+            shapes: height and width of each level's map, cells.
+            image: height and width of the network input, pixels.
+        """
+        found = []
+        for level, (height, width) in zip(self.default_box_levels(), shapes, strict=True):
+            if self.torchvision_anchors:
+                level = level._replace(step=(image[0] // height, image[1] // width))
+            found.append(anchors.default_boxes([level], [(height, width)]))
+        return found
+
+    def corners(self, offsets: jax.Array, priors: jax.Array) -> jax.Array:
+        """Boxes [..., 4], x1 y1 x2 y2 in pixels, that offsets [..., 4] at priors [..., 4] stand for."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, *, train: bool = True) -> dict[str, Mean]:
+        """The training forward pass.
+
+        Pictures without objects teach the background. Anchors centred beside a picture's content,
+        in its padding, take no part.
+
+        Args:
+            batch: ``images``, ``boxes``, ``labels``, ``valid``, ``ignore`` and ``image_sizes`` are used.
+            train: use and update batch statistics.
+
+        Returns:
+            As of ``loss_terms``.
+        """
+        found = self.by_level(batch.images, batch.image_sizes, train=train)
+        valid = batch.valid if self.train_ignored else batch.valid & ~batch.ignore
+        # A box without area has no logarithm to learn.
+        valid = valid & (boxes.area(batch.boxes) > 0)
+        return self.loss_terms(found, batch.boxes, batch.labels, valid, batch.image_sizes)
+
+    def loss_terms(
+        self,
+        found: Predictions,
+        truth: jax.Array,
+        labels: jax.Array,
+        valid: jax.Array,
+        image_sizes: jax.Array,
+    ) -> dict[str, Mean]:
+        """Assignment and losses.
+
+        Args:
+            found: of the network.
+            truth: float32 [B, N, 4], x1 y1 x2 y2, pixels.
+            labels: int32 [B, N], 0 … K-1.
+            valid: bool [B, N], which rows are objects to learn.
+            image_sizes: int32 [B, 2], height and width of each picture's content.
+
+        Returns:
+            "loc" (boxes of positives), "cls" (focal loss of all places that are not left out) and what
+            else the detector learns.
+        """
+        raise NotImplementedError
+
+    def detect(self, images: jax.Array, image_sizes: jax.Array) -> Detections:
+        """Detections of a batch (Lin et al. 2017b, sec. 4).
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB.
+            image_sizes: int32 [B, 2], height and width of each picture's content, which boxes are cut
+                to; anchors centred outside it find nothing.
+
+        Returns:
+            Detections of D = ``max_detections`` rows.
+        """
+        return self.postprocess(self.by_level(images, image_sizes, train=False), image_sizes)
+
+    def candidates(
+        self, logits: jax.Array, centerness: jax.Array | None, within: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """A picture's best (anchor, class) pairs on a level.
+
+        Args:
+            logits: float32 [A, K].
+            centerness: float32 [A], logits, or None.
+            within: bool [A], anchors that may find something.
+
+        Returns:
+            Scores float32 [n] (0: there is none), anchors and classes int32 [n].
+        """
+        del centerness
+        scores = jnp.where(within[:, None], jax.nn.sigmoid(logits), 0.0)
+        return nms.best_pairs(scores, self.score_threshold, self.pre_nms)
+
+    def postprocess(self, found: Predictions, image_sizes: jax.Array) -> Detections:
+        """Decodes and suppresses; ``image_sizes`` as of ``detect``."""
+        within = [inside(level, image_sizes) for level in found.priors]
+
+        def one_picture(offsets, logits, centerness, within, image_size):
+            kept = []
+            for i, level in enumerate(found.priors):
+                middle = None if centerness is None else centerness[i]
+                best, index, labels = self.candidates(logits[i], middle, within[i])
+                corners = self.corners(offsets[i][index], jnp.asarray(level)[index])
+                kept.append((boxes.clip(corners, image_size), best, labels))
+            return nms.candidates_nms(
+                *(jnp.concatenate(parts) for parts in zip(*kept)),
+                iou_threshold=self.nms_iou,
+                keep=self.max_detections,
+            )
+
+        arrays = (found.offsets, found.logits, found.centerness, within, image_sizes)
+        return Detections(*jax.vmap(one_picture)(*arrays))
+
+    def focal_loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """Focal loss of every place, float32 [A], for logits [A, K] and labels [A], -1 for background."""
+        targets = label[:, None] == jnp.arange(logits.shape[-1])
+        losses = sigmoid_focal_loss(logits, targets, self.focal_alpha, self.focal_gamma)
+        return jnp.sum(losses, axis=-1)
+
+
+def inside(priors: np.ndarray | jax.Array, image_sizes: jax.Array) -> jax.Array:
+    """Which anchors [A, 4] are centred on each picture's content [B, 2]; bool [B, A]."""
+    y, x = jnp.asarray(priors[:, 1]), jnp.asarray(priors[:, 0])
+    return (y < image_sizes[:, :1]) & (x < image_sizes[:, 1:])
+
+
+def check_choice(module: nn.Module, name: str, allowed: Sequence[str]) -> None:
+    """Raises ValueError where a field of a detector is none of the allowed names."""
+    if getattr(module, name) not in allowed:
+        raise ValueError(
+            f"model.{name}={getattr(module, name)!r}; it can be one of {', '.join(allowed)}"
+        )
+
+
+def check_above(module: nn.Module, low: float, *names: str) -> None:
+    """Raises ValueError where a field of a detector is not above a limit."""
+    for name in names:
+        if getattr(module, name) <= low:
+            raise ValueError(f"model.{name}={getattr(module, name)}; it must be above {low}")

@@ -1,0 +1,113 @@
+"""Adaptive training sample selection (Zhang et al. 2020, ATSS): every object finds its own threshold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jdet.ops.boxes import cxcywh_to_xyxy, paired_iou
+from jdet.ops.matching import BELOW
+
+MARGIN = 0.01
+"""Pixels by which an anchor's centre must lie within the object."""
+
+
+class Grid(NamedTuple):
+    """The anchors of a level: one square at every place of a grid, flattened row by row.
+
+    Attributes:
+        rows: float32 [h], centres, pixels.
+        columns: float32 [w].
+        side: of the squares, pixels.
+    """
+
+    rows: jax.Array
+    columns: jax.Array
+    side: float
+
+
+def by_statistics(
+    boxes: jax.Array,
+    valid: jax.Array,
+    grids: list[Grid],
+    content: jax.Array,
+    count: int = 9,
+) -> jax.Array:
+    """The assignment of ATSS (Zhang et al. 2020, Algorithm 1).
+
+    On each level the ``count`` anchors nearest to an object's centre are its candidates. Those are
+    positive whose overlap with the object reaches the mean plus the standard deviation of its
+    candidates' overlaps, and whose centre lies within it. An anchor that several objects claim goes to
+    the one it overlaps most.
+
+    The nearest places of a grid lie in its nearest rows and columns: an object looks at no more than
+    ``count²`` places of a level, whatever the size of the map, and no array of N · A numbers exists.
+
+    Args:
+        boxes: float32 [N, 4], x1 y1 x2 y2, pixels.
+        valid: bool [N], which rows are objects.
+        grids: one a level, finest first.
+        content: [2], height and width of the picture's content; anchors centred outside take no part.
+        count: candidates of a level.
+
+    Returns:
+        int32 [A]: index of the object, or ``BELOW``; levels one after the other.
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    found, first = [], 0
+    for grid in grids:
+        index, anchor, near = _nearest(grid, centre, content, count)
+        found.append((first + index, anchor, near))
+        first += grid.rows.size * grid.columns.size
+    index, anchor, near = (jnp.concatenate(parts, axis=1) for parts in zip(*found))  # [N, n]
+
+    overlap = jnp.where(near, paired_iou(boxes[:, None], cxcywh_to_xyxy(anchor)), 0.0)
+    # Compared with its own maximum below: an overlap computed twice may differ in its last bit.
+    overlap = jax.lax.optimization_barrier(overlap)
+    number = jnp.maximum(jnp.sum(near, axis=1, keepdims=True), 1)
+    mean = jnp.sum(overlap, axis=1, keepdims=True) / number
+    square = jnp.sum(jnp.where(near, (overlap - mean) ** 2, 0.0), axis=1, keepdims=True)
+    threshold = mean + jnp.sqrt(square / jnp.maximum(number - 1, 1))
+    x, y = anchor[..., 0], anchor[..., 1]
+    x1, y1, x2, y2 = (boxes[:, i, None] for i in range(4))
+    depth = jnp.minimum(jnp.minimum(x - x1, x2 - x), jnp.minimum(y - y1, y2 - y))
+    positive = near & valid[:, None] & (overlap >= threshold) & (depth > MARGIN)
+
+    place = jnp.where(positive, index, first)
+    best = jnp.zeros(first).at[place].max(overlap, mode="drop")
+    wins = positive & (overlap == best.at[place].get(mode="fill", fill_value=-1.0))
+    nobody = len(boxes)
+    owner = jnp.broadcast_to(jnp.arange(nobody, dtype=jnp.int32)[:, None], place.shape)
+    result = jnp.full(first, nobody, jnp.int32)
+    result = result.at[jnp.where(wins, place, first)].min(owner, mode="drop")
+    return jnp.where(result == nobody, BELOW, result)
+
+
+def _nearest(
+    grid: Grid, centre: jax.Array, content: jax.Array, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The places of one level nearest to the centres [N, 2], the lower index among equals.
+
+    Returns:
+        Indices int32 [N, n], anchors float32 [N, n, 4] (cx cy w h) and which of them exist, bool [N, n].
+    """
+
+    def axis(places, at, limit):
+        away = jnp.where(places < limit, jnp.abs(places - at[:, None]), jnp.inf)  # [N, places]
+        # Any place further along an axis has `count` nearer ones beside it.
+        _, chosen = jax.lax.top_k(-away, min(count, places.size))
+        chosen = jnp.sort(chosen, axis=1)
+        return chosen, jnp.take_along_axis(away, chosen, axis=1)
+
+    row, down = axis(grid.rows, centre[:, 1], content[0])
+    column, across = axis(grid.columns, centre[:, 0], content[1])
+    distance = (down[:, :, None] ** 2 + across[:, None] ** 2).reshape(len(centre), -1)
+    width = column.shape[1]
+    minus, chosen = jax.lax.top_k(-distance, min(count, distance.shape[1]))
+    row = jnp.take_along_axis(row, chosen // width, axis=1)
+    column = jnp.take_along_axis(column, chosen % width, axis=1)
+    side = jnp.full(row.shape, grid.side)
+    anchor = jnp.stack([grid.columns[column], grid.rows[row], side, side], axis=-1)
+    return row * grid.columns.size + column, anchor, minus > -jnp.inf

@@ -1,0 +1,184 @@
+"""What holds for all dense detectors: RetinaNet, FCOS and ATSS."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jdet import build
+from jdet.config import get_defaults
+from jdet.describe import describe
+from jdet.detectors.dense_detector import Predictions
+from tests import harness
+
+CLASSES = tuple("abcde")
+NAMES = ("retinanet", "fcos", "atss")
+SHAPES = ((8, 8), (4, 4), (2, 2))
+
+
+def config(name, size=64, depth=18, neck=None, backbone=None, **fields):
+    c = get_defaults()
+    c.input_size = size
+    c.model = build.group(
+        "detector",
+        name,
+        backbone=build.group("backbone", "resnet", depth=depth, **(backbone or {})),
+        neck=build.group("neck", "fpn", **(neck or {})),
+        **fields,
+    )
+    return c
+
+
+@functools.cache
+def make(name, **fields):
+    """A small model with three levels."""
+    neck = dict(channels=16, extra="none")
+    small = dict(backbone=dict(width=0.125), neck=neck, head_channels=16, head_depth=1)
+    return build.detector(config(name, **small, **fields), CLASSES)
+
+
+def random_predictions(model, count=2, size=64, seed=0):
+    """Predictions without a network, on ``SHAPES``."""
+    rng = np.random.default_rng(seed)
+    priors = model.priors(SHAPES, (size, size))
+
+    def draw(*shape):
+        return [jnp.asarray(rng.normal(size=(count, len(p), *shape)), jnp.float32) for p in priors]
+
+    centerness = draw() if hasattr(model, "centerness_branch") else None
+    return Predictions(draw(4), draw(5), centerness, priors)
+
+
+@pytest.mark.parametrize("name, head_norm", [("fcos", "group"), ("atss", "batch")])
+def test_battery(name, head_norm):
+    norm = "group" if head_norm == "group" else "batch"
+    harness.check_detector(
+        lambda: make(name, norm=norm, head_norm=head_norm), 64, len(CLASSES), background=True
+    )
+
+
+def losses_of(model, found, *arrays):
+    means = model.loss_terms(found, *arrays, jnp.full((2, 2), 64))
+    return {key: mean.total / jnp.maximum(mean.weight, 1) for key, mean in means.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(name):
+    model, batch = make(name), harness.make_batch(64, count=2, boxes=6)
+    found = random_predictions(model)
+
+    @jax.jit
+    def run(predictions, *arrays):
+        return jax.value_and_grad(
+            lambda p: (lambda means: (sum(means.values()), means))(
+                losses_of(model, Predictions(*p, found.priors), *arrays)
+            ),
+            has_aux=True,
+        )(predictions)
+
+    predictions = tuple(found[:3])
+    truth, labels, valid = batch.boxes, batch.labels, batch.valid
+    (_, means), gradient = run(predictions, truth, labels, valid)
+    assert means["loc"] > 0
+    order = jnp.array([3, 5, 0, 2, 1, 4])
+    (_, others), gradients = run(predictions, truth[:, order], labels[:, order], valid[:, order])
+    for key, mean in means.items():
+        np.testing.assert_allclose(mean, others[key], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(gradients)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+    # A fifth of a pixel between the points, in the middle of nowhere: no anchor is for it.
+    speck = jnp.broadcast_to(jnp.array([1.4, 1.4, 1.6, 1.6]), truth.shape)
+    for boxes, there in ((speck, valid), (truth * 0, valid), (truth, valid & False)):
+        (loss, means), gradient = run(predictions, boxes, labels, there)
+        assert np.isfinite(loss) and means["cls"] > 0
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_of_two_devices_add_up(name):
+    model, batch = make(name), harness.make_batch(64, count=2)
+    found = random_predictions(model)
+    arrays = (found[:3], batch.boxes, batch.labels, batch.boxes[..., 0] > 0)
+
+    def losses(predictions, *arrays):
+        sizes = jnp.full((len(arrays[0]), 2), 64) + 0 * arrays[1][:, :1]
+        return model.loss_terms(Predictions(*predictions, found.priors), *arrays, sizes)
+
+    kinds = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("group",), axis_types=kinds, devices=jax.devices()[:2])
+    spread = jax.shard_map(
+        lambda *arrays: jax.lax.psum(losses(*arrays), "group"),
+        mesh=mesh,
+        in_specs=P("group"),
+        out_specs=P(),
+    )
+    together, apart = jax.jit(losses)(*arrays), jax.jit(spread)(*arrays)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(apart)):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, norm", [("retinanet", "batch"), ("fcos", "group"), ("atss", "batch")]
+)
+def test_a_picture_is_the_same_in_a_larger_input(name, norm):
+    """Losses and detections, whatever the padding holds; norms measure the content alone."""
+    model = make(name, norm=norm, head_norm=norm, score_threshold=0.0, pre_nms=30)
+    batch = harness.make_batch(64, count=2)
+    contents = ((50, 40), (33, 60))
+    sizes = jnp.array(contents)
+    boxes = jnp.minimum(batch.boxes, jnp.array([40.0, 50.0, 40.0, 50.0]))
+
+    @functools.partial(jax.jit, static_argnums=(1, 2))
+    def run(variables, shape, beside):
+        pixels = jnp.full((2, *shape, 3), beside, jnp.uint8)
+        for i, (height, width) in enumerate(contents):
+            pixels = pixels.at[i, :height, :width].set(batch.images[i, :height, :width])
+        given = batch._replace(images=pixels, boxes=boxes, image_sizes=sizes)
+        means, _ = model.apply(
+            variables, given, train=True, method="losses", mutable=["batch_stats"]
+        )
+        return means, model.apply(variables, pixels, sizes, method="detect")
+
+    variables = harness.initialise(model, batch.images, train=False)
+    variables["params"]["head"] = jax.tree.map(
+        lambda x: x * 20 if x.ndim == 4 else x, variables["params"]["head"]
+    )  # predictions that differ
+    means, found = run(variables, (64, 64), 0)
+    others, again = run(variables, (64, 96), 200)
+    for key, mean in means.items():
+        assert mean.weight > 0
+        np.testing.assert_allclose(mean.weight, others[key].weight, rtol=1e-5)
+        np.testing.assert_allclose(mean.total, others[key].total, rtol=1e-4)
+    np.testing.assert_array_equal(found.valid, again.valid)
+    np.testing.assert_allclose(found.scores, again.scores, atol=1e-4)
+    np.testing.assert_array_equal(found.labels, again.labels)
+    np.testing.assert_allclose(found.boxes, again.boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name, classes, fields, parameters",
+    [
+        ("fcos", 80, dict(head_bias=False), 32_295_322),
+        ("atss", 80, {}, 32_295_322),
+        # torchvision's 32,269,600 leave out the backbone's 53,120 frozen scales and shifts.
+        ("fcos", 91, dict(level_scales=False), 32_269_600 + 53_120),
+    ],
+    ids=["fcos", "atss", "torchvision"],
+)
+def test_published_numbers(name, classes, fields, parameters):
+    """Parameters with ResNet-50; multiply-adds of torchvision's FCOS at 800×800 pixels."""
+    neck = dict(extra="conv_p5")
+    c = config(name, 800, 50, neck, head_norm="group", **fields)
+    found = describe(c, tuple(map(str, range(classes))))
+    assert found.parameters == parameters
+    by_path = {row.path: row.parameters for row in found.rows}
+    assert by_path["neck"] == 3_868_672
+    if classes == 91:
+        assert found.macs / 1e9 == pytest.approx(128.207, rel=0.01)
+    else:
+        assert by_path["head"] == 4_918_618
+    assert sum(level["boxes"] for level in found.levels) == 13_343
