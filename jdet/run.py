@@ -218,7 +218,9 @@ def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
     agreement.check(facts | more)
 
 
-POST_PROCESSING = ("score_threshold", "nms_iou", "pre_nms", "max_detections")
+POST_PROCESSING = (
+    *("score_threshold", "nms_iou", "soft_nms", "soft_sigma", "pre_nms", "max_detections"),
+)
 """Fields of a detector that may differ between training and evaluation."""
 
 

@@ -107,11 +107,13 @@ class CenternessDetector(DenseDetector):
                 jnp.sum(weight),
                 jnp.sum(jnp.where(within, cls, 0.0)),
                 jnp.sum(jnp.where(positive, middle, 0.0)),
-                jnp.sum(positive.astype(jnp.float32)),
+                positive,
             )
 
         arrays = (offsets, logits, centerness, truth, labels, valid, within, image_sizes)
-        loc, weight, cls, middle, count = map(jnp.sum, jax.vmap(one_picture)(*arrays))
+        *sums, positive = jax.vmap(one_picture)(*arrays)
+        self.count_samples(positive, within, within)
+        loc, weight, cls, middle, count = map(jnp.sum, (*sums, positive.astype(jnp.float32)))
         return {
             "loc": Mean(self.box_weight * loc, weight),
             "cls": Mean(cls, count),

@@ -69,6 +69,8 @@ class DenseDetector(nn.Module):
         score_threshold: lowest score of a detection.
         pre_nms: (anchor, class) pairs of each level that enter the suppression.
         nms_iou: overlap above which the worse box of a class is dropped.
+        soft_nms: "none"; "linear" or "gaussian": overlapping boxes lose score instead (``jdet.ops.nms``).
+        soft_sigma: of "gaussian".
         max_detections: detections per picture, D.
         mask_padding: what lies beside a picture's content does not reach it, see ``jdet.nn.padding``;
             False: the padding is part of the picture, as in the reference implementations.
@@ -93,6 +95,8 @@ class DenseDetector(nn.Module):
     score_threshold: float = 0.05
     pre_nms: int = 1000
     nms_iou: float = 0.5
+    soft_nms: str = "none"
+    soft_sigma: float = 0.5
     max_detections: int = 100
     mask_padding: bool = True
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -106,6 +110,8 @@ class DenseDetector(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_choice(self, "soft_nms", nms.SOFT)
+        check_above(self, 0, "soft_sigma")
         if not 0 < self.prior < 1:
             raise ValueError(f"model.prior={self.prior}; it must lie between 0 and 1")
 
@@ -248,6 +254,21 @@ class DenseDetector(nn.Module):
         """
         raise NotImplementedError
 
+    def count_samples(self, positive: jax.Array, counts: jax.Array, within: jax.Array) -> None:
+        """Leaves what ``train.sample_stats`` asks for (``jdet.train.samples``).
+
+        Args:
+            positive: bool [B, A].
+            counts: bool [B, A], places whose classes are learnt.
+            within: bool [B, A], places on the pictures.
+        """
+        if self.scope is None or self.is_initializing():  # nowhere to leave anything
+            return
+        found = {"positives": positive, "negatives": counts & ~positive}
+        for name, places in (found | {"background": within & ~positive}).items():
+            number = jnp.sum(places, axis=1, dtype=jnp.float32)
+            self.sow("samples", name, number, reduce_fn=lambda _, new: new)
+
     def detect(self, images: jax.Array, image_sizes: jax.Array) -> Detections:
         """Detections of a batch (Lin et al. 2017b, sec. 4).
 
@@ -293,6 +314,9 @@ class DenseDetector(nn.Module):
                 *(jnp.concatenate(parts) for parts in zip(*kept)),
                 iou_threshold=self.nms_iou,
                 keep=self.max_detections,
+                soft=self.soft_nms,
+                sigma=self.soft_sigma,
+                min_score=self.score_threshold,
             )
 
         arrays = (found.offsets, found.logits, found.centerness, within, image_sizes)

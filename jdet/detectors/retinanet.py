@@ -113,11 +113,16 @@ class RetinaNet(DenseDetector):
             return (
                 jnp.sum(jnp.where(positive, loc, 0.0)),
                 jnp.sum(jnp.where(counts, cls, 0.0)),
-                jnp.sum(positive.astype(jnp.float32)),
+                positive,
+                counts,
             )
 
         within = inside(priors, image_sizes)
-        loc, cls, positives = jax.vmap(one_picture)(offsets, logits, truth, labels, valid, within)
+        loc, cls, positive, counts = jax.vmap(one_picture)(
+            offsets, logits, truth, labels, valid, within
+        )
+        self.count_samples(positive, counts, within)
+        positives = jnp.sum(positive, axis=1, dtype=jnp.float32)
         if self.normalizer == "picture":
             each = jnp.maximum(positives, 1)
             loc, cls, weight = loc / each, cls / each, jnp.sum(jnp.ones_like(positives))

@@ -99,6 +99,41 @@ def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(na
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_samples_are_those_that_the_loss_counts(name):
+    """Left for ``train.sample_stats``, for every picture; padding is no background."""
+    model, found = make(name), random_predictions(make(name))
+    batch = harness.make_batch(64, count=2)
+    arrays = batch.boxes, batch.labels, batch.boxes[..., 2] > batch.boxes[..., 0]
+    sizes = jnp.array([[64, 64], [40, 64]])
+    means, left = jax.jit(
+        lambda *a: model.apply({}, found, *a, method="loss_terms", mutable=["samples"])
+    )(*arrays, sizes)
+    samples = left["samples"]
+    assert samples["positives"].shape == (2,) and samples["positives"].max() > 0
+    # Both losses of places are divided by the positives.
+    assert samples["positives"].sum() == means["cls"].weight
+    within = [sum((p[:, 1] < height).sum() for p in found.priors) for height in (64, 40)]
+    np.testing.assert_array_equal(samples["background"] + samples["positives"], within)
+    others = samples["background"] - samples["negatives"]
+    assert (others >= 0).all() and (name == "retinanet" or (others == 0).all())
+
+
+@pytest.mark.parametrize("soft", ["linear", "gaussian"])
+def test_soft_suppression_keeps_more_at_lower_scores(soft):
+    """The best is untouched; what hard suppression drops comes back with what is left of its score."""
+    crowded = dict(max_detections=300, nms_iou=0.1, score_threshold=0.02)
+    found = random_predictions(make("retinanet"))
+    sizes = jnp.full((2, 2), 64)
+    hard, gentle = (
+        jax.jit(make("retinanet", soft_nms=kind, **crowded).postprocess)(found, sizes)
+        for kind in ("none", soft)
+    )
+    np.testing.assert_allclose(gentle.scores[:, 0], hard.scores[:, 0], rtol=1e-6)
+    assert (gentle.valid.sum(1) > hard.valid.sum(1)).all()
+    assert (np.diff(gentle.scores) <= 1e-7).all() and (gentle.scores[gentle.valid] >= 0.02).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_losses_of_two_devices_add_up(name):
     model, batch = make(name), harness.make_batch(64, count=2)
     found = random_predictions(model)
