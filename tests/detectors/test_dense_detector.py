@@ -121,7 +121,7 @@ def test_samples_are_those_that_the_loss_counts(name):
 @pytest.mark.parametrize("soft", ["linear", "gaussian"])
 def test_soft_suppression_keeps_more_at_lower_scores(soft):
     """The best is untouched; what hard suppression drops comes back with what is left of its score."""
-    crowded = dict(max_detections=300, nms_iou=0.1, score_threshold=0.02)
+    crowded = dict(pre_nms=60, max_detections=200, nms_iou=0.1, score_threshold=0.02)
     found = random_predictions(make("retinanet"))
     sizes = jnp.full((2, 2), 64)
     hard, gentle = (
