@@ -295,6 +295,16 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         if len(defects) > DEFECTS_SHOWN:
             more = len(defects) - DEFECTS_SHOWN
             logging.warning("%s data: %d more; defects.txt of the workdir has all", role, more)
+    framing = Framing.from_config(config)
+    if framing.keeps_ratio:
+        logging.info(
+            "pictures keep their proportions: short side %s, long side at most %d, inputs of %s",
+            f"{min(framing.short)} to {max(framing.short)}"
+            if framing.whole_range
+            else " or ".join(map(str, framing.short)),
+            framing.long,
+            ", ".join(f"{height}×{width}" for height, width in framing.shapes),
+        )
     params, stats = state.abstract_variables(detector, config)
     model = config.model
     frozen = [f"config.model.{k}" for k in ("norm", "head_norm") if model[k] == "frozen_batch"]
@@ -318,7 +328,6 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         " and ".join(frozen) or "nothing",
     )
     if hasattr(detector, "iou_threshold"):
-        framing = Framing.from_config(config)
         if missed := box_coverage.warning(train, detector, config.class_names, framing):
             logging.warning("%s", missed)
 
