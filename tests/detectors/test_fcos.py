@@ -139,7 +139,8 @@ def test_regress_bounds_and_publications():
 
     def found_on(**fields):
         model = make("fcos", **fields)
-        match = model.assign(model.priors(shapes, (64, 64)), box, valid, None)
+        priors = model.priors(shapes, (64, 64))
+        match = jax.jit(lambda *a: model.assign(priors, *a, None))(box, valid)
         return set(levels[np.asarray(match) >= 0]), int((match >= 0).sum())
 
     assert found_on() == ({0}, 9)  # three cells around the centre, distances up to 28
