@@ -143,13 +143,13 @@ def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
 
 
 def test_lengths_in_epochs_are_compared_as_steps(tmp_path):
-    """32 pictures of 292 are 9.125 steps an epoch, and the normal policy has 132 of them."""
+    """32 pictures of 292 are 9.125 steps an epoch, and the normal policy has 66 of them."""
     (run,) = study_runs.plan("megdet", tmp_path, [0], only="^b32-bn8$")
-    record(run, steps=1205)
+    record(run, steps=603)
     path = run.folder / "run.json"
     path.write_text(json.dumps(run.record() | dict(num_examples=292)))
     assert study_runs.other_length([run], "root", 0) == ""
-    assert "holds a run of 1205 steps, and 40 are" in study_runs.other_length([run], "root", 40)
+    assert "holds a run of 603 steps, and 40 are" in study_runs.other_length([run], "root", 40)
 
 
 def test_claims_about_large_batches():
