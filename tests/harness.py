@@ -87,8 +87,12 @@ def check_backbone(make, size=32):
     plain = gradient(model, variables["params"])
     remat = gradient(make(remat=Remat("full")), variables["params"])
 
+    # A bias before a norm has no gradient but rounding, which is of the others' size.
+    most = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
+
     def close(a, b):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5 * (1e-3 + float(jnp.abs(a).max())))
+        atol = 2e-5 * (1e-2 * most + float(jnp.abs(a).max()))
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=atol)
         assert bool(jnp.any(a != 0))
 
     jax.tree.map(close, plain, remat)

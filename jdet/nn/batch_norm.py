@@ -96,10 +96,11 @@ def _backward(eps, team, saved, gradients):
     factor = scale * inverse
     slope = -factor * inverse * inverse * sums[1] / divisor
     shift = -factor * sums[0] / divisor
-    of_statistics = centred * _wide(slope, x) + _wide(shift, x)
-    if mask is not None:
-        of_statistics = jnp.where(mask, of_statistics, 0)
-    dx = dy * _wide(factor, x) + of_statistics
+    if mask is None:
+        dx = dy * _wide(factor, x) + centred * _wide(slope, x) + _wide(shift, x)
+    else:
+        of_statistics = centred * _wide(slope, x) + _wide(shift, x)
+        dx = dy * _wide(factor, x) + jnp.where(mask, of_statistics, 0)
     return dx.astype(x.dtype), dscale, dbias, None
 
 
