@@ -23,8 +23,8 @@ ResNet-18 with other first layers, SSD's extra levels, norms in backbone and hea
 
 Source: Zhu et al. 2019, Table 2 and Fig. 3
 Paper: VOC07 mAP 73.1 (s2_7x7) to 78.5 (s1_root3)
-Ours: full arms not run by us; in miniature (boards, one seed) 60.8 (s2_7x7), 79.9 (s1_root3), of small
-    defects COCO AP 34.6 and 54.3: docs/studies.md
+Ours: full arms not run by us; in miniature (boards, two seeds) 53.2 (s2_7x7), 69.1 (s1_root3), of small
+    defects COCO AP 28.5 and 45.0: docs/studies.md
 Cost: about 773 epochs of 16,551 pictures an arm, 3.6 (s2_root1) to 26.6 (s1_root5) GMAC a picture;
     mini 0.76 CPU seconds a step (s1_root3), boards 2.1
 """
