@@ -219,7 +219,12 @@ def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
 
 
 POST_PROCESSING = (
-    *("score_threshold", "nms_iou", "soft_nms", "soft_sigma", "pre_nms", "max_detections"),
+    "score_threshold",
+    "nms_iou",
+    "soft_nms",
+    "soft_sigma",
+    "pre_nms",
+    "max_detections",
 )
 """Fields of a detector that may differ between training and evaluation."""
 
