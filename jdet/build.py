@@ -236,6 +236,8 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
     can = getattr(backbone, "remat_parts", ())
     remat.check((*can, "neck") if hasattr(neck, "remat") else can)
     own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
+    if config.resize.mode == "warp" and "mask_padding" in own:
+        own["mask_padding"] = False  # warped pictures fill their input
     module = make(
         "detector",
         own,

@@ -1,14 +1,18 @@
-"""What a config builds: ``python -m jdet.describe --config=experiments/x.py [--memory] [--json=FILE]``.
+"""What a config builds, in numbers.
+
+    python -m jdet.describe --config=experiments/x.py [--shape=800x1280] [--memory] [--json=FILE]
 
 Per module the output shape, parameters and multiply-accumulates, then totals and the default boxes of
-each level. Everything comes from abstract evaluation: nothing is computed, no weights are made. With
-``--memory`` the training step is compiled for the devices of this machine, and the compiler says what
-memory it takes.
+each level, at the largest input shape of the config or at any other. Everything comes from abstract
+evaluation: nothing is computed, no weights are made. With ``--memory`` the training step is compiled
+for the devices of this machine, and the compiler says what memory it takes.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +25,11 @@ from ml_collections import ConfigDict
 from jdet import build, command, preflight_step, preflight_topology
 from jdet import config as config_lib
 from jdet.analysis.macs import count_macs
+from jdet.data.framing import Framing
 from jdet.data.voc_folder import VOC_CLASSES
 from jdet.preflight_report import in_bytes
 from jdet.train import sharding
-from jdet.types import DataError
+from jdet.types import ConfigError, DataError
 
 
 class Row(NamedTuple):
@@ -50,11 +55,12 @@ class Description(NamedTuple):
 
     Attributes:
         rows: every module, parents before children.
-        levels: per pyramid level: map size, step, box sizes, boxes per location, number of boxes.
+        levels: per pyramid level: map (height, width), step, box sizes, boxes per location, number of
+            boxes.
         parameters: trainable, whole model.
         statistics: running statistics, whole model.
         macs: of one picture, whole model.
-        input_size: pixels.
+        shape: height and width of the network input, pixels.
         classes: number of classes, without background.
     """
 
@@ -63,23 +69,32 @@ class Description(NamedTuple):
     parameters: int
     statistics: int
     macs: int
-    input_size: int
+    shape: tuple[int, int]
     classes: int
 
 
-def describe(config: ConfigDict, class_names: tuple[str, ...]) -> Description:
+def describe(
+    config: ConfigDict, class_names: tuple[str, ...], shape: tuple[int, int] | None = None
+) -> Description:
     """Describes the detector of a config.
 
     Args:
         config: a whole config.
         class_names: without background.
+        shape: height and width of the network input, pixels; None: the config's largest.
 
     Raises:
-        ConfigError: the config cannot be built.
+        ConfigError: the config cannot be built, or its detector takes no input of that shape.
     """
     detector = build.detector(config, class_names)
-    size = config.input_size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    shapes = Framing.from_config(config).shapes
+    shape = shape or max(shapes, key=math.prod)
+    if shape not in shapes and not getattr(detector, "any_input_size", False):
+        raise ConfigError(
+            f"--shape={shape[0]}x{shape[1]}: {config.model.name} takes inputs of config.input_size="
+            f"{config.input_size} only; set that instead"
+        )
+    image = jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8)
 
     def initialise(key, image):
         return detector.init(key, image, train=False)
@@ -89,36 +104,41 @@ def describe(config: ConfigDict, class_names: tuple[str, ...]) -> Description:
     def forward(variables, image):
         return detector.apply(variables, image, train=False, capture_intermediates=True)[1]
 
-    outputs = jax.eval_shape(forward, variables, image)["intermediates"]
+    try:
+        outputs = jax.eval_shape(forward, variables, image)["intermediates"]
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"--shape={shape[0]}x{shape[1]} leaves the network no map: {error}"
+        ) from error
     closed = jax.make_jaxpr(lambda v, x: detector.apply(v, x, train=False)[:-1])(variables, image)
     macs = count_macs(closed.jaxpr)
 
     counts = {kind: _sizes(variables.get(kind, {})) for kind in ("params", "batch_stats")}
-    shapes = dict(_outputs(outputs, ""))
+    made = dict(_outputs(outputs, ""))
     paths = sorted(
         {path for leaf in [*counts["params"], *macs] for path in _ancestors(leaf)},
-        key=lambda path: _order(path, list(shapes)),
+        key=lambda path: _order(path, list(made)),
     )
     rows = [
         Row(
             path,
-            shapes.get(path, ()),
+            made.get(path, ()),
             _below(counts["params"], path),
             _below(counts["batch_stats"], path),
             _below(macs, path),
         )
         for path in paths
     ]
-    _, cells = detector.level_sizes()
+    maps = [x.shape[1:3] for x in outputs["neck"]["__call__"][0]]
     levels = [
         {
-            "map": side,
+            "map": list(cells),
             "step": level.step,
             "sizes": list(level.sides),
             "boxes_per_location": level.boxes_per_location,
-            "boxes": side * side * level.boxes_per_location,
+            "boxes": math.prod(cells) * level.boxes_per_location,
         }
-        for side, level in zip(cells, detector.default_box_levels())
+        for cells, level in zip(maps, detector.default_box_levels(), strict=True)
     ]
     return Description(
         rows,
@@ -126,7 +146,7 @@ def describe(config: ConfigDict, class_names: tuple[str, ...]) -> Description:
         sum(counts["params"].values()),
         sum(counts["batch_stats"].values()),
         sum(macs.values()),
-        size,
+        shape,
         len(class_names),
     )
 
@@ -183,7 +203,7 @@ def _split_digits(text: str) -> list[str]:
 def to_json(description: Description) -> dict[str, Any]:
     """The description for programs."""
     return {
-        "input_size": description.input_size,
+        "shape": list(description.shape),
         "classes": description.classes,
         "parameters": description.parameters,
         "statistics": description.statistics,
@@ -211,7 +231,7 @@ def print_description(description: Description, depth: int) -> None:
     table = Table(*[_right(x) for x in ("map", "step", "sizes", "per cell", "boxes")], box=None)
     for level in description.levels:
         table.add_row(
-            f"{level['map']}×{level['map']}",
+            "×".join(map(str, level["map"])),
             f"{level['step']:g}",
             " ".join(f"{size:g}" for size in level["sizes"]),
             str(level["boxes_per_location"]),
@@ -223,7 +243,7 @@ def print_description(description: Description, depth: int) -> None:
     console.print(
         f"\n{description.parameters:,} trainable parameters, {description.statistics:,} running "
         f"statistics, {description.macs / 1e9:.2f} GMAC a picture, {boxes:,} default boxes, input "
-        f"{description.input_size}×{description.input_size}, {description.classes} classes"
+        f"{'×'.join(map(str, description.shape))}, {description.classes} classes"
     )
 
 
@@ -298,12 +318,22 @@ def print_memory(memory: dict[str, Any]) -> None:
         print(f"  {parts} (aliased: outputs in place of arguments)")
 
 
+def _shape(text: str) -> tuple[int, int] | None:
+    """Height and width from "800x1280", None from nothing."""
+    if not text:
+        return None
+    found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", text)
+    if not found:
+        raise ConfigError(f"--shape={text}; give height and width in pixels, such as 800x1280")
+    return int(found[1]), int(found[2])
+
+
 def main() -> None:
     """Runs what the flags ask for."""
     config = flags.FLAGS.config
     config_lib.validate(config)
     class_names = class_names_of(config)
-    description = describe(config, class_names)
+    description = describe(config, class_names, _shape(flags.FLAGS.shape))
     memory = training_memory(config, class_names) if flags.FLAGS.memory else None
     if flags.FLAGS.json:
         values = to_json(description) | ({"memory": memory} if memory else {})
@@ -315,6 +345,9 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("json", "", "File that gets the same numbers for programs.")
+    flags.DEFINE_string(
+        "shape", "", "Height and width of the input, as 800x1280; else the config's."
+    )
     flags.DEFINE_bool("memory", False, "Also predict the memory of training on the devices here.")
     flags.DEFINE_integer("depth", 2, "How many module levels the table shows.")
     command.start(main)

@@ -3,10 +3,17 @@
 import jax
 import pytest
 
-from experiments import dsod_ablation, scratchdet512_coco, ssd300_voc, ssd300s_resnet101_voc
+from experiments import (
+    dsod_ablation,
+    retinanet_coco,
+    scratchdet512_coco,
+    ssd300_voc,
+    ssd300s_resnet101_voc,
+)
 from jdet import build
 from jdet.config import get_defaults, validate
-from jdet.describe import describe, to_json
+from jdet.describe import _shape, describe, to_json
+from jdet.types import ConfigError
 
 VGG = dict(name="vgg16")
 RESNET = dict(name="resnet", depth=18)
@@ -93,14 +100,14 @@ def test_published_numbers_of_resnet101(arg, parameters, head, gmacs, boxes):
     assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
     assert sum(level["boxes"] for level in found.levels) == boxes
     sizes = {"": [38, 19, 10, 5, 3, 1], "ssd321": [40, 20, 10, 5, 3, 1]}
-    assert [level["map"] for level in found.levels] == sizes[arg]
+    assert [level["map"] for level in found.levels] == [[n, n] for n in sizes[arg]]
 
 
 @pytest.mark.parametrize("module", [ssd300_voc, scratchdet512_coco])
 def test_levels_and_boxes_at_512(module):
     config = module.get_config("size=512" if module is ssd300_voc else "")
     found = describe(config, tuple(map(str, range(20))))
-    assert [level["map"] for level in found.levels] == [64, 32, 16, 8, 4, 2, 1]
+    assert [level["map"] for level in found.levels] == [[n, n] for n in (64, 32, 16, 8, 4, 2, 1)]
     assert [level["step"] for level in found.levels] == [8, 16, 32, 64, 128, 256, 512]
     assert [level["boxes_per_location"] for level in found.levels] == [4, 6, 6, 6, 6, 4, 4]
     assert sum(level["boxes"] for level in found.levels) == 24_564
@@ -139,7 +146,7 @@ def test_published_numbers_of_dsod(arg, parameters, total, gmacs):
     if gmacs:
         assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.01)
     last = 1 if "1x1" in arg else 2
-    assert [level["map"] for level in found.levels] == [38, 19, 10, 5, 3, last]
+    assert [level["map"] for level in found.levels] == [[n, n] for n in (38, 19, 10, 5, 3, last)]
     assert [level["step"] for level in found.levels] == [8, 16, 32, 64, 100, 300]
     assert sum(level["boxes"] for level in found.levels) == (8732 if last == 1 else 8744)
 
@@ -183,3 +190,21 @@ def test_describing_computes_nothing():
     before = jax.live_arrays()
     description(*ROWS[18][:5], 20)
     assert len(jax.live_arrays()) <= len(before) + 2  # keys, not weights
+
+
+def test_shapes():
+    """The config's largest, or any other that the detector takes."""
+    config = retinanet_coco.get_config("depth=18,size=96,norm=batch")
+    found = describe(config, ("a",))
+    assert found.shape == (96, 160) and to_json(found)["shape"] == [96, 160]
+    assert [level["map"] for level in found.levels][:2] == [[12, 20], [6, 10]]
+    other = describe(config, ("a",), (64, 200))
+    assert [level["map"] for level in other.levels][:2] == [[8, 25], [4, 13]]
+    assert sum(level["boxes"] for level in other.levels) == 9 * (200 + 52 + 14 + 4 + 2)
+    assert other.macs < found.macs and other.parameters == found.parameters
+    with pytest.raises(ConfigError, match="pictures of 3×500 pixels leave no level"):
+        describe(dsod_ablation.get_config("row=2"), ("a",), (3, 500))
+    for text in ("800", "800x", "0x20", "axb"):
+        with pytest.raises(ConfigError, match=f"--shape={text}; give height and width"):
+            _shape(text)
+    assert (_shape("800x1280"), _shape("")) == ((800, 1280), None)

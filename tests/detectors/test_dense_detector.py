@@ -22,6 +22,7 @@ SHAPES = ((8, 8), (4, 4), (2, 2))
 def config(name, size=64, depth=18, neck=None, backbone=None, **fields):
     c = get_defaults()
     c.input_size = size
+    c.resize.mode, c.resize.short, c.resize.long = "keep_ratio", (size,), size
     c.model = build.group(
         "detector",
         name,
@@ -205,15 +206,23 @@ def test_a_picture_is_the_same_in_a_larger_input(name, norm):
     ids=["fcos", "atss", "torchvision"],
 )
 def test_published_numbers(name, classes, fields, parameters):
-    """Parameters with ResNet-50; multiply-adds of torchvision's FCOS at 800×800 pixels."""
+    """Parameters with ResNet-50; multiply-adds of torchvision's FCOS at 800×800 pixels, else 800×1280."""
     neck = dict(extra="conv_p5")
     c = config(name, 800, 50, neck, head_norm="group", **fields)
-    found = describe(c, tuple(map(str, range(classes))))
+    found = describe(c, tuple(map(str, range(classes))), (800, 800 if classes == 91 else 1280))
     assert found.parameters == parameters
     by_path = {row.path: row.parameters for row in found.rows}
     assert by_path["neck"] == 3_868_672
     if classes == 91:
         assert found.macs / 1e9 == pytest.approx(128.207, rel=0.01)
+        assert sum(level["boxes"] for level in found.levels) == 13_343
     else:
         assert by_path["head"] == 4_918_618
-    assert sum(level["boxes"] for level in found.levels) == 13_343
+        assert found.macs / 1e9 == pytest.approx(205.3, rel=0.01)
+
+
+def test_warped_pictures_have_no_padding_to_mask():
+    c = config("fcos", backbone=dict(width=0.125))
+    assert build.detector(c, CLASSES).mask_padding
+    c.resize.mode = "warp"
+    assert not build.detector(c, CLASSES).mask_padding

@@ -21,6 +21,7 @@ CLASSES = tuple("abcde")
 def config(size=64, depth=18, norm="batch", head_norm="none", neck=None, backbone=None, **fields):
     c = get_defaults()
     c.input_size = size
+    c.resize.mode, c.resize.short, c.resize.long = "keep_ratio", (size,), size
     c.model = build.group(
         "detector",
         "retinanet",
@@ -195,15 +196,36 @@ def test_picture_by_picture_is_the_mean_of_single_pictures(started):
         np.testing.assert_allclose(mean.total, sum(shares), rtol=1e-4)
 
 
-def test_published_numbers():
-    """Parameters of ResNet-50 with 80 classes; multiply-adds and anchors of 448×448 pixels."""
-    found = describe(config(448, 50), tuple(map(str, range(80))))
-    assert found.parameters == 37_968_692
-    assert found.macs / 1e9 == pytest.approx(46.75, rel=0.01)
-    assert sum(level["boxes"] for level in found.levels) == 37_629
-    assert [level["map"] for level in found.levels] == [56, 28, 14, 7, 4]
+@pytest.mark.parametrize(
+    "depth, parameters, gmacs",
+    [
+        (50, 37_968_692, {(448, 448): 46.75, (800, 1280): 238.54, (800, 1344): 250.49}),
+        (101, 56_960_820, {(448, 448): 61.60, (800, 1280): 314.30}),
+    ],
+)
+def test_published_numbers(depth, parameters, gmacs):
+    """Parameters with 80 classes; multiply-adds of convolutions."""
+    for shape, expected in gmacs.items():
+        found = describe(config(448, depth), tuple(map(str, range(80))), shape)
+        assert found.parameters == parameters
+        assert found.macs / 1e9 == pytest.approx(expected, abs=0.006)
     by_path = {row.path: row.parameters for row in found.rows}
     assert (by_path["neck"], by_path["head"]) == (7_997_440, 6_463_220)
+
+
+@pytest.mark.parametrize(
+    "shape, boxes",
+    [
+        ((448, 448), (28_224, 7_056, 1_764, 441, 144)),
+        ((800, 1344), (151_200, 37_800, 9_450, 2_457, 693)),
+    ],
+)
+def test_published_anchor_counts(shape, boxes):
+    found = describe(config(448, 18, backbone=dict(width=0.125)), CLASSES, shape)
+    assert tuple(level["boxes"] for level in found.levels) == boxes
+    rows, columns = zip(*(level["map"] for level in found.levels))
+    assert rows[:3] == tuple(shape[0] // s for s in (8, 16, 32))
+    assert columns[:3] == tuple(shape[1] // s for s in (8, 16, 32))
 
 
 def test_wrong_fields_are_named():
