@@ -30,7 +30,7 @@ def prepare(devices, per_device, size, group):
     config.parallel.devices = devices
     config.parallel.bn_group_size = group
     config.train.batch_size = devices * per_device
-    train_step, now, _, _, batch = make_step(config)
+    train_step, now, _, _, batch = make_step(config, tuple("abc"))
     return train_step.lower(now, batch).compile(), now, batch
 
 

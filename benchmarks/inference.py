@@ -1,4 +1,4 @@
-"""Inference of every model of the SSD family: network, post-processing, and both together.
+"""Inference of every model: network, post-processing, and both together.
 
     python -m benchmarks.inference [--model MODEL … | all] [--precision float32 bfloat16] [--batch 1 8 …]
         [--size PIXELS] [--peer-python PYTHON] [--peer-compile] [--markdown]
@@ -7,9 +7,10 @@
 One JSON line a case; ``ms`` is the whole, from uint8 pictures on the device to detections, with a
 synchronisation after every call. ``postprocess`` is softmax, decoding and class-wise suppression of
 all default boxes × 21 classes on untrained logits, of which nearly all pass the score threshold of many
-models: the worst case. ``found`` counts detections a picture. With a Python that has torch
-(``--peer-python`` or the environment variable JDET_PEER_PYTHON) the same network in PyTorch detects on
-the same pictures in the same environment, and its ratio is added.
+models: the worst case. Of dense detectors it is decoding and suppression of the best 1,000 (place, class)
+pairs of every level, whatever their scores, on both sides. ``found`` counts detections a picture. With a
+Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the same network in
+PyTorch detects on the same pictures in the same environment, and its ratio is added.
 
 ``--tta`` measures multi-scale testing instead, mapping and merging included, beside one size; of
 untrained logits every look brings its full number of boxes to merge: the worst case.
@@ -46,11 +47,13 @@ def measure(case, args):
     import jax.numpy as jnp
 
     from jdet import build
+    from jdet.detectors.dense_detector import Predictions
     from jdet.train.state import count_parameters
 
     c = models.config(case)
-    detector = build.detector(c, models.class_names())
-    pictures = models.pictures(c)
+    classes = models.class_names(case.model)
+    detector = build.detector(c, classes)
+    pictures = models.pictures(c, len(classes))
     images, sizes = jnp.asarray(pictures.images), jnp.asarray(pictures.image_sizes)
     initialise = jax.jit(functools.partial(detector.init, train=False))
     variables = initialise(jax.random.key(0), images[:1])
@@ -58,12 +61,20 @@ def measure(case, args):
     priors = []
 
     def network(variables, images):
+        if hasattr(detector, "by_level"):
+            found = detector.apply(variables, images, sizes, train=False, method="by_level")
+            priors.append(found.priors)
+            return found[:-1]
         *outputs, boxes = detector.apply(variables, images, train=False)
         priors.append(boxes)
         return outputs
 
-    def postprocess(offsets, logits):
-        return detector.apply({}, offsets, logits, priors[0], method="postprocess")
+    def postprocess(*outputs):
+        if hasattr(detector, "by_level"):
+            outputs = Predictions(*outputs, priors[0]), sizes
+        else:
+            outputs = *outputs, priors[0]
+        return detector.apply({}, *outputs, method="postprocess")
 
     def detect(variables, images):
         return detector.apply(variables, images, sizes, method="detect")

@@ -1,4 +1,4 @@
-"""The SSD family as the experiments configure it, what it is fed, and how cases are run and compared."""
+"""The models as the experiments configure them, what they are fed, and how cases are run and compared."""
 
 import argparse
 import importlib
@@ -9,8 +9,10 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,20 +25,62 @@ CLASSES = 20
 PRECISIONS = ("float32", "bfloat16")
 
 
+PEER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "1000000000",
+}
+"""glibc keeps freed memory: PyTorch's training steps on CPUs are up to 30 % faster so."""
+
+
 class Model(NamedTuple):
-    """File and argument of the experiment; whether PyTorch has the same network."""
+    """Which network an entry stands for.
+
+    Attributes:
+        experiment: file.
+        argument: of the experiment.
+        peer: name of the same network in PyTorch (``torch_peer``); "": it has none.
+        classes: K.
+        changes: keys of the experiment's config with other values.
+    """
 
     experiment: str
     argument: str
-    peer: bool = False
+    peer: str = ""
+    classes: int = CLASSES
+    changes: Mapping[str, Any] = MappingProxyType({})
 
+
+TORCHVISION = {
+    "input_size": 320,
+    "model.neck.use_norm": False,
+    "model.neck.extra": "conv_p5",
+    "model.neck.extra_relu": True,
+    "model.head_norm": "none",
+    # Untrained scores lie below any threshold; this way 1,000 candidates of each level are suppressed.
+    "model.score_threshold": 0.0,
+}
+"""What dense detectors have in torchvision, without norms in pyramid and towers."""
+
+ANCHORS = TORCHVISION | {"model.torchvision_anchors": True}
+SQUARES = TORCHVISION | {
+    "model.head_norm": "group",
+    "model.head_bias": True,
+    "model.level_scales": False,
+}
+POINTS = SQUARES | {"model.torchvision_anchors": True, "model.score": "root"}
 
 MODELS = {
-    "root_resnet18": Model("scratchdet_voc", "backbone=root_resnet18", peer=True),
+    "root_resnet18": Model("scratchdet_voc", "backbone=root_resnet18", "root_resnet18"),
     "root_resnet34": Model("scratchdet_voc", "backbone=root_resnet34"),
-    "ssd300_vgg16": Model("ssd300_voc", "", peer=True),
+    "ssd300_vgg16": Model("ssd300_voc", "", "ssd300_vgg16"),
     "ssd300s_resnet101": Model("ssd300s_resnet101_voc", ""),
     "dsod300": Model("dsod_voc", ""),
+    "retinanet_r50": Model("retinanet_coco", "norm=batch,warp", "retinanet_r50", 80, ANCHORS),
+    "fcos_r50": Model("fcos_coco", "norm=batch,warp", "fcos_r50", 80, POINTS),
+    "atss_r50": Model("atss_coco", "norm=batch,warp", "atss_r50", 80, SQUARES),
+    # Pictures keep their proportions: layers keep the padding out, though there is none here.
+    "retinanet_r50_padded": Model("retinanet_coco", "norm=batch", "retinanet_r50", 80, ANCHORS),
 }
 
 
@@ -55,7 +99,10 @@ def config(case):
     """The experiment's config for a case, on one device."""
     model = MODELS[case.model]
     c = importlib.import_module(f"experiments.{model.experiment}").get_config(model.argument)
+    c.update_from_flattened_dict(model.changes)
     c.input_size = case.size or c.input_size
+    if c.resize.mode == "keep_ratio":
+        c.resize.short, c.resize.long = (c.input_size,), c.input_size
     c.precision = case.precision
     c.train.batch_size = case.batch
     c.train.accumulation, c.train.remat = case.accumulation, case.remat
@@ -63,11 +110,11 @@ def config(case):
     return c
 
 
-def class_names():
-    return tuple(map(str, range(CLASSES)))
+def class_names(model):
+    return tuple(map(str, range(MODELS[model].classes)))
 
 
-def pictures(c):
+def pictures(c, classes):
     """A batch of noise with ``OBJECTS`` objects a picture, on the host."""
     from jdet import types
 
@@ -79,7 +126,7 @@ def pictures(c):
     return types.Batch(
         images=rng.integers(0, 256, (batch, size, size, 3), np.uint8),
         boxes=np.concatenate([corners, corners + sides], -1).astype(np.float32),
-        labels=rng.integers(0, CLASSES, (batch, count), np.int32),
+        labels=rng.integers(0, classes, (batch, count), np.int32),
         valid=np.broadcast_to(np.arange(count) < OBJECTS, (batch, count)).copy(),
         ignore=np.zeros((batch, count), bool),
         image_sizes=zeros + size,
@@ -206,15 +253,17 @@ def peer(case, args, work, detector, batch, parameters):
             priors=np.asarray(priors, np.float32),
             cells=cells,
             per_cell=[level.boxes_per_location for level in levels],
-            classes=CLASSES,
+            classes=MODELS[case.model].classes,
             objects=OBJECTS,
         )
         device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-        command = [args.peer_python, "-m", "benchmarks.torch_peer", inputs, "--model", case.model]
+        command = [args.peer_python, "-m", "benchmarks.torch_peer", inputs]
+        command += ["--model", MODELS[case.model].peer]
         command += ["--work", work, "--precision", case.precision, "--device", device]
         command += ["--samples", str(args.steps)]
         command += ["--compile"] * args.peer_compile + ["--plain"] * args.peer_plain
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=_environment())
+        environment = PEER_ENVIRONMENT | _environment()
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
         return {"error": f"exit status {done.returncode}"}
     found = json.loads(done.stdout.splitlines()[-1])

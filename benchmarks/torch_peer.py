@@ -5,7 +5,8 @@
 INPUTS.npz holds what jdet works on: pictures, boxes, labels, default boxes. One JSON line: the samples of
 the training step, or of the network and of whole detections. Memory is channels-last, bfloat16 is
 autocast. Where torchvision imports, its own ``ssd300_vgg16`` stands for that model at 300 pixels, unless
-``--plain`` asks for the layers of ``benchmarks.torch_ssd``, and its suppression serves all models.
+``--plain`` asks for the layers of ``benchmarks.torch_ssd``, and its suppression serves all models. Dense
+detectors are torchvision's alone.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from benchmarks import clock, torch_ssd
+from benchmarks import clock, torch_atss, torch_ssd
 
 try:
     if find_spec("tvcpu"):  # makes a CUDA build of torchvision load beside a CPU build of torch
@@ -24,6 +25,17 @@ try:
     from torchvision.ops import batched_nms
 except (ImportError, RuntimeError, OSError):  # none, or one that does not fit this torch
     torchvision, batched_nms = None, torch_ssd.greedy
+
+DENSE = ("retinanet_r50", "fcos_r50", "atss_r50")
+BUILDERS = {}
+if torchvision:
+    detection = torchvision.models.detection
+    BUILDERS = {
+        "ssd300_vgg16": detection.ssd300_vgg16,
+        "retinanet_r50": detection.retinanet_resnet50_fpn,
+        "fcos_r50": detection.fcos_resnet50_fpn,
+        "atss_r50": detection.fcos_resnet50_fpn,
+    }
 
 
 class Plain:
@@ -59,12 +71,22 @@ class Plain:
 
 
 class Torchvision:
-    """torchvision's SSD300, which normalises, matches and sums its losses inside."""
+    """torchvision's detectors, which normalise, match and sum their losses inside."""
 
-    def __init__(self, inputs, device, compiled):
-        classes = int(inputs["classes"]) + 1
-        build = torchvision.models.detection.ssd300_vgg16
-        net = build(weights=None, weights_backbone=None, num_classes=classes)
+    def __init__(self, model, inputs, device, compiled):
+        size, classes = inputs["images"].shape[1], int(inputs["classes"])
+        settings = dict(weights=None, weights_backbone=None)
+        if model == "ssd300_vgg16":
+            self.background = 1
+        else:
+            self.background = 0
+            settings |= dict(min_size=size, max_size=size, score_thresh=0.0)
+            settings |= dict(detections_per_img=100, nms_thresh=0.5)
+            if model == "atss_r50":
+                settings |= torch_atss.settings()
+        net = BUILDERS[model](num_classes=classes + self.background, **settings)
+        if model == "atss_r50":
+            torch_atss.install(net)
         self.net = net.to(device, memory_format=torch.channels_last)
         if compiled:
             self.net.backbone = torch.compile(self.net.backbone)
@@ -73,9 +95,11 @@ class Torchvision:
         self.images = list((images.float() / 255).unbind())
         objects = int(inputs["objects"])
         boxes = torch.from_numpy(inputs["boxes"][:, :objects]).to(device)
-        labels = torch.from_numpy(inputs["labels"][:, :objects]).long().to(device) + 1
+        labels = torch.from_numpy(inputs["labels"][:, :objects]).long().to(device) + self.background
         self.targets = [dict(boxes=b, labels=c) for b, c in zip(boxes, labels)]
         self.name = f"torchvision {torchvision.__version__}"
+        if model == "atss_r50":
+            self.name += ", FCOS with ATSS's assignment"
 
     network = None  # not to be had apart from what follows it
 
@@ -94,7 +118,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("inputs")
-    parser.add_argument("--model", required=True, choices=torch_ssd.BACKBONES)
+    parser.add_argument("--model", required=True, choices=sorted({*torch_ssd.BACKBONES, *DENSE}))
     parser.add_argument("--work", required=True, choices=("train", "detect"))
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--device", default="cpu")
@@ -111,8 +135,11 @@ def main():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     inputs = np.load(args.inputs)
     size = inputs["images"].shape[1]
-    if torchvision and args.model == "ssd300_vgg16" and size == 300 and not args.plain:
-        peer = Torchvision(inputs, args.device, args.compile)
+    if args.model in DENSE and not torchvision:
+        parser.error(f"--model {args.model} needs torchvision")
+    ssd = args.model == "ssd300_vgg16" and size == 300 and not args.plain
+    if torchvision and (ssd or args.model in DENSE):
+        peer = Torchvision(args.model, inputs, args.device, args.compile)
     else:
         peer = Plain(args.model, inputs, args.device, args.compile)
     finish = torch.cuda.synchronize if cuda else lambda: None

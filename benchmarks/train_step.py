@@ -1,4 +1,4 @@
-"""Training step of every model of the SSD family, beside the same network in PyTorch where there is one.
+"""Training step of every model, beside the same network in PyTorch where there is one.
 
     python -m benchmarks.train_step [--model MODEL … | all] [--precision float32 bfloat16] [--batch 8 …]
         [--size PIXELS] [--accumulation 1 …] [--remat none …] [--peer-python PYTHON] [--peer-compile]
@@ -8,7 +8,9 @@ One JSON line a case. The step is the one that training runs: normalisation of u
 matching, hard negatives, gradients, momentum SGD and the check for non-finite values, of the
 experiment's config on one device. With a Python that has torch (``--peer-python`` or the environment
 variable JDET_PEER_PYTHON) PyTorch's step is timed between two halves of ours, on the same pictures, boxes
-and default boxes, under the same environment variables, and the ratio of the medians is added.
+and default boxes, under the same environment variables, and the ratio of the medians is added. Dense
+detectors (80 classes, 320 pixels unless --size says otherwise) have torchvision's as peer; ``atss_r50`` has
+its FCOS with the assignment of ATSS, ``benchmarks.torch_atss``.
 
 Short steps are timed several at once, with one synchronisation at the end. ``compile_s`` is the first
 call; where JAX_COMPILATION_CACHE_DIR names a folder with the program in it, that is no compilation. Peak
@@ -22,19 +24,19 @@ from benchmarks import clock, models
 from jdet import environment
 
 
-def make_step(c):
+def make_step(c, classes):
     """The compiled step, its first state, the detector, and a batch on the host and on the device."""
     from jdet import build
     from jdet.train import optim, schedule, sharding, state, step
 
-    detector = build.detector(c, models.class_names(), axis_name="member")
+    detector = build.detector(c, classes, axis_name="member")
     mesh = sharding.make_mesh(c)
     batch = c.train.batch_size
     lr = schedule.learning_rate(c.optimizer, schedule.resolve(c, 10 * batch))
     params, _ = state.abstract_variables(detector, c, batch)
     optimizer = optim.make_optimizer(c.optimizer, lr, params)
     begin = state.create_state(detector, optimizer, mesh, c)
-    pictures = models.pictures(c)
+    pictures = models.pictures(c, len(classes))
     train_step = step.make_train_step(detector, optimizer, lr, mesh, c)
     return train_step, begin, detector, pictures, sharding.to_global(pictures, mesh)
 
@@ -47,7 +49,7 @@ def measure(case, args):
     from jdet.train.state import count_parameters
 
     c = models.config(case)
-    train_step, now, detector, pictures, batch = make_step(c)
+    train_step, now, detector, pictures, batch = make_step(c, models.class_names(case.model))
     parameters = count_parameters(now.params)
 
     def call():

@@ -36,7 +36,7 @@ def parse(*words):
 def test_all_cases_in_order():
     args = parse("--model", "all", "--precision", "float32", "bfloat16", "--batch", "1", "8")
     cases = models.cases(args)
-    assert len(cases) == 20
+    assert len(cases) == 4 * len(models.MODELS)
     assert cases[:2] == [models.Case("root_resnet18", "float32", batch) for batch in (1, 8)]
     assert [case.model for case in cases[::4]] == list(models.MODELS)
 
@@ -69,17 +69,23 @@ def test_unknown_model_is_refused(capsys):
         ("ssd300_vgg16", 8732),
         ("ssd300s_resnet101", 7308),
         ("dsod300", 8744),
+        ("retinanet_r50", 19_206),
+        ("fcos_r50", 2134),
+        ("atss_r50", 2134),
+        ("retinanet_r50_padded", 19_206),
     ],
 )
 def test_models_are_the_experiments(name, boxes):
     model = models.MODELS[name]
     module = importlib.import_module(f"experiments.{model.experiment}")
     expected = module.get_config(model.argument)
+    expected.update_from_flattened_dict(model.changes)
     config = models.config(models.Case(name, "bfloat16", 4))
-    assert (config.precision, config.train.batch_size, config.input_size) == ("bfloat16", 4, 300)
+    assert (config.precision, config.train.batch_size) == ("bfloat16", 4)
+    assert config.input_size == (320 if model.changes else 300)
     assert config.model.to_dict() == expected.model.to_dict()
     assert config.optimizer.to_dict() == expected.optimizer.to_dict()
-    detector = build.detector(config, models.class_names())
+    detector = build.detector(config, models.class_names(name))
     cells = detector.level_sizes()[1]
     maps = [(side, side) for side in cells]
     assert len(anchors.default_boxes(detector.default_box_levels(), maps, None)) == boxes
@@ -87,11 +93,11 @@ def test_models_are_the_experiments(name, boxes):
 
 def test_pictures_have_objects_inside():
     config = models.config(models.Case("ssd300_vgg16", "float32", 2, 64))
-    batch = models.pictures(config)
+    batch = models.pictures(config, 20)
     assert batch.images.shape == (2, 64, 64, 3)
     assert batch.valid.sum() == 2 * models.OBJECTS
     assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all() and batch.boxes.max() <= 64
-    assert batch.labels.max() < models.CLASSES
+    assert batch.labels.max() < 20
 
 
 def test_peer_gets_what_jdet_has(tmp_path):
@@ -100,7 +106,8 @@ def test_peer_gets_what_jdet_has(tmp_path):
     python.chmod(0o755)
     case = models.Case("ssd300_vgg16", "bfloat16", 1)
     config = models.config(case)
-    detector, batch = build.detector(config, models.class_names()), models.pictures(config)
+    detector = build.detector(config, models.class_names("ssd300_vgg16"))
+    batch = models.pictures(config, 20)
     args = parse("--peer-python", str(python), "--peer-plain")
     found = models.peer(case, args, "train", detector, batch, 5)
     assert found["boxes"] == 8732
