@@ -2,11 +2,12 @@
 
     python -m benchmarks.assignment [--batch 1] [--shape 800 1344] [--objects 100]
 
-One JSON line a detector: RetinaNet has 201,600 anchors at 800×1344 pixels, FCOS and ATSS 22,400 places; 80
-classes. ``temporary_mib`` is what the compiler takes for assignment, losses and their gradients with respect
-to the predictions, which are ``predictions_mib`` themselves; ``focal_only_*`` is the same for the focal loss
-alone with everything background: the difference is the price of assignment and of the other losses.
-``matrix_mib`` is one float for every pair of place and object, of which the usual implementations make several.
+One JSON line a detector: RetinaNet has 201,600 anchors at 800×1344 pixels, FCOS and ATSS 22,400 places;
+80 classes. ``temporary_mib`` is what the compiler takes for assignment, losses and their gradients with
+respect to the predictions, which are ``predictions_mib`` themselves; ``focal_only_*`` is the same for the
+focal loss alone with everything background: the difference is the price of assignment and of the other
+losses. ``matrix_mib`` is one float for every pair of place and object; the usual implementations make
+several.
 """
 
 import argparse

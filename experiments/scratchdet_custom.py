@@ -32,20 +32,8 @@ from jdet.types import ConfigError
 
 def get_config(arg=""):
     arg = parse_arg(arg, root="", cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0)
-    if not arg.root:
-        raise ConfigError("name your folder: --config=experiments/scratchdet_custom.py:root=PATH")
-    c = get_defaults()
-    c.seed = arg.seed
-    c.data.root = arg.root
-    splits, c.eval.metrics = find_data(Path(arg.root), c.data.get_ref("root"))
-    c.data.train, c.data.eval = splits[0], splits[-1]
-    c.data.holdout = 0 if len(splits) == 2 else 10
-    c.data.on_error = "skip"
-
-    source = build.source(c.data.train, "config.data.train", c.data.on_error)
-    scales, crowd = statistics(source)
-    smallest = float(np.clip(np.quantile(scales, 0.1), 0.04, 0.10))
-    c.data.max_boxes = int(2 ** np.ceil(np.log2(max(crowd, 8))))
+    c, source, smallest = own_pictures(arg, "scratchdet_custom")
+    smallest = float(np.clip(smallest, 0.04, 0.10))
 
     c.input_size = arg.size or (128 if arg.cpu else 300 if smallest * 300 >= 12 else 512)
     depth, width = (18, 0.5) if arg.cpu else (34, 1.0)
@@ -58,16 +46,47 @@ def get_config(arg=""):
         min_ratio=round(2 * smallest, 2),
     )
 
+    recipe(c, arg, len(source))
+    return c
+
+
+def own_pictures(arg, name):
+    """Defaults with the data of a folder.
+
+    Args:
+        arg: with ``root`` and ``seed``.
+        name: of the experiment.
+
+    Returns:
+        The config, the source of training, and the tenth percentile of the object sizes: square roots of
+        the areas, relative to their pictures.
+    """
+    if not arg.root:
+        raise ConfigError(f"name your folder: --config=experiments/{name}.py:root=PATH")
+    c = get_defaults()
+    c.seed = arg.seed
+    c.data.root = arg.root
+    splits, c.eval.metrics = find_data(Path(arg.root), c.data.get_ref("root"))
+    c.data.train, c.data.eval = splits[0], splits[-1]
+    c.data.holdout = 0 if len(splits) == 2 else 10
+    c.data.on_error = "skip"
+    source = build.source(c.data.train, "config.data.train", c.data.on_error)
+    scales, crowd = statistics(source)
+    c.data.max_boxes = int(2 ** np.ceil(np.log2(max(crowd, 8))))
+    return c, source, float(np.quantile(scales, 0.1))
+
+
+def recipe(c, arg, pictures):
+    """Length of the run and optimisation, for so many training pictures."""
     c.train.batch_size = c.optimizer.reference_batch = arg.batch or (16 if arg.cpu else 32)
     passes, low, high = (60, 1200, 6000) if arg.cpu else (200, 6000, 100_000)
-    steps = int(np.clip(len(source) * passes // c.train.batch_size, low, high))
+    steps = int(np.clip(pictures * passes // c.train.batch_size, low, high))
     c.train.steps = arg.steps or steps
     c.train.eval_every = max(c.train.steps // 4, 1)
     c.train.ema = 0.995 if arg.cpu else 0.999
     c.optimizer.lr = arg.lr
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup = min(100, c.train.steps // 10)
-    return c
 
 
 SPLITS = {

@@ -58,6 +58,7 @@ ARGUMENTS = {
         "cpu",
         *(f"detector={name}{arm}" for name in ("fcos", "atss") for arm in ("", ",cpu")),
     ],
+    "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
     "scratchdet_landscape": ["", "mini,norm=none"],  # the arms are those of scratchdet_table1
@@ -97,7 +98,7 @@ def check(config, detect=True):
     [
         (path, arg)
         for path in FILES
-        if path.stem != "scratchdet_custom"
+        if path.stem not in ("scratchdet_custom", "dense_custom")
         for arg in ARGUMENTS.get(path.stem, [""])
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else value,
@@ -109,11 +110,18 @@ def test_experiment(path, arg):
 
 
 @pytest.mark.parametrize("name", ["bccd", "deeppcb", "coco_open", "dsb2018_nuclei"])
-@pytest.mark.parametrize("arg", ["", ",cpu"])
-def test_custom_experiment_reads_real_folders(name, arg):
+@pytest.mark.parametrize(
+    "experiment, arg",
+    [
+        ("scratchdet_custom", ""),
+        ("scratchdet_custom", ",cpu"),
+        ("dense_custom", ",cpu"),
+    ],
+)
+def test_custom_experiment_reads_real_folders(name, experiment, arg):
     if not (DATA / name).is_dir():
         pytest.skip(f"{DATA / name} is not on this machine")
-    module = load(ROOT / "experiments" / "scratchdet_custom.py")
+    module = load(ROOT / "experiments" / f"{experiment}.py")
     config = module.get_config(f"root={DATA / name}{arg}")
     check(config)
     train, evaluation = build.sources(config)
@@ -122,9 +130,10 @@ def test_custom_experiment_reads_real_folders(name, arg):
     assert not ids[0] & ids[1]
 
 
-def test_custom_experiment_says_what_it_needs(tmp_path):
-    module = load(ROOT / "experiments" / "scratchdet_custom.py")
-    with pytest.raises(ConfigError, match="root=PATH"):
+@pytest.mark.parametrize("experiment", ["scratchdet_custom", "dense_custom"])
+def test_custom_experiment_says_what_it_needs(experiment, tmp_path):
+    module = load(ROOT / "experiments" / f"{experiment}.py")
+    with pytest.raises(ConfigError, match=f"{experiment}.py:root=PATH"):
         module.get_config("")
     with pytest.raises(ConfigError, match="neither of VOC shape"):
         module.get_config(f"root={tmp_path}")
