@@ -123,7 +123,8 @@ def measure_tta(backbone, batch, preset, size):
 
     from experiments import scratchdet_voc
     from jdet import build
-    from jdet.data.views import prepare_views
+    from jdet.data.framing import Framing
+    from jdet.data.views import View, prepare_views
     from jdet.evaluation import tta
     from jdet.evaluation.runner import DetectFn, to_pictures
     from jdet.types import Batch
@@ -134,7 +135,7 @@ def measure_tta(backbone, batch, preset, size):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (batch, 375, 500, 3)).astype(np.uint8)
     settings = tta.settings(config.eval.tta)
-    looking = tta.MultiScale(DetectFn(detector), settings, size)
+    looking = tta.MultiScale(DetectFn(detector), settings, Framing.square(size))
     columns = zip(*(prepare_views(picture, looking.views) for picture in pictures), strict=True)
     images, sizes = (tuple(map(np.stack, zip(*column, strict=True))) for column in columns)
     variables = jax.jit(functools.partial(detector.init, train=False))(
@@ -143,7 +144,7 @@ def measure_tta(backbone, batch, preset, size):
     looking.prepare(variables, batch)
     ids, original = [""] * batch, np.full((batch, 2), (375, 500))
     whole = Batch(*[None] * 9)._replace(original_sizes=original, real=np.ones(batch, bool))
-    detect, first = DetectFn(detector), looking.views.index((size, size))
+    detect, first = DetectFn(detector), looking.views.index(View((size, size)))
 
     def one():
         found = detect(variables, images[first], sizes[first])

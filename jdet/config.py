@@ -274,11 +274,6 @@ def validate(config: ConfigDict) -> None:
     for name in config.eval.metrics:
         if name not in ("voc", "coco"):
             raise ConfigError(f"config.eval.metrics names {name!r}; there are voc, coco")
-    if config.resize.mode == "keep_ratio" and config.eval.tta.preset != "none":
-        raise ConfigError(
-            f"config.eval.tta.preset={config.eval.tta.preset!r} looks at warped pictures, but "
-            "config.resize.mode='keep_ratio'; set one to 'none' or the other to 'warp'"
-        )
     _check_landscape(config.landscape)
 
 

@@ -74,7 +74,8 @@ def make_multi_scale(
     settings = tta.settings(config.eval.tta)
     if settings is None:
         return None
-    looking = tta.MultiScale(runner.DetectFn(detector, mesh), settings, config.input_size)
+    framing = Framing.from_config(config)
+    looking = tta.MultiScale(runner.DetectFn(detector, mesh), settings, framing)
     params, stats = state.abstract_variables(detector, config)
     looking.check({"params": params, "batch_stats": stats}, eval_batch(config, mesh))
     path, group = workdir / "report.json", config.eval.tta.to_dict()

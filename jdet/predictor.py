@@ -87,7 +87,7 @@ class Predictor:
         settings = multi_scale.settings(_tta_group(config, tta))
         self._looking = None
         if settings is not None:
-            self._looking = multi_scale.MultiScale(self._detect, settings, config.input_size)
+            self._looking = multi_scale.MultiScale(self._detect, settings, self.framing)
             self._looking.prepare(self._variables, batch_size)
 
     def prepare(self, image: np.ndarray) -> Views:

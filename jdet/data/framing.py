@@ -78,6 +78,14 @@ class Framing:
         shapes = _shapes(group["shapes"]) or made_up(max(*short, test), long)
         return cls(shapes, short, long, test, group["sampling"] == "range")
 
+    def scaled(self, factor: float) -> Framing:
+        """Pictures at a multiple of the size of testing, in shapes whose sides are multiples of 32."""
+        if factor == 1 or not self.keeps_ratio:
+            return self
+        short, long = (max(1, round(factor * side)) for side in (self.test_short, self.long))
+        shapes = [(_up(factor * height), _up(factor * width)) for height, width in self.shapes]
+        return Framing(tuple(dict.fromkeys(shapes)), (short,), long, short)
+
     @property
     def keeps_ratio(self) -> bool:
         """Pictures keep their proportions, and inputs have padding."""
@@ -152,9 +160,14 @@ def made_up(short: int, long: int) -> tuple[Frame, ...]:
 
     The square one is there only where it is smaller than they are.
     """
-    low, high, middle = (-(-round(x) // MULTIPLE) * MULTIPLE for x in (short, long, SQUARE * short))
+    low, high, middle = map(_up, (short, long, SQUARE * short))
     square = ((middle, middle),) if middle * middle < low * high else ()
     return tuple(dict.fromkeys(((low, high), (high, low), *square)))
+
+
+def _up(side: float) -> int:
+    """A side in whole pixels, brought up to a multiple."""
+    return -(-round(side) // MULTIPLE) * MULTIPLE
 
 
 def _shapes(given: Sequence[Sequence[int]]) -> tuple[Frame, ...]:

@@ -225,8 +225,8 @@ def eval_batches(
     Args:
         source: where the examples come from.
         input_size: side of the square network input, in pixels; or how pictures keep their proportions;
-            or heights and widths of several inputs: then ``images`` and ``image_sizes`` are tuples with
-            an entry for each, as ``jdet.data.views`` makes them, and there are no objects.
+            or several views: then ``images`` and ``image_sizes`` are tuples with an entry for each, as
+            ``jdet.data.views`` makes them, and there are no objects.
         batch_size: pictures per batch, over all processes.
         max_boxes: N, rows for objects; 0 leaves the objects out, as evaluators take the truth from
             the source itself.
@@ -248,16 +248,19 @@ def eval_batches(
     count = min(len(source), limit or len(source))
     length = -(-count // batch_size)
     reader = _Reader(source, count, on_error, padded=length * batch_size)
-    if not isinstance(input_size, (int, Framing)):
-        data = grain.MapDataset.source(reader).map(FinishViews(tuple(input_size)))
-    else:
+    finish: Any
+    if isinstance(input_size, (int, Framing)):
         framing = _framing(input_size)
-        rows: Any = reader
-        if framing.keeps_ratio:
-            order = EvalOrder(shapes_of(source, framing, count, on_error), batch_size)
-            length = len(order) // batch_size
-            rows = _Ordered(reader, order, framing.shapes, len(order))
-        data = grain.MapDataset.source(rows).map(Finish(framing, max_boxes, (0.0, 0.0, 0.0)))
+        finish = Finish(framing, max_boxes, (0.0, 0.0, 0.0))
+    else:
+        framing, finish = input_size[0].framing, FinishViews(tuple(input_size))
+    rows: Any = reader
+    if framing and framing.keeps_ratio:
+        # Of views too: a batch is in few of them then.
+        order = EvalOrder(shapes_of(source, framing, count, on_error), batch_size)
+        length = len(order) // batch_size
+        rows = _Ordered(reader, order, framing.shapes, len(order))
+    data = grain.MapDataset.source(rows).map(finish)
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
     return BatchStream(batches, batch_size=batch_size, position=0, length=length, epoch=count)

@@ -1,8 +1,9 @@
 """One picture at several input sizes, for multi-scale testing.
 
-A view is ``(height, width)`` of a network input in pixels. Every picture is warped to every square
-view; a view that is wider than high shows pictures that are at least as wide as high, and the other
-way round, so that a long and a short side keep their meaning.
+A view is one network input. Where pictures are warped, every picture is warped to every square view; one
+that is wider than high shows pictures that are at least as wide as high, and the other way round, so that a
+long and a short side keep their meaning. Where pictures keep their proportions, a view is one of the shapes
+of one scale, and shows the pictures that are framed so.
 """
 
 from __future__ import annotations
@@ -13,19 +14,32 @@ import numpy as np
 
 from jdet.data.augmentation import Element, Row
 from jdet.data.framing import Framing
+from jdet.data.geometry import Frame
 from jdet.types import Batch
 
-View = tuple[int, int]
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One network input.
 
-def shows(view: View, height: int, width: int) -> bool:
-    """Whether a view shows pictures of a size (pixels)."""
-    return view[0] == view[1] or (view[1] > view[0]) == (width >= height)
+    Attributes:
+        shape: its height and width, pixels.
+        framing: of its scale, of which ``shape`` is one; None: pictures are warped.
+    """
 
+    shape: Frame
+    framing: Framing | None = None
 
-def prepare_view(image: np.ndarray, view: View) -> np.ndarray:
-    """A picture uint8 [H, W, 3] warped to a view, uint8 [*view, 3], as ``Framing.prepare`` resizes."""
-    return Framing((view,)).prepare(image)[0]
+    def shows(self, height: int, width: int) -> bool:
+        """Whether it shows pictures of a size (pixels)."""
+        if self.framing:
+            return self.framing.shapes[self.framing.shape_of(height, width)] == self.shape
+        high, wide = self.shape
+        return high == wide or (wide > high) == (width >= height)
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A picture uint8 [H, W, 3] that it shows as uint8 [*shape, 3], with its size int32 [2]."""
+        return (self.framing or Framing((self.shape,))).prepare(image)
 
 
 def prepare_views(
@@ -39,16 +53,16 @@ def prepare_views(
 
     Returns:
         One uint8 [height, width, 3] a view, black where the view does not show the picture, and the
-        size of what it shows, int32 [2]: the view's own, or zeros.
+        size of what it shows, int32 [2]: the picture's content, or zeros.
     """
     images, sizes = [], []
     for view in views:
-        if image is not None and shows(view, *image.shape[:2]):
-            images.append(prepare_view(image, view))
-            sizes.append(np.array(view, np.int32))
+        if image is not None and view.shows(*image.shape[:2]):
+            pixels, size = view.prepare(image)
         else:
-            images.append(np.zeros((*view, 3), np.uint8))
-            sizes.append(np.zeros(2, np.int32))
+            pixels, size = np.zeros((*view.shape, 3), np.uint8), np.zeros(2, np.int32)
+        images.append(pixels)
+        sizes.append(size)
     return tuple(images), tuple(sizes)
 
 

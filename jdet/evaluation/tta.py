@@ -2,7 +2,8 @@
 
 ScratchDet300+ names no details; the presets are those of RefineDet's test code, whose author is one
 of ScratchDet's, with S = ``config.input_size``. Default boxes keep their steps and sizes in pixels,
-so a larger input finds smaller objects and each pass is trusted with the sizes it is good at.
+so a larger input finds smaller objects and each pass is trusted with the sizes it is good at. Where
+pictures keep their proportions (``config.resize``), a pass multiplies the sides that testing gives them.
 
 Every input size is one compiled program, which also serves the mirrored pictures. What a pass finds
 is moved to the original picture's pixels as always (``runner.to_pictures``), filtered by size there,
@@ -20,7 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jdet.data.views import View, shows
+from jdet.data.framing import Framing
+from jdet.data.views import View
 from jdet.evaluation import runner
 from jdet.ops import voting
 from jdet.types import Batch, ConfigError, Detections, PictureDetections
@@ -158,20 +160,21 @@ class MultiScale:
     """A detector looking at every picture several times.
 
     Attributes:
-        views: heights and widths of the network inputs, for ``pipeline.eval_batches``.
+        views: the network inputs, for ``pipeline.eval_batches``.
         looks: how often the network looks at a picture.
     """
 
-    def __init__(self, detect: runner.DetectFn, options: Settings, input_size: int):
+    def __init__(self, detect: runner.DetectFn, options: Settings, framing: Framing):
         """Plans the passes; compiles nothing yet.
 
         Args:
             detect: of a detector that takes any input size (it says so by ``any_input_size``).
             options: from ``settings``.
-            input_size: S, side of the square input the detector was made for, pixels.
+            framing: what the network sees of pictures at one size.
 
         Raises:
-            ConfigError: the detector takes its own input size only.
+            ConfigError: the detector takes its own input size only, or a pass changes the proportions of
+                pictures that keep them.
         """
         if not getattr(detect.detector, "any_input_size", False):
             raise ConfigError(
@@ -183,15 +186,14 @@ class MultiScale:
         views: dict[View, Pass] = {}  # and the pass that brought each, for messages
         planned: list[tuple[View, bool, Pass]] = []
         for one in options.passes:
-            long, short = (max(1, round(factor * input_size)) for factor in one[:2])
-            for view in dict.fromkeys(((short, long), (long, short))):
+            for view in _views(one, framing):
                 views.setdefault(view, one)
                 planned += [(view, mirrored, one) for mirrored in (False, True)[: 1 + one.flip]]
         self.views = tuple(views)
         self._passes = tuple(views.values())
         self._runs = [_Run(self.views.index(view), flip, one) for view, flip, one in planned]
         # Of two oriented views a picture is in one.
-        self.looks = sum(shows(view, 1, 2) for view, _, _ in planned)
+        self.looks = sum(view.shows(100, 200) for view, _, _ in planned)
         self._merge = jax.jit(
             functools.partial(
                 voting.merge,
@@ -215,7 +217,7 @@ class MultiScale:
         """
         for index, view in enumerate(self.views):
             try:
-                self._detect.trace(variables, (batch_size, *view))
+                self._detect.trace(variables, (batch_size, *view.shape))
             except ConfigError as error:
                 raise ConfigError(f"config.eval.tta: {self._name(index)}: {error}") from error
 
@@ -231,10 +233,10 @@ class MultiScale:
             ConfigError: an input needs more memory than there is, or leaves the detector no level.
         """
         self.check(variables, batch_size)
-        for index in sorted(range(len(self.views)), key=lambda i: -np.prod(self.views[i])):
+        for index in sorted(range(len(self.views)), key=lambda i: -np.prod(self.views[i].shape)):
             available = free_memory(self._detect.devices) if free is None else free
             with self._explained(index, batch_size):
-                program = self._detect.compile(variables, (batch_size, *self.views[index]))
+                program = self._detect.compile(variables, (batch_size, *self.views[index].shape))
             needed = _needed_memory(program, variables)
             if needed is not None and available is not None and needed > available:
                 raise ConfigError(
@@ -319,7 +321,7 @@ class MultiScale:
         ]
 
     def _name(self, index: int) -> str:
-        one, (height, width) = self._passes[index], self.views[index]
+        one, (height, width) = self._passes[index], self.views[index].shape
         scale = f"{one.long:g}" if one.long == one.short else f"{one.long:g} × {one.short:g}"
         return f"scale {scale} ({height}×{width} pixels)"
 
@@ -339,6 +341,22 @@ class MultiScale:
             raise ConfigError(
                 f"{self._too_large(index, batch_size)}: memory ran out; {_REMEDY}"
             ) from error
+
+
+def _views(one: Pass, framing: Framing) -> list[View]:
+    """The network inputs of a pass."""
+    if framing.keeps_ratio:
+        if one.long != one.short:
+            raise ConfigError(
+                f"config.eval.tta: the pass of {one.long:g} × {one.short:g} changes proportions, which "
+                "config.resize.mode='keep_ratio' keeps; use the preset 'flip', or 'custom' with passes "
+                "whose factors of long and short side are equal"
+            )
+        scaled = framing.scaled(one.long)
+        return [View(shape, scaled) for shape in scaled.shapes]
+    side = framing.shapes[0][0]
+    long, short = (max(1, round(factor * side)) for factor in (one.long, one.short))
+    return [View(shape) for shape in dict.fromkeys(((short, long), (long, short)))]
 
 
 _REMEDY = (

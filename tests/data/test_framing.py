@@ -242,6 +242,15 @@ def test_evaluation_shows_every_picture_once_in_its_own_shape():
             assert batch.images.shape[1:3] == shape
 
 
+def test_other_scales_of_the_same_pictures():
+    framing = Framing(((800, 1344), (1344, 800)), (640, 800), 1333, 800, True)
+    assert framing.scaled(1) is framing
+    twice = framing.scaled(1.5)
+    assert twice.shapes == ((1216, 2016), (2016, 1216)) and twice.short == (1200,)
+    assert twice.content(480, 640, twice.shapes[0]) == (1200, 1600)
+    assert Framing.square(300).scaled(2) == Framing.square(300)
+
+
 def test_wrong_settings_are_named():
     for wrong, message in (
         (dict(short=()), "resize.short"),
@@ -256,9 +265,5 @@ def test_wrong_settings_are_named():
     turning.augment.rotate = 0.5
     with pytest.raises(ConfigError, match="rotate"):
         Framing.from_config(turning)
-    several = config()
-    several.eval.tta.preset = "flip"
-    with pytest.raises(ConfigError, match="tta.preset"):
-        validate(several)
     with pytest.raises(ConfigError, match="resize.mode"):
         validate(config(mode="keep"))

@@ -7,6 +7,7 @@ import pytest
 
 from jdet import build, evaluating
 from jdet.config import get_defaults, validate
+from jdet.data.framing import Framing
 from jdet.data.pipeline import eval_batches
 from jdet.data.views import prepare_views
 from jdet.evaluation import tta
@@ -32,8 +33,13 @@ def custom(*passes, **values):
     return found
 
 
-def looking(*passes, detector=None, over=None, **values):
-    return tta.MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), SIDE)
+def shapes(multi):
+    return [view.shape for view in multi.views]
+
+
+def looking(*passes, detector=None, over=None, framing=None, **values):
+    framing = framing or Framing.square(SIDE)
+    return tta.MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), framing)
 
 
 def found_by(multi, source, batch_size=4):
@@ -60,7 +66,7 @@ def test_one_look_with_suppression_is_plain_detection():
     with eval_batches(source, input_size=SIDE, batch_size=4, threads=1) as stream:
         evaluate(DetectFn(PixelDetector()), VARIABLES, stream, source, [plain])
     multi = looking((1.0, 1.0, False, 0, 0), merge="nms", pixel_offset=0.0)
-    assert multi.views == ((SIDE, SIDE),) and multi.looks == 1
+    assert shapes(multi) == [(SIDE, SIDE)] and multi.looks == 1
     for (ours, _), (theirs, _) in zip(found_by(multi, source), plain.pairs, strict=True):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
@@ -69,7 +75,7 @@ def test_all_looks_find_the_same_boxes():
     """Square, oriented, larger, smaller and mirrored: every one comes back to the original pixels."""
     source = Rectangles(9)
     multi = looking((1, 1, True, 0, 0), (2, 1, True, 0, 0), (3, 3, True, 0, 0))
-    assert multi.views == ((32, 32), (32, 64), (64, 32), (96, 96)) and multi.looks == 6
+    assert shapes(multi) == [(32, 32), (32, 64), (64, 32), (96, 96)] and multi.looks == 6
     for found, truth in found_by(multi, source):
         # Vertical edges are those of whole pixels in every view but where the picture is smaller.
         assert len(found.labels) == len(truth.labels)
@@ -91,6 +97,59 @@ def test_each_look_by_itself_returns_to_the_original_pixels():
         wide, high = multi.to_pictures(started, batch, ["wide", "high"])
         np.testing.assert_allclose(wide.boxes, [[32, 16, 96, 48]], atol=1e-3)
         np.testing.assert_allclose(high.boxes, [[16, 32, 48, 96]], atol=1e-3)
+
+
+KEPT = Framing(((32, 64), (64, 32), (40, 40)), (32,), 64, 32)
+
+
+def test_kept_proportions_at_several_scales():
+    """A scale is a framing of its own; every picture lies in one shape of each, and comes back from it."""
+    multi = looking((1, 1, True, 0, 0), (2, 2, True, 0, 0), (0.5, 0.5, False, 0, 0), framing=KEPT)
+    halves = [(32, 32)]  # of all three shapes, in multiples of 32
+    assert shapes(multi) == [*KEPT.shapes, (64, 128), (128, 64), (96, 96), *halves]
+    assert multi.looks == 5
+    sizes = [(50, 100), (100, 50), (64, 64), (60, 66), (10, 200), (3, 2)]
+    images = [np.full((*size, 3), 100, np.uint8) for size in sizes]
+    for image, (height, width) in zip(images, sizes):
+        image[height // 4 : height // 2, width // 4 : width // 2 + 1] = (255, 0, 0)
+    batch = batch_of(images, multi)
+    for scale, first, last in ((1, 0, 3), (2, 3, 6), (0.5, 6, 7)):
+        views = [np.array(sizes) for sizes in batch.image_sizes[first:last]]
+        assert (np.sum([view.any(1) for view in views], axis=0) == 1).all()
+        content = np.sum(views, axis=0)
+        np.testing.assert_array_equal(
+            content[:2], [[32 * scale, 64 * scale], [64 * scale, 32 * scale]]
+        )
+    for one, size, found in zip(
+        images,
+        sizes,
+        multi.to_pictures(
+            multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, list("abcdef")
+        ),
+    ):
+        if min(size) < 20:  # vanishes in the smaller views
+            continue
+        rows, columns = np.nonzero(one[..., 0] == 255)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert len(found.boxes) == 1
+        np.testing.assert_allclose(found.boxes[0], box, atol=2.5)
+
+
+def test_evaluation_of_kept_proportions_looks_at_every_picture_once():
+    source = Rectangles(9)
+    large = Framing(((64, 128), (128, 64), (80, 80)), (64,), 128, 64)
+    multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0), framing=large)
+    pairs = found_by(multi, source, batch_size=2)
+    assert multi.looks == 3 and len(multi.views) == 6
+    assert sorted(truth.id for _, truth in pairs) == sorted(source[i].id for i in range(9))
+    for found, truth in pairs:
+        assert len(found.labels) == len(truth.labels)
+        np.testing.assert_allclose(found.boxes, truth.boxes, atol=3)
+
+
+def test_a_pass_that_changes_proportions_is_refused():
+    with pytest.raises(ConfigError, match="pass of 1 × 0.6 changes proportions.*'flip'"):
+        tta.MultiScale(DetectFn(AnySize()), tta.settings(options(preset="voc")), KEPT)
 
 
 def test_mirroring_twice_is_nothing():
@@ -116,7 +175,7 @@ def test_a_picture_is_only_in_its_own_orientation():
     wide[5:15, 10:20] = (255, 0, 0)
     batch = batch_of([wide, wide], multi, real=[True, False])
     started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
-    assert [multi.views[run.view] for run, _ in started] == [(16, 32)] * 2  # no call for nobody
+    assert [shapes(multi)[run.view] for run, _ in started] == [(16, 32)] * 2  # no call for nobody
     (found,) = multi.to_pictures(started, batch, ["a", ""])
     assert found.id == "a" and len(found.boxes) == 1
 
@@ -201,8 +260,8 @@ def test_presets_are_the_published_passes():
             del expected[2.0, 2.0]
         assert passes == expected and list(passes) == list(expected)
         assert found[1:] == (merge, 0.45, 1.0, 0.01, 0)
-    views = tta.MultiScale(DetectFn(AnySize()), voc, 300).views
-    assert views[:3] == ((300, 300), (180, 300), (300, 180))
+    views = shapes(tta.MultiScale(DetectFn(AnySize()), voc, Framing.square(300)))
+    assert views[:3] == [(300, 300), (180, 300), (300, 180)]
     assert [v[0] for v in views[3:]] == [180, 360, 420, 480, 540, 660]
     config = get_defaults()
     for name in ("none", "custom", *tta.PRESETS):
