@@ -10,7 +10,8 @@ all default boxes × 21 classes on untrained logits, of which nearly all pass th
 models: the worst case. Of dense detectors it is decoding and suppression of the best 1,000 (place, class)
 pairs of every level, whatever their scores, on both sides. ``found`` counts detections a picture. With a
 Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the same network in
-PyTorch detects on the same pictures in the same environment, and its ratio is added.
+PyTorch detects on the same pictures in the same environment, and its ratio is added; ``peer_rest_ms`` is
+what it takes beside its network.
 
 ``--tta`` measures multi-scale testing instead, mapping and merging included, beside one size; of
 untrained logits every look brings its full number of boxes to merge: the worst case.
@@ -113,6 +114,7 @@ def measure(case, args):
         result["peer_found"] = theirs["found"]
     if "network" in theirs:
         result["peer_network_ms"] = clock.summary(theirs["network"])["ms"]
+        result["peer_rest_ms"] = round(result["peer_ms"] - result["peer_network_ms"], 2)
     return result | models.machine()
 
 

@@ -317,7 +317,10 @@ def row(result):
     if "peer" not in result:
         return [*cells, "–", "", "", "", ""]
     ratio = f"{result['times_peer']:.2f} ({result['times_peer_min']:.2f})"
-    return [*cells, result["peer"], *side("peer_"), ratio]
+    their_ms, *theirs = side("peer_")
+    if "peer_rest_ms" in result:
+        their_ms += f", all but the network {_short(result['peer_rest_ms'])}"
+    return [*cells, result["peer"], their_ms, *theirs, ratio]
 
 
 def _short(value):

@@ -93,6 +93,11 @@ class Torchvision:
             self.net.head.forward = torch.compile(self.net.head.forward)
         images = torch.from_numpy(inputs["images"]).to(device).permute(0, 3, 1, 2)
         self.images = list((images.float() / 255).unbind())
+        if model == "ssd300_vgg16":
+            self.network = None  # not to be had apart from what follows it
+        else:
+            self.batch = self.net.transform(self.images)[0].tensors
+            self.batch = self.batch.contiguous(memory_format=torch.channels_last)
         objects = int(inputs["objects"])
         boxes = torch.from_numpy(inputs["boxes"][:, :objects]).to(device)
         labels = torch.from_numpy(inputs["labels"][:, :objects]).long().to(device) + self.background
@@ -101,7 +106,9 @@ class Torchvision:
         if model == "atss_r50":
             self.name += ", FCOS with ATSS's assignment"
 
-    network = None  # not to be had apart from what follows it
+    def network(self):
+        """Predictions of dense detectors, of pictures that are a batch and normalised."""
+        return self.net.head(list(self.net.backbone(self.batch).values()))
 
     def loss(self, autocast):
         """Of the batch, network included."""

@@ -160,6 +160,7 @@ def test_rows():
     assert cells[:6] == ["root_resnet18", "float32", "8×300²", "1235 (1200)", "6.48", "2000"]
     assert cells[6:] == ["PyTorch 2", "12 (10)", "667", "3000", "102.88 (120.00)"]
     assert "1235 (1200), post-processing 4.2 |" in second and "| – |" in second
+    assert models.row(both | {"peer_rest_ms": 3.0})[7] == "12 (10), all but the network 3"
 
 
 def test_a_failure_shows_and_leaves_the_rest(capsys):
