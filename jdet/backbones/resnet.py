@@ -40,6 +40,7 @@ class ResNet(nn.Module):
     ResNet-18, -50, -101   0     2            3      c2 75 c3 38 c4 19 c5 10
     ResNet-18-A            0     2            0      c1 150 c2 75 c3 38 c4 19
     ResNet-18-B            0     1            3      c1 150 c2 75 c3 38 c4 19
+    ResNet-50-C, deep      3     2            3      c2 75 c3 38 c4 19 c5 10
     Root-ResNet-18/-34     3     1            2      c1 150 c2 75 c3 38 c4 19
     =====================  ====  ===========  =====  ========================
 
@@ -50,6 +51,7 @@ class ResNet(nn.Module):
         depth: 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
         norm: normalisation of every convolution, the projection of post-activation blocks included.
         root: 3×3 convolutions of the root block; 0: the plain 7×7.
+        root_channels: of each of them; empty: 64 each.
         stem_stride: stride of the first convolution, 1 or 2.
         pool: window of the stride-2 max-pool after the stem: 3 (padded), 2, or 0 for none.
         caffe_pool: the 3×3 pool has Caffe's place and size: not padded, rounded up. The maps are as
@@ -77,6 +79,7 @@ class ResNet(nn.Module):
     depth: int = 34
     norm: Norm = Norm("batch")
     root: int = 3
+    root_channels: tuple[int, ...] = ()
     stem_stride: int = 1
     pool: int = 2
     caffe_pool: bool = False
@@ -118,6 +121,12 @@ class ResNet(nn.Module):
             )
         if self.root < 0:
             raise ValueError(f"model.backbone.root={self.root}; use 0 for the 7×7 stem, or 1, 2, …")
+        channels = tuple(self.root_channels)
+        if channels and (len(channels) != self.root or any(n < 1 for n in channels)):
+            raise ValueError(
+                f"model.backbone.root_channels={channels} for model.backbone.root={self.root}; give a "
+                "number above 0 for each convolution of the root block, or none"
+            )
         if self.dilation < 1:
             raise ValueError(f"model.backbone.dilation={self.dilation}; use 1 for none, or 2, …")
         if self.caffe_pool and self.pool != 3:
@@ -168,7 +177,8 @@ class ResNet(nn.Module):
         scaled = functools.partial(scale_channels, width=self.width)
 
         def stem(_, x):
-            x = _Stem(layer, scaled(64), self.root, self.stem_stride, name="stem")(x)
+            channels = tuple(map(scaled, self.root_channels or (CHANNELS[0],) * max(self.root, 1)))
+            x = _Stem(layer, channels, self.root > 0, self.stem_stride, name="stem")(x)
             if self.pool:
                 window, strides, padding, ceil = self._pool()
                 x = max_pool(x, window, strides, padding, ceil=ceil)
@@ -221,15 +231,13 @@ class _Stem(nn.Module):
     """The 7×7 convolution, or the root block of stacked 3×3 convolutions."""
 
     layer: Any
-    features: int
-    root: int
+    channels: tuple[int, ...]
+    root: bool
     strides: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        if not self.root:
-            return self.layer(self.features, kernel_size=7, strides=self.strides, name="conv1")(x)
-        for i in range(1, self.root + 1):
-            strides = self.strides if i == 1 else 1
-            x = self.layer(self.features, strides=strides, name=f"conv{i}")(x)
+        for i, channels in enumerate(self.channels, 1):
+            size, strides = 3 if self.root else 7, self.strides if i == 1 else 1
+            x = self.layer(channels, kernel_size=size, strides=strides, name=f"conv{i}")(x)
         return x

@@ -199,6 +199,9 @@ def test_wrong_fields_are_named():
         ResNet(depth=19)
     with pytest.raises(ValueError, match="model.backbone.root=-1"):
         ResNet(root=-1)
+    for channels in ((32, 64), (32, 0, 64)):
+        with pytest.raises(ValueError, match="root_channels=.*root=3; give a number above 0"):
+            ResNet(root_channels=channels)
     with pytest.raises(ValueError, match="model.backbone.block='pre'.*preact"):
         ResNet(block="pre")
     with pytest.raises(ValueError, match="caffe_pool.*pool=2"):
@@ -245,3 +248,19 @@ def test_kaiming_deviation_follows_the_outputs():
         lambda key: model.init(key, x, train=False)["params"]["stage3_block1"]["conv1"]
     )(jax.random.key(0, impl="rbg"))
     np.testing.assert_allclose(jnp.std(layer["conv"]["kernel"]), (2 / (9 * 256)) ** 0.5, rtol=0.01)
+
+
+def test_deep_stem_has_published_parameters():
+    """ResNet-50-C: its classifier has 25,576,264, of which 2,049,000 are the last layer's."""
+    deep = dict(root=3, root_channels=(32, 32, 64), stem_stride=2, pool=3)
+    model = ResNet(depth=50, **deep)
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    stages, variables = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False), x
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == 23_527_264
+    assert [stage.shape[1] for stage in stages.values()] == [16, 8, 4, 2]
+    narrow = ResNet(depth=18, width=0.5, **deep)
+    variables = jax.eval_shape(lambda x: narrow.init(jax.random.key(0), x, train=False), x)
+    kernels = [variables["params"]["stem"][f"conv{i}"]["conv"]["kernel"].shape for i in (1, 2, 3)]
+    assert kernels == [(3, 3, 3, 16), (3, 3, 16, 16), (3, 3, 16, 32)]
