@@ -10,7 +10,7 @@ all default boxes × 21 classes on untrained logits, of which nearly all pass th
 models: the worst case. Of dense detectors it is decoding and suppression of the best 1,000 (place, class)
 pairs of every level, whatever their scores, on both sides. ``found`` counts detections a picture. With a
 Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the same network in
-PyTorch detects on the same pictures in the same environment, and its ratio is added; ``peer_rest_ms`` is
+PyTorch detects on the same pictures, and its ratio is added; ``peer_rest_ms`` is
 what it takes beside its network.
 
 ``--tta`` measures multi-scale testing instead, mapping and merging included, beside one size; of
@@ -61,7 +61,7 @@ def measure(case, args):
     parameters = count_parameters(variables["params"])
     priors = []
 
-    def network(variables, images):
+    def network(variables, images, sizes):
         if hasattr(detector, "by_level"):
             found = detector.apply(variables, images, sizes, train=False, method="by_level")
             priors.append(found.priors)
@@ -70,18 +70,18 @@ def measure(case, args):
         priors.append(boxes)
         return outputs
 
-    def postprocess(*outputs):
+    def postprocess(sizes, *outputs):
         if hasattr(detector, "by_level"):
             outputs = Predictions(*outputs, priors[0]), sizes
         else:
             outputs = *outputs, priors[0]
         return detector.apply({}, *outputs, method="postprocess")
 
-    def detect(variables, images):
+    def detect(variables, images, sizes):
         return detector.apply(variables, images, sizes, method="detect")
 
     network, postprocess, detect = map(jax.jit, (network, postprocess, detect))
-    outputs = jax.block_until_ready(network(variables, images))
+    outputs = jax.block_until_ready(network(variables, images, sizes))
     half = max(1, args.steps // 2)
 
     def times(function, *arguments, count=args.steps, warmup=2):
@@ -93,13 +93,13 @@ def measure(case, args):
     result = models.about("inference", case._replace(size=c.input_size))
     result["parameters"] = parameters
     parts = {
-        "network": times(network, variables, images),
-        "postprocess": times(postprocess, *outputs),
+        "network": times(network, variables, images, sizes),
+        "postprocess": times(postprocess, sizes, *outputs),
     }
-    found = times(detect, variables, images, count=half)
+    found = times(detect, variables, images, sizes, count=half)
     peak = models.peak_mib()
     theirs = models.peer(case, args, "detect", detector, pictures, parameters)
-    found += times(detect, variables, images, count=max(1, args.steps - half), warmup=0)
+    found += times(detect, variables, images, sizes, count=max(1, args.steps - half), warmup=0)
 
     for name, samples in parts.items():
         short = clock.summary(samples)
@@ -108,7 +108,7 @@ def measure(case, args):
     result |= clock.summary(found)
     result["images_per_second"] = round(1000 * case.batch / result["ms"], 2)
     result["peak_mib"] = peak
-    result["found"] = round(float(detect(variables, images).valid.sum()) / case.batch, 1)
+    result["found"] = round(float(detect(variables, images, sizes).valid.sum()) / case.batch, 1)
     result = models.compared(result, theirs, "detect")
     if "found" in theirs:
         result["peer_found"] = theirs["found"]

@@ -82,6 +82,8 @@ class Torchvision:
             self.background = 0
             settings |= dict(min_size=size, max_size=size, score_thresh=0.0)
             settings |= dict(detections_per_img=100, nms_thresh=0.5)
+            # Pictures have their size already.
+            settings |= dict(size_divisible=1, _skip_resize=True)
             if model == "atss_r50":
                 settings |= torch_atss.settings()
         net = BUILDERS[model](num_classes=classes + self.background, **settings)

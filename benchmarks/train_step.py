@@ -8,7 +8,7 @@ One JSON line a case. The step is the one that training runs: normalisation of u
 matching, hard negatives, gradients, momentum SGD and the check for non-finite values, of the
 experiment's config on one device. With a Python that has torch (``--peer-python`` or the environment
 variable JDET_PEER_PYTHON) PyTorch's step is timed between two halves of ours, on the same pictures, boxes
-and default boxes, under the same environment variables, and the ratio of the medians is added. Dense
+and default boxes, with an allocator that keeps freed memory, and the ratio of the medians is added. Dense
 detectors (80 classes, 320 pixels unless --size says otherwise) have torchvision's as peer; ``atss_r50`` has
 its FCOS with the assignment of ATSS, ``benchmarks.torch_atss``.
 

@@ -6,7 +6,7 @@
 
 PATH and what is derived from it are as in ``scratchdet_custom.py``, but pictures keep their proportions:
 the short side has ``size`` pixels, the long one five thirds of that at most. Where a tenth of the objects
-would be under 24 pixels there is a level of stride 4 more.
+would be under 24 pixels in a square picture of that side, there is a level of stride 4 more.
 
     detector=atss | fcos | retinanet
     default  ResNet-50, levels to stride 128, group norms, short side 640
@@ -26,7 +26,7 @@ from jdet.config import parse_arg
 
 DETECTORS = ("atss", "fcos", "retinanet")
 SMALL = 24
-"""Pixels under which objects need a level of stride 4."""
+"""Square root of the area, pixels, under which objects need a level of stride 4."""
 
 
 def get_config(arg=""):

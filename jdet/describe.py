@@ -28,7 +28,7 @@ from jdet.analysis.macs import count_macs
 from jdet.data.framing import Framing
 from jdet.data.voc_folder import VOC_CLASSES
 from jdet.preflight_report import in_bytes
-from jdet.train import sharding
+from jdet.train import sharding, state
 from jdet.types import ConfigError, DataError
 
 
@@ -95,21 +95,13 @@ def describe(
             f"{config.input_size} only; set that instead"
         )
     image = jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8)
-
-    def initialise(key, image):
-        return detector.init(key, image, train=False)
-
-    variables = jax.eval_shape(initialise, jax.random.key(0), image)
+    params, stats = state.abstract_variables(detector, config)
+    variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
 
     def forward(variables, image):
         return detector.apply(variables, image, train=False, capture_intermediates=True)[1]
 
-    try:
-        outputs = jax.eval_shape(forward, variables, image)["intermediates"]
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ConfigError(
-            f"--shape={shape[0]}x{shape[1]} leaves the network no map: {error}"
-        ) from error
+    outputs = jax.eval_shape(forward, variables, image)["intermediates"]
     closed = jax.make_jaxpr(lambda v, x: detector.apply(v, x, train=False)[:-1])(variables, image)
     macs = count_macs(closed.jaxpr)
 
@@ -138,7 +130,7 @@ def describe(
             "boxes_per_location": level.boxes_per_location,
             "boxes": math.prod(cells) * level.boxes_per_location,
         }
-        for cells, level in zip(maps, detector.default_box_levels(), strict=True)
+        for cells, level in zip(maps, detector.default_box_levels())  # small inputs have fewer maps
     ]
     return Description(
         rows,
@@ -333,6 +325,11 @@ def main() -> None:
     config = flags.FLAGS.config
     config_lib.validate(config)
     class_names = class_names_of(config)
+    if flags.FLAGS.memory and flags.FLAGS.shape:
+        raise ConfigError(
+            "--memory is that of a training with the config's shapes; drop --shape, and set "
+            "--config.input_size or --config.resize.shapes instead"
+        )
     description = describe(config, class_names, _shape(flags.FLAGS.shape))
     memory = training_memory(config, class_names) if flags.FLAGS.memory else None
     if flags.FLAGS.json:

@@ -290,6 +290,28 @@ def test_multi_scale_from_the_command_line_and_from_python(workdir, tmp_path, pi
     np.testing.assert_array_equal(plain.boxes, [[32, 16, 64, 48]])
 
 
+def test_multi_scale_of_kept_proportions(workdir, tmp_path, pixels):
+    """A landscape, a portrait and a square picture in one batch, in two shapes."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    config = json.loads((workdir / "config.json").read_text())
+    config["resize"] |= dict(mode="keep_ratio", short=[64], long=128)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "checkpoints").symlink_to(workdir / "checkpoints")
+    pixels.any_input_size = True
+    save(tmp_path / "in" / "a.png", rectangle(64, 128, (32, 16, 64, 48)))
+    save(tmp_path / "in" / "b.png", rectangle(128, 64, (16, 32, 48, 64)))
+    save(tmp_path / "in" / "c.png", rectangle(64, 64, (16, 0, 48, 32)))
+    expected = {"a.png": [32, 16, 64, 48], "b.png": [16, 32, 48, 64], "c.png": [16, 0, 48, 32]}
+    passes = ((1.0, 1.0, True, 0, 0), (2.0, 2.0, False, 0, 0))
+    for how in ("none", "flip", {"preset": "custom", "passes": passes}):
+        pixels.traces = 0
+        found = predict.predict(folder, tmp_path / "in", batch_size=3, tta=how, score=0.1)
+        boxes = {p.id: p.boxes.round(3).tolist() for p in found}
+        assert boxes == {name: [box] for name, box in expected.items()}
+        assert pixels.traces == (4 if isinstance(how, dict) else 2)
+
+
 def test_predict_reports_errors_to_the_caller(workdir, tmp_path, pixels):
     good = save(tmp_path / "good.png", rectangle(64, 64, (0, 0, 16, 16)))
     seen = []

@@ -167,7 +167,7 @@ def made_up(short: int, long: int) -> tuple[Frame, ...]:
 
 def _up(side: float) -> int:
     """A side in whole pixels, brought up to a multiple."""
-    return -(-round(side) // MULTIPLE) * MULTIPLE
+    return max(1, -(-round(side) // MULTIPLE)) * MULTIPLE
 
 
 def _shapes(given: Sequence[Sequence[int]]) -> tuple[Frame, ...]:
@@ -177,4 +177,4 @@ def _shapes(given: Sequence[Sequence[int]]) -> tuple[Frame, ...]:
                 f"config.resize.shapes holds {shape!r}; give heights and widths in pixels, such as "
                 "((800, 1344), (1344, 800))"
             )
-    return tuple((height, width) for height, width in given)
+    return tuple(dict.fromkeys((height, width) for height, width in given))

@@ -23,6 +23,10 @@ class CenternessDetector(DenseDetector):
     object are worse: they weigh less in the box loss, and the score of a detection is that of its class
     times its centre-ness. A detector of its own says which places belong to which objects (``assign``).
 
+    Classes and centre-ness are divided by the number of positives, boxes by the sum of the centre-ness
+    they should have, over all pictures and 1 at least; for ATSS, MMDetection counts a picture without
+    positives as one.
+
     Attributes:
         centerness_branch: tower that predicts it: "box" (Tian et al. 2020), "cls" (Tian et al. 2019).
         centerness_weight: weight of its loss.

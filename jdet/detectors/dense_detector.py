@@ -73,7 +73,9 @@ class DenseDetector(nn.Module):
         soft_sigma: of "gaussian".
         max_detections: detections per picture, D.
         mask_padding: what lies beside a picture's content does not reach it, see ``jdet.nn.padding``;
-            False: the padding is part of the picture, as in the reference implementations.
+            False: the network sees the padding, in the mean colour, as in the reference implementations
+            (anchors centred there take no part all the same). Configs that warp pictures set it to False,
+            for those fill their inputs.
         mean: RGB mean subtracted from 0 … 255 pictures.
         std: divisor after that.
         dtype: of activations; losses and boxes are float32.
@@ -186,8 +188,10 @@ class DenseDetector(nn.Module):
             train: use and update batch statistics.
         """
         whole = (images.shape[1], images.shape[2])
+        x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        with padding.content(image_sizes, whole):
+            x = padding.cleared(x)  # whatever colour it has been given
         with padding.content(image_sizes if self.mask_padding else None, whole):
-            x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
             stages = self.backbone(x.astype(self.dtype), train=train)
             levels = self.neck(stages, train=train)
             offsets, logits, centerness = self.head(levels, train=train)

@@ -25,9 +25,11 @@ NORMALIZERS = ("batch", "picture")
 class RetinaNet(DenseDetector):
     """One-stage detector with anchors on a feature pyramid, trained on all of them by the focal loss.
 
-    The defaults are those of the publication and of MMDetection. torchvision's are
-    ``torchvision_anchors=True, normalizer="picture", max_detections=300``, with
-    ``extra="conv_p5", extra_relu=True`` of the neck.
+    The defaults are MMDetection's; the publication has ``box_loss="smooth_l1"``. torchvision's are
+    ``torchvision_anchors=True, low_quality="anchor", normalizer="picture", max_detections=300``, with
+    ``extra="conv_p5", extra_relu=True`` of the neck. Otherwise than in MMDetection, a picture without
+    positives adds nothing to the number that losses are divided by (there: one), and an object that
+    overlaps no anchor takes none (there: all that overlap nothing).
 
     Attributes:
         anchor_scale: smallest anchor side, in strides of its level.
@@ -37,6 +39,9 @@ class RetinaNet(DenseDetector):
             from the sizes of picture and maps, as torchvision lays them out.
         iou_threshold: overlap from which an anchor is positive; an object's best anchors always are.
         negative_iou: overlap below which an anchor is negative; those between are left out.
+        low_quality: whose an object's best anchors are, as of ``jdet.ops.matching.by_thresholds``: that
+            "object"'s, or the object's that the "anchor" itself overlaps most; "none": they are nobody's
+            below ``iou_threshold``.
         box_loss: "l1" or "smooth_l1" of the offsets, "giou" of the boxes.
         smooth_l1_beta: of "smooth_l1".
         normalizer: "batch" divides by the positives of all pictures; "picture" each picture's sums by
@@ -51,6 +56,7 @@ class RetinaNet(DenseDetector):
     torchvision_anchors: bool = False
     iou_threshold: float = 0.5
     negative_iou: float = 0.4
+    low_quality: str = "object"
     box_loss: str = "l1"
     smooth_l1_beta: float = 0.1
     normalizer: str = "batch"
@@ -58,6 +64,7 @@ class RetinaNet(DenseDetector):
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "box_loss", BOX_LOSSES)
+        check_choice(self, "low_quality", matching.LOW_QUALITY)
         check_choice(self, "normalizer", NORMALIZERS)
         if not 0 <= self.negative_iou <= self.iou_threshold <= 1:
             raise ValueError(
@@ -103,7 +110,7 @@ class RetinaNet(DenseDetector):
                 lambda rows: jnp.where(within, boxes.pairwise_iou(rows, corners), 0.0),
                 self.iou_threshold,
                 self.negative_iou,
-                low_quality=True,
+                self.low_quality,
             )
             positive = match >= 0
             of_anchor = jnp.maximum(match, 0)

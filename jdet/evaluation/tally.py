@@ -75,7 +75,7 @@ class Tally:
         self._source, self._evaluators, self.expected = source, evaluators, expected
         self._seen = np.zeros(expected, int)
         self._alone = jax.process_count() == 1
-        self._held: list[Scored] = []
+        self._held: list[tuple[int, Scored]] = []
         self._batches = 0
 
     def check(self, index: np.ndarray) -> None:
@@ -101,15 +101,17 @@ class Tally:
         for index, found, truth in pictures:
             # Decoded pictures stay where they are; a path is worth as much on process 0.
             image = truth.image if isinstance(truth.image, str) else b""
-            self._held.append((index, found, truth._replace(image=image, masks=None)))
+            scored = index, found, truth._replace(image=image, masks=None)
+            self._held.append((self._batches, scored))
         if self._batches % self.GATHER_EVERY == 0:
             self._flush()
 
     def _flush(self) -> None:
         parts = exchange.gather(self._held)
         self._held = []
-        if jax.process_index() == 0:  # rows of whole batches, so that the order is the source's
-            self._score(sorted((x for part in parts for x in part), key=lambda scored: scored[0]))
+        if jax.process_index() == 0:  # in the order in which one process has them
+            held = sorted((x for part in parts for x in part), key=lambda one: one[0])
+            self._score([scored for _, scored in held])
 
     def _score(self, pictures: Sequence[Scored]) -> None:
         for index, found, truth in pictures:

@@ -32,8 +32,9 @@ class Pass(NamedTuple):
     """One way of looking at a picture.
 
     Attributes:
-        long: input pixels along the picture's longer side, as a factor of ``input_size``.
-        short: along its shorter side. Equal factors are a square input.
+        long: input pixels along the picture's longer side, as a factor of ``input_size``; of pictures
+            that keep their proportions, of their size in testing.
+        short: along its shorter side. Equal factors are a square input, where pictures are warped.
         flip: look at the mirrored picture as well.
         above: keep boxes whose longer side is above this, in pixels of the original picture; 0: all.
         below: keep boxes whose shorter side is below this; 0: all.

@@ -47,7 +47,8 @@ def decode(
         offsets: float32 [..., 4].
         anchors: float32 [..., 4], cx cy w h.
         variances: as in ``encode``.
-        max_log_scale: limit of ``dw`` and ``dh`` before the exponential.
+        max_log_scale: upper limit of ``dw`` and ``dh`` before the exponential, as in torchvision and
+            Detectron2; MMDetection has a lower one too.
 
     Returns:
         float32 [..., 4], x1 y1 x2 y2, not clipped to the picture.

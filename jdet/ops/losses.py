@@ -63,31 +63,30 @@ def sigmoid_focal_loss(
     return _focal_loss(logits, targets.astype(bool), alpha, gamma)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _focal_loss(logits, positive, alpha, gamma):
-    return _focal_forward(logits, positive, alpha, gamma)[0]
+    return _focal_and_slope(logits, positive, alpha, gamma)[0]
 
 
-def _focal_forward(logits, positive, alpha, gamma):
-    """The loss and its slope from the same exponentials: one array is kept, where JAX would keep four."""
+@_focal_loss.defjvp
+def _focal_tangent(alpha, gamma, primals, tangents):
+    logits, positive = primals
+    loss, slope = _focal_and_slope(logits, positive, alpha, gamma)
+    return loss, slope * tangents[0]
+
+
+def _focal_and_slope(logits, positive, alpha, gamma):
+    """From the same exponentials: the backward pass keeps one array, where JAX would keep four."""
     sign = jnp.where(positive, -1.0, 1.0)
     share = jnp.where(positive, alpha, 1 - alpha) if alpha >= 0 else 1.0
     wrong = sign * logits.astype(jnp.float32)  # logit of being wrong
     entropy = jax.nn.softplus(wrong)
     probability = jnp.exp(wrong - entropy)
     if not gamma:
-        return share * entropy, (share * sign * probability).astype(logits.dtype)
+        return share * entropy, share * sign * probability
     focus = share * probability**gamma
     slope = focus * (probability + gamma * entropy * jnp.exp(-entropy))
-    return focus * entropy, (sign * slope).astype(logits.dtype)
-
-
-def _focal_backward(alpha, gamma, slope, dy):
-    del alpha, gamma
-    return (dy * slope).astype(slope.dtype), None
-
-
-_focal_loss.defvjp(_focal_forward, _focal_backward)
+    return focus * entropy, sign * slope
 
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -99,6 +99,9 @@ def _first_argmax(values: jax.Array, maximum: jax.Array, axis: int) -> jax.Array
 OBJECTS_AT_A_TIME = 8
 """Objects whose values for all anchors exist at once."""
 
+LOW_QUALITY = ("object", "anchor", "none")
+"""What becomes of anchors that are the best of an object below the upper threshold."""
+
 BELOW, BETWEEN = -1, -2
 """Assignments of anchors that are background, and of those left out of the loss."""
 
@@ -109,7 +112,7 @@ def by_thresholds(
     overlap_of: Callable[[Any], jax.Array],
     high: float,
     low: float,
-    low_quality: bool,
+    low_quality: str,
 ) -> jax.Array:
     """Max-IoU assignment of Faster R-CNN and RetinaNet (Ren et al. 2015, sec. 3.1.2).
 
@@ -120,15 +123,20 @@ def by_thresholds(
             float32 [n, A], 0 … 1.
         high: anchors from this overlap on take their best object, the first among equals.
         low: anchors below it are background; those between are left out.
-        low_quality: anchors that are an object's best (ties included) take their own best object,
-            whatever the overlap. An object that overlaps no anchor at all has no best ones.
+        low_quality: what becomes of anchors that are an object's best (ties included), whatever the
+            overlap. "object": they take that object, the last one where they are the best of several
+            (MMDetection). "anchor": they take their own best object (torchvision, Detectron2), so that
+            an object may get none. "none": they are like all others. An object that overlaps no anchor
+            at all has no best ones.
 
     Returns:
         int32 [A]: index of the object, ``BELOW`` or ``BETWEEN``.
     """
     best, index, chosen = _best_objects(objects, valid, overlap_of, -1.0)
     result = jnp.where(best < low, BELOW, jnp.where(best < high, BETWEEN, index))
-    return jnp.where(chosen, index, result) if low_quality else result
+    if low_quality == "none":
+        return result
+    return jnp.where(chosen >= 0, chosen if low_quality == "object" else index, result)
 
 
 def by_location(
@@ -174,10 +182,10 @@ def by_location(
 def _best_objects(
     objects: Any, valid: jax.Array, value_of: Callable[[Any], jax.Array], none: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Every anchor's best object, and whether the anchor is the best of some object.
+    """Every anchor's best object, and the object whose best it is.
 
     The values of a few objects for all anchors exist at a time: an anchor needs only its best so
-    far, and whether it was the best of some object. That is A numbers instead of N · A, which for
+    far, and whose best it was. That is A numbers instead of N · A, which for
     200,000 anchors and 100 objects are 80 MB a picture.
 
     Args:
@@ -188,7 +196,8 @@ def _best_objects(
 
     Returns:
         Best value float32 [A], its object int32 [A] (the first among equals; 0 where the best is
-        ``none``), and bool [A]: value above 0 and the highest of an object, ties included.
+        ``none``), and int32 [A]: the last object whose highest value, above 0, the anchor has, ties
+        included; -1: there is none.
     """
     count = valid.shape[0]
     rows = min(OBJECTS_AT_A_TIME, count)
@@ -208,13 +217,15 @@ def _best_objects(
         here = jnp.max(value, axis=0)
         index = jnp.where(here > best, first + _first_argmax(value, here[None], axis=0), index)
         row_best = jnp.max(value, axis=1, keepdims=True)
-        chosen = chosen | jnp.any((value == row_best) & (row_best > 0), axis=0)
+        hit = (value == row_best) & (row_best > 0)
+        chosen = jnp.maximum(chosen, jnp.max(jnp.where(hit, first + numbers, -1), axis=0))
         return (jnp.maximum(best, here), index, chosen), None
 
+    numbers = jnp.arange(rows, dtype=jnp.int32)[:, None]
     num_anchors = jax.eval_shape(value_of, objects[:1]).shape[1]
     zeros = (
         jnp.zeros(num_anchors) * valid[0]
     )  # varies over the mesh axes that the objects vary over
-    start = (zeros + none, zeros.astype(jnp.int32), zeros > 0)
+    start = (zeros + none, zeros.astype(jnp.int32), zeros.astype(jnp.int32) - 1)
     blocks_of = (in_blocks(objects), in_blocks(valid), jnp.arange(blocks, dtype=jnp.int32) * rows)
     return jax.lax.scan(take, start, blocks_of)[0]

@@ -134,7 +134,7 @@ def candidates_nms(
             multiplied by 1 - IoU; "gaussian": all scores by exp(-IoU² / sigma) (Bodla et al. 2017, eq. 2
             and 3). Detections then carry what is left of their scores.
         sigma: of "gaussian".
-        min_score: soft: lowest score of a detection.
+        min_score: soft: a box whose score falls below it is dropped.
 
     Returns:
         Kept, [D] each.
@@ -158,7 +158,7 @@ def candidates_nms(
                 left = jnp.where(iou > iou_threshold, scores * (1 - iou), scores)
             else:
                 left = scores * jnp.exp(-(iou**2) / sigma)
-            left = jnp.where(left < min_score, 0.0, left)
+            left = jnp.where((left < min_score) & (left < scores), 0.0, left)
         return jnp.where(places == index, 0.0, jnp.where(own, left, scores))
 
     def take(step: jax.Array, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:

@@ -249,6 +249,8 @@ def test_other_scales_of_the_same_pictures():
     assert twice.shapes == ((1216, 2016), (2016, 1216)) and twice.short == (1200,)
     assert twice.content(480, 640, twice.shapes[0]) == (1200, 1600)
     assert Framing.square(300).scaled(2) == Framing.square(300)
+    assert framing.scaled(0.001).shapes == ((32, 32),)
+    assert Framing.from_config(config(shapes=((64, 96), (64, 96)))).shapes == ((64, 96),)
 
 
 def test_wrong_settings_are_named():

@@ -65,7 +65,7 @@ def test_loss_and_gradient_equal_torchvision():
     @functools.partial(jax.jit, static_argnames="normalizer")
     def losses(offsets, logits, normalizer="picture"):
         found = Predictions([offsets], [logits], None, [np.asarray(priors)])
-        return make(normalizer=normalizer).loss_terms(found, *arrays, sizes)
+        return make(normalizer=normalizer, low_quality="anchor").loss_terms(found, *arrays, sizes)
 
     offsets, logits = jnp.asarray(golden["bbox_regression"]), jnp.asarray(golden["cls_logits"])
     positives = losses(offsets, logits, normalizer="batch")["loc"].weight
@@ -232,6 +232,7 @@ def test_wrong_fields_are_named():
     for fields, message in (
         (dict(box_loss="l2"), "model.box_loss='l2'.*smooth_l1"),
         (dict(normalizer="image"), "model.normalizer='image'"),
+        (dict(low_quality="best"), "model.low_quality='best'.*object, anchor, none"),
         (dict(negative_iou=0.6), "model.negative_iou=0.6 .*rise"),
         (dict(aspect_ratios=(1.0, 0.0)), r"model.aspect_ratios=\(1.0, 0.0\)"),
         (dict(octaves=0), "model.octaves=0; it must be above 0"),

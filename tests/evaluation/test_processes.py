@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import pytest
 
+from jdet.data.framing import Framing
 from jdet.data.pipeline import eval_batches
 from jdet.evaluation import runner, tta
 from jdet.train import sharding
 from jdet.types import ConfigError
 from tests.evaluation.test_runner import SIDE, PixelDetector, Record, Rectangles, mesh
-from tests.evaluation.test_tta import AnySize, custom
+from tests.evaluation.test_tta import KEPT, AnySize, custom
 from tests.hosts.test_agent import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,9 +95,12 @@ def evaluated(over, **share):
     kept = [(found.id, np.asarray(truth.image).shape) for found, truth in keep.pairs]
     read = sorted(source.read)
     passes = custom((1, 1, True, 0, 0), (2, 1, False, 0, 0))
-    several = tta.MultiScale(runner.DetectFn(AnySize(), over), passes, SIDE)
-    more = walk(several.views, several.detect, [], to_pictures=several.to_pictures)
-    return {"metrics": metrics, "kept": kept, "read": read, "several": more}
+    framed = custom((1, 1, True, 0, 0), (2, 2, False, 0, 0))
+    more = {}
+    for name, how, framing in (("several", passes, Framing.square(SIDE)), ("framed", framed, KEPT)):
+        looking = tta.MultiScale(runner.DetectFn(AnySize(), over), how, framing)
+        more[name] = walk(looking.views, looking.detect, [], to_pictures=looking.to_pictures)
+    return {"metrics": metrics, "kept": kept, "read": read, **more}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +131,7 @@ def told(tmp_path_factory):
 def test_every_picture_counts_once_and_is_read_where_it_is_due(told):
     alone = evaluated(mesh(1, 1))
     for process in told:
-        for name in ("metrics", "several"):
+        for name in ("metrics", "several", "framed"):
             np.testing.assert_equal(process[name], alone[name])
     assert told[0]["metrics"]["pictures"] == COUNT
     shares = [{k for k in range(COUNT) if k % 4 // 2 == rank} for rank in (0, 1)]

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from jdet.ops import losses
 from tests.golden import load
@@ -53,6 +54,49 @@ def test_focal_loss_of_wild_logits_is_finite_and_right():
     np.testing.assert_allclose(
         losses.sigmoid_focal_loss(logits, targets, -1, 0), entropy, rtol=1e-6
     )
+
+
+def plain_focal_loss(logits, targets, alpha, gamma):
+    """Lin et al. 2017b, eq. 5, for JAX to differentiate."""
+    right = jax.nn.sigmoid(jnp.where(targets, logits, -logits))
+    return -jnp.where(targets, alpha, 1 - alpha) * (1 - right) ** gamma * jnp.log(right)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+def test_focal_loss_has_all_derivatives_of_its_formula(gamma):
+    """Forward, backward, second, in batches; its own rule stands for JAX's."""
+    logits = jnp.linspace(-4, 4, 12).reshape(3, 4)
+    targets = jnp.arange(12).reshape(3, 4) % 3 == 0
+    ours, plain = (
+        lambda x, f=f: f(x, targets, 0.25, gamma).sum()
+        for f in (losses.sigmoid_focal_loss, plain_focal_loss)
+    )
+    for derivative in (jax.grad, jax.jacfwd, jax.hessian):
+        np.testing.assert_allclose(
+            jax.jit(derivative(ours))(logits), derivative(plain)(logits), rtol=1e-4, atol=1e-6
+        )
+    each = jax.vmap(jax.grad(lambda x, t: losses.sigmoid_focal_loss(x, t, 0.25, gamma).sum()))
+    np.testing.assert_allclose(each(logits, targets), jax.grad(plain)(logits), rtol=1e-4, atol=1e-6)
+    half = jax.grad(ours)(logits.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(float), jax.grad(plain)(logits), rtol=0.02, atol=0.01)
+
+
+def test_focal_loss_over_devices_and_of_shared_logits():
+    """One logit for all targets: its gradient is the sum over pictures, wherever they are."""
+    targets = jnp.arange(12).reshape(4, 3) % 2 == 0
+    mesh = jax.make_mesh(
+        (2,), ("group",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2]
+    )
+
+    def loss(logits, targets):
+        return losses.sigmoid_focal_loss(logits, targets).sum()
+
+    spread = jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=(P(), P("group")), out_specs=P())
+    logits = jnp.array([-1.0, 0.5, 2.0])
+    expected = jax.grad(lambda x: plain_focal_loss(x, targets, 0.25, 2.0).sum())(logits)
+    np.testing.assert_allclose(jax.grad(loss)(logits, targets), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(spread)(logits, targets), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])

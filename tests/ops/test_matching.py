@@ -10,6 +10,7 @@ from jdet.ops.boxes import cxcywh_to_xyxy, pairwise_iou
 from jdet.ops.matching import (
     BELOW,
     BETWEEN,
+    LOW_QUALITY,
     MIN_OVERLAP,
     bipartite_then_threshold,
     by_thresholds,
@@ -78,9 +79,9 @@ def test_equal_torchvision():
     found = match(overlap, valid)
     np.testing.assert_array_equal(np.where(found.matched, found.index, -1), golden["ssd_05"])
     for name, arguments in {
-        "retinanet_05_04_lowq": (0.5, 0.4, True),
-        "rpn_07_03_lowq": (0.7, 0.3, True),
-        "roi_05_05": (0.5, 0.5, False),
+        "retinanet_05_04_lowq": (0.5, 0.4, "anchor"),
+        "rpn_07_03_lowq": (0.7, 0.3, "anchor"),
+        "roi_05_05": (0.5, 0.5, "none"),
     }.items():
         found = by_thresholds(overlap, valid, lambda rows: rows, *arguments)
         np.testing.assert_array_equal(found, golden[name])
@@ -91,11 +92,22 @@ def max_iou(overlap, high, low, low_quality):
     best, index = overlap.max(0), overlap.argmax(0)
     result = np.where(best < low, BELOW, np.where(best < high, BETWEEN, index))
     rows = overlap.max(1, keepdims=True)
-    chosen = ((overlap == rows) & (rows > 0)).any(0)
-    return np.where(chosen, index, result) if low_quality else result
+    for i, row in enumerate((overlap == rows) & (rows > 0)):  # MMDetection: object by object
+        if low_quality == "object":
+            result = np.where(row, i, result)
+        elif low_quality == "anchor":
+            result = np.where(row, index, result)
+    return result
 
 
-@pytest.mark.parametrize("low_quality", [True, False])
+def test_an_object_keeps_its_best_anchor_or_loses_it_to_another():
+    overlap = jnp.array([[0.45, 0.9], [0.30, 0.0]])
+    for rule, expected in (("object", [1, 0]), ("anchor", [0, 0]), ("none", [BETWEEN, 0])):
+        found = by_thresholds(overlap, jnp.ones(2, bool), lambda rows: rows, 0.5, 0.4, rule)
+        assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("low_quality", LOW_QUALITY)
 def test_thresholds_in_blocks_equal_the_whole_matrix(low_quality):
     rng = np.random.default_rng(0)
     assign = jax.jit(
@@ -122,11 +134,11 @@ def test_every_object_finds_its_best_anchors_among_many():
     valid = jnp.arange(13) < 11
     found = jax.jit(
         lambda truth: by_thresholds(
-            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, True
+            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, "object"
         )
     )(jnp.asarray(truth))
     overlap = np.asarray(pairwise_iou(jnp.asarray(truth[:11]), corners))
-    np.testing.assert_array_equal(found, max_iou(overlap, 0.5, 0.4, True))
+    np.testing.assert_array_equal(found, max_iou(overlap, 0.5, 0.4, "object"))
     assert set(range(11)) <= set(np.asarray(found))
 
 
@@ -142,7 +154,7 @@ def test_whole_overlap_matrix_never_exists():
     corners = jax.ShapeDtypeStruct((200_000, 4), jnp.float32)
     closed = jax.make_jaxpr(
         lambda truth, corners, valid: by_thresholds(
-            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, True
+            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, "object"
         )
     )(truth, corners, jax.ShapeDtypeStruct((104,), bool))
 

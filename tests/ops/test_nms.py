@@ -144,6 +144,16 @@ def test_soft_suppression_is_that_of_the_definition(soft, seed):
     assert (np.diff(kept.scores[:n]) <= 1e-7).all()
 
 
+@pytest.mark.parametrize("soft", ["linear", "gaussian"])
+def test_soft_suppression_drops_what_lost_score_alone(soft):
+    """A low score is no reason by itself, whatever else is there of its class."""
+    boxes = jnp.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [20, 20, 30, 30.0]])
+    scores, labels = jnp.array([0.2, 0.06, 0.03, 0.03]), jnp.array([0, 0, 0, 1])
+    kept = from_candidates(boxes, scores, labels, soft=soft)
+    np.testing.assert_allclose(kept.scores[:4], [0.2, 0.03, 0.03, 0], rtol=1e-6)
+    np.testing.assert_array_equal(kept.boxes[1:3], boxes[2:])
+
+
 suppress = jax.jit(nms)
 
 
