@@ -233,8 +233,6 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
             )
     common["design_cells"] = tap_geometry(backbone, taps, config.input_size)[1][-1]
     neck = make("neck", model.neck, "config.model.neck", taps=taps, **common)
-    can = getattr(backbone, "remat_parts", ())
-    remat.check((*can, "neck") if hasattr(neck, "remat") else can)
     own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
     if config.resize.mode == "warp" and "mask_padding" in own:
         own["mask_padding"] = False  # warped pictures fill their input
@@ -248,7 +246,10 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         neck=neck,
         head_norm=norm("head_norm"),
         dtype=dtype,
+        remat=remat,
     )
+    parts = [name for name, made in (("neck", neck), ("head", module)) if hasattr(made, "remat")]
+    remat.check((*getattr(backbone, "remat_parts", ()), *parts))
     if config.resize.mode == "keep_ratio" and not getattr(module, "knows_padding", False):
         raise ConfigError(
             f"config.model.name={model.name!r} would learn from the padding of "

@@ -14,6 +14,7 @@ from jdet.detectors.dense_head import DenseHead
 from jdet.detectors.ssd import tap_geometry
 from jdet.nn import padding
 from jdet.nn.norm import Norm
+from jdet.nn.remat import Remat
 from jdet.ops import anchors, boxes, nms
 from jdet.ops.losses import sigmoid_focal_loss
 from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
@@ -78,6 +79,7 @@ class DenseDetector(nn.Module):
             for those fill their inputs.
         mean: RGB mean subtracted from 0 … 255 pictures.
         std: divisor after that.
+        remat: what the backward pass computes again in the head; its part is ``head``.
         dtype: of activations; losses and boxes are float32.
     """
 
@@ -103,6 +105,7 @@ class DenseDetector(nn.Module):
     mask_padding: bool = True
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    remat: Remat = Remat()
     dtype: Any = jnp.float32
 
     any_input_size = True  # ``detect`` takes pictures of other sizes than ``input_size``
@@ -127,6 +130,7 @@ class DenseDetector(nn.Module):
             norm=self.head_norm,
             prior=self.prior,
             conv_bias=self.head_bias,
+            remat=self.remat,
             dtype=self.dtype,
         )
 

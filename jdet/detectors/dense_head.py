@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from jdet.nn.conv import Conv
 from jdet.nn.norm import Norm
+from jdet.nn.remat import Remat
 
 gaussian = nn.initializers.normal(0.01)  # of all convolutions (Lin et al. 2017b, sec. 4.1)
 
@@ -37,6 +39,7 @@ class DenseHead(nn.Module):
         conv_bias: the towers' convolutions have biases before a norm too.
         centerness: the tower that predicts it, "box" or "cls"; "none": it is not predicted.
         level_scales: offsets are multiplied by a number that every level learns (FCOS, sec. 3.1).
+        remat: what the backward pass computes again; a segment is a tower, ``head`` both of them.
         dtype: of the computation; predictions are float32.
     """
 
@@ -49,6 +52,7 @@ class DenseHead(nn.Module):
     conv_bias: bool = False
     centerness: str = "none"
     level_scales: bool = False
+    remat: Remat = Remat()
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -66,7 +70,14 @@ class DenseHead(nn.Module):
             centre-ness [B, h·w·A], one entry a level each.
         """
         bias = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))
-        towers = {kind: self._tower(levels, kind, train) for kind in ("cls", "box")}
+
+        def tower(module, levels, kind):
+            return module._tower(levels, kind, train)
+
+        towers = {}
+        for kind in ("cls", "box"):
+            segment = self.remat.segment(functools.partial(tower, kind=kind), "head")
+            towers[kind] = segment(self, list(levels))
         logits = self._predict(towers["cls"], "cls", self.num_classes, bias)
         offsets = self._predict(towers["box"], "box", 4)
         if self.level_scales:

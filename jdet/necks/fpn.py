@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
+from jdet.nn.remat import Remat
 
 EXTRAS = {"none": 0, "pool": 1, "conv_c5": 2, "conv_p5": 2}
 """Levels above the last tap, by the name of their kind."""
@@ -37,6 +38,7 @@ class FPN(nn.Module):
         norm: that norm.
         width: multiplies ``channels``.
         kernel_init: of all convolutions.
+        remat: what the backward pass computes again; the pyramid is one segment, ``neck``.
         dtype: of activations.
     """
 
@@ -47,6 +49,7 @@ class FPN(nn.Module):
     use_norm: bool = False
     norm: Norm = Norm("batch")
     width: float = 1.0
+    remat: Remat = Remat()
     kernel_init: Any = xavier
     dtype: Any = None
 
@@ -70,6 +73,14 @@ class FPN(nn.Module):
     @nn.compact
     def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
         """Named stages [B, h, w, C] to levels [B, h, w, channels], finest first."""
+
+        def pyramid(module, stages):
+            return module._levels(stages, train)
+
+        taken = {tap: stages[tap] for tap in self.taps}
+        return self.remat.segment(pyramid, "neck")(self, taken)
+
+    def _levels(self, stages: dict[str, jax.Array], train: bool) -> list[jax.Array]:
         layer = functools.partial(
             ConvNorm,
             scale_channels(self.channels, self.width),

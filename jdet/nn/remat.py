@@ -66,7 +66,7 @@ class Remat:
             )
         if self.policy != "none" and not known:
             raise ConfigError(
-                f"train.remat={self.policy!r}, but neither backbone nor neck can be recomputed; "
+                f"train.remat={self.policy!r}, but neither backbone, neck nor head can be recomputed; "
                 "take train.remat=none"
             )
 

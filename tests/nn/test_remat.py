@@ -19,7 +19,9 @@ from jdet import config as config_lib
 from jdet.backbones.dsod import DSOD
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
+from jdet.detectors.dense_head import DenseHead
 from jdet.necks.dense_prediction import DensePrediction
+from jdet.necks.fpn import FPN
 from jdet.necks.ssd_extras import ResidualExtras, SSDExtras
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
@@ -57,6 +59,24 @@ def dsod(remat):
     return Net(DSOD(blocks=(1, 1, 1), **settings), DensePrediction(("c3", "c4"), **settings))
 
 
+class PyramidHead(nn.Module):
+    """A feature pyramid and a dense head on it."""
+
+    remat: Remat
+
+    def setup(self):
+        self.fpn = FPN(("c3", "c4", "c5"), channels=8, use_norm=True, remat=self.remat)
+        self.head = DenseHead(3, 2, channels=8, norm=BATCH, centerness="box", remat=self.remat)
+
+    def __call__(self, stages, *, train):
+        offsets, logits, centerness = self.head(self.fpn(stages, train=train), train=train)
+        return [*offsets, *logits, *centerness]
+
+
+def dense(remat):
+    return Net(ResNet(18, stem_stride=2, remat=remat, width=0.05), PyramidHead(remat))
+
+
 @functools.cache
 def inputs():
     x = np.random.default_rng(0).normal(size=(PICTURES, SIDE, SIDE, 3))
@@ -90,6 +110,8 @@ def gradient(make, remat):
         (vgg, Remat("full")),
         (resnet, Remat("stages")),
         (dsod, Remat("convs", ("stem", "c3", "neck"))),
+        (dense, Remat("full")),
+        (dense, Remat("convs", ("head",))),
     ],
     ids=lambda x: "-".join((x.policy, *x.parts)) if isinstance(x, Remat) else x.__name__,
 )
@@ -129,6 +151,16 @@ def test_less_waits_for_the_backward_pass(make, capsys):
     assert full < first < 0.6 * none
 
 
+def test_pyramid_and_head_are_parts(capsys):
+    amounts = [
+        kept(dense, Remat("full", parts), capsys) if parts else kept(dense, Remat(), capsys)
+        for parts in ((), ("neck",), ("head",), ("neck", "head"))
+    ]
+    none, neck, head, both = amounts
+    assert both < min(neck, head) and max(neck, head) < none
+    assert none - both == pytest.approx((none - neck) + (none - head), rel=0.05)
+
+
 def test_norms_sum_over_devices_once():
     """Recomputing brings no collective: what they summed is kept."""
     mesh = jax.make_mesh((2,), ("member",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -162,7 +194,7 @@ def test_what_cannot_be_is_refused():
         Remat("full", ("c5",)).check(known)
     with pytest.raises(ConfigError, match="needs a policy; set train.remat to one of convs"):
         Remat("none", ("c1",)).check(known)
-    with pytest.raises(ConfigError, match="neither backbone nor neck"):
+    with pytest.raises(ConfigError, match="neither backbone, neck nor head"):
         Remat("full").check(())
 
 
