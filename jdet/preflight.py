@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from jdet import __version__, command, describe, files, preflight_report, preflight_topology
 from jdet import config as config_lib
 from jdet.analysis import collectives, roofline
+from jdet.data.framing import Framing
 from jdet.preflight_step import PROGRAMS, Figures, check, measure
 from jdet.preflight_topology import Topology
 from jdet.types import ConfigError
@@ -97,6 +98,7 @@ def preflight(
         "cores": os.cpu_count(),
         "jobs": jobs,
         "config": config.to_dict(),
+        "shape": list(Framing.from_config(config).largest),
     }
     searched = found if search else {}
     for results, searches in _compile(config, wanted, searched, jobs, say):

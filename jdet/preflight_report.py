@@ -24,7 +24,7 @@ def print_topology(console: Any, report: dict[str, Any], part: dict[str, Any]) -
     kind = chip["name"] if chip else part["device_kind"]
     console.print(
         f"\n[bold]{part['topology']}[/bold]  {part['devices']} × {kind}, "
-        f"{report['config']['precision']}, input {report['config']['input_size']}"
+        f"{report['config']['precision']}, input {'×'.join(map(str, report['shape']))}"
     )
     rows: list[tuple[str, ...]] = [("", *programs)]
     for label, text in _LINES:

@@ -204,7 +204,7 @@ def test_report_on_the_command_line(tmp_path):
         "preflight", f"--config={config}", "--topology=cpu:2", "--programs=evaluate", f"--out={out}"
     )
     assert done.returncode == 0, done.stderr
-    assert "cpu:2  2 × cpu, float32, input 64" in done.stdout
+    assert "cpu:2  2 × cpu, float32, input 64×64" in done.stdout
     assert "no published figures for 'cpu': no bound" in done.stdout
     report = json.loads(out.read_text())
     (part,) = report["topologies"]
@@ -243,14 +243,15 @@ def test_report_states_bound_limit_search_and_scaling(capsys):
     part = made_up(16)
     part["search"] = dict(largest=30, smallest_failing=31, tried=[[8, 1.0, True], [31, 2.0, False]])
     report = dict(
-        config=dict(precision="float32", input_size=300),
+        config=dict(precision="float32"),
+        shape=[300, 300],
         topologies=[part],
         weak_scaling=[made_up(4), made_up(16, serial=90.0)],
     )
     preflight_report.print_report(report)
     said = capsys.readouterr().out
     for text in (
-        "16 × TPU v5e, float32, input 300",
+        "16 × TPU v5e, float32, input 300×300",
         "20.00 ms ← limit",
         "6,400 img/s",
         "30 pictures a device fit (batch 480), 31 do not; tried 8 fits, 31 does not",

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.batch_norm import batch_norm_train
+from jdet.nn.group_norm import group_norm
 from jdet.nn.padding import inside
 from jdet.types import Moments
 
@@ -207,17 +208,4 @@ class _GroupNorm(nn.Module):
         initial_scale = nn.initializers.constant(self.initial_scale)
         scale = self.param("scale", initial_scale, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        wide = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, channels // groups)
-        where = inside(x)
-        if where is None:
-            mean = jnp.mean(wide, axis=(1, 3), keepdims=True)
-            var = jnp.mean((wide - mean) ** 2, axis=(1, 3), keepdims=True)
-        else:
-            where = where.reshape(x.shape[0], -1, 1, 1)
-            cells = jnp.maximum(jnp.sum(where, axis=1, keepdims=True), 1)
-            share = where / (cells * (channels // groups))
-            mean = jnp.sum(wide * share, axis=(1, 3), keepdims=True)
-            var = jnp.sum((wide - mean) ** 2 * share, axis=(1, 3), keepdims=True)
-        wide = ((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        return (wide * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)
+        return group_norm(x, scale, bias, groups=groups, eps=self.epsilon, mask=inside(x))
