@@ -310,7 +310,7 @@ def print_memory(memory: dict[str, Any]) -> None:
         print(f"  {parts} (aliased: outputs in place of arguments)")
 
 
-def _shape(text: str) -> tuple[int, int] | None:
+def parse_shape(text: str) -> tuple[int, int] | None:
     """Height and width from "800x1280", None from nothing."""
     if not text:
         return None
@@ -330,7 +330,7 @@ def main() -> None:
             "--memory is that of a training with the config's shapes; drop --shape, and set "
             "--config.input_size or --config.resize.shapes instead"
         )
-    description = describe(config, class_names, _shape(flags.FLAGS.shape))
+    description = describe(config, class_names, parse_shape(flags.FLAGS.shape))
     memory = training_memory(config, class_names) if flags.FLAGS.memory else None
     if flags.FLAGS.json:
         values = to_json(description) | ({"memory": memory} if memory else {})

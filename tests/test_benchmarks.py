@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import clock, models
+from benchmarks import clock, models, residuals
+from experiments import retinanet_coco
 from jdet import build
 from jdet.ops import anchors
 
@@ -120,6 +121,17 @@ def test_peer_gets_what_jdet_has(tmp_path):
     assert models.peer(case, parse("--peer-python", ""), "train", detector, batch, 5) == {}
     broken = parse("--peer-python", "/bin/false")
     assert models.peer(case, broken, "train", detector, batch, 5) == {"error": "exit status 1"}
+
+
+def test_what_waits_for_the_backward_pass():
+    """Of a picture four times as large four times as much, but for what levels of few cells round."""
+    config = retinanet_coco.get_config("depth=18,size=64,norm=batch")
+    small, large = (residuals.kept(config, ("a",), (n, n)) for n in (128, 256))
+    assert 3.5 * small < large < 4 * small
+    # Stem, blocks, pyramid and towers keep at least their inputs in the first, largest maps.
+    assert large > 4 * (128 * 128 * 64 + 64 * 64 * 64 * 4 + 2 * 4 * 32 * 32 * 256)
+    config.train.remat = "full"
+    assert residuals.kept(config, ("a",), (256, 256)) < 0.3 * large
 
 
 def test_disturbed_samples_do_not_count_where_enough_are_left():

@@ -12,7 +12,7 @@ from experiments import (
 )
 from jdet import build
 from jdet.config import get_defaults, validate
-from jdet.describe import _shape, describe, to_json
+from jdet.describe import describe, parse_shape, to_json
 from jdet.types import ConfigError
 
 VGG = dict(name="vgg16")
@@ -208,5 +208,5 @@ def test_shapes():
         describe(dsod_ablation.get_config("row=2"), ("a",), (3, 500))
     for text in ("800", "800x", "0x20", "axb"):
         with pytest.raises(ConfigError, match=f"--shape={text}; give height and width"):
-            _shape(text)
-    assert (_shape("800x1280"), _shape("")) == ((800, 1280), None)
+            parse_shape(text)
+    assert (parse_shape("800x1280"), parse_shape("")) == ((800, 1280), None)
