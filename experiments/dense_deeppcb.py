@@ -18,8 +18,8 @@ default   ResNet-34 at 640 pixels, batch 16: for an accelerator.
 Source: ours; the models: Lin et al. 2017b, Tian et al. 2020, Zhang et al. 2020; the set:
     github.com/tangsanli5201/DeepPCB
 Paper: –
-Ours: ``:cpu`` COCO AP, AP50: retinanet 0.509, 0.826; fcos 0.466, 0.816; atss 0.508, 0.822; ScratchDet at the
-    same length 0.542, 0.865 (one seed; docs/results.md); the full arm not run by us
+Ours: ``:cpu`` COCO AP, AP50: retinanet 0.509, 0.826; fcos 0.466, 0.816; atss 0.508, 0.822; ScratchDet
+    at the same length 0.542, 0.865 (one seed; docs/results.md); the full arm not run by us
 Cost: ``:cpu`` 1.6 (fcos, atss) to 2.0 (retinanet) GMAC a picture, 1500 steps of 8, a quarter of an
     hour on two CPU cores; the full arm 6000 steps of 16
 """

@@ -17,9 +17,10 @@ default   Root-ResNet-34 at 640 pixels, batch 16: for an accelerator.
 
 Source: ours; the set: github.com/tangsanli5201/DeepPCB
 Paper: –
-Ours: the full arm VOC07 mAP 0.798 after steps=800 (area 0.830), still climbing (bfloat16); ``:cpu`` VOC07 mAP
-    0.826 (area 0.868), COCO AP 0.542
-Cost: ``:cpu`` 14 minutes on two CPU cores; the full arm 148 GMAC a picture, 6000 steps of 16; 800 steps 9 minutes on a shared H200
+Ours: the full arm VOC07 mAP 0.798 after steps=800 (area 0.830), still climbing (bfloat16); ``:cpu`` VOC07
+    mAP 0.826 (area 0.868), COCO AP 0.542
+Cost: ``:cpu`` 14 minutes on two CPU cores; the full arm 148 GMAC a picture, 6000 steps of 16; 800 steps 9
+    minutes on a shared H200
 """
 
 from experiments.scratchdet_voc import voc
