@@ -16,7 +16,7 @@ import pytest
 
 from jdet.config import get_defaults
 from jdet.data.pipeline import _seed, eval_batches, train_batches
-from jdet.data.views import prepare_view, shows
+from jdet.data.views import View
 from jdet.types import Batch, ConfigError, DataError, Example
 from tests.harness import child_environment
 
@@ -26,6 +26,11 @@ COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 10]]
 
 def encode(image, suffix=".png"):
     return cv2.imencode(suffix, image[..., ::-1])[1].tobytes()
+
+
+def warped(image):
+    """A picture as evaluation shows it at 32×32 pixels."""
+    return View((32, 32)).prepare(image)[0]
 
 
 class Pictures:
@@ -153,7 +158,7 @@ def test_without_augmentation_pictures_are_warped(changes):
             picture = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
             expected = cv2.resize(picture, (32, 32), interpolation=cv2.INTER_LINEAR)[..., ::-1]
             np.testing.assert_array_equal(image, expected)
-            np.testing.assert_array_equal(image, prepare_view(picture[..., ::-1], (32, 32)))
+            np.testing.assert_array_equal(image, warped(picture[..., ::-1]))
             scale = np.array([32 / (64 + index), 32 / 56] * 2)
             np.testing.assert_allclose(boxes[valid], example.boxes * scale, rtol=1e-5)
 
@@ -342,7 +347,7 @@ def test_evaluation_covers_the_source_in_order():
         for row in np.flatnonzero(batch.real):
             example = source[batch.index[row]]
             picture = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
-            expected = prepare_view(picture[..., ::-1], (32, 32))
+            expected = warped(picture[..., ::-1])
             np.testing.assert_array_equal(batch.images[row], expected)
             height, width = batch.original_sizes[row]
             assert (height, width) == picture.shape[:2]
@@ -374,7 +379,7 @@ def test_evaluation_gives_processes_equally_many_batches():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_at_several_sizes(workers):
-    source, views = Pictures(5), ((32, 32), (24, 40), (40, 24), (48, 48))
+    source, views = Pictures(5), [View(s) for s in ((32, 32), (24, 40), (40, 24), (48, 48))]
     plain = evaluate(source)
     batches = evaluate(source, input_size=views, workers=workers)
     for one, many in zip(plain, batches, strict=True):
@@ -387,10 +392,10 @@ def test_evaluation_at_several_sizes(workers):
             )[..., ::-1]
             np.testing.assert_array_equal(many.original_sizes[row], picture.shape[:2])
             for images, sizes, view in zip(many.images, many.image_sizes, views, strict=True):
-                assert images.shape == (4, *view, 3)
-                if shows(view, *picture.shape[:2]):
-                    np.testing.assert_array_equal(images[row], prepare_view(picture, view))
-                    np.testing.assert_array_equal(sizes[row], view)
+                assert images.shape == (4, *view.shape, 3)
+                if view.shows(*picture.shape[:2]):
+                    np.testing.assert_array_equal(images[row], view.prepare(picture)[0])
+                    np.testing.assert_array_equal(sizes[row], view.shape)
                 else:
                     assert not images[row].any() and not sizes[row].any()
     last = batches[-1]
@@ -400,14 +405,14 @@ def test_evaluation_at_several_sizes(workers):
 def test_long_and_short_side_keep_their_meaning():
     landscape, portrait, square = (24, 40), (40, 24), (32, 32)
     for size, seen in (((10, 30), [1, 0, 1]), ((30, 10), [0, 1, 1]), ((10, 10), [1, 0, 1])):
-        assert [shows(view, *size) for view in (landscape, portrait, square)] == seen
+        assert [View(shape).shows(*size) for shape in (landscape, portrait, square)] == seen
 
 
 def test_strong_shrink_averages():
     """A fine grid that linear interpolation would read as flat becomes its mean."""
     image = np.zeros((320, 320, 3), np.uint8)
     image[::2] = 200
-    assert (np.abs(prepare_view(image, (32, 32)).astype(int) - 100) <= 1).all()
+    assert (np.abs(warped(image).astype(int) - 100) <= 1).all()
 
 
 # ------------------------------------------------------------------ bad pictures

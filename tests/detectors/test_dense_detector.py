@@ -68,7 +68,9 @@ def losses_of(model, found, *arrays):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(name):
-    model, batch = make(name), harness.make_batch(64, count=2, boxes=6)
+    # By MMDetection's rule the last of several objects takes the anchor that is the best of all.
+    rule = dict(low_quality="anchor") if name == "retinanet" else {}
+    model, batch = make(name, **rule), harness.make_batch(64, count=2, boxes=6)
     found = random_predictions(model)
 
     @jax.jit
@@ -223,7 +225,7 @@ def test_published_numbers(name, classes, fields, parameters):
 
 def test_padding_that_is_let_in_has_the_mean_colour():
     """Whatever was painted there; and it is seen."""
-    images = harness.make_batch(64, count=1).images
+    images = harness.make_batch(64, count=2).images[:1]
     model = make("fcos", norm="none", head_norm="none", mask_padding=False)
     variables = harness.initialise(model, images, train=False)
     variables["params"]["backbone"] = jax.tree.map(
