@@ -29,7 +29,7 @@ setup: .venv/ready
 
 quickstart: setup
 	$(run) -m jdet.main --config=experiments/quickstart.py$(ARGS) --workdir=$(WORKDIR)
-	@echo "Pictures: $(WORKDIR)/detections  Curves: $(WORKDIR)/curves.png  Numbers: $(WORKDIR)/report.json"
+	@echo "Images: $(WORKDIR)/detections  Curves: $(WORKDIR)/curves.png  Numbers: $(WORKDIR)/report.json"
 
 test: lint
 	$(run) -m pytest -n 2 --dist loadfile $(ARGS)

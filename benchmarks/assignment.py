@@ -18,7 +18,7 @@ import os
 import numpy as np
 
 from benchmarks.inference import milliseconds
-from jdet import environment
+from jdet import cpu_allocator
 
 NAMES = ("retinanet", "fcos", "atss")
 CLASSES = 80
@@ -90,5 +90,5 @@ def main():
 
 
 if __name__ == "__main__":
-    environment.tune()
+    cpu_allocator.tune()
     main()

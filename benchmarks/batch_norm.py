@@ -2,8 +2,8 @@
 
     python -m benchmarks.batch_norm [--devices 8] [--per-device 4] [--size 96] [--rounds 10]
 
-One JSON line per group size, from the pictures of one device up to all. The network is the ScratchDet of
-``experiments/quickstart.py`` with norms over groups of pictures; bytes and number of sums are read from
+One JSON line per group size, from the images of one device up to all. The network is the ScratchDet of
+``experiments/quickstart.py`` with norms over groups of images; bytes and number of sums are read from
 the compiled step. All programs take a step in turn, round after round; ``times_local`` is the median
 over rounds of a step's time over that of local norms in the same round. The devices are shares of one
 CPU, so that the time is that of XLA's threads meeting in memory, not of a network.
@@ -16,11 +16,11 @@ import platform
 import statistics
 import time
 
-from jdet import environment
+from jdet import cpu_allocator
 
 
 def prepare(devices, per_device, size, group):
-    """The compiled step with norms over so many pictures, its state and a batch."""
+    """The compiled step with norms over so many images, its state and a batch."""
     from benchmarks.train_step import make_step
     from experiments import quickstart
 
@@ -36,7 +36,7 @@ def prepare(devices, per_device, size, group):
 
 def sent(program):
     """Sums over devices in a step and their bytes: of norms, and of everything else."""
-    from jdet.analysis import collectives
+    from jdet.preflight import collectives
 
     rows = collectives.summarise(collectives.find(program.as_text()))
     norms = [row for row in rows if row.purpose.startswith("batch norm")]
@@ -62,11 +62,11 @@ def main():
     import jax
 
     jax.config.update("jax_num_cpu_devices", args.devices)
-    from jdet.train import sharding
+    from jdet.parallel import mesh as mesh_lib
 
     sizes = [
         size
-        for size in sharding.bn_group_sizes(args.per_device, args.devices)
+        for size in mesh_lib.bn_group_sizes(args.per_device, args.devices)
         if size >= args.per_device
     ]
     arms = {size: prepare(args.devices, args.per_device, args.size, size) for size in sizes}
@@ -93,5 +93,5 @@ def main():
 
 
 if __name__ == "__main__":
-    environment.tune()
+    cpu_allocator.tune()
     main()

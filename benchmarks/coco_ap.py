@@ -1,8 +1,8 @@
-"""COCO average precision of 5,000 pictures with 100 detections each, by both engines.
+"""COCO average precision of 5,000 images with 100 detections each, by both engines.
 
-    python -m benchmarks.coco_ap [--pictures=5000]
+    python -m benchmarks.coco_ap [--images=5000]
 
-One JSON line: CPU seconds of adding the pictures and of each engine's result, and the largest difference
+One JSON line: CPU seconds of adding the images and of each engine's result, and the largest difference
 between their numbers. Needs the extra ``coco-fast``.
 """
 
@@ -13,42 +13,42 @@ import time
 import numpy as np
 
 from jdet.evaluation.coco_ap import ENGINES, CocoEvaluator
-from jdet.types import Example, PictureDetections
+from jdet.types import Example, ImageDetections
 
 CLASSES = 80
 
 
-def pictures(count):
-    """Seven objects a picture, as in COCO, each found up to six times beside random detections."""
+def images(count):
+    """Seven objects an image, as in COCO, each found up to six times beside random detections."""
     rng = np.random.default_rng(0)
     for index in range(count):
         low = rng.uniform(0, 500, (7, 2))
         boxes = np.concatenate([low, low + rng.uniform(5, 200, (7, 2))], 1).astype(np.float32)
         labels = rng.integers(0, CLASSES, 7).astype(np.int32)
         areas = 0.7 * (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        truth = Example(str(index), "", boxes, labels, rng.random(7) < 0.01, areas)
+        ground_truth = Example(str(index), "", boxes, labels, rng.random(7) < 0.01, areas)
         source = rng.integers(0, 7, 100)
         found = boxes[source] + rng.normal(0, 12, (100, 4)).astype(np.float32)
         found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
         guessed = np.where(rng.random(100) < 0.5, labels[source], rng.integers(0, CLASSES, 100))
         scores = -np.sort(-rng.random(100)).astype(np.float32)
-        yield PictureDetections(str(index), found, scores, guessed.astype(np.int32)), truth
+        yield ImageDetections(str(index), found, scores, guessed.astype(np.int32)), ground_truth
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     options = parser.parse_args()
-    made = list(pictures(options.pictures))
+    made = list(images(options.images))
     names = tuple(f"class {k}" for k in range(CLASSES))
-    result, numbers = {"what": "coco_ap", "pictures": options.pictures, "detections": 100}, []
+    result, numbers = {"what": "coco_ap", "images": options.images, "detections": 100}, []
     for engine in ENGINES:
         evaluator = CocoEvaluator(names, engine)
         start = time.process_time()
-        for found, truth in made:
-            evaluator.add(found, truth)
+        for found, ground_truth in made:
+            evaluator.add(found, ground_truth)
         middle = time.process_time()
         metrics = evaluator.result()
         result["add_s"] = round(middle - start, 2)

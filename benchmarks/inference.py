@@ -4,13 +4,13 @@
         [--size PIXELS] [--peer-python PYTHON] [--peer-compile] [--markdown]
     python -m benchmarks.inference --tta voc [--backbone root_resnet18] [--size 300]
 
-One JSON line a case; ``ms`` is the whole, from uint8 pictures on the device to detections, with a
+One JSON line a case; ``ms`` is the whole, from uint8 images on the device to detections, with a
 synchronisation after every call. ``postprocess`` is softmax, decoding and class-wise suppression of
 all default boxes × 21 classes on untrained logits, of which nearly all pass the score threshold of many
 models: the worst case. Of dense detectors it is decoding and suppression of the best 1,000 (place, class)
-pairs of every level, whatever their scores, on both sides. ``found`` counts detections a picture. With a
+pairs of every level, whatever their scores, on both sides. ``found`` counts detections an image. With a
 Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the same network in
-PyTorch detects on the same pictures, and its ratio is added; ``peer_rest_ms`` is
+PyTorch detects on the same images, and its ratio is added; ``peer_rest_ms`` is
 what it takes beside its network.
 
 ``--tta`` measures multi-scale testing instead, mapping and merging included, beside one size; of
@@ -25,7 +25,7 @@ import sys
 import time
 
 from benchmarks import clock, models
-from jdet import environment
+from jdet import cpu_allocator
 
 
 def milliseconds(function, repeat=9):
@@ -54,8 +54,8 @@ def measure(case, args):
     c = models.config(case)
     classes = models.class_names(case.model)
     detector = build.detector(c, classes)
-    pictures = models.pictures(c, len(classes))
-    images, sizes = jnp.asarray(pictures.images), jnp.asarray(pictures.image_sizes)
+    drawn = models.random_batch(c, len(classes))
+    images, sizes = jnp.asarray(drawn.images), jnp.asarray(drawn.image_sizes)
     initialise = jax.jit(functools.partial(detector.init, train=False))
     variables = initialise(jax.random.key(0), images[:1])
     parameters = count_parameters(variables["params"])
@@ -98,7 +98,7 @@ def measure(case, args):
     }
     found = times(detect, variables, images, sizes, count=half)
     peak = models.peak_mib()
-    theirs = models.peer(case, args, "detect", detector, pictures, parameters)
+    theirs = models.peer(case, args, "detect", detector, drawn, parameters)
     found += times(detect, variables, images, sizes, count=max(1, args.steps - half), warmup=0)
 
     for name, samples in parts.items():
@@ -119,26 +119,26 @@ def measure(case, args):
 
 
 def measure_tta(backbone, batch, preset, size):
-    """One result: a batch of pictures once, and at all scales with merging."""
+    """One result: a batch of images once, and at all scales with merging."""
     import jax
     import numpy as np
 
     from experiments import scratchdet_voc
     from jdet import build
-    from jdet.data.framing import Framing
-    from jdet.data.views import View, prepare_views
+    from jdet.data.transforms.multi_scale import View, prepare_views
+    from jdet.data.transforms.resize import Resize
     from jdet.evaluation import tta
-    from jdet.evaluation.runner import DetectFn, to_pictures
+    from jdet.evaluation.detect import DetectFn, to_images
     from jdet.types import Batch
 
     config = scratchdet_voc.get_config(f"backbone={backbone},tta={preset}")
     config.input_size = size
     detector = build.detector(config, tuple(map(str, range(20))))
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (batch, 375, 500, 3)).astype(np.uint8)
+    originals = rng.integers(0, 256, (batch, 375, 500, 3)).astype(np.uint8)
     settings = tta.settings(config.eval.tta)
-    looking = tta.MultiScale(DetectFn(detector), settings, Framing.square(size))
-    columns = zip(*(prepare_views(picture, looking.views) for picture in pictures), strict=True)
+    looking = tta.MultiScale(DetectFn(detector), settings, Resize.square(size))
+    columns = zip(*(prepare_views(original, looking.views) for original in originals), strict=True)
     images, sizes = (tuple(map(np.stack, zip(*column, strict=True))) for column in columns)
     variables = jax.jit(functools.partial(detector.init, train=False))(
         jax.random.key(0), images[0][:1]
@@ -150,11 +150,11 @@ def measure_tta(backbone, batch, preset, size):
 
     def one():
         found = detect(variables, images[first], sizes[first])
-        return [p.boxes for p in to_pictures(found, whole._replace(image_sizes=sizes[first]), ids)]
+        return [p.boxes for p in to_images(found, whole._replace(image_sizes=sizes[first]), ids)]
 
     def many():
         found = looking.detect(variables, images, sizes)
-        return [p.boxes for p in looking.to_pictures(found, whole._replace(image_sizes=sizes), ids)]
+        return [p.boxes for p in looking.to_images(found, whole._replace(image_sizes=sizes), ids)]
 
     result = {"what": "tta", "preset": preset, "backbone": backbone, "batch": batch, "size": size}
     for name, call in (("one", one), ("tta", many)):
@@ -176,5 +176,5 @@ def main():
 
 
 if __name__ == "__main__":
-    environment.tune()
+    cpu_allocator.tune()
     main()

@@ -3,7 +3,7 @@
     python -m benchmarks.input_pipeline [--images DIR] [--peer-python PYTHON]
 
 One JSON line per measurement. With a Python that has torch (``--peer-python`` or the environment
-variable JDET_PEER_PYTHON) the peer script runs in turns with ours, over the same pictures and boxes,
+variable JDET_PEER_PYTHON) the peer script runs in turns with ours, over the same images and boxes,
 and the last line gives the ratios of the best settings. Rates are medians over all rounds; start-up
 of workers is not counted on either side.
 """
@@ -23,11 +23,11 @@ import cv2
 import numpy as np
 
 from jdet.config import get_defaults
-from jdet.data.augmentation import Augment, Element, Finish, operations
-from jdet.data.framing import Framing
 from jdet.data.image_io import read_image, write_image
-from jdet.data.photometric import NO_DISTORTION
 from jdet.data.pipeline import train_batches
+from jdet.data.transforms.photometric import NO_DISTORTION
+from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.ssd import Augment, Element, Finish, operations
 from jdet.types import Example
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -63,22 +63,22 @@ class Folder:
 
 
 def render_folder(folder, count):
-    """Writes ``count`` pictures of 640x480 with structure at several scales."""
+    """Writes ``count`` images of 640x480 with structure at several scales."""
     rng = np.random.default_rng(0)
     for index in range(count):
-        picture = np.zeros((480, 640, 3), np.float32)
+        image = np.zeros((480, 640, 3), np.float32)
         for cells in (4, 16, 64, 160):
             coarse = rng.standard_normal((cells * 3 // 4, cells, 3)).astype(np.float32)
-            picture += cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC) / cells**0.5
-        picture = np.clip(128 + 60 * picture, 0, 255).astype(np.uint8)
-        write_image(os.path.join(folder, f"{index:04}.jpg"), picture)
+            image += cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC) / cells**0.5
+        image = np.clip(128 + 60 * image, 0, 255).astype(np.uint8)
+        write_image(os.path.join(folder, f"{index:04}.jpg"), image)
 
 
 def stages(source, size):
     """CPU milliseconds per image of each stage: the median of three passes over the folder."""
     options = Augment.from_config(get_defaults().augment)
-    chain = operations(options, Framing.square(size))
-    finish = Finish(Framing.square(size), 64, options.mean)
+    chain = operations(options, Resize.square(size))
+    finish = Finish(Resize.square(size), 64, options.mean)
     rounds = defaultdict(list)
     for seed in range(3):
         rng, spent, rows = np.random.default_rng(seed), defaultdict(float), []
@@ -161,7 +161,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     bccd, script = SHARED / "data/bccd/JPEGImages", SHARED / "peer/bench_input.py"
     parser.add_argument("--images", default=str(bccd) if bccd.is_dir() else "")
-    parser.add_argument("--n", type=int, default=300, help="pictures")
+    parser.add_argument("--n", type=int, default=300, help="images")
     parser.add_argument("--size", type=int, default=300, help="side of the output")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2, help="turns of ours and the peer")
@@ -177,7 +177,7 @@ def main():
 def measure(args, folder):
     source = Folder(folder, args.n)
     height, width = read_image(source.paths[0]).shape[:2]
-    about = {"pictures": len(source), "source": f"{width}x{height}", "size": args.size}
+    about = {"images": len(source), "source": f"{width}x{height}", "size": args.size}
     about |= {"batch": args.batch, "cores": os.cpu_count()}
     milliseconds = stages(source, args.size)
     milliseconds["total"] = sum(milliseconds.values())

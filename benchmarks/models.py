@@ -81,7 +81,7 @@ MODELS = {
     "retinanet_r50": Model("retinanet_coco", "norm=batch,warp", "retinanet_r50", 80, ANCHORS),
     "fcos_r50": Model("fcos_coco", "norm=batch,warp", "fcos_r50", 80, POINTS),
     "atss_r50": Model("atss_coco", "norm=batch,warp", "atss_r50", 80, SQUARES),
-    # Pictures keep their proportions: layers keep the padding out, though there is none here.
+    # Images keep their proportions: layers keep the padding out, though there is none here.
     "retinanet_r50_padded": Model("retinanet_coco", "norm=batch", "retinanet_r50", 80, ANCHORS),
 }
 
@@ -116,8 +116,8 @@ def class_names(model):
     return tuple(map(str, range(MODELS[model].classes)))
 
 
-def pictures(c, classes):
-    """A batch of noise with ``OBJECTS`` objects a picture, on the host."""
+def random_batch(c, classes):
+    """A batch of noise with ``OBJECTS`` objects an image, on the host."""
     from jdet import types
 
     batch, size, count = c.train.batch_size, c.input_size, c.data.max_boxes
@@ -148,7 +148,7 @@ def parser(description, batches):
     add("--model", nargs="+", default=["root_resnet18"], choices=names, metavar="MODEL",
         help=f"one or more of {', '.join(names)}")  # fmt: skip
     add("--precision", nargs="+", default=["float32"], choices=PRECISIONS)
-    add("--batch", nargs="+", type=int, default=batches, help="pictures, one or more sizes")
+    add("--batch", nargs="+", type=int, default=batches, help="images, one or more sizes")
     add("--size", type=int, default=0, help="pixels; 0: the experiment's")
     add("--steps", type=int, default=10, help="samples of each side")
     add("--markdown", action="store_true", help="rows for RESULTS.md after the JSON lines")

@@ -100,8 +100,8 @@ def dense(peer_python):
         result["ms"], result["min_ms"] = milliseconds(lambda s=suppress: s(*arrays), 25)
         if soft != "none":
             result[f"{soft}_ms"] = result["ms"]
-    truth = dict(boxes=boxes, scores=scores, labels=labels)
-    report(result, peer_python, **truth, threshold=0.5, keep=100)
+    ground_truth = dict(boxes=boxes, scores=scores, labels=labels)
+    report(result, peer_python, **ground_truth, threshold=0.5, keep=100)
 
 
 def main():

@@ -1,8 +1,8 @@
-"""What waits for the backward pass of a training step, by policy of rematerialisation, per picture.
+"""What waits for the backward pass of a training step, by policy of rematerialisation, per image.
 
     python -m benchmarks.residuals --config=experiments/retinanet_coco.py:norm=batch [--shape=800x1344]
 
-One JSON line a policy: MiB of one picture, parameters and the picture itself aside, by JAX's own account,
+One JSON line a policy: MiB of one image, parameters and the image itself aside, by JAX's own account,
 before a compiler fuses. Everything is traced, nothing computed. What a device needs in all,
 ``jdet.preflight`` and ``jdet.describe --memory`` say.
 """
@@ -15,7 +15,7 @@ import re
 
 from absl import flags
 
-from jdet import command
+from jdet import cli
 from jdet import config as config_lib
 from jdet.nn.remat import POLICIES
 
@@ -23,7 +23,7 @@ LINE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 def kept(config, class_names, shape):
-    """Bytes of one picture."""
+    """Bytes of one image."""
     import jax
     import numpy as np
     from jax.ad_checkpoint import print_saved_residuals
@@ -56,12 +56,12 @@ def kept(config, class_names, shape):
 
 
 def main():
-    from jdet.data.framing import Framing
+    from jdet.data.transforms.resize import Resize
     from jdet.describe import class_names_of, parse_shape
 
     config = flags.FLAGS.config
     config_lib.validate(config)
-    shape = parse_shape(flags.FLAGS.shape) or Framing.from_config(config).largest
+    shape = parse_shape(flags.FLAGS.shape) or Resize.from_config(config).largest
     for policy in POLICIES:
         config.train.remat = policy
         size = kept(config, class_names_of(config), shape)
@@ -73,4 +73,4 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "shape", "", "Height and width of the input, as 800x1344; else the config's."
     )
-    command.start(main)
+    cli.start(main)

@@ -1,7 +1,7 @@
 """ATSS in PyTorch: torchvision's FCOS with square anchors and the assignment of Zhang et al. 2020.
 
 The network is the same, and so are the focal, GIoU and centre-ness losses. torchvision has no ATSS; this
-is the rule as the publication states it, picture by picture, with the matrix of all anchors and objects.
+is the rule as the publication states it, image by image, with the matrix of all anchors and objects.
 """
 
 import types
@@ -28,8 +28,8 @@ def install(net):
 def compute_loss(self, targets, outputs, anchors, num_anchors_per_level):
     """Losses of a batch, as of ``torchvision.models.detection.FCOS``."""
     matched = [
-        assign(picture, target["boxes"], num_anchors_per_level)
-        for picture, target in zip(anchors, targets)
+        assign(image, target["boxes"], num_anchors_per_level)
+        for image, target in zip(anchors, targets)
     ]
     return self.head.compute_loss(targets, outputs, anchors, matched)
 

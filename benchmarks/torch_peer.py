@@ -2,7 +2,7 @@
 
     python -m benchmarks.torch_peer INPUTS.npz --model ssd300_vgg16 --work train --precision float32
 
-INPUTS.npz holds what jdet works on: pictures, boxes, labels, default boxes. One JSON line: the samples of
+INPUTS.npz holds what jdet works on: images, boxes, labels, default boxes. One JSON line: the samples of
 the training step, or of the network and of whole detections. Memory is channels-last, bfloat16 is
 autocast. Where torchvision imports, its own ``ssd300_vgg16`` stands for that model at 300 pixels, unless
 ``--plain`` asks for the layers of ``benchmarks.torch_ssd``, and its suppression serves all models. Dense
@@ -51,7 +51,7 @@ class Plain:
         # NHWC in memory is what torch calls channels_last.
         self.images = torch.from_numpy(inputs["images"]).to(device).permute(0, 3, 1, 2)
         objects = int(inputs["objects"])
-        self.truth = torch.from_numpy(inputs["boxes"][:, :objects]).to(device)
+        self.ground_truth = torch.from_numpy(inputs["boxes"][:, :objects]).to(device)
         self.labels = torch.from_numpy(inputs["labels"][:, :objects]).long().to(device)
         self.name = f"PyTorch {torch.__version__}"
 
@@ -63,10 +63,10 @@ class Plain:
         """Of the batch, network included."""
         with autocast:
             outputs = self.network()
-        return self.objective(*outputs, self.priors, self.truth, self.labels)
+        return self.objective(*outputs, self.priors, self.ground_truth, self.labels)
 
     def detect(self):
-        """Boxes, scores and labels of each picture."""
+        """Boxes, scores and labels of each image."""
         return torch_ssd.detect(*self.network(), self.priors, batched_nms)
 
 
@@ -82,7 +82,7 @@ class Torchvision:
             self.background = 0
             settings |= dict(min_size=size, max_size=size, score_thresh=0.0)
             settings |= dict(detections_per_img=100, nms_thresh=0.5)
-            # Pictures have their size already.
+            # Images have their size already.
             settings |= dict(size_divisible=1, _skip_resize=True)
             if model == "atss_r50":
                 settings |= torch_atss.settings()
@@ -109,7 +109,7 @@ class Torchvision:
             self.name += ", FCOS with ATSS's assignment"
 
     def network(self):
-        """Predictions of dense detectors, of pictures that are a batch and normalised."""
+        """Predictions of dense detectors, of images that are a batch and normalised."""
         return self.net.head(list(self.net.backbone(self.batch).values()))
 
     def loss(self, autocast):
@@ -118,7 +118,7 @@ class Torchvision:
             return sum(self.net(self.images, self.targets).values())
 
     def detect(self):
-        """Boxes, scores and labels of each picture."""
+        """Boxes, scores and labels of each image."""
         return [list(found.values()) for found in self.net(self.images)]
 
 
@@ -185,7 +185,7 @@ def main():
                 result["network"] = clock.samples(call, finish, args.samples, warmup)
             result["detect"] = clock.samples(finished(peer.detect), finish, args.samples, warmup)
             found = peer.detect()
-        result["found"] = round(sum(len(picture[0]) for picture in found) / len(found), 1)
+        result["found"] = round(sum(len(image[0]) for image in found) / len(found), 1)
     peak = torch.cuda.max_memory_allocated() // 2**20 if cuda else clock.peak_rss_mib()
     print(json.dumps(result | {"peak_mib": peak, "torch": torch.__version__}), flush=True)
 

@@ -1,6 +1,6 @@
 """SSD with Root-ResNet-18 or VGG-16 in plain PyTorch: layer for layer the networks of the experiments.
 
-Pictures are uint8 [B, 3, H, W] (channels last in memory), default boxes float32 [A, 4], cx cy w h in
+Images are uint8 [B, 3, H, W] (channels last in memory), default boxes float32 [A, 4], cx cy w h in
 pixels, true boxes x1 y1 x2 y2 in pixels, labels 0 … K-1; background is logit 0.
 """
 
@@ -67,7 +67,7 @@ class RootResNet18(nn.Module):
         self.lower, self.upper = nn.Sequential(*root, *stages[:3]), stages[3]
 
     def forward(self, x):
-        """Pictures to maps of stride 8 and 16."""
+        """Images to maps of stride 8 and 16."""
         fine = self.lower(x)
         return [fine, self.upper(fine)]
 
@@ -91,7 +91,7 @@ class Vgg16(nn.Module):
         self.upper = nn.Sequential(*upper, unit(1024, 1024, 1, norm=False))
 
     def forward(self, x):
-        """Pictures to maps of stride 8 and 16."""
+        """Images to maps of stride 8 and 16."""
         fine = self.lower(x)
         return [fine, self.upper(fine)]
 
@@ -181,14 +181,14 @@ def overlaps(a, b):
     return common / (area(a)[..., None] + area(b) - common).clamp(min=1e-9)
 
 
-def loss(offsets, logits, priors, truth, labels):
-    """SSD's loss; ``truth`` [B, N, 4] and ``labels`` [B, N] hold objects only."""
-    iou = overlaps(truth, corners(priors))
+def loss(offsets, logits, priors, ground_truth, labels):
+    """SSD's loss; ``ground_truth`` [B, N, 4] and ``labels`` [B, N] hold objects only."""
+    iou = overlaps(ground_truth, corners(priors))
     # The best default box of an object is that object's, whatever the others overlap.
     iou = iou.scatter(2, iou.argmax(2, keepdim=True), 2.0)
     best, index = iou.max(1)
     matched = best >= IOU
-    mine = truth.gather(1, index[..., None].expand(-1, -1, 4))
+    mine = ground_truth.gather(1, index[..., None].expand(-1, -1, 4))
     shift = ((mine[..., :2] + mine[..., 2:]) / 2 - priors[:, :2]) / priors[:, 2:] / CENTRE
     scale = ((mine[..., 2:] - mine[..., :2]) / priors[:, 2:]).log() / SIZE
     target = torch.cat([shift, scale], -1)
@@ -213,7 +213,7 @@ def greedy(boxes, scores, classes, threshold):
 
 
 def detect(offsets, logits, priors, suppress):
-    """Boxes, scores and labels of each picture."""
+    """Boxes, scores and labels of each image."""
     centre = priors[:, :2] + offsets[..., :2] * CENTRE * priors[:, 2:]
     boxes = corners(torch.cat([centre, priors[:, 2:] * (offsets[..., 2:] * SIZE).exp()], -1))
     scores, rows = logits.softmax(-1)[..., 1:].topk(min(TOP, logits.shape[1]), 1)

@@ -4,10 +4,10 @@
         [--size PIXELS] [--accumulation 1 …] [--remat none …] [--peer-python PYTHON] [--peer-compile]
         [--markdown]
 
-One JSON line a case. The step is the one that training runs: normalisation of uint8 pictures, network,
+One JSON line a case. The step is the one that training runs: normalisation of uint8 images, network,
 matching, hard negatives, gradients, momentum SGD and the check for non-finite values, of the
 experiment's config on one device. With a Python that has torch (``--peer-python`` or the environment
-variable JDET_PEER_PYTHON) PyTorch's step is timed between two halves of ours, on the same pictures, boxes
+variable JDET_PEER_PYTHON) PyTorch's step is timed between two halves of ours, on the same images, boxes
 and default boxes, with an allocator that keeps freed memory, and the ratio of the medians is added. Dense
 detectors (80 classes, 320 pixels unless --size says otherwise) have torchvision's as peer; ``atss_r50`` has
 its FCOS with the assignment of ATSS, ``benchmarks.torch_atss``.
@@ -21,24 +21,25 @@ import sys
 import time
 
 from benchmarks import clock, models
-from jdet import environment
+from jdet import cpu_allocator
 
 
 def make_step(c, classes):
     """The compiled step, its first state, the detector, and a batch on the host and on the device."""
     from jdet import build
-    from jdet.train import optim, schedule, sharding, state, step
+    from jdet.parallel import mesh as mesh_lib
+    from jdet.train import optim, schedule, state, step
 
     detector = build.detector(c, classes, axis_name="member")
-    mesh = sharding.make_mesh(c)
+    mesh = mesh_lib.make_mesh(c)
     batch = c.train.batch_size
     lr = schedule.learning_rate(c.optimizer, schedule.resolve(c, 10 * batch))
     params, _ = state.abstract_variables(detector, c, batch)
     optimizer = optim.make_optimizer(c.optimizer, lr, params)
     begin = state.create_state(detector, optimizer, mesh, c)
-    pictures = models.pictures(c, len(classes))
+    images = models.random_batch(c, len(classes))
     train_step = step.make_train_step(detector, optimizer, lr, mesh, c)
-    return train_step, begin, detector, pictures, sharding.to_global(pictures, mesh)
+    return train_step, begin, detector, images, mesh_lib.to_global(images, mesh)
 
 
 def measure(case, args):
@@ -49,7 +50,7 @@ def measure(case, args):
     from jdet.train.state import count_parameters
 
     c = models.config(case)
-    train_step, now, detector, pictures, batch = make_step(c, models.class_names(case.model))
+    train_step, now, detector, images, batch = make_step(c, models.class_names(case.model))
     parameters = count_parameters(now.params)
 
     def call():
@@ -67,7 +68,7 @@ def measure(case, args):
     half = max(1, args.steps // 2)
     found = clock.samples(call, finish, half, warmup=1)
     peak = models.peak_mib()
-    theirs = models.peer(case, args, "train", detector, pictures, parameters)
+    theirs = models.peer(case, args, "train", detector, images, parameters)
     found += clock.samples(call, finish, max(1, args.steps - half), warmup=0)
 
     result = models.about("train_step", case._replace(size=c.input_size))
@@ -98,5 +99,5 @@ def main():
 
 
 if __name__ == "__main__":
-    environment.tune()
+    cpu_allocator.tune()
     main()

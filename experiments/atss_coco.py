@@ -13,7 +13,7 @@ Source: Zhang et al. 2020; schedule as He et al. 2019, "Rethinking ImageNet Pre-
 Paper: none from scratch at this setting; ImageNet-initialised, Zhang et al. 2020: COCO val AP 39.3 (1x);
     MMDetection: 39.4 (1x)
 Ours: not run by us
-Cost: 73 epochs of 118,287 pictures, 205 GMAC a picture of 800×1280
+Cost: 73 epochs of 118,287 images, 205 GMAC an image of 800×1280
 """
 
 from experiments.retinanet_coco import recipe, settings

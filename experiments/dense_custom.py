@@ -1,12 +1,12 @@
-"""RetinaNet, FCOS or ATSS on your own pictures: name a folder, the rest is read from the data.
+"""RetinaNet, FCOS or ATSS on your own images: name a folder, the rest is read from the data.
 
     E=experiments/dense_custom.py
     python -m jdet.main --config=$E:root=PATH,detector=fcos --workdir=runs/mine
     python -m jdet.main --config=$E:root=PATH,detector=fcos,cpu --workdir=runs/mine
 
-PATH and what is derived from it are as in ``scratchdet_custom.py``, but pictures keep their proportions:
+PATH and what is derived from it are as in ``scratchdet_custom.py``, but images keep their proportions:
 the short side has ``size`` pixels, the long one five thirds of that at most. Where a tenth of the objects
-would be under 24 pixels in a square picture of that side, there is a level of stride 4 more.
+would be under 24 pixels in a square image of that side, there is a level of stride 4 more.
 
     detector=atss | fcos | retinanet
     default  ResNet-50, levels to stride 128, group norms, short side 640
@@ -20,7 +20,7 @@ Cost: depends on the data
 """
 
 from experiments.retinanet_coco import decay_without_norms, dense_model
-from experiments.scratchdet_custom import own_pictures, recipe
+from experiments.scratchdet_custom import own_images, recipe
 from experiments.scratchdet_voc import pick
 from jdet.config import parse_arg
 
@@ -34,7 +34,7 @@ def get_config(arg=""):
         arg, root="", detector="atss", cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0
     )
     pick("detector", arg.detector, DETECTORS)
-    c, source, smallest = own_pictures(arg, "dense_custom")
+    c, source, smallest = own_images(arg, "dense_custom")
     keep_proportions(c, arg.size or (160 if arg.cpu else 640))
     c.model = model(arg.detector, arg.cpu, fine=smallest * c.input_size < SMALL)
     recipe(c, arg, len(source))
@@ -43,7 +43,7 @@ def get_config(arg=""):
 
 
 def keep_proportions(c, short):
-    """Pictures by their short side, the long one five thirds of it at most."""
+    """Images by their short side, the long one five thirds of it at most."""
     c.input_size = short
     c.resize.mode, c.resize.short, c.resize.long = "keep_ratio", (short,), short * 5 // 3
 

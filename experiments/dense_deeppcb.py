@@ -3,7 +3,7 @@
     python -m jdet.main --config=experiments/dense_deeppcb.py:cpu,detector=fcos \
         --workdir=runs/fcos_deeppcb --config.data.root=DEEPPCB
 
-Data and pictures as in ``scratchdet_deeppcb.py``: 1000 boards of 640×640 to train on, 500 to test, defects
+Data and images as in ``scratchdet_deeppcb.py``: 1000 boards of 640×640 to train on, 500 to test, defects
 of 20 to 60 pixels, all eight orientations. Levels of stride 8, 16 and 32 (4 to 32 in the CPU arm), norms
 in backbone, pyramid and towers, those of the towers with statistics for every level.
 
@@ -12,7 +12,7 @@ in backbone, pyramid and towers, those of the towers with statistics for every l
     detector=atss        one anchor of four strides at every place
 
 ``:cpu``  ResNet-18 at 3/8 width, pyramid and single-layer towers of 64 channels, 320-pixel input, batch 8,
-    norms over all pictures of a step: for two CPU cores.
+    norms over all images of a step: for two CPU cores.
 default   ResNet-34 at 640 pixels, batch 16: for an accelerator.
 
 Source: ours; the models: Lin et al. 2017b, Tian et al. 2020, Zhang et al. 2020; the set:
@@ -20,7 +20,7 @@ Source: ours; the models: Lin et al. 2017b, Tian et al. 2020, Zhang et al. 2020;
 Paper: –
 Ours: ``:cpu`` COCO AP, AP50: retinanet 0.509, 0.826; fcos 0.466, 0.816; atss 0.508, 0.822; ScratchDet
     at the same length 0.542, 0.865 (one seed; docs/results.md); the full arm not run by us
-Cost: ``:cpu`` 1.6 (fcos, atss) to 2.0 (retinanet) GMAC a picture, 1500 steps of 8, a quarter of an
+Cost: ``:cpu`` 1.6 (fcos, atss) to 2.0 (retinanet) GMAC an image, 1500 steps of 8, a quarter of an
     hour on two CPU cores; the full arm 6000 steps of 16
 """
 

@@ -3,14 +3,14 @@
     python -m jdet.main --config=experiments/dense_openimages5.py:cpu,detector=atss \
         --workdir=runs/atss_openimages5 --config.data.root=OPENIMAGES5
 
-Data, steps and rates as in ``scratchdet_openimages5.py``, the full SSD augmentation included; pictures are
+Data, steps and rates as in ``scratchdet_openimages5.py``, the full SSD augmentation included; images are
 not warped to squares, so that batches of landscapes and of portraits take turns.
 
     detector=atss | fcos | retinanet
     :cpu     ResNet-18 at half width, short side 192, long side up to 256: for two CPU cores
     default  ResNet-50, short side 480, long side up to 640, levels to stride 128: for an accelerator
 
-Source: ours; the models: Lin et al. 2017b, Tian et al. 2020, Zhang et al. 2020; the pictures: Open Images
+Source: ours; the models: Lin et al. 2017b, Tian et al. 2020, Zhang et al. 2020; the images: Open Images
 Paper: –
 Ours: not run by us
 Cost: ``:cpu`` 1400 steps of 16; the full arm 12,000 steps of 32

@@ -28,7 +28,7 @@ Source: Shen et al. 2017, Tables 2 and 3
 Paper: VOC07 mAP 59.9 (row 1), 61.6, 64.5, 68.6, 69.7, 74.5, 70.7, 76.0, 77.3 (row 9), 73.6, 77.7,
     81.7 (row 12)
 Ours: not run by us
-Cost: about 773 epochs of 16,551 pictures a row, 0.7 (row 1) to 15.7 (row 9) GMAC a picture
+Cost: about 773 epochs of 16,551 images a row, 0.7 (row 1) to 15.7 (row 9) GMAC an image
 """
 
 from experiments.dsod_voc import DSOD_ARGUMENTS, experiment

@@ -6,13 +6,13 @@
 
 As ``dsod_voc.py``, with COCO's smaller default boxes (7 and 15 % of the side), crowds left out of
 training, lr divided by ten at 80k, 140k, 200k and 260k of 320k steps. The paper trains on trainval
-(123,287 pictures) and tests on test-dev, whose boxes are on a server; here train2017 and
+(123,287 images) and tests on test-dev, whose boxes are on a server; here train2017 and
 val2017. ``mini`` takes a small folder of VOC shape instead.
 
 Source: Shen et al. 2017
 Paper: COCO test-dev AP 29.3, AP50 47.3, AP75 30.6, S 9.4, M 31.5, L 47.0
 Ours: not run by us
-Cost: about 346 epochs of 118,287 pictures, 18.4 GMAC a picture
+Cost: about 346 epochs of 118,287 images, 18.4 GMAC an image
 """
 
 from experiments.dsod_voc import DSOD_ARGUMENTS, dsod, recipe, share_statistics, start

@@ -14,7 +14,7 @@ Source: Zhu et al. 2019
 Paper: VOC07 mAP 71.5, against 77.7 with norms
 Ours: full arms not run by us; in miniature (BCCD, two seeds) 21.3 at 0.001, 3.7 and 3.6 at larger rates,
     against 53.2 with norms: docs/studies.md
-Cost: about 773 epochs of 16,551 pictures an arm, 15.1 GMAC a picture; mini at most 0.9 CPU seconds a step
+Cost: about 773 epochs of 16,551 images an arm, 15.1 GMAC an image; mini at most 0.9 CPU seconds a step
 """
 
 from experiments.dsod_voc import ARGUMENTS, dsod, recipe, start

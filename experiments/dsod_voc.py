@@ -12,16 +12,16 @@ part of the training set.
 
     head=dense | plain    size=300 | 512  lr=0.1  batch=128  steps=100000  seed=0
     last_scale=2x2 | 1x1  last map of the released code (8744 boxes) or of the paper's figure (8732)
-    bn_group=4            pictures that share statistics, as the authors had; 0: those of a device
+    bn_group=4            images that share statistics, as the authors had; 0: those of a device
     coco=RUN              start from a run of dsod_coco.py, with its default boxes, at lr=0.001
     mini                  quarter width, 128 pixels, batch 16 (bn_group=0), 600 steps, trainval and test of
                           any folder of VOC shape; lr as it is
 
 Source: Shen et al. 2017, Tables 1 and 4
 Paper: VOC07 mAP 77.7 (dense), 77.3 (plain), 81.7 (after COCO); VOC12 76.3; the repository has 78.9 with 12
-    pictures a GPU (nearest: bn_group=16)
+    images a GPU (nearest: bn_group=16)
 Ours: full arms not run by us; in miniature (BCCD, two seeds) 53.2 dense, 54.8 plain: docs/studies.md
-Cost: about 773 epochs of 16,551 pictures (VOC12: 655 of 21,503), 15.1 GMAC a picture; mini 0.9 CPU seconds
+Cost: about 773 epochs of 16,551 images (VOC12: 655 of 21,503), 15.1 GMAC an image; mini 0.9 CPU seconds
     a step
 """
 
@@ -85,7 +85,7 @@ def is_dense(head):
 
 
 def share_statistics(c, arg):
-    """BatchNorm over ``bn_group`` pictures: 4, or in miniature those of a device."""
+    """BatchNorm over ``bn_group`` images: 4, or in miniature those of a device."""
     group = arg.bn_group if arg.bn_group >= 0 else 0 if arg.mini else 4
     if group:
         c.model.norm = c.model.head_norm = "sync_batch"

@@ -15,7 +15,7 @@ Source: Tian et al. 2019 and 2020; schedule as He et al. 2019, "Rethinking Image
 Paper: none from scratch at this setting; ImageNet-initialised, MMDetection: COCO val AP 36.6
     (plain, 1x), 38.7 (1x)
 Ours: not run by us
-Cost: 73 epochs of 118,287 pictures, 205 GMAC a picture of 800×1280
+Cost: 73 epochs of 118,287 images, 205 GMAC an image of 800×1280
 """
 
 from experiments.retinanet_coco import recipe, settings

@@ -6,13 +6,13 @@
     python -m jdet.main --config=$E:batch=256,bn=2 --workdir=runs/cells_b256_bn2 --config.data.root=BCCD
 
 ScratchDet300 with the default boxes, crops and flips of ``scratchdet_bccd.py``, and the arguments of
-``megdet_voc.py`` but for ``mini`` and the data: 660 epochs (long: 1080) of 292 pictures, the rate 0.15
-(without norms 0.003) at 32 pictures. What two CPU cores can train is ``megdet_voc.py:mini,root=BCCD``.
+``megdet_voc.py`` but for ``mini`` and the data: 660 epochs (long: 1080) of 292 images, the rate 0.15
+(without norms 0.003) at 32 images. What two CPU cores can train is ``megdet_voc.py:mini,root=BCCD``.
 
 Source: Peng et al. 2018 (MegDet), Table 3, on a small set
 Paper: –
 Ours: not run by us
-Cost: 660 epochs of 292 pictures an arm, 33 GMAC a picture
+Cost: 660 epochs of 292 images an arm, 33 GMAC an image
 """
 
 from experiments import scratchdet_bccd

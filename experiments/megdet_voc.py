@@ -6,7 +6,7 @@
     python -m jdet.main --config=$E:batch=128,bn=8,mini,root=BCCD --workdir=runs/b128_bn8_mini
 
 ScratchDet300 with Root-ResNet-34 on 07+12 trainval, VOC07 test. The learning rate grows with the batch from
-0.05 at 128; the warm-up climbs to it from the rate of 16 pictures, after every step, for 500 steps or an
+0.05 at 128; the warm-up climbs to it from the rate of 16 images, after every step, for 500 steps or an
 epoch, whichever is longer. The policies drop at the published shares of a run (8, 10 of 11 and 11, 14, 17
 of 18 epochs), each stretched twentyfold: starting from nothing takes longer than fine-tuning. The
 published rows (FPN, ResNet-50 with ImageNet weights, COCO minival mmAP):
@@ -19,15 +19,15 @@ published rows (FPN, ResNet-50 with ImageNet weights, COCO minival mmAP):
     128      fails, at lr/2 too                   37.0   37.1   37.6
     256                                           37.1   37.1   37.7
 
-    batch=128        pictures per step; 8, 32, 128, 256, …
-    bn=0             pictures that share statistics; 0: 32, or the batch where that is smaller
+    batch=128        images per step; 8, 32, 128, 256, …
+    bn=0             images that share statistics; 0: 32, or the batch where that is smaller
     norm=both | none  in backbone and head; without, the rate is 0.001 at 128
     warmup=true      false: the full rate from the first step
     policy=normal | long   epochs=0 (220, 360; mini: 66, 108)   steps=0 (in place of epochs)
     accumulation=1   micro-batches per step, where a batch does not fit; each has its own BN groups
-    lr=0             at 128 pictures (mini: at 16); 0: as above
+    lr=0             at 128 images (mini: at 16); 0: as above
     mini             Root-ResNet-18 with a stem of stride 2, quarter width, 96 pixels, any folder of VOC
-                     shape; the paper's rate of 0.02 at 16 pictures, without norms too; the warm-up is a
+                     shape; the paper's rate of 0.02 at 16 images, without norms too; the warm-up is a
                      tenth of the run
     root=data  train=07+12  test=07test (mini: trainval, test)  seed=0
 
@@ -35,8 +35,8 @@ Source: Peng et al. 2018 (MegDet), Tables 2 and 3
 Paper: COCO mmAP 37.1 with batch 256, 37.0 with 16; 37.7 with both by the long policy
 Ours: mini on BCCD, VOC07 mAP of batches 8, 32, 128: 74.7, 65.8, 57.8 with the best group, 65.1, 58.3,
     57.0 with norms over 2; the full size not run by us
-Cost: 220 (long: 360) epochs of 16,551 pictures an arm, 33.3 GMAC a picture; mini 66 (108) epochs of 292
-    pictures, 5 (8) minutes of a CPU core
+Cost: 220 (long: 360) epochs of 16,551 images an arm, 33.3 GMAC an image; mini 66 (108) epochs of 292
+    images, 5 (8) minutes of a CPU core
 """
 
 from experiments.scratchdet_table2 import STEMS
@@ -73,7 +73,7 @@ def get_config(arg=""):
 
 
 def megdet(c, arg, lr, reference, stretch):
-    """The recipe; ``lr`` is for ``reference`` pictures, and the policies' epochs are stretched."""
+    """The recipe; ``lr`` is for ``reference`` images, and the policies' epochs are stretched."""
     pick("norm", arg.norm, ("both", "none"))
     pick("policy", arg.policy, POLICIES)
     if arg.epochs and arg.steps:
@@ -104,7 +104,7 @@ def shrink(c, arg):
     miniature(c, arg.steps, width=0.25, batch=arg.batch)
     c.input_size = 96
     megdet(c, arg, lr=0.02, reference=16, stretch=6)
-    # Of no consequence below a norm; without, pictures at their own scale blow up at any rate.
+    # Of no consequence below a norm; without, images at their own scale blow up at any rate.
     c.model.std = (58.0, 57.0, 57.0)
     if arg.warmup:
         c.optimizer.warmup = arg.steps // 10

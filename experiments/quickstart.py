@@ -3,14 +3,14 @@
     make quickstart
     python -m jdet.main --config=experiments/quickstart.py --workdir=runs/quickstart
 
-Shapes that differ by form only, one or two in a picture, on textured backgrounds with clutter, rendered on
+Shapes that differ by form only, one or two in an image, on textured backgrounds with clutter, rendered on
 the fly: no download. Root-ResNet-18 at quarter width, 96-pixel input, norms in backbone and head
 (ScratchDet, sec. 3). For the first hundred steps the loss hardly moves, and then it falls: that is what
 training from scratch looks like.
 
 Source: ours
 Paper: –
-Ours: mAP@0.5 0.893 on 400 unseen pictures, 0.874 on another machine (one seed; other rounding)
+Ours: mAP@0.5 0.893 on 400 unseen images, 0.874 on another machine (one seed; other rounding)
 Cost: six minutes on two CPU cores, installs included
 """
 

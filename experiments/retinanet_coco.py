@@ -5,22 +5,22 @@
 
 ResNet-50, pyramid P3 to P7 and both towers, all with norms, nothing frozen. Recipe of the from-scratch
 runs of MMDetection's zoo (`6x`: 73 epochs, drops after 65 and 71, warm-up of 500 steps from a tenth, decay
-1e-4, none on norms) at RetinaNet's rate of 0.01 for 16 pictures; other batches scale it.
+1e-4, none on norms) at RetinaNet's rate of 0.01 for 16 images; other batches scale it.
 
-Pictures keep their proportions: `size` pixels the short side, five thirds of that the long one at most, in
+Images keep their proportions: `size` pixels the short side, five thirds of that the long one at most, in
 inputs of three shapes.
 
     schedule=6x | 3x | 2x | 1x   36, 24 and 12 epochs, with the usual drops, warm-up from a thousandth
-    norm=group                   sync_batch: statistics over bn=16 pictures; batch: those of a device
+    norm=group                   sync_batch: statistics over bn=16 images; batch: those of a device
     multiscale                   the short side drawn from 0.8 of `size` to `size` in training
-    warp                         pictures warped to squares of `size` pixels instead
+    warp                         images warped to squares of `size` pixels instead
     depth=50  size=800  batch=16  lr=0.01  bn=16  seed=0  root=data
 
 Source: Lin et al. 2017b; schedule as He et al. 2019, "Rethinking ImageNet Pre-training"
 Paper: none from scratch at this setting; ImageNet-initialised, MMDetection: COCO val AP 36.5 (1x), 37.4
     (2x)
 Ours: not run by us
-Cost: 73 epochs of 118,287 pictures, 239 GMAC a picture of 800×1280
+Cost: 73 epochs of 118,287 images, 239 GMAC an image of 800×1280
 """
 
 from experiments.scratchdet_coco import coco
@@ -76,9 +76,9 @@ def recipe(arg, name, **fields):
         c.resize.sampling = "range"
     elif arg.multiscale:
         raise ConfigError(
-            "multiscale draws the short side of pictures that are not warped; drop warp"
+            "multiscale draws the short side of images that are not warped; drop warp"
         )
-    plain_pictures(c)
+    plain_images(c)
     c.model = dense_model(name, arg.depth, arg.norm, **fields)
     c.parallel.bn_group_size = arg.bn if arg.norm == "sync_batch" else 0
     c.train.batch_size = arg.batch
@@ -126,8 +126,8 @@ def dense_model(name, depth, norm, width=1.0, channels=256, extra="", **fields):
     )
 
 
-def plain_pictures(c):
-    """Pictures resized and mirrored, nothing else."""
+def plain_images(c):
+    """Images resized and mirrored, nothing else."""
     c.augment.photometric = 0.0
     c.augment.expand = 0.0
     c.augment.crop = False

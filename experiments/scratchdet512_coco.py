@@ -5,13 +5,13 @@
 The body of ScratchDet300 with seven levels, 64 to 1 cells a side, steps 8 to 512, smallest boxes 4 and
 10 % of the side. Extra levels as in the authors' mmdetection code, the only place where this model
 exists; ``release=`` (empty) carries ScratchDet300's residual blocks on to 1×1 instead. Recipe of that
-code: 20 pictures per device, lr 0.03, drops after 190, 350 and 400 of 420 epochs, 500 steps of warm-up
+code: 20 images per device, lr 0.03, drops after 190, 350 and 400 of 420 epochs, 500 steps of warm-up
 from a third. How many devices it took is not known; four are assumed (batch 80) and lr is not scaled.
 
 Source: released code of Zhu et al. 2019
 Paper: none
 Ours: not run by us
-Cost: 420 epochs of 118,287 pictures, 99.9 GMAC a picture
+Cost: 420 epochs of 118,287 images, 99.9 GMAC an image
 """
 
 from experiments.scratchdet_coco import coco

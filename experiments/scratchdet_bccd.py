@@ -3,7 +3,7 @@
     python -m jdet.main --config=experiments/scratchdet_bccd.py:cpu --workdir=runs/bccd \
         --config.data.root=BCCD
 
-BCCD (github.com/Shenggan/BCCD_Dataset, MIT; folder of VOC shape): 292 pictures of 640×480 to train on
+BCCD (github.com/Shenggan/BCCD_Dataset, MIT; folder of VOC shape): 292 images of 640×480 to train on
 (trainval), 72 to test; red cells, white cells, platelets. Many red cells carry no box, so some
 right detections count as wrong.
 

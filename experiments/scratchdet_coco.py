@@ -12,7 +12,7 @@ Source: Zhu et al. 2019, Tables 4 and 8
 Paper: COCO test-dev AP 32.7, AP50 52.0, AP75 34.9, S 13.0, M 35.6, L 49.0; tta=coco AP 39.1,
     AP50 59.2, AP75 42.6
 Ours: not run by us
-Cost: about 346 epochs of 118,287 pictures, 34.8 GMAC a picture
+Cost: about 346 epochs of 118,287 images, 34.8 GMAC an image
 """
 
 from experiments.scratchdet_voc import MODEL, batch_and_rate, norms, scratchdet

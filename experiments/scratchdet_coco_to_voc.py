@@ -15,7 +15,7 @@ offsets the box layers have learnt. How the paper fine-tunes is not published: l
 Source: Zhu et al. 2019, Table 3
 Paper: VOC07 mAP 84.0, against 80.4 without COCO; VOC12 test 82.1 with train=07++12
 Ours: not run by us
-Cost: the COCO run, then about 773 epochs of 16,551 pictures, 33.3 GMAC a picture
+Cost: the COCO run, then about 773 epochs of 16,551 images, 33.3 GMAC an image
 """
 
 from experiments import scratchdet_voc

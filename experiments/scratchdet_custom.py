@@ -1,4 +1,4 @@
-"""ScratchDet on your own pictures: name a folder, the rest is read from the data.
+"""ScratchDet on your own images: name a folder, the rest is read from the data.
 
     python -m jdet.main --config=experiments/scratchdet_custom.py:root=PATH --workdir=runs/mine
     python -m jdet.main --config=experiments/scratchdet_custom.py:root=PATH,cpu --workdir=runs/mine
@@ -10,7 +10,7 @@ itself or an export of a labelling tool has them (``instances_train2017.json``,
 
 Derived from the data: classes, size of the smallest default boxes (from the tenth percentile of object
 sizes), input size (512 pixels where a tenth of the objects would be under 12 pixels at 300) and the
-length of the run (every picture about 200 times, 6,000 to 100,000 steps). ``cpu`` trains a half-width
+length of the run (every image about 200 times, 6,000 to 100,000 steps). ``cpu`` trains a half-width
 Root-ResNet-18 at 128 pixels instead, 1,200 to 6,000 steps. All can be set: size=, batch=, steps=, lr=.
 
 Source: ours
@@ -32,7 +32,7 @@ from jdet.types import ConfigError
 
 def get_config(arg=""):
     arg = parse_arg(arg, root="", cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0)
-    c, source, smallest = own_pictures(arg, "scratchdet_custom")
+    c, source, smallest = own_images(arg, "scratchdet_custom")
     smallest = float(np.clip(smallest, 0.04, 0.10))
 
     c.input_size = arg.size or (128 if arg.cpu else 300 if smallest * 300 >= 12 else 512)
@@ -50,7 +50,7 @@ def get_config(arg=""):
     return c
 
 
-def own_pictures(arg, name):
+def own_images(arg, name):
     """Defaults with the data of a folder.
 
     Args:
@@ -59,7 +59,7 @@ def own_pictures(arg, name):
 
     Returns:
         The config, the source of training, and the tenth percentile of the object sizes: square roots of
-        the areas, relative to their pictures.
+        the areas, relative to their images.
     """
     if not arg.root:
         raise ConfigError(f"name your folder: --config=experiments/{name}.py:root=PATH")
@@ -76,11 +76,11 @@ def own_pictures(arg, name):
     return c, source, float(np.quantile(scales, 0.1))
 
 
-def recipe(c, arg, pictures):
-    """Length of the run and optimisation, for so many training pictures."""
+def recipe(c, arg, images):
+    """Length of the run and optimisation, for so many training images."""
     c.train.batch_size = c.optimizer.reference_batch = arg.batch or (16 if arg.cpu else 32)
     passes, low, high = (60, 1200, 6000) if arg.cpu else (200, 6000, 100_000)
-    steps = int(np.clip(pictures * passes // c.train.batch_size, low, high))
+    steps = int(np.clip(images * passes // c.train.batch_size, low, high))
     c.train.steps = arg.steps or steps
     c.train.eval_every = max(c.train.steps // 4, 1)
     c.train.ema = 0.995 if arg.cpu else 0.999
@@ -115,7 +115,7 @@ def find_data(root, where):
         )
         pair = next((pair for pair in pairs if names.issuperset(pair)), None)
         if not pair:
-            raise ConfigError(f"{lists} has no train.txt or trainval.txt; list the pictures there")
+            raise ConfigError(f"{lists} has no train.txt or trainval.txt; list the images there")
         return [build.group("source", "voc", root=where, splits=split) for split in pair], ("voc",)
 
     files = annotation_files(root)
@@ -171,7 +171,7 @@ def has_boxes(path):
 
 
 def statistics(source):
-    """Object sizes relative to their pictures (square root of the area), and most objects in one."""
+    """Object sizes relative to their images (square root of the area), and most objects in one."""
     scales, counts = [], [1]
     for i in range(len(source)):
         example, size = source[i], source.image_size(i)
@@ -181,5 +181,5 @@ def statistics(source):
             sides = (example.boxes[:, 2:] - example.boxes[:, :2]) / (width, height)
             scales.append(np.sqrt(sides.prod(-1)))
     if not scales:
-        raise ConfigError("the training pictures carry no boxes; there is nothing to learn")
+        raise ConfigError("the training images carry no boxes; there is nothing to learn")
     return np.concatenate(scales), max(counts)

@@ -5,21 +5,21 @@
 
 DeepPCB (github.com/tangsanli5201/DeepPCB, MIT; as a folder of VOC shape): 1000 boards of 640×640 to train
 on (trainval), 500 to test (the official list); six kinds of defects of 20 to 60 pixels. The template
-pictures are not used. Boards have no up: all eight orientations are drawn; they are black and white
+images are not used. Boards have no up: all eight orientations are drawn; they are black and white
 and all at one scale: nothing is recoloured, zoomed or cropped.
 
 The default boxes are those that `python -m jdet.analysis.default_boxes` proposes: with ScratchDet's
 own ratios 13 % of the defects reach an IoU of 0.5 with one, with these 99.8 %.
 
 ``:cpu``  ResNet-18 at 3/8 width, 320-pixel input, levels from stride 4 on, batch 8, norms over all
-    pictures of a step: for two CPU cores.
+    images of a step: for two CPU cores.
 default   Root-ResNet-34 at 640 pixels, batch 16: for an accelerator.
 
 Source: ours; the set: github.com/tangsanli5201/DeepPCB
 Paper: –
 Ours: the full arm VOC07 mAP 0.798 after steps=800 (area 0.830), still climbing (bfloat16); ``:cpu`` VOC07
     mAP 0.826 (area 0.868), COCO AP 0.542
-Cost: ``:cpu`` 14 minutes on two CPU cores; the full arm 148 GMAC a picture, 6000 steps of 16; 800 steps 9
+Cost: ``:cpu`` 14 minutes on two CPU cores; the full arm 148 GMAC an image, 6000 steps of 16; 800 steps 9
     minutes on a shared H200
 """
 
@@ -53,7 +53,7 @@ def get_config(arg=""):
 
 
 def recipe(c, arg):
-    """Pictures and optimisation, whichever detector; ``lr`` is for 16 pictures."""
+    """Images and optimisation, whichever detector; ``lr`` is for 16 images."""
     boards(c)
     c.optimizer.lr = arg.lr
     c.optimizer.schedule = "cosine"
@@ -63,7 +63,7 @@ def recipe(c, arg):
 
 
 def small_machine(c, arg):
-    """Twelve epochs in small steps: of 8 pictures they teach far more than half as many of 16."""
+    """Twelve epochs in small steps: of 8 images they teach far more than half as many of 16."""
     c.train.batch_size = 8
     c.train.steps = arg.steps or 1500
     c.train.ema = 0.995

@@ -4,18 +4,18 @@
         --config.data.root=OPENIMAGES5
 
 A folder of VOC shape made from Open Images (boxes CC BY 4.0; apple, bicycle, bird, boat, person): 537
-pictures to train on (trainval), 135 to test. Groups are boxed like single objects and not every person is
-labelled, so some right detections count as wrong. The full SSD augmentation stands in for pictures.
+images to train on (trainval), 135 to test. Groups are boxed like single objects and not every person is
+labelled, so some right detections count as wrong. The full SSD augmentation stands in for images.
 
 ``:cpu``  Root-ResNet-18 at half width, 192-pixel input, batch 16: for two CPU cores.
 default   Root-ResNet-34 at 300 pixels, batch 32, as ScratchDet300: for an accelerator.
 
-Source: ours; the pictures: Open Images
+Source: ours; the images: Open Images
 Paper: –
-Ours: the full arm VOC07 mAP 0.088 after steps=2000: too few pictures and steps (bfloat16); ``:cpu`` not run
+Ours: the full arm VOC07 mAP 0.088 after steps=2000: too few images and steps (bfloat16); ``:cpu`` not run
     to its end by us
 Cost: ``:cpu`` under half an hour on two CPU cores (estimated from the first steps);
-    the full arm 33 GMAC a picture, 12,000 steps of 32; 2000 steps 7 minutes on a shared H200
+    the full arm 33 GMAC an image, 12,000 steps of 32; 2000 steps 7 minutes on a shared H200
 """
 
 from experiments.scratchdet_voc import voc

@@ -25,7 +25,7 @@ Source: Zhu et al. 2019, Table 1
 Paper: VOC07 mAP 67.6 (none, 0.001), 71.0, 75.6 (head), 72.8, 77.8, 78.0 (backbone), 71.8, 77.3, 78.7 (both)
 Ours: full arms not run by us; in miniature (BCCD, two seeds) none diverges at 0.01 and 0.05, best 61.2
     (backbone, 0.01), 57.3 (both, 0.01), 24.7 (head, 0.001), 17.1 (none, 0.001): docs/studies.md
-Cost: 773 to 928 epochs of 16,551 pictures an arm, 31.4 GMAC a picture; mini 0.75 CPU seconds a step
+Cost: 773 to 928 epochs of 16,551 images an arm, 31.4 GMAC an image; mini 0.75 CPU seconds a step
 """
 
 from experiments.scratchdet_voc import miniature, pick, voc
@@ -65,7 +65,7 @@ def get_config(arg=""):
     c.optimizer.lr = arg.lr
     if arg.mini:
         miniature(c, arg.steps, width=0.25, batch=arg.batch)
-        # Without norms shallow layers still have the pictures' scale, and a level of stride 4 blows up;
+        # Without norms shallow layers still have the images' scale, and a level of stride 4 blows up;
         # boxes of 19 pixels on the usual levels fit the cells of BCCD, not its platelets.
         c.model.first_ratio, c.model.min_ratio = 0.15, 0.25
     return c

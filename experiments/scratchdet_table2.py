@@ -25,7 +25,7 @@ Source: Zhu et al. 2019, Table 2 and Fig. 3
 Paper: VOC07 mAP 73.1 (s2_7x7) to 78.5 (s1_root3)
 Ours: full arms not run by us; in miniature (boards, two seeds) 53.2 (s2_7x7), 69.1 (s1_root3), of small
     defects COCO AP 28.5 and 45.0: docs/studies.md
-Cost: about 773 epochs of 16,551 pictures an arm, 3.6 (s2_root1) to 26.6 (s1_root5) GMAC a picture;
+Cost: about 773 epochs of 16,551 images an arm, 3.6 (s2_root1) to 26.6 (s1_root5) GMAC an image;
     mini 0.76 CPU seconds a step (s1_root3), boards 2.1
 """
 

@@ -6,7 +6,7 @@
 
 Root-ResNet-34, residual extras, BatchNorm in backbone and head, 07+12 trainval, VOC07 test (recipe of
 sec. 4: batch 128, lr 0.05, drops at 45k, 75k and 95k of 100k steps, momentum 0.9, weight decay 5e-4, no
-warm-up). The paper normalises over 16 pictures per device; with 8 devices the default does the same.
+warm-up). The paper normalises over 16 images per device; with 8 devices the default does the same.
 
     backbone=root_resnet34 | root_resnet18 | resnet18 | resnet18a | resnet18b | vgg16
     release=caffe | mmdetection  what was released instead of what was published: pre-activation blocks
@@ -16,13 +16,13 @@ warm-up). The paper normalises over 16 pictures per device; with 8 devices the d
     train=07+12  test=07test  root=data  lr=0.05  batch=128  seed=0
     tta=voc  multi-scale testing (ScratchDet300+) after training, or with --mode=evaluate
 
-VOC12's test boxes are on a server; after train=07++12 the mAP on VOC07 test is one on training pictures.
+VOC12's test boxes are on a server; after train=07++12 the mAP on VOC07 test is one on training images.
 
 Source: Zhu et al. 2019, Table 3
 Paper: VOC07 mAP 80.4 (78.5 with root_resnet18), tta=voc 84.1; VOC12 test 78.5 with train=07++12, 83.6
     with tta=voc
 Ours: not run by us
-Cost: about 773 epochs of 16,551 pictures, 33.3 GMAC a picture
+Cost: about 773 epochs of 16,551 images, 33.3 GMAC an image
 """
 
 from jdet import build
@@ -125,7 +125,7 @@ def pick(key, value, allowed):
 def miniature(c, steps, width, batch=0):
     """Shrinks an experiment to what CPU cores can train; ``lr`` is then for a batch of 16.
 
-    The smallest boxes fit 9-pixel objects (the platelets of BCCD), pictures are neither zoomed out nor
+    The smallest boxes fit 9-pixel objects (the platelets of BCCD), images are neither zoomed out nor
     cropped below 0.6, which would leave 2 pixels of them; the schedule drops at the same shares of the run.
     Which stages are levels is left to the experiment.
     """

@@ -13,7 +13,7 @@ SSD300 has 8732 boxes from 10, 20, … 90 % of the side; SSD512 one level more (
 Source: Liu et al. 2016; from scratch: Zhu et al. 2019, Table 1, Shen et al. 2017, Table 4
 Paper: VOC07 mAP 77.2 with ImageNet weights; from scratch 67.6 (batch 128, no L2 norm) and 69.6 (batch 64)
 Ours: not run by us
-Cost: about 232 epochs of 16,551 pictures, 31.4 (size=300) or 90.2 (512) GMAC a picture
+Cost: about 232 epochs of 16,551 images, 31.4 (size=300) or 90.2 (512) GMAC an image
 """
 
 from experiments.scratchdet_voc import pick, voc

@@ -14,7 +14,7 @@ and no zoom-out.
 Source: Shen et al. 2017, Table 4; Fu et al. 2017 (DSSD); tables of boxes from the released code
 Paper: VOC07 mAP 63.8 (SSD300S, from scratch); SSD321 with ImageNet weights 77.1
 Ours: not run by us
-Cost: about 464 epochs of 16,551 pictures, 19.9 GMAC a picture (ssd321: 155 epochs, 35.9 GMAC)
+Cost: about 464 epochs of 16,551 images, 19.9 GMAC an image (ssd321: 155 epochs, 35.9 GMAC)
 """
 
 from experiments.scratchdet_voc import voc

@@ -12,7 +12,7 @@ printed). ``mini`` and the other arguments are those of ``dsod_voc.py``.
 Source: Shen et al. 2017, Table 4
 Paper: VOC07 mAP 70.4 (dense), 69.6 (plain)
 Ours: not run by us
-Cost: about 464 epochs of 16,551 pictures, 31.5 GMAC a picture
+Cost: about 464 epochs of 16,551 images, 31.5 GMAC an image
 """
 
 from experiments.dsod_voc import ARGUMENTS, is_dense, recipe, start

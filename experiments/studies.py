@@ -124,7 +124,7 @@ STUDIES = {
                 for batch in (8, 32, 128)
                 for group in (2, 8, 32)
                 for end, more in (("", ""), ("-cold", ",warmup=false"))
-                if group <= batch and (batch > 16 or not end)  # 8 pictures are below its start
+                if group <= batch and (batch > 16 or not end)  # 8 images are below its start
             },
             **{f"b{b}-none": f"megdet_voc.py:batch={b},norm=none" for b in (8, 32, 128)},
             "b128-none-half": "megdet_voc.py:batch=128,norm=none,lr=0.01",
@@ -144,15 +144,15 @@ STUDIES = {
                 lambda s: min(mean(s, arm) for arm in _normed(s)) > 0.8 * mean(s, "b8-bn8"),
             ),
             (
-                "norms over 2 pictures are worse than over 32",
+                "norms over 2 images are worse than over 32",
                 lambda s: all(mean(s, f"b{b}-bn2") < mean(s, f"b{b}-bn32") for b in (32, 128)),
             ),
             (
-                "norms over 8 pictures are worse than over 32",
+                "norms over 8 images are worse than over 32",
                 lambda s: all(mean(s, f"b{b}-bn8") < mean(s, f"b{b}-bn32") for b in (32, 128)),
             ),
             (
-                "norms over 32 pictures: batch 128 is as good as 32, within 0.01",
+                "norms over 32 images: batch 128 is as good as 32, within 0.01",
                 lambda s: mean(s, "b128-bn32") > mean(s, "b32-bn32") - 0.01,
             ),
             (

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.studies import STUDIES
 from experiments.study_runs import DONE, Run, begun
-from jdet import files
+from jdet import atomic_files
 
 MAIN = "voc07/mAP"
 
@@ -57,8 +57,8 @@ def summary(study: str, runs: list[Run]) -> dict[str, Any]:
 def seconds(record: Mapping[str, Any]) -> float:
     """Training time of a run, without evaluations."""
     speed = record.get("images_per_second", 0)
-    pictures = record["step"] * record["micro_batch"] * record["devices"]
-    return pictures / speed if speed else 0.0
+    images = record["step"] * record["micro_batch"] * record["devices"]
+    return images / speed if speed else 0.0
 
 
 def averages(records: list[dict[str, Any]]) -> dict[str, float]:
@@ -106,6 +106,6 @@ def write(study: str, folder: Path) -> str:
     """Writes table and numbers of all finished runs of a study in a folder; returns the table."""
     found = summary(study, begun(study, folder))
     text = markdown(study, found)
-    files.write_json(folder / study / "table.json", found)
-    files.write_text(folder / study / "table.md", text)
+    atomic_files.write_json(folder / study / "table.json", found)
+    atomic_files.write_text(folder / study / "table.md", text)
     return text

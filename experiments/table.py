@@ -9,7 +9,7 @@ import ast
 import re
 from pathlib import Path
 
-from jdet.files import write_text
+from jdet.atomic_files import write_text
 from jdet.types import ConfigError
 
 HERE = Path(__file__).resolve().parent

@@ -23,11 +23,11 @@ from jdet.backbones.dsod import DSOD
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
 from jdet.config import nearest
-from jdet.data.coco import CocoSource
-from jdet.data.holdout import Holdout
-from jdet.data.shapes import ShapesSource
-from jdet.data.tfds_source import TfdsSource
-from jdet.data.voc import VocSource
+from jdet.data.sources.coco import CocoSource
+from jdet.data.sources.holdout import Holdout
+from jdet.data.sources.shapes import ShapesSource
+from jdet.data.sources.tfds import TfdsSource
+from jdet.data.sources.voc import VocSource
 from jdet.detectors.atss import ATSS
 from jdet.detectors.fcos import FCOS
 from jdet.detectors.retinanet import RetinaNet
@@ -235,7 +235,7 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
     neck = make("neck", model.neck, "config.model.neck", taps=taps, **common)
     own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
     if config.resize.mode == "warp" and "mask_padding" in own:
-        own["mask_padding"] = False  # warped pictures fill their input
+        own["mask_padding"] = False  # warped images fill their input
     module = make(
         "detector",
         own,

@@ -42,10 +42,10 @@ def get_defaults() -> ConfigDict:
     data.train = ConfigDict({"name": "shapes"})
     data.eval = ConfigDict({"name": "shapes"})
     data.holdout = (
-        0  # n: evaluate on a part of data.train, about every n-th picture, not on data.eval
+        0  # n: evaluate on a part of data.train, about every n-th image, not on data.eval
     )
-    data.max_boxes = 64  # objects a picture can carry; more is counted and warned about
-    data.on_error = "raise"  # unreadable picture: "raise" | "skip" (counted and listed)
+    data.max_boxes = 64  # objects an image can carry; more is counted and warned about
+    data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
     data.workers = 0  # grain worker processes; 0 decodes in threads of this process
     data.threads = 2  # reader threads per process
     data.prefetch = 4  # batches made ahead of the step
@@ -58,7 +58,7 @@ def get_defaults() -> ConfigDict:
     augment.crop = True  # the seven-sampler batch crop
     augment.crop_scale = 0.3  # smallest relative side of a crop
     augment.flip = 0.5  # probability of a horizontal flip
-    augment.flip_vertical = 0.0  # of a vertical one; for pictures without an up, such as boards
+    augment.flip_vertical = 0.0  # of a vertical one; for images without an up, such as boards
     augment.rotate = 0.0  # of a quarter turn; 0.5 with both flips: all eight orientations alike
     augment.interpolation = "random"  # "random" (five kinds) | "linear" | "area" | …
     augment.mean = (123.0, 117.0, 104.0)  # RGB fill of the zoomed-out canvas
@@ -77,7 +77,7 @@ def get_defaults() -> ConfigDict:
     )
 
     c.train = train = ConfigDict()
-    train.batch_size = 32  # pictures per optimiser step, over all devices
+    train.batch_size = 32  # images per optimiser step, over all devices
     train.steps = 0  # optimiser steps; 0: from epochs
     train.epochs = 0.0
     train.accumulation = 1  # micro-batches per optimiser step
@@ -95,7 +95,7 @@ def get_defaults() -> ConfigDict:
     train.eval_at_start = False
 
     c.optimizer = optimizer = ConfigDict()
-    optimizer.lr = 0.05  # at ``reference_batch`` pictures per step
+    optimizer.lr = 0.05  # at ``reference_batch`` images per step
     optimizer.reference_batch = 128  # peak lr = lr · batch_size / reference_batch; 0: lr as it is
     optimizer.momentum = 0.9
     optimizer.nesterov = False
@@ -116,10 +116,10 @@ def get_defaults() -> ConfigDict:
     c.eval = evaluation = ConfigDict()
     evaluation.batch_size = 32
     evaluation.metrics = ("voc",)  # of "voc", "coco"
-    evaluation.pictures = 8  # pictures drawn beside the truth
+    evaluation.images = 8  # images drawn beside the ground truth
     evaluation.score_drawn = 0.5  # lowest score drawn
     evaluation.use_ema = True  # evaluate the moving average where there is one
-    evaluation.max_pictures = 0  # 0: all
+    evaluation.max_images = 0  # 0: all
     evaluation.precise_bn = 0  # training batches over which statistics of batch norms are measured
     # anew with the weights to evaluate; 0: the running ones
 
@@ -130,7 +130,7 @@ def get_defaults() -> ConfigDict:
     tta.iou_threshold = 0.45  # overlap from which boxes of a class are merged
     tta.pixel_offset = 1.0  # added to widths and heights for it: 1 inclusive pixels, 0 continuous
     tta.score_threshold = 0.01  # soft_voting: lowest score of a box kept beside the vote
-    tta.max_detections = 0  # of a picture after merging; 0: as many as without
+    tta.max_detections = 0  # of an image after merging; 0: as many as without
 
     c.landscape = landscape = ConfigDict()  # records of the loss surface (docs/landscape.md)
     landscape.every = 0  # steps between records of loss and gradient norms; 0: none
@@ -141,7 +141,7 @@ def get_defaults() -> ConfigDict:
     c.parallel = parallel = ConfigDict()
     parallel.devices = 0  # 0: all
     parallel.cpu_devices = 1  # devices a CPU counts as; small networks run faster on two
-    parallel.bn_group_size = 0  # pictures that share BatchNorm statistics under sync_batch; 0: all
+    parallel.bn_group_size = 0  # images that share BatchNorm statistics under sync_batch; 0: all
     return c
 
 
@@ -235,9 +235,9 @@ RANGES = {
     "optimizer.warmup_lr": (0, 1e6),
     "optimizer.clip_norm": (0, 1e9),
     "eval.batch_size": (1, 10**6),
-    "eval.pictures": (0, 10**4),
+    "eval.images": (0, 10**4),
     "eval.score_drawn": (0, 1),
-    "eval.max_pictures": (0, 10**9),
+    "eval.max_images": (0, 10**9),
     "eval.precise_bn": (0, 10**6),
     "eval.tta.iou_threshold": (0, 1),
     "eval.tta.pixel_offset": (0, 1),

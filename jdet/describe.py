@@ -22,13 +22,16 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
-from jdet import build, command, preflight_step, preflight_topology
+from jdet import build, cli
 from jdet import config as config_lib
-from jdet.analysis.macs import count_macs
-from jdet.data.framing import Framing
-from jdet.data.voc_folder import VOC_CLASSES
-from jdet.preflight_report import in_bytes
-from jdet.train import sharding, state
+from jdet.data.sources.voc_files import VOC_CLASSES
+from jdet.data.transforms.resize import Resize
+from jdet.parallel import mesh as mesh_lib
+from jdet.preflight import compile as compile_lib
+from jdet.preflight import topology as topology_lib
+from jdet.preflight.flops import count_macs
+from jdet.preflight.report import in_bytes
+from jdet.train import state
 from jdet.types import ConfigError, DataError
 
 
@@ -37,10 +40,10 @@ class Row(NamedTuple):
 
     Attributes:
         path: names of the modules above and its own, joined by "/".
-        output: shape of its output for one picture; empty for a container without one.
+        output: shape of its output for one image; empty for a container without one.
         parameters: trainable, everything below included.
         statistics: running statistics and other fixed numbers, everything below included.
-        macs: multiply-accumulates of convolutions and products of matrices, for one picture.
+        macs: multiply-accumulates of convolutions and products of matrices, for one image.
     """
 
     path: str
@@ -59,7 +62,7 @@ class Description(NamedTuple):
             boxes.
         parameters: trainable, whole model.
         statistics: running statistics, whole model.
-        macs: of one picture, whole model.
+        macs: of one image, whole model.
         shape: height and width of the network input, pixels.
         classes: number of classes, without background.
     """
@@ -87,7 +90,7 @@ def describe(
         ConfigError: the config cannot be built, or its detector takes no input of that shape.
     """
     detector = build.detector(config, class_names)
-    shapes = Framing.from_config(config).shapes
+    shapes = Resize.from_config(config).shapes
     shape = shape or max(shapes, key=math.prod)
     if shape not in shapes and not getattr(detector, "any_input_size", False):
         raise ConfigError(
@@ -234,7 +237,7 @@ def print_description(description: Description, depth: int) -> None:
     boxes = sum(level["boxes"] for level in description.levels)
     console.print(
         f"\n{description.parameters:,} trainable parameters, {description.statistics:,} running "
-        f"statistics, {description.macs / 1e9:.2f} GMAC a picture, {boxes:,} default boxes, input "
+        f"statistics, {description.macs / 1e9:.2f} GMAC an image, {boxes:,} default boxes, input "
         f"{'×'.join(map(str, description.shape))}, {description.classes} classes"
     )
 
@@ -277,10 +280,10 @@ def training_memory(config: ConfigDict, class_names: tuple[str, ...]) -> dict[st
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.class_names = class_names
-    sharding.split_cpu(config)
-    devices = sharding.pick_devices(config)
-    figures = preflight_step.measure(config, "train", devices)
-    available = preflight_topology.memory(devices[0])
+    mesh_lib.split_cpu(config)
+    devices = mesh_lib.pick_devices(config)
+    figures = compile_lib.measure(config, "train", devices)
+    available = topology_lib.memory(devices[0])
     parts = figures.memory._asdict() if figures.memory else {}
     return {
         "device_kind": devices[0].device_kind,
@@ -303,7 +306,7 @@ def print_memory(memory: dict[str, Any]) -> None:
     verdict = "" if memory["fits"] else ": DOES NOT FIT"
     print(
         f"\ntraining memory of each of {memory['devices']} {memory['device_kind']} device(s), "
-        f"{memory['images']} picture(s) on each: {in_bytes(memory['peak']) or 'more'} of "
+        f"{memory['images']} image(s) on each: {in_bytes(memory['peak']) or 'more'} of "
         f"{in_bytes(memory['available']) or 'an unknown size'}{verdict}"
     )
     if parts:
@@ -347,4 +350,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_bool("memory", False, "Also predict the memory of training on the devices here.")
     flags.DEFINE_integer("depth", 2, "How many module levels the table shows.")
-    command.start(main)
+    cli.start(main)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from jdet import command, environment
-from jdet.hosts import agent, member, place
+from jdet import cli, cpu_allocator
+from jdet.parallel import cluster, supervisor, worker
 
 FLAGS = flags.FLAGS
 
@@ -46,13 +46,13 @@ def define_host_flags() -> None:
 def main() -> int:
     """Runs what the flags ask for; returns the exit code."""
     here = None
-    if not member.is_assigned():
-        here = place.find(FLAGS.hosts, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if not worker.is_assigned():
+        here = cluster.find(FLAGS.hosts, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if here is not None:
-        return agent.supervise(
+        return supervisor.supervise(
             here, connect_seconds=FLAGS.connect_seconds, timeout_seconds=FLAGS.lost_seconds
         )
-    with member.joined() as session:
+    with worker.joined() as session:
         return session.returns(_work())
 
 
@@ -69,6 +69,6 @@ def _work() -> int:
 
 
 if __name__ == "__main__":
-    environment.tune()
+    cpu_allocator.tune()
     define_flags()
-    command.start(main)
+    cli.start(main)

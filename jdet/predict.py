@@ -1,15 +1,15 @@
-"""Finds objects in pictures with a trained run.
+"""Finds objects in images with a trained run.
 
     python -m jdet.predict --workdir=RUN --images=FOLDER_OR_FILES --out=DIR
 
-writes ``DIR/pictures/`` (every picture with boxes, labels and scores), ``DIR/detections.json`` (a
-COCO result list, with file and category names) and ``DIR/images.json`` (the pictures and categories
+writes ``DIR/images/`` (every image with boxes, labels and scores), ``DIR/detections.json`` (a
+COCO result list, with file and category names) and ``DIR/images.json`` (the images and categories
 it refers to, in COCO's form, and the files that could not be read). For programs:
 
     for found in predict("RUN", ["a.jpg", "folder"]):
         print(found.id, found.boxes, found.scores, found.labels)
 
-Pictures are turned upright as their EXIF tag says; boxes refer to the upright picture.
+Images are turned upright as their EXIF tag says; boxes refer to the upright image.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from jdet.analysis.visualise import draw_detections
+from jdet.atomic_files import write_json
+from jdet.data.find_images import SUFFIXES, ImageFile, find_images, unique_name
 from jdet.data.image_io import read_image, write_image
-from jdet.data.pictures import SUFFIXES, PictureFile, find_pictures, unique_name
 from jdet.evaluation import tta as multi_scale
 from jdet.evaluation.coco_ap import to_coco_json
-from jdet.files import write_json
-from jdet.predictor import Predictor, Started, Views
-from jdet.train import checkpoint
-from jdet.types import ConfigError, DataError, PictureDetections
+from jdet.evaluation.drawing import draw_detections
+from jdet.evaluation.predictor import Predictor, Started, Views
+from jdet.train.checkpoints import checkpoint
+from jdet.types import ConfigError, DataError, ImageDetections
 
 _READERS = 2  # threads that decode ahead of the device
 
@@ -51,7 +51,7 @@ def predict(
     batch_size: int = 8,
     tta: str | Mapping[str, Any] = "none",
     on_error: OnError | None = None,
-) -> Iterator[PictureDetections]:
+) -> Iterator[ImageDetections]:
     """Detects in files and folders, for notebooks and programs.
 
     Args:
@@ -60,20 +60,20 @@ def predict(
         step: of the checkpoint; a number, "latest" or "best".
         score: lowest score to report; the run's own threshold (``config.model.score_threshold``)
             stays the floor.
-        batch_size: pictures per call of the network.
+        batch_size: images per call of the network.
         tta: multi-scale testing, as of ``Predictor``.
-        on_error: told name and error of each picture that cannot be read; None logs a warning.
+        on_error: told name and error of each image that cannot be read; None logs a warning.
 
     Returns:
         An iterator in the order of the files; ``id`` is the file's name below its folder, boxes are
-        in pixels of the upright picture.
+        in pixels of the upright image.
 
     Raises:
         ConfigError: there is no run in ``workdir``, or ``tta`` cannot be.
         CheckpointError: there is no such checkpoint.
     """
     predictor = Predictor(workdir, step=step, batch_size=batch_size, tta=tta)
-    found = detect_files(predictor, find_pictures(images), score, on_error or _log_error)
+    found = detect_files(predictor, find_images(images), score, on_error or _log_error)
     return (detections for _, _, detections in found)
 
 
@@ -82,8 +82,8 @@ def _log_error(name: str, error: Exception) -> None:
 
 
 def detect_files(
-    predictor: Predictor, files: Iterable[PictureFile], score: float, on_error: OnError
-) -> Iterator[tuple[PictureFile, np.ndarray, PictureDetections]]:
+    predictor: Predictor, files: Iterable[ImageFile], score: float, on_error: OnError
+) -> Iterator[tuple[ImageFile, np.ndarray, ImageDetections]]:
     """Reads ahead in threads, detects in batches, and has one batch on the device all the time.
 
     Args:
@@ -93,19 +93,19 @@ def detect_files(
         on_error: told name and error of each file that cannot be read.
 
     Yields:
-        File, upright picture uint8 [H, W, 3], and its detections, in order.
+        File, upright image uint8 [H, W, 3], and its detections, in order.
     """
-    pending: tuple[list[Started], list[tuple[PictureFile, np.ndarray]]] | None = None
+    pending: tuple[list[Started], list[tuple[ImageFile, np.ndarray]]] | None = None
 
-    def finish() -> Iterator[tuple[PictureFile, np.ndarray, PictureDetections]]:
+    def finish() -> Iterator[tuple[ImageFile, np.ndarray, ImageDetections]]:
         if pending is None:
             return
-        found, pictures = pending
-        names = [file.name for file, _ in pictures]
-        results = predictor.finish(found, names, [image.shape[:2] for _, image in pictures])
-        for (file, image), result in zip(pictures, results, strict=True):
+        found, images = pending
+        names = [file.name for file, _ in images]
+        results = predictor.finish(found, names, [image.shape[:2] for _, image in images])
+        for (file, image), result in zip(images, results, strict=True):
             keep = (result.scores >= score) & (result.boxes[:, :2] < result.boxes[:, 2:]).all(1)
-            kept = PictureDetections(result.id, *(a[keep] for a in result[1:]))
+            kept = ImageDetections(result.id, *(a[keep] for a in result[1:]))
             yield file, image, kept
 
     reads = _read_ahead(files, predictor.prepare, 2 * predictor.batch_size, on_error)
@@ -117,12 +117,12 @@ def detect_files(
 
 
 def _read_ahead(
-    files: Iterable[PictureFile],
+    files: Iterable[ImageFile],
     prepare: Callable[[np.ndarray], Views],
     ahead: int,
     on_error: OnError,
-) -> Iterator[tuple[PictureFile, np.ndarray, Views]]:
-    """Decoded and prepared pictures in order; what cannot be read is reported and left out."""
+) -> Iterator[tuple[ImageFile, np.ndarray, Views]]:
+    """Decoded and prepared images in order; what cannot be read is reported and left out."""
 
     def read(path: Path) -> tuple[np.ndarray, Views]:
         image = read_image(path, exif=True)
@@ -147,9 +147,9 @@ def _read_ahead(
 
 
 def write_results(
-    predictor: Predictor, files: Sequence[PictureFile], out: Path, score: float
+    predictor: Predictor, files: Sequence[ImageFile], out: Path, score: float
 ) -> tuple[int, dict[str, str]]:
-    """Detects in files and writes pictures and JSON.
+    """Detects in files and writes images and JSON.
 
     Args:
         predictor: a loaded run.
@@ -158,7 +158,7 @@ def write_results(
         score: lowest score to report.
 
     Returns:
-        How many pictures were done, and the reason by name for each that was not.
+        How many images were done, and the reason by name for each that was not.
     """
     failed: dict[str, str] = {}
 
@@ -168,13 +168,13 @@ def write_results(
 
     image_ids = {file.name: number for number, file in enumerate(files, 1)}
     taken: set[str] = set()
-    pictures: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     for file, image, found in detect_files(predictor, files, score, on_error):
         target = Path(file.name)
         if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             target = target.with_name(f"{target.name}.jpg")
-        target = out / "pictures" / unique_name(target.as_posix(), taken)
+        target = out / "images" / unique_name(target.as_posix(), taken)
         drawn = draw_detections(image, found, predictor.class_names, score_threshold=score)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def write_results(
             continue
         height, width = image.shape[:2]
         info = {"id": image_ids[file.name], "file_name": file.name}
-        pictures.append({**info, "width": width, "height": height})
+        images.append({**info, "width": width, "height": height})
         own = to_coco_json([found], category_ids=predictor.category_ids, image_ids=image_ids)
         for record, label in zip(own, found.labels, strict=True):
             name = predictor.class_names[label]
@@ -197,23 +197,23 @@ def write_results(
         out / "images.json",
         {
             "info": {"description": f"jdet.predict, step {predictor.step}, score >= {score}"},
-            "images": pictures,
+            "images": images,
             "categories": categories,
             "annotations": [],
             "failed": [{"file_name": k, "error": v} for k, v in failed.items()],
         },
     )
     _say(
-        f"{len(pictures)} of {len(files)} pictures done, {len(records)} objects found, "
+        f"{len(images)} of {len(files)} images done, {len(records)} objects found, "
         f"{len(failed)} failed; results in {out}"
     )
-    return len(pictures), failed
+    return len(images), failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 if a picture was done, 1 if none."""
+    """The command; returns its exit code: 0 if an image was done, 1 if none."""
     parser = argparse.ArgumentParser(
-        prog="python -m jdet.predict", description="Finds objects in pictures with a trained run."
+        prog="python -m jdet.predict", description="Finds objects in images with a trained run."
     )
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument(
@@ -223,12 +223,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         help="folders (searched recursively), files, or patterns; several, or comma-separated",
     )
-    parser.add_argument("--out", required=True, help="folder for pictures and JSON")
+    parser.add_argument("--out", required=True, help="folder for images and JSON")
     parser.add_argument("--step", default="latest", help="checkpoint: a number, latest or best")
     parser.add_argument("--score", type=float, default=0.3, help="lowest score to report")
-    parser.add_argument(
-        "--batch_size", "--batch-size", type=int, default=8, help="pictures per call"
-    )
+    parser.add_argument("--batch_size", "--batch-size", type=int, default=8, help="images per call")
     parser.add_argument(
         "--tta",
         default="none",
@@ -243,10 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if part
     ]
     out = Path(args.out)
-    files = find_pictures(images, exclude=out)
+    files = find_images(images, exclude=out)
     if not files:
         _say(
-            f"error: no pictures in {', '.join(images)} (looked for {' '.join(SUFFIXES)})",
+            f"error: no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})",
             sys.stderr,
         )
         return 1

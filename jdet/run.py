@@ -17,15 +17,22 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jdet import build, evaluating
+from jdet import build
 from jdet import config as config_lib
-from jdet.analysis import box_coverage, visualise
-from jdet.data import fingerprint, pipeline
-from jdet.data.framing import Framing
+from jdet.analysis import box_coverage
+from jdet.analysis.curves import plot_curves
+from jdet.data import pipeline
 from jdet.data.image_io import read_image
-from jdet.evaluation import report, runner
-from jdet.hosts import agreement
-from jdet.train import checkpoint, loop, optim, selection, sharding, state
+from jdet.data.sources import fingerprint
+from jdet.data.transforms.resize import Resize
+from jdet.evaluation import drawing, report
+from jdet.evaluation import evaluate as evaluate_lib
+from jdet.evaluation.detect import DetectFn
+from jdet.evaluation.gather import SampleImages
+from jdet.parallel import consistency
+from jdet.parallel import mesh as mesh_lib
+from jdet.train import loop, optim, state
+from jdet.train.checkpoints import checkpoint, select
 from jdet.types import ConfigError, Source
 
 DEFECTS_SHOWN = 10
@@ -53,16 +60,16 @@ def train(
     """
     config = config.copy_and_resolve_references()
     config_lib.validate(config)
-    sharding.split_cpu(config)
+    mesh_lib.split_cpu(config)
     train_source, eval_source = build.sources(config)
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
         config.category_ids = _category_ids(config, train_source)
-    selection.check_metric(
-        config.train.best_metric, runner.metric_names(config.eval.metrics, config.class_names)
+    select.check_metric(
+        config.train.best_metric, evaluate_lib.metric_names(config.eval.metrics, config.class_names)
     )
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
-    mesh = sharding.make_mesh(config)
+    mesh = mesh_lib.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")
     if jax.process_index() == 0:
         _announce(config, detector, train_source, eval_source)
@@ -73,11 +80,13 @@ def train(
             _write_defects(Path(workdir) / "defects.txt", train_source, eval_source)
         return _train_batches(config, train_source, start)
 
-    weights = evaluating.make_weights(
+    weights = evaluate_lib.make_weights(
         config, detector, mesh, lambda: _train_batches(config, train_source)
     )
     evaluate_state = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
-    several_sizes = evaluating.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
+    several_sizes = evaluate_lib.make_multi_scale(
+        config, detector, eval_source, mesh, Path(workdir)
+    )
     result = loop.train(
         config,
         workdir,
@@ -100,7 +109,7 @@ def train(
 def evaluate(
     workdir: str | Path, *, step: int | str | None = None, config: ConfigDict | None = None
 ) -> dict[str, float]:
-    """Evaluates a checkpoint and writes ``report.json`` and pictures into the workdir.
+    """Evaluates a checkpoint and writes ``report.json`` and images into the workdir.
 
     Args:
         workdir: folder of a run.
@@ -118,7 +127,7 @@ def evaluate(
     trained = config_lib.load(Path(workdir) / "config.json")
     config = trained if config is None else config.copy_and_resolve_references()
     config_lib.validate(config)
-    sharding.split_cpu(config)
+    mesh_lib.split_cpu(config)
     train_source, source = build.sources(config)
     if tuple(source.class_names) != tuple(trained.class_names):
         raise ConfigError(
@@ -129,10 +138,10 @@ def evaluate(
     saved = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
     _agree(config, {"eval": source}, checkpoint=int(saved.step))
     detector = build.detector(config, source.class_names, axis_name="member")
-    mesh = sharding.make_mesh(config, training=config.eval.precise_bn > 0)
+    mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
     run = make_evaluation(config, detector, source, mesh, Path(workdir))
-    several_sizes = evaluating.make_multi_scale(config, detector, source, mesh, Path(workdir))
-    weights = evaluating.make_weights(
+    several_sizes = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
+    weights = evaluate_lib.make_weights(
         config, detector, mesh, lambda: _train_batches(config, train_source)
     )
     variables = weights(saved)
@@ -146,29 +155,29 @@ def _train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeli
     """This process's share of the training batches from batch ``start`` on."""
     return pipeline.train_batches(
         source,
-        input_size=Framing.from_config(config),
+        input_size=Resize.from_config(config),
         augment=config.augment,
         batch_size=config.train.batch_size,
         seed=config.seed,
         start=start,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        **evaluating.reading(config),
+        **evaluate_lib.reading(config),
     )
 
 
 def make_evaluation(
     config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
 ) -> Callable[[Any, int], dict[str, Any]]:
-    """``evaluation(variables, step)``: metrics and pictures; writes report, pictures and curves.
+    """``evaluation(variables, step)``: metrics and images; writes report, images and curves.
 
     The network is compiled once, at the first call.
     """
-    detect = runner.DetectFn(detector, mesh)
+    detect = DetectFn(detector, mesh)
 
     def run(variables: Any, step: int) -> dict[str, Any]:
-        keep = runner.KeepPictures(config.eval.pictures, evaluating.pictures(config, source))
-        found, seconds = evaluating.walk(config, source, mesh, detect, variables, also=keep)
+        keep = SampleImages(config.eval.images, evaluate_lib.images(config, source))
+        found, seconds = evaluate_lib.evaluate(config, source, mesh, detect, variables, also=keep)
         metrics: dict[str, Any] = dict(found)
         if jax.process_index() == 0:
             report.write_report(
@@ -176,17 +185,17 @@ def make_evaluation(
                 step=step,
                 metrics=metrics,
                 settings=report.settings_of(config, source),
-                seconds_per_picture=seconds,
+                seconds_per_image=seconds,
             )
             report.print_table(metrics, source.class_names)
-            pictures = visualise.write_pictures(
+            images = drawing.write_images(
                 workdir / "detections",
                 keep.pairs,
                 source.class_names,
                 score_threshold=config.eval.score_drawn,
             )
             _draw_curves(workdir)
-            for path in pictures:
+            for path in images:
                 metrics[f"detections/{path.stem}"] = read_image(str(path))
         return metrics
 
@@ -213,9 +222,9 @@ def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
     facts = {k: v for k, v in facts.items() if not re.fullmatch(f"config\\.({'|'.join(LOCAL)})", k)}
     for role, source in sources.items():
         facts[f"{role} data: classes"] = list(source.class_names)
-        facts[f"{role} data: pictures"] = len(source)
+        facts[f"{role} data: images"] = len(source)
         facts[f"{role} data: digest"] = fingerprint.fingerprint(source)
-    agreement.check(facts | more)
+    consistency.check(facts | more)
 
 
 POST_PROCESSING = (
@@ -256,7 +265,7 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
 def _draw_curves(workdir: Path) -> None:
     log = workdir / "metrics.jsonl"
     if log.exists():
-        visualise.plot_curves(log, workdir / "curves.png")
+        plot_curves(log, workdir / "curves.png")
 
 
 def _agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:
@@ -292,7 +301,7 @@ def _category_ids(config: ConfigDict, train: Source) -> tuple[int | str, ...]:
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:
     """Prints data and model: what a reproduction needs beside the schedule."""
     for role, source in (("train", train), ("eval", evaluation)):
-        text = source.describe() if hasattr(source, "describe") else f"{len(source)} pictures"
+        text = source.describe() if hasattr(source, "describe") else f"{len(source)} images"
         logging.info("%s data: %s", role, text)
         defects = getattr(source, "defects", ())
         for defect in defects[:DEFECTS_SHOWN]:
@@ -300,15 +309,15 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         if len(defects) > DEFECTS_SHOWN:
             more = len(defects) - DEFECTS_SHOWN
             logging.warning("%s data: %d more; defects.txt of the workdir has all", role, more)
-    framing = Framing.from_config(config)
-    if framing.keeps_ratio:
+    resize = Resize.from_config(config)
+    if resize.keeps_ratio:
         logging.info(
-            "pictures keep their proportions: short side %s, long side at most %d, inputs of %s",
-            f"{min(framing.short)} to {max(framing.short)}"
-            if framing.whole_range
-            else " or ".join(map(str, framing.short)),
-            framing.long,
-            ", ".join(f"{height}×{width}" for height, width in framing.shapes),
+            "images keep their proportions: short side %s, long side at most %d, inputs of %s",
+            f"{min(resize.short)} to {max(resize.short)}"
+            if resize.whole_range
+            else " or ".join(map(str, resize.short)),
+            resize.long,
+            ", ".join(f"{height}×{width}" for height, width in resize.shapes),
         )
     params, stats = state.abstract_variables(detector, config)
     model = config.model
@@ -333,7 +342,7 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         " and ".join(frozen) or "nothing",
     )
     if hasattr(detector, "iou_threshold"):
-        if missed := box_coverage.warning(train, detector, config.class_names, framing):
+        if missed := box_coverage.warning(train, detector, config.class_names, resize):
             logging.warning("%s", missed)
 
 

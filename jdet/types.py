@@ -2,13 +2,13 @@
 
 Shape letters, used in every docstring and trailing comment of the project:
 
-    B batch            H W  picture height and width      h w  feature map height and width
+    B batch            H W  image height and width      h w  feature map height and width
     C channels         K    classes                       A    anchors (default boxes) or points
     N padded objects   R    regions                       D    detections
     L pyramid levels
 
 Boxes inside jdet are ``x1, y1, x2, y2``: float32, continuous pixels of the network input (width is
-``x2 - x1``). An ``Example`` is the one record in pixels of the original picture. Labels are
+``x2 - x1``). An ``Example`` is the one record in pixels of the original image. Labels are
 ``0 … K-1``; background exists only inside a loss. Padding is said by ``valid``, difficult or crowd
 objects by ``ignore``; neither is ever encoded in a label or a coordinate.
 
@@ -32,12 +32,12 @@ class DataError(ValueError):
 
 
 class Example(NamedTuple):
-    """One picture with its objects, as a data source yields it.
+    """One image with its objects, as a data source yields it.
 
     Attributes:
-        id: unique name of the picture within its source (VOC stem, COCO image id as text).
-        image: path of the picture, its encoded bytes, or decoded uint8 [H, W, 3] RGB.
-        boxes: float32 [n, 4], x1 y1 x2 y2 in continuous pixels of the original picture.
+        id: unique name of the image within its source (VOC stem, COCO image id as text).
+        image: path of the image, its encoded bytes, or decoded uint8 [H, W, 3] RGB.
+        boxes: float32 [n, 4], x1 y1 x2 y2 in continuous pixels of the original image.
         labels: int32 [n], 0 … K-1.
         ignore: bool [n], objects that evaluation neither rewards nor penalises (VOC difficult, COCO crowd).
         areas: float32 [n], object areas in square pixels (COCO's ``area``; box area elsewhere).
@@ -58,8 +58,8 @@ class Source(Protocol):
     """Random access to examples; picklable, holds no open handles.
 
     A source may offer more, which is used where it is there: ``describe()``, one line for the log;
-    ``defects``, a list of ``jdet.data.labels.Defect``; ``image_size(i)``, height and width without
-    decoding (or None); ``ids``, the names of all pictures; ``category_ids``, the data set's own id of
+    ``defects``, a list of ``jdet.data.sources.annotations.Defect``; ``image_size(i)``, height and width
+    without decoding (or None); ``ids``, the names of all images; ``category_ids``, the data set's own id of
     each label.
     """
 
@@ -71,7 +71,7 @@ class Source(Protocol):
 
 
 class Batch(NamedTuple):
-    """Pictures and padded objects as they enter the jitted step.
+    """Images and padded objects as they enter the jitted step.
 
     Attributes:
         images: uint8 [B, H, W, 3], RGB; for multi-scale testing a tuple of such, one per input size.
@@ -79,10 +79,10 @@ class Batch(NamedTuple):
         labels: int32 [B, N]; zeros where padded.
         valid: bool [B, N], the row holds an object.
         ignore: bool [B, N], difficult or crowd.
-        image_sizes: int32 [B, 2], height and width of the picture's content inside [H, W]; a tuple
-            where ``images`` is one, with zeros where a size does not show the picture.
-        original_sizes: int32 [B, 2], height and width of the original picture.
-        index: int32 [B], position of the picture in its source.
+        image_sizes: int32 [B, 2], height and width of the image's content inside [H, W]; a tuple
+            where ``images`` is one, with zeros where a size does not show the image.
+        original_sizes: int32 [B, 2], height and width of the original image.
+        index: int32 [B], position of the image in its source.
         real: bool [B], False for rows that only pad an evaluation batch.
     """
 
@@ -98,7 +98,7 @@ class Batch(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Detections of fixed size, best first within a picture.
+    """Detections of fixed size, best first within an image.
 
     Attributes:
         boxes: float32 [B, D, 4], x1 y1 x2 y2 in pixels of the network input.
@@ -113,12 +113,12 @@ class Detections(NamedTuple):
     valid: Any
 
 
-class PictureDetections(NamedTuple):
-    """What was found in one picture, on the host: the currency of evaluation, pictures and JSON.
+class ImageDetections(NamedTuple):
+    """What was found in one image, on the host: the currency of evaluation, images and JSON.
 
     Attributes:
         id: as in ``Example``.
-        boxes: float32 [d, 4], x1 y1 x2 y2 in continuous pixels of the original picture, clipped to it.
+        boxes: float32 [d, 4], x1 y1 x2 y2 in continuous pixels of the original image, clipped to it.
         scores: float32 [d], best first.
         labels: int32 [d], 0 … K-1.
     """
@@ -147,7 +147,7 @@ class Moments(NamedTuple):
     Attributes:
         mean: float32 [G, C], of every group whose statistics this device knows.
         var: float32 [G, C], biased.
-        count: numbers per group and channel, over all devices that share the group; where pictures
+        count: numbers per group and channel, over all devices that share the group; where images
             differ in size, the mean of this device's groups.
     """
 

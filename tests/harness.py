@@ -23,7 +23,7 @@ def child_environment(**more):
 
 
 def make_batch(size, count=4, boxes=3, classes=5, max_boxes=6, seed=0):
-    """Random pictures; the second has no objects."""
+    """Random images; the second has no objects."""
     rng = np.random.default_rng(seed)
     low = rng.uniform(0, size * 0.6, (count, max_boxes, 2))
     corners = np.concatenate([low, low + rng.uniform(size * 0.1, size * 0.4, low.shape)], -1)
@@ -129,9 +129,9 @@ def _check_stages(model, stages, size, dtype):
 
 
 def check_detector(make, size, classes, frozen=False, background=False):
-    """Battery of a detector: shapes, gradients, empty pictures, jit, static detections.
+    """Battery of a detector: shapes, gradients, empty images, jit, static detections.
 
-    ``background``: pictures without objects teach it the background, and no boxes.
+    ``background``: images without objects teach it the background, and no boxes.
     """
     batch = make_batch(size, classes=classes)
     model = make()
@@ -170,7 +170,7 @@ def check_detector(make, size, classes, frozen=False, background=False):
     assert bool(jnp.all(jnp.diff(found.scores, axis=1) <= 0))
     assert bool(jnp.all((found.labels >= 0) & (found.labels < classes)))
     assert bool(jnp.all(jnp.where(found.valid, found.scores > 0, found.scores == 0)))
-    # A picture's detections do not depend on its neighbours.
+    # An image's detections do not depend on its neighbours.
     others = detect(batch.images.at[1:].set(0))
     np.testing.assert_array_equal(others.scores[0], found.scores[0])
     np.testing.assert_array_equal(others.boxes[0], found.boxes[0])

@@ -92,9 +92,9 @@ def test_models_are_the_experiments(name, boxes):
     assert len(anchors.default_boxes(detector.default_box_levels(), maps, None)) == boxes
 
 
-def test_pictures_have_objects_inside():
+def test_images_have_objects_inside():
     config = models.config(models.Case("ssd300_vgg16", "float32", 2, 64))
-    batch = models.pictures(config, 20)
+    batch = models.images(config, 20)
     assert batch.images.shape == (2, 64, 64, 3)
     assert batch.valid.sum() == 2 * models.OBJECTS
     assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all() and batch.boxes.max() <= 64
@@ -108,7 +108,7 @@ def test_peer_gets_what_jdet_has(tmp_path):
     case = models.Case("ssd300_vgg16", "bfloat16", 1)
     config = models.config(case)
     detector = build.detector(config, models.class_names("ssd300_vgg16"))
-    batch = models.pictures(config, 20)
+    batch = models.images(config, 20)
     args = parse("--peer-python", str(python), "--peer-plain")
     found = models.peer(case, args, "train", detector, batch, 5)
     assert found["boxes"] == 8732
@@ -124,7 +124,7 @@ def test_peer_gets_what_jdet_has(tmp_path):
 
 
 def test_what_waits_for_the_backward_pass():
-    """Of a picture four times as large four times as much, but for what levels of few cells round."""
+    """Of an image four times as large four times as much, but for what levels of few cells round."""
     config = retinanet_coco.get_config("depth=18,size=64,norm=batch")
     small, large = (residuals.kept(config, ("a",), (n, n)) for n in (128, 256))
     assert 3.5 * small < large < 4 * small

@@ -50,7 +50,7 @@ def test_defaults_are_valid():
         ("optimizer.schedule", "cosin", "did you mean 'cosine'"),
         ("augment.flip", 1.5, "config.augment.flip=1.5.*0 … 1"),
         ("train.batch_size", 0, "config.train.batch_size=0"),
-        ("eval.max_pictures", -1, "config.eval.max_pictures=-1"),
+        ("eval.max_images", -1, "config.eval.max_images=-1"),
         ("parallel.devices", -1, "config.parallel.devices=-1"),
         ("parallel.bn_group_size", -1, "config.parallel.bn_group_size=-1"),
         ("eval.metrics", ("voc", "lvis"), "'lvis'.*voc, coco"),

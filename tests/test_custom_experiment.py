@@ -1,4 +1,4 @@
-"""Which files the experiment for one's own pictures takes for training and for evaluation."""
+"""Which files the experiment for one's own images takes for training and for evaluation."""
 
 import json
 
@@ -8,14 +8,14 @@ import pytest
 
 from jdet import build
 from jdet.types import ConfigError
-from tests.data.test_coco import annotation, content
+from tests.data.sources.test_coco import annotation, content
 from tests.test_experiments import ROOT, load
 
 CAPTIONS = {"images": [], "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}
 
 
 def detections(first):
-    """Thirty pictures with an object each; those of different ``first`` are different."""
+    """Thirty images with an object each; those of different ``first`` are different."""
     ids = range(first, first + 30)
     return content(
         *(annotation(i, image_id=i, category_id=1 + 2 * (i % 2)) for i in ids), images=ids
@@ -23,14 +23,14 @@ def detections(first):
 
 
 def make(root, files):
-    """Path → content, with the pictures of each file beside it."""
-    picture = cv2.imencode(".png", np.zeros((50, 64, 3), np.uint8))[1].tobytes()
+    """Path → content, with the images of each file beside it."""
+    encoded = cv2.imencode(".png", np.zeros((50, 64, 3), np.uint8))[1].tobytes()
     for name, data in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data))
         for image in data["images"]:
-            (path.parent / image["file_name"]).write_bytes(picture)
+            (path.parent / image["file_name"]).write_bytes(encoded)
     return load(ROOT / "experiments" / "scratchdet_custom.py").get_config(f"root={root},cpu")
 
 
@@ -43,7 +43,7 @@ def chosen(config):
 @pytest.mark.parametrize(
     "files, train, evaluation",
     [
-        # As COCO is unpacked: other tasks on the same pictures lie beside the boxes.
+        # As COCO is unpacked: other tasks on the same images lie beside the boxes.
         (
             {
                 "annotations/captions_train2017.json": CAPTIONS,

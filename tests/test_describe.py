@@ -204,7 +204,7 @@ def test_shapes():
     assert other.macs < found.macs and other.parameters == found.parameters
     small = describe(ssd300_voc.get_config(""), ("a",), (180, 200))  # the coarsest level is gone
     assert [level["map"] for level in small.levels] == [[23, 25], [12, 13], [6, 7], [3, 4], [1, 2]]
-    with pytest.raises(ConfigError, match="pictures of 3×500 pixels leave no level"):
+    with pytest.raises(ConfigError, match="images of 3×500 pixels leave no level"):
         describe(dsod_ablation.get_config("row=2"), ("a",), (3, 500))
     for text in ("800", "800x", "0x20", "axb"):
         with pytest.raises(ConfigError, match=f"--shape={text}; give height and width"):

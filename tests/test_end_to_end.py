@@ -38,7 +38,7 @@ def tiny(steps):
     c.optimizer.warmup = 20
     c.eval.batch_size = 20
     c.eval.metrics = ("voc", "coco")
-    c.eval.pictures = 2
+    c.eval.images = 2
     c.parallel.devices = 1
     return c
 
@@ -107,10 +107,10 @@ def test_predict_finds_objects_in_files(trained, tmp_path):
         cv2.imwrite(str(tmp_path / f"{i}.png"), source[i].image[..., ::-1])
     files = [tmp_path / f"{i}.png" for i in range(12)]
     for i, result in enumerate(predict(workdir, files, score=0.1)):
-        truth = source[i]
-        total += len(truth.boxes)
+        ground_truth = source[i]
+        total += len(ground_truth.boxes)
         centres = (result.boxes[:, :2] + result.boxes[:, 2:]) / 2
-        for box, label in zip(truth.boxes, truth.labels):
+        for box, label in zip(ground_truth.boxes, ground_truth.labels):
             inside = ((centres > box[:2]) & (centres < box[2:])).all(-1)
             found += bool((inside & (result.labels == label)).any())
     assert found >= 0.4 * total

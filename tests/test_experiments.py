@@ -217,12 +217,12 @@ def test_arguments_that_cannot_be_are_refused():
 
 
 def test_dsod_recipes_are_the_papers():
-    for arg, pictures, steps, drops in (
+    for arg, images, steps, drops in (
         ("", 16_551, 100_000, (20_000, 40_000, 60_000, 80_000)),
         ("train=07++12", 21_503, 110_000, (30_000, 50_000, 70_000, 90_000)),
     ):
         config = dsod_voc.get_config(arg)
-        resolved = resolve(config, pictures, devices=8)
+        resolved = resolve(config, images, devices=8)
         assert (resolved.steps, resolved.boundaries) == (steps, drops)
         assert (resolved.batch_size, resolved.bn_group) == (128, 4)
         rate = learning_rate(config.optimizer, resolved)
@@ -263,7 +263,7 @@ def test_dense_recipes():
 
 
 def test_megdet_recipes():
-    """Linear rates, a warm-up from the rate of 16 pictures, the same epochs for every batch."""
+    """Linear rates, a warm-up from the rate of 16 images, the same epochs for every batch."""
     for batch, peak, warmup in ((8, 0.1 / 32, 2069), (128, 0.05, 500), (256, 0.1, 500)):
         config = megdet_voc.get_config(f"batch={batch},bn=8")
         resolved = resolve(config, 16_551, devices=1)

@@ -143,7 +143,7 @@ def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
 
 
 def test_lengths_in_epochs_are_compared_as_steps(tmp_path):
-    """32 pictures of 292 are 9.125 steps an epoch, and the normal policy has 66 of them."""
+    """32 images of 292 are 9.125 steps an epoch, and the normal policy has 66 of them."""
     (run,) = study_runs.plan("megdet", tmp_path, [0], only="^b32-bn8$")
     record(run, steps=603)
     path = run.folder / "run.json"
@@ -163,8 +163,8 @@ def test_claims_about_large_batches():
     for arm, value, text in (
         ("b128-none", 0.5, "without norms the largest batch fails at the linear rate"),
         ("b128-bn2", 0.2, "with norms and warm-up no batch fails, whatever the group"),
-        ("b32-bn8", 0.65, "norms over 8 pictures are worse than over 32"),
-        ("b128-bn32", 0.55, "norms over 32 pictures: batch 128 is as good as 32, within 0.01"),
+        ("b32-bn8", 0.65, "norms over 8 images are worse than over 32"),
+        ("b128-bn32", 0.55, "norms over 32 images: batch 128 is as good as 32, within 0.01"),
         ("b128-bn8-cold", 0.9, "batch 128 needs the warm-up"),
     ):
         assert not claims[text](scores | {arm: [value]}), text

@@ -47,5 +47,5 @@ def test_inspect_model(monkeypatch, tmp_path):
         "% zero",
     ):
         assert told in said, told
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 4  # influence, matches, two levels of activations
+    images = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(images) == 4  # influence, matches, two levels of activations

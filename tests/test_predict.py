@@ -9,9 +9,9 @@ from PIL import Image
 
 from jdet import build, predict
 from jdet.config import get_defaults
+from jdet.data.find_images import find_images, unique_name
 from jdet.data.image_io import read_image
-from jdet.data.pictures import find_pictures, unique_name
-from jdet.train.checkpoint import Checkpoints, load_for_inference
+from jdet.train.checkpoints.checkpoint import Checkpoints, load_for_inference
 from jdet.train.state import abstract_variables
 from jdet.types import ConfigError, TrainState
 from tests.evaluation.pixel_detector import PixelDetector
@@ -91,7 +91,7 @@ def test_a_small_ssd_from_folder_to_files(workdir, tmp_path, capsys):
         save(tmp_path / "in" / f"{i}.png", rng.integers(0, 255, (40 + i, 60, 3), np.uint8))
     out = tmp_path / "out"
     assert run(workdir, tmp_path / "in", out, "--step=best", "--score=0.05", "--batch_size=2") == 0
-    assert "3 of 3 pictures done" in capsys.readouterr().out
+    assert "3 of 3 images done" in capsys.readouterr().out
     records, index = results(out)
     assert len(index["images"]) == 3 and index["failed"] == []
     assert [c["name"] for c in index["categories"]] == list(NAMES)
@@ -103,16 +103,16 @@ def test_a_small_ssd_from_folder_to_files(workdir, tmp_path, capsys):
         assert record["score"] >= 0.05 and w > 0 and h > 0
         assert x >= 0 and y >= 0 and x + w <= width + 1e-2 and y + h <= height + 1e-2
         assert NAMES[record["category_id"] - 1] == record["category_name"]
-    assert files(out / "pictures") == [f"{i}.png" for i in range(3)]
+    assert files(out / "images") == [f"{i}.png" for i in range(3)]
 
     found = list(predict.predict(workdir, tmp_path / "in", step="best", score=0.05, batch_size=2))
     assert [p.id for p in found] == [f"{i}.png" for i in range(3)]
-    for picture in found:
-        own = [r["score"] for r in records if r["file_name"] == picture.id]
-        np.testing.assert_allclose(own, picture.scores, atol=1e-4)
+    for one in found:
+        own = [r["score"] for r in records if r["file_name"] == one.id]
+        np.testing.assert_allclose(own, one.scores, atol=1e-4)
 
 
-def test_pictures_that_keep_their_proportions(workdir, tmp_path, pixels, capsys):
+def test_images_that_keep_their_proportions(workdir, tmp_path, pixels, capsys):
     """Wide, high, square and panoramic ones mixed in a batch: in order, in their own pixels."""
     config = json.loads((workdir / "config.json").read_text())
     config["resize"] |= {"mode": "keep_ratio", "short": [64], "long": 128}
@@ -129,7 +129,7 @@ def test_pictures_that_keep_their_proportions(workdir, tmp_path, pixels, capsys)
     assert [r["file_name"] for r in records] == [f"{i}.png" for i in range(6)]
     for record, (height, width) in zip(records, sizes, strict=True):
         expected = [width // 4, height // 4, width // 2 - width // 4, height // 4]
-        pixel = max(1.0, height / 128, width / 128)  # of the network, in those of the picture
+        pixel = max(1.0, height / 128, width / 128)  # of the network, in those of the image
         np.testing.assert_allclose(record["bbox"], expected, atol=2 * pixel)
     assert pixels.traces == 2  # shapes
 
@@ -158,7 +158,7 @@ def test_categories_keep_the_ids_of_the_training_data(workdir, tmp_path, pixels,
     assert index["categories"] == named
 
 
-def test_odd_pictures_work_and_broken_ones_are_reported(workdir, tmp_path, pixels, capfd):
+def test_odd_images_work_and_broken_ones_are_reported(workdir, tmp_path, pixels, capfd):
     folder, box = tmp_path / "in", (16, 16, 48, 32)
     plain = rectangle(64, 64, box)
     good = save(folder / "plain.JPG", plain, quality=100, subsampling=0)
@@ -177,7 +177,7 @@ def test_odd_pictures_work_and_broken_ones_are_reported(workdir, tmp_path, pixel
     save(folder / "turned.jpg", turned, quality=100, subsampling=0, exif=exif)
     (folder / "cut.jpg").write_bytes(good.read_bytes()[:500])
     (folder / "empty.png").write_bytes(b"")
-    (folder / "text.jpg").write_text("not a picture")
+    (folder / "text.jpg").write_text("not an image")
     (folder / "notes.txt").write_text("left alone")
     (folder / "folder.png").mkdir()
     latin = os.fsencode(folder) + b"/\xe9.png"
@@ -187,7 +187,7 @@ def test_odd_pictures_work_and_broken_ones_are_reported(workdir, tmp_path, pixel
     log = capfd.readouterr()
     records, index = results(tmp_path / "out")
     assert {f["file_name"] for f in index["failed"]} == {"cut.jpg", "empty.png", "text.jpg"}
-    assert "12 of 15 pictures done" in log.out and "3 failed" in log.out
+    assert "12 of 15 images done" in log.out and "3 failed" in log.out
     for name in ("cut.jpg", "empty.png", "text.jpg"):
         assert f"cannot use {name}: " in log.err
     boxes = {r["file_name"]: r["bbox"] for r in records}
@@ -195,11 +195,11 @@ def test_odd_pictures_work_and_broken_ones_are_reported(workdir, tmp_path, pixel
         np.testing.assert_allclose(boxes[name], [16, 16, 32, 16], atol=1.5), name
     assert "grey.png" not in boxes and "deep16.png" not in boxes  # read, and nothing red in them
     assert boxes["thin.png"] == pytest.approx([0, 20, 1, 40], abs=4)
-    # x' = height - y: the box of the upright picture, 64 wide and 128 high
+    # x' = height - y: the box of the upright image, 64 wide and 128 high
     np.testing.assert_allclose(boxes["turned.jpg"], [40, 16, 16, 32], atol=1.5)
     (turned_info,) = [i for i in index["images"] if i["file_name"] == "turned.jpg"]
     assert (turned_info["width"], turned_info["height"]) == (64, 128)
-    written = files(tmp_path / "out" / "pictures")
+    written = files(tmp_path / "out" / "images")
     assert len(written) == 12 and "sub/deep/plain.JPG" in written and "scan.tif.jpg" in written
 
 
@@ -210,15 +210,15 @@ def test_equal_names_do_not_overwrite_each_other(workdir, tmp_path, pixels, caps
     assert run(workdir, f"{a},{b}", out, "--images", f"{tmp_path}/a", f"{tmp_path}/?/*.png") == 0
     records, _ = results(out)
     assert {r["file_name"]: r["bbox"][2] for r in records} == {"x.png": 16, "x_2.png": 32}
-    assert files(out / "pictures") == ["x.png", "x_2.png"]
-    assert read_image(out / "pictures" / "x.png").shape == (512, 512, 3)
+    assert files(out / "images") == ["x.png", "x_2.png"]
+    assert read_image(out / "images" / "x.png").shape == (512, 512, 3)
 
 
 def test_results_inside_the_input_folder_are_not_read_again(workdir, tmp_path, pixels, capsys):
     save(tmp_path / "x.png", rectangle(64, 64, (0, 0, 16, 16)))
     for _ in range(2):
         assert run(workdir, tmp_path, tmp_path / "out") == 0
-        assert "1 of 1 pictures done" in capsys.readouterr().out
+        assert "1 of 1 images done" in capsys.readouterr().out
 
 
 def test_exit_code_is_one_if_nothing_worked(workdir, tmp_path, pixels, capsys):
@@ -228,7 +228,7 @@ def test_exit_code_is_one_if_nothing_worked(workdir, tmp_path, pixels, capsys):
     assert "missing.jpg: " in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run(workdir, tmp_path / "empty", tmp_path / "out") == 1
-    assert "no pictures in" in capsys.readouterr().err
+    assert "no images in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_step_picks_the_checkpoint(workdir, pixels):
     assert predict.Predictor(workdir).step == load_for_inference(workdir).step == 10
 
 
-def test_one_compilation_for_any_number_of_pictures(workdir, tmp_path, pixels):
+def test_one_compilation_for_any_number_of_images(workdir, tmp_path, pixels):
     for i in range(7):
         save(tmp_path / f"{i}.png", rectangle(64, 64, (0, 0, 16 + i, 16)))
     found = list(predict.predict(workdir, tmp_path, batch_size=3))
@@ -291,7 +291,7 @@ def test_multi_scale_from_the_command_line_and_from_python(workdir, tmp_path, pi
 
 
 def test_multi_scale_of_kept_proportions(workdir, tmp_path, pixels):
-    """A landscape, a portrait and a square picture in one batch, in two shapes."""
+    """A landscape, a portrait and a square image in one batch, in two shapes."""
     folder = tmp_path / "kept"
     folder.mkdir()
     config = json.loads((workdir / "config.json").read_text())
@@ -323,16 +323,16 @@ def test_predict_reports_errors_to_the_caller(workdir, tmp_path, pixels):
         predict.predict("/nowhere", good)
 
 
-def test_find_pictures(tmp_path):
+def test_find_images(tmp_path):
     for name in ("b.JPEG", "a.png", "sub/a.png", "sub/c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [f.name for f in find_pictures(tmp_path)] == ["a.png", "b.JPEG", "sub/a.png"]
-    pattern = [f.name for f in find_pictures(f"{tmp_path}/**/*.txt")]
+    assert [f.name for f in find_images(tmp_path)] == ["a.png", "b.JPEG", "sub/a.png"]
+    pattern = [f.name for f in find_images(f"{tmp_path}/**/*.txt")]
     assert pattern == ["c.txt"]  # a pattern takes what it says
-    both = find_pictures([tmp_path / "sub", tmp_path / "a.png", tmp_path])
+    both = find_images([tmp_path / "sub", tmp_path / "a.png", tmp_path])
     assert [f.name for f in both] == ["a.png", "a_2.png", "b.JPEG"]
-    assert [f.name for f in find_pictures("no*where.png")] == ["no*where.png"]
+    assert [f.name for f in find_images("no*where.png")] == ["no*where.png"]
 
 
 def test_unique_names_differ_on_any_file_system():

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jdet.train import checkpoint
+from jdet.train.checkpoints import checkpoint
 from tests.conftest import CACHE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ def get_config(arg=""):
     c.train.save_every = 4
     c.optimizer.reference_batch = 8
     c.eval.batch_size = 8
-    c.eval.pictures = 0
+    c.eval.images = 0
     return c
 """
 

@@ -13,12 +13,12 @@ from jdet import config as config_lib
 from jdet.config import get_defaults
 from jdet.evaluation import tta
 from jdet.types import ConfigError, DataError
-from tests.data.test_coco import annotation, content, write
-from tests.data.test_voc import annotation_xml, make_folder, object_xml
+from tests.data.sources.test_coco import annotation, content, write
+from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
 
 
 def voc(root, **annotations):
-    """Config of a VOC folder of a few good pictures and those given: id → XML text."""
+    """Config of a VOC folder of a few good images and those given: id → XML text."""
     texts = {f"good{i}": annotation_xml(object_xml()) for i in range(4)} | annotations
     make_folder(root, {"train": list(texts), "test": ["good0"]}, texts, labels=("cat", "dog"))
     c = get_defaults()
@@ -77,7 +77,7 @@ def test_on_error_reaches_the_sources(tmp_path):
 
 def test_tfds_by_name(tmp_path):
     pytest.importorskip("tensorflow_datasets", reason="the extra `tfds` is not installed")
-    from tests.data.test_tfds_source import TinyPets
+    from tests.data.sources.test_tfds import TinyPets
 
     TinyPets(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     c = get_defaults()
@@ -105,13 +105,13 @@ def test_fields_without_a_default_can_be_set_on_the_command_line(tmp_path, monke
     assert build.source(back.data.train, "config.data.train").class_names == ("dog", "cat")
 
 
-def test_place_of_the_pictures_on_the_command_line(tmp_path, monkeypatch):
-    file = write(tmp_path, content(annotation(1)), folder="elsewhere/pictures")
+def test_place_of_the_images_on_the_command_line(tmp_path, monkeypatch):
+    file = write(tmp_path, content(annotation(1)), folder="elsewhere/images")
     c = get_defaults()
     c.data.train = build.group("source", "coco", annotation_file=str(file))
     with pytest.raises(DataError, match="`image_root`"):
         build.source(c.data.train, "config.data.train")
-    place = tmp_path / "elsewhere" / "pictures"
+    place = tmp_path / "elsewhere" / "images"
     c = from_command_line(monkeypatch, c, f"--config.data.train.image_root={place}")
     assert len(build.source(c.data.train, "config.data.train")) == 1
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.data.augmentation import Augment, Element, moved_objects, operations
-from jdet.data.framing import Framing
-from jdet.data.ordering import picture_size
+from jdet.data.batching import image_size
+from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.ssd import Augment, Element, moved_objects, operations
 from jdet.ops.anchors import DefaultBoxLevel, default_boxes
 from jdet.types import DataError, Source
 
@@ -33,12 +33,12 @@ class Objects(NamedTuple):
     Attributes:
         boxes: float64 [n, 4], x1 y1 x2 y2 in pixels of the network input.
         labels: int [n], 0 … K-1.
-        pictures: int [n], which objects lie in one picture.
+        images: int [n], which objects lie in one image.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
 
     def scaled(self, factor: float) -> Objects:
         """The same objects at ``factor`` times the input size."""
@@ -51,7 +51,7 @@ class Coverage(NamedTuple):
     Attributes:
         best: float64 [n], IoU with the best default box.
         count: int [n], default boxes that overlap it by the threshold or more.
-        shared: bool [n], its best default box is that of another object of the picture too.
+        shared: bool [n], its best default box is that of another object of the image too.
     """
 
     best: np.ndarray
@@ -61,40 +61,40 @@ class Coverage(NamedTuple):
 
 def read_objects(
     source: Source,
-    framing: Framing,
+    resize: Resize,
     *,
     augment: Mapping[str, Any] | None = None,
     seed: int = 0,
     keep_ignored: bool = True,
-    max_pictures: int = 0,
+    max_images: int = 0,
     max_boxes: int = 0,
     on_error: str = "raise",
 ) -> Objects:
-    """Reads the objects of a source; pictures are opened only where their size is not known otherwise.
+    """Reads the objects of a source; images are opened only where their size is not known otherwise.
 
     Args:
         source: where the examples come from.
-        framing: what the network sees of pictures.
+        resize: what the network sees of images.
         augment: group ``augment`` of a config: objects as the training augmentation shows them, one
-            draw a picture. None: whole pictures, resized.
+            draw an image. None: whole images, resized.
         seed: of the augmentation, and of the sample.
         keep_ignored: difficult and crowd objects count.
-        max_pictures: look at a random sample of so many pictures at most; 0: all.
+        max_images: look at a random sample of so many images at most; 0: all.
         max_boxes: stop when this many objects are there; 0: never.
-        on_error: "raise", or "skip": pictures that cannot be read are left out.
+        on_error: "raise", or "skip": images that cannot be read are left out.
 
     Raises:
         ConfigError: a value of ``augment`` that cannot be.
-        DataError: a picture or label cannot be read.
+        DataError: an image or label cannot be read.
     """
     options = None if augment is None else Augment.from_config(augment)
-    chain = () if options is None else operations(options, framing).values()
-    order = np.random.default_rng(seed).permutation(len(source))[: max_pictures or None]
+    chain = () if options is None else operations(options, resize).values()
+    order = np.random.default_rng(seed).permutation(len(source))[: max_images or None]
     found, total = [], 0
     for index in order.tolist():
         try:
             example = source[index]
-            height, width = picture_size(source, index, example)
+            height, width = image_size(source, index, example)
         except DataError:
             if on_error == "raise":
                 raise
@@ -103,25 +103,25 @@ def read_objects(
         element = Element(
             index=index,
             id=example.id,
-            # Its size is all that the geometric operations ask of the picture.
+            # Its size is all that the geometric operations ask of the image.
             image=np.broadcast_to(np.uint8(0), (height, width, 3)),
             boxes=np.asarray(example.boxes, np.float32)[keep],
             labels=np.asarray(example.labels)[keep],
             ignore=np.asarray(example.ignore)[keep],
-            shape=framing.shapes[framing.shape_of(height, width)],
+            shape=resize.shapes[resize.shape_of(height, width)],
         )
         rng = np.random.default_rng([seed, index])
         for operation in chain:
             element = operation(element, rng)
-        boxes, inside = moved_objects(element, framing)
+        boxes, inside = moved_objects(element, resize)
         found.append((boxes[inside], element.labels[inside], np.full(len(inside), index)))
         total += len(inside)
         if max_boxes and total >= max_boxes:
             break
     if not found:
         return Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int))
-    boxes, labels, pictures = (np.concatenate(column) for column in zip(*found))
-    return Objects(boxes.astype(float), labels.astype(int), pictures)
+    boxes, labels, images = (np.concatenate(column) for column in zip(*found))
+    return Objects(boxes.astype(float), labels.astype(int), images)
 
 
 def cover(
@@ -138,7 +138,7 @@ def cover(
         levels: the default boxes of each level.
         cells: side of each level's map.
         threshold: IoU from which a default box is positive.
-        clip: side of the picture that the boxes are cut to, pixels; 0: they are not cut.
+        clip: side of the image that the boxes are cut to, pixels; 0: they are not cut.
     """
     if clip:
         return _cover_clipped(objects, levels, cells, threshold, clip)
@@ -170,7 +170,7 @@ def _nearest(centres: np.ndarray, level: DefaultBoxLevel, side: int) -> np.ndarr
 
 def _shared_best(objects: Objects, box: np.ndarray, best: np.ndarray) -> np.ndarray:
     """Which objects have their best box in common; ``box`` [n, m] names it."""
-    key = np.column_stack([objects.pictures, box])
+    key = np.column_stack([objects.images, box])
     _, which, times = np.unique(key, axis=0, return_inverse=True, return_counts=True)
     return (times[which.reshape(-1)] > 1) & (best > 0)
 
@@ -295,29 +295,29 @@ def warning(
     source: Source,
     detector: Any,
     class_names: Sequence[str],
-    framing: Framing,
+    resize: Resize,
     *,
     sample: int = 2000,
 ) -> str:
     """What to say at the start of a training whose default boxes miss many objects; "" if they do not.
 
     Args:
-        source: training data; a sample of at most ``sample`` objects and a fifth as many pictures is
+        source: training data; a sample of at most ``sample`` objects and a fifth as many images is
             looked at.
         detector: with ``input_size``, ``iou_threshold``, ``train_ignored``, ``clip_boxes``,
             ``default_box_levels()`` and ``level_sizes()`` (SSD, RetinaNet).
         class_names: in label order.
-        framing: what the network sees of pictures.
+        resize: what the network sees of images.
         sample: objects.
     """
-    # A square that every input lies in: anchors beside the picture are not the best of any object.
-    side = max(itertools.chain(*framing.shapes))
+    # A square that every input lies in: anchors beside the image are not the best of any object.
+    side = max(itertools.chain(*resize.shapes))
     detector = detector.clone(input_size=side)
     objects = read_objects(
         source,
-        framing,
+        resize,
         keep_ignored=detector.train_ignored,
-        max_pictures=sample // 5,
+        max_images=sample // 5,
         max_boxes=sample,
         on_error="skip",  # training has its own way to tell
     )
@@ -348,8 +348,8 @@ def warning(
             "proposes settings"
         )
     seen = f"config.input_size={side}"
-    if framing.keeps_ratio:
-        seen = f"config.resize.test_short={framing.test_short}"
+    if resize.keeps_ratio:
+        seen = f"config.resize.test_short={resize.test_short}"
     return (
         f"no default box reaches an IoU of {detector.iou_threshold:g} with many objects at "
         f"{seen}: {'; '.join(parts)}. They are trained all the same, "

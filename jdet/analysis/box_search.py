@@ -43,7 +43,7 @@ class Proposal(NamedTuple):
 
     Attributes:
         setting: found by the search.
-        boxes: default boxes of a picture.
+        boxes: default boxes of an image.
         recall: float [K], share of each class's objects with a default box at the threshold; NaN for
             classes without objects.
         best_iou: mean over the objects of a class, then over the classes, of the best IoU.

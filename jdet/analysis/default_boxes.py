@@ -16,11 +16,11 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jdet import build, command, files
+from jdet import atomic_files, build, cli
 from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.box_search import Proposal, Setting, judge, propose
-from jdet.data.framing import Framing
+from jdet.data.transforms.resize import Resize
 from jdet.detectors.ssd import SSD
 from jdet.types import ConfigError
 
@@ -57,7 +57,7 @@ def analyse(
     config: ConfigDict,
     *,
     augmented: bool = False,
-    max_pictures: int = 5000,
+    max_images: int = 5000,
     finest_stride: int = 4,
 ) -> dict[str, Any]:
     """Measures and proposes.
@@ -65,11 +65,11 @@ def analyse(
     Args:
         config: a whole config whose detector has SSD's default boxes.
         augmented: measure the objects as the training augmentation shows them.
-        max_pictures: size of the sample; 0: all pictures.
+        max_images: size of the sample; 0: all images.
         finest_stride: of the first level in proposals, at least.
 
     Returns:
-        ``input_size``, ``taps``, ``threshold``, ``pictures``, ``objects``, ``class_names``, ``rows``
+        ``input_size``, ``taps``, ``threshold``, ``images``, ``objects``, ``class_names``, ``rows``
         (``box_coverage.summary``), ``current`` and ``proposals`` (each with ``input_size``, ``taps``,
         the ratios, ``boxes``, ``recall`` by class, ``best_iou`` and ``flags``, recommended first).
 
@@ -87,11 +87,11 @@ def analyse(
         )
     objects = box_coverage.read_objects(
         source,
-        Framing.square(config.input_size),
+        Resize.square(config.input_size),
         augment=config.augment if augmented else None,
         seed=config.seed,
         keep_ignored=detector.train_ignored,
-        max_pictures=max_pictures,
+        max_images=max_images,
         on_error=config.data.on_error,
     )
     if not len(objects.labels):
@@ -120,7 +120,7 @@ def analyse(
         "taps": taps,
         "threshold": threshold,
         "augmented": augmented,
-        "pictures": len(np.unique(objects.pictures)),
+        "images": len(np.unique(objects.images)),
         "objects": len(objects.labels),
         "class_names": names,
         "rows": box_coverage.summary(objects, coverage, names, threshold),
@@ -136,9 +136,9 @@ def print_analysis(found: dict[str, Any]) -> None:
 
     console = Console(width=None if Console().is_terminal else 120)
     threshold = found["threshold"]
-    seen = "as the training augmentation shows them" if found["augmented"] else "whole pictures"
+    seen = "as the training augmentation shows them" if found["augmented"] else "whole images"
     console.print(
-        f"{found['objects']:,} objects of {found['pictures']:,} pictures, {seen}, in pixels of the "
+        f"{found['objects']:,} objects of {found['images']:,} images, {seen}, in pixels of the "
         f"{found['input_size']}×{found['input_size']} input; levels {', '.join(found['taps'])} and "
         f"above, {found['current']['boxes']:,} default boxes\n"
     )
@@ -206,17 +206,17 @@ def main() -> None:
     found = analyse(
         values.config,
         augmented=values.augmented,
-        max_pictures=values.pictures,
+        max_images=values.images,
         finest_stride=values.finest_stride,
     )
     if values.out:
-        files.write_json(values.out, found)
+        atomic_files.write_json(values.out, found)
     print_analysis(found)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "", "JSON file that gets the same numbers for programs.")
     flags.DEFINE_boolean("augmented", False, "Objects as the training augmentation shows them.")
-    flags.DEFINE_integer("pictures", 5000, "Random sample of the training pictures; 0: all.", 0)
+    flags.DEFINE_integer("images", 5000, "Random sample of the training images; 0: all.", 0)
     flags.DEFINE_integer("finest_stride", 4, "Smallest stride of a level to propose.", 1)
-    command.start(main)
+    cli.start(main)

@@ -1,7 +1,7 @@
 """Variance of the gradient at several batch sizes, estimated without bias, and the law it follows.
 
-MegDet (Peng et al. 2018, sec. 3.1) argues from variances: where the gradient of N pictures has the
-variance σ²/N, k steps of N pictures and one of k · N move the weights with the same variance if the
+MegDet (Peng et al. 2018, sec. 3.1) argues from variances: where the gradient of N images has the
+variance σ²/N, k steps of N images and one of k · N move the weights with the same variance if the
 learning rate is k times as high. The variance of a vector is the trace of its covariance.
 """
 
@@ -24,7 +24,7 @@ class Noise(NamedTuple):
     """What was measured at one batch size.
 
     Attributes:
-        batch: pictures per gradient, N.
+        batch: images per gradient, N.
         draws: gradients.
         variance: trace of the gradient's covariance.
         error: standard error of that.
@@ -44,16 +44,16 @@ class Law(NamedTuple):
     """How the variance follows the batch size N.
 
     Attributes:
-        per_picture: σ² of the least-squares fit σ²/N, each point weighted by its standard error.
+        per_image: σ² of the least-squares fit σ²/N, each point weighted by its standard error.
         rest: a of the fit a + b/N: variance that no batch averages out.
         rest_error: its standard error.
         exponent: p of the fit c · N^-p; 1 by the argument.
         exponent_error: its standard error.
         noise_scale: σ² over the squared norm of the expected gradient (McCandlish et al. 2018, sec. 2.2),
-            pictures: up to about so many, a larger batch pays. Nan where the signal drowned.
+            images: up to about so many, a larger batch pays. Nan where the signal drowned.
     """
 
-    per_picture: float
+    per_image: float
     rest: float
     rest_error: float
     exponent: float
@@ -147,7 +147,7 @@ def fit(points: Sequence[Noise]) -> Law:
     (_, power), bend = _least_squares(
         [np.ones_like(sizes), -np.log(sizes)], np.log(variances), errors / variances
     )
-    # The mean gradient is known best from the most pictures.
+    # The mean gradient is known best from the most images.
     most = max(points, key=lambda p: p.draws * p.batch)
     scale = slope / most.signal if most.signal > 0 else float("nan")
     return Law(

@@ -31,35 +31,36 @@ from jdet import build
 from jdet import config as config_lib
 from jdet.analysis.curves import COLORS, dress
 from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
+from jdet.atomic_files import write_text
 from jdet.data import pipeline
-from jdet.data.framing import Framing
-from jdet.files import write_text
-from jdet.train import checkpoint, schedule
+from jdet.data.transforms.resize import Resize
+from jdet.train import schedule
+from jdet.train.checkpoints import checkpoint
 from jdet.types import Batch, ConfigError, DataError, Source
 
 NORMS = {
-    "batch": "statistics of the pictures of a gradient, in the run's groups, as in training",
-    "running": "the run's running statistics, so that no picture depends on another",
+    "batch": "statistics of the images of a gradient, in the run's groups, as in training",
+    "running": "the run's running statistics, so that no image depends on another",
 }
 NORMALISERS = {
-    "batch": "objects matched in the pictures of a gradient, as in training",
-    "fixed": "as many as so many pictures have on average, so that the loss is a mean over pictures",
+    "batch": "objects matched in the images of a gradient, as in training",
+    "fixed": "as many as so many images have on average, so that the loss is a mean over images",
 }
 ORDERS = {
-    "independent": "every picture drawn anew from the whole set, with its own augmentation",
-    "training": "the run's own epochs, in which no picture comes twice",
+    "independent": "every image drawn anew from the whole set, with its own augmentation",
+    "training": "the run's own epochs, in which no image comes twice",
 }
 
 
 class Drawn:
-    """A source whose pictures are drawn from another with replacement.
+    """A source whose images are drawn from another with replacement.
 
     Attributes:
         class_names: of the source.
 
     Args:
         source: to draw from.
-        count: pictures to draw.
+        count: images to draw.
         seed: of the drawing.
     """
 
@@ -83,7 +84,7 @@ def batches(
     Args:
         config: of the run.
         source: its training data.
-        size: pictures per batch.
+        size: images per batch.
         count: batches.
         order: one of ``ORDERS``.
         seed: with "independent": of the drawing, and of the augmentation, which is thus not the run's;
@@ -97,7 +98,7 @@ def batches(
     keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
     with pipeline.train_batches(
         source,
-        input_size=Framing.from_config(config),
+        input_size=Resize.from_config(config),
         augment=config.augment,
         batch_size=size,
         seed=seed,
@@ -114,11 +115,11 @@ def make_gradient(
     Args:
         detector: with ``losses``.
         norms: one of ``NORMS``; with "running" there is no dropout either.
-        weights: what each loss part is divided by, per picture; None: its own weight in the batch.
+        weights: what each loss part is divided by, per image; None: its own weight in the batch.
 
     Returns:
         Variables ("params" and, where there are any, "batch_stats") and a batch to a tree like the
-        parameters. Random numbers of the network follow from the pictures' indices.
+        parameters. Random numbers of the network follow from the images' indices.
     """
 
     def loss(params: Any, rest: Any, batch: Batch) -> jax.Array:
@@ -147,7 +148,7 @@ def make_gradient(
 
 
 def average_weights(detector: Any, variables: Any, draws: Iterator[Batch]) -> dict[str, float]:
-    """Mean weight of every loss part per picture (0 counts as 1 over all pictures)."""
+    """Mean weight of every loss part per image (0 counts as 1 over all images)."""
 
     @jax.jit
     def weigh(variables: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -156,12 +157,12 @@ def average_weights(detector: Any, variables: Any, draws: Iterator[Batch]) -> di
         )
         return {name: mean.weight for name, mean in means.items()}
 
-    pictures, sums = 0, {}
+    images, sums = 0, {}
     for batch in draws:
-        pictures += len(batch.images)
+        images += len(batch.images)
         for name, weight in jax.device_get(weigh(variables, batch)).items():
             sums[name] = sums.get(name, 0.0) + float(weight)
-    return {name: max(total, 1.0) / pictures for name, total in sums.items()}
+    return {name: max(total, 1.0) / images for name, total in sums.items()}
 
 
 def analyse(
@@ -187,7 +188,7 @@ def analyse(
             their moving average.
         draws: gradients at each size, a multiple of four.
         norms: one of ``NORMS``.
-        group: pictures that share statistics; 0: as in the run. A smaller batch is one group.
+        group: images that share statistics; 0: as in the run. A smaller batch is one group.
         normaliser: one of ``NORMALISERS``.
         order: one of ``ORDERS``.
         seed: see ``batches``.
@@ -198,7 +199,7 @@ def analyse(
     Raises:
         ConfigError: a value that cannot be, or no run there.
         DataError: the run's training data is missing.
-        jdet.train.checkpoint.CheckpointError: no readable checkpoint.
+        jdet.train.checkpoints.checkpoint.CheckpointError: no readable checkpoint.
     """
     run, out = Path(run), Path(out)
     sizes = sorted(set(sizes))
@@ -230,21 +231,21 @@ def analyse(
         print(f"batch {size}: variance {point.variance:.4g} ± {point.error:.2g}", flush=True)
         if not np.isfinite(point.variance):
             raise ConfigError(
-                f"{run}: the gradient of {size} pictures is not finite at step {found.step}; take an "
+                f"{run}: the gradient of {size} images is not finite at step {found.step}; take an "
                 "earlier checkpoint with --step"
             )
         if point.variance <= 0:
-            raise ConfigError(f"{run}: gradients of {size} pictures do not differ; nothing to fit")
+            raise ConfigError(f"{run}: gradients of {size} images do not differ; nothing to fit")
         points.append(point)
     law = fit(points)
     statistics = NORMS[norms]
     if norms == "batch" and synced:
-        statistics += f" ({group} pictures)"
+        statistics += f" ({group} images)"
     notes = [
         f"Run {run.name}, step {found.step}; {draws} gradients at each size, by all parameters.",
         f"Norms: {statistics if synced else 'none that batches share'}.",
         f"Loss divided by: {NORMALISERS[normaliser]}.",
-        f"Pictures: {ORDERS[order]}; seed {seed if order == 'independent' else config.seed}.",
+        f"Images: {ORDERS[order]}; seed {seed if order == 'independent' else config.seed}.",
     ]
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "gradients.csv", table(points))
@@ -255,9 +256,9 @@ def analyse(
     return points, law
 
 
-def _group_of(config: ConfigDict, record: dict[str, Any], pictures: int) -> int:
-    """Pictures that shared statistics in the run."""
-    resolved = schedule.resolve(config, pictures, devices=record.get("devices", 1))
+def _group_of(config: ConfigDict, record: dict[str, Any], images: int) -> int:
+    """Images that shared statistics in the run."""
+    resolved = schedule.resolve(config, images, devices=record.get("devices", 1))
     synced = "sync_batch" in (config.model.norm, config.model.head_norm)
     return resolved.bn_group if synced else resolved.micro_batch
 
@@ -270,11 +271,11 @@ def _check(sizes: Sequence[int], draws: int, group: int, norms: str) -> None:
     if draws % TEAM or draws < 2 * TEAM:
         raise ConfigError(f"--draws={draws}; take a multiple of {TEAM}, {2 * TEAM} at least")
     if group < 0:
-        raise ConfigError(f"--group={group}; give pictures that share statistics, or 0")
+        raise ConfigError(f"--group={group}; give images that share statistics, or 0")
     odd = [size for size in sizes if size > group and size % group]
     if norms == "batch" and odd:
         raise ConfigError(
-            f"--batches: {odd[0]} pictures do not divide into groups of {group} that share statistics; "
+            f"--batches: {odd[0]} images do not divide into groups of {group} that share statistics; "
             f"take multiples of {group} above it, another --group, or --norms=running"
         )
 
@@ -283,14 +284,14 @@ def rows(points: Sequence[Noise]) -> list[dict[str, float]]:
     """The table: per batch size N what was measured, and against one over N.
 
     ``equivalence`` is N · variance over the same at the smallest size: the variance of one step of N
-    pictures at a rate that grows with N, over that of as many pictures in steps of the smallest size;
+    images at a rate that grows with N, over that of as many images in steps of the smallest size;
     1 by MegDet's argument.
     """
     first = points[0]
     return [
         {
             **point._asdict(),
-            "per_picture": point.batch * point.variance,
+            "per_image": point.batch * point.variance,
             "equivalence": point.batch * point.variance / (first.batch * first.variance),
             "equivalence_error": _ratio_error(point, first),
         }
@@ -319,21 +320,21 @@ def table(points: Sequence[Noise]) -> str:
 def markdown(points: Sequence[Noise], law: Law, notes: Sequence[str]) -> str:
     """``rows``, the fit and what was held fixed."""
     lines = [
-        "| pictures N | variance | N · variance | of one step, over steps of the smallest N | "
+        "| images N | variance | N · variance | of one step, over steps of the smallest N | "
         "squared norm of the mean |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in rows(points):
         lines.append(
             f"| {row['batch']} | {row['variance']:.4g} ± {row['error']:.2g} | "
-            f"{row['per_picture']:.4g} | {row['equivalence']:.3f} ± {row['equivalence_error']:.3f} | "
+            f"{row['per_image']:.4g} | {row['equivalence']:.3f} ± {row['equivalence_error']:.3f} | "
             f"{row['signal']:.4g} |"
         )
     fits = [
-        f"* σ²/N: σ² = {law.per_picture:.4g}",
+        f"* σ²/N: σ² = {law.per_image:.4g}",
         f"* a + b/N: a = {law.rest:.2g} ± {law.rest_error:.2g}",
         f"* c/N^p: p = {law.exponent:.3f} ± {law.exponent_error:.3f}",
-        f"* noise scale σ²/|E g|²: {law.noise_scale:.3g} pictures",
+        f"* noise scale σ²/|E g|²: {law.noise_scale:.3g} images",
     ]
     return "\n\n".join(["\n".join(lines), "\n".join(fits), "\n".join(notes)]) + "\n"
 
@@ -347,20 +348,20 @@ def draw(points: Sequence[Noise], law: Law) -> Figure:
     values = np.array([p.variance for p in points])
     errors = np.array([p.error for p in points])
     measured = dict(fmt="o", color=COLORS[0], capsize=3, label="measured, ± 2 standard errors")
-    fitted = dict(color=COLORS[1], linewidth=1.5, label=f"σ²/N, σ² = {law.per_picture:.3g}")
+    fitted = dict(color=COLORS[1], linewidth=1.5, label=f"σ²/N, σ² = {law.per_image:.3g}")
     dress(left, "variance of the gradient")
     left.errorbar(1 / sizes, values, 2 * errors, **measured)
     far = np.ptp(np.log(sizes * values)) > np.log(10)
     ends = np.array([1 / sizes[-1] if far else 0.0, 1 / sizes[0]])
-    left.plot(ends, law.per_picture * ends, **fitted)
+    left.plot(ends, law.per_image * ends, **fitted)
     left.set_xlabel("1/N")
     left.legend(frameon=False)
     dress(right, f"N · variance; fitted exponent {law.exponent:.2f} ± {law.exponent_error:.2f}")
     right.errorbar(sizes, sizes * values, 2 * sizes * errors, **measured)
-    right.axhline(law.per_picture, **fitted)
+    right.axhline(law.per_image, **fitted)
     right.set_xscale("log", base=2)
     right.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    right.set_xlabel("pictures N")
+    right.set_xlabel("images N")
     if far:
         left.set_xscale("log")
         left.set_yscale("log")
@@ -380,12 +381,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a training run")
     parser.add_argument("--batches", required=True, help="sizes, comma-separated, such as 1,2,4,8")
-    parser.add_argument("--out", required=True, help="folder for picture and tables")
+    parser.add_argument("--out", required=True, help="folder for image and tables")
     parser.add_argument("--step", default="latest", help="checkpoint: latest, best or a number")
     parser.add_argument("--draws", type=int, default=32, help="gradients at each size")
     parser.add_argument("--norms", choices=list(NORMS), default="batch", help=_help(NORMS))
     parser.add_argument(
-        "--group", type=int, default=0, help="pictures that share statistics; 0: as in the run"
+        "--group", type=int, default=0, help="images that share statistics; 0: as in the run"
     )
     parser.add_argument(
         "--normaliser", choices=list(NORMALISERS), default="batch", help=_help(NORMALISERS)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdet.ops import anchors, boxes, matching
-from jdet.types import Example, PictureDetections
+from jdet.types import Example, ImageDetections
 
 INSIDE = 0.0455
 """Share of the strongest gradient above which a pixel belongs to the effective receptive field."""
@@ -26,7 +26,7 @@ class ReceptiveField(NamedTuple):
 
     Attributes:
         cells: side of the level's map.
-        extent: height and width of the part of the picture it depends on at all, pixels.
+        extent: height and width of the part of the image it depends on at all, pixels.
         effective: side of a square as large as the part it depends on noticeably, pixels.
         strength: float32 [S, S], dependence on each pixel; 1 where it is strongest.
     """
@@ -94,9 +94,9 @@ def level_outputs(detector: Any, variables: Any, images: jax.Array) -> list[jax.
 def receptive_fields(
     detector: Any, variables: Any, size: int, *, samples: int = 4, seed: int = 0
 ) -> list[ReceptiveField]:
-    """Receptive field of the centre cell of every level, from gradients by the picture.
+    """Receptive field of the centre cell of every level, from gradients by the image.
 
-    A random combination of the cell's channels is differentiated at pictures of noise, and the
+    A random combination of the cell's channels is differentiated at images of noise, and the
     squares of the gradients are averaged: what is zero in all lies outside the theoretical receptive
     field. The effective one is that of Luo et al. 2016: the square root of the number of pixels
     whose strength is above 1 - 95.45 % of the strongest.
@@ -104,9 +104,9 @@ def receptive_fields(
     Args:
         detector: with a ``neck``.
         variables: of the detector.
-        size: side of the pictures, pixels; the extent cannot become larger.
-        samples: pictures.
-        seed: of the pictures and combinations.
+        size: side of the images, pixels; the extent cannot become larger.
+        samples: images.
+        seed: of the images and combinations.
     """
 
     @jax.jit
@@ -154,7 +154,7 @@ def _span(line: np.ndarray) -> int:
 
 
 def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
-    """Which default boxes a picture's objects train.
+    """Which default boxes an image's objects train.
 
     Args:
         detector: an ``SSD``, unbound.
@@ -164,12 +164,12 @@ def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
     clip = (detector.input_size,) * 2 if detector.clip_boxes else None
     priors = anchors.default_boxes(levels, [(side, side) for side in cells], clip)
     corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
-    truth = jnp.asarray(objects, jnp.float32).reshape(-1, 4)
-    if not len(truth):  # a row that is no object, as in a padded batch
-        truth = jnp.zeros((1, 4))
-    overlap = boxes.pairwise_iou(truth, corners)
+    ground_truth = jnp.asarray(objects, jnp.float32).reshape(-1, 4)
+    if not len(ground_truth):  # a row that is no object, as in a padded batch
+        ground_truth = jnp.zeros((1, 4))
+    overlap = boxes.pairwise_iou(ground_truth, corners)
     found = matching.bipartite_then_threshold(
-        overlap, jnp.arange(len(truth)) < len(objects), detector.iou_threshold
+        overlap, jnp.arange(len(ground_truth)) < len(objects), detector.iou_threshold
     )
     own = jnp.where(found.matched, overlap[found.index, jnp.arange(len(priors))], found.overlap)
     counts = [side * side * level.boxes_per_location for side, level in zip(cells, levels)]
@@ -183,13 +183,15 @@ def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
     )
 
 
-def objects_as_detections(truth: Example) -> PictureDetections:
-    """The objects of a picture with score 1, for ``visualise.draw_detections`` without a header."""
-    return PictureDetections(truth.id, truth.boxes, np.ones(len(truth.boxes)), truth.labels)
+def objects_as_detections(ground_truth: Example) -> ImageDetections:
+    """The objects of an image with score 1, for ``drawing.draw_detections`` without a header."""
+    return ImageDetections(
+        ground_truth.id, ground_truth.boxes, np.ones(len(ground_truth.boxes)), ground_truth.labels
+    )
 
 
-def matches_as_detections(found: Matched, levels: Sequence[int] | None = None) -> PictureDetections:
-    """The matched boxes with IoU as score and level as label, for ``visualise.draw_detections``.
+def matches_as_detections(found: Matched, levels: Sequence[int] | None = None) -> ImageDetections:
+    """The matched boxes with IoU as score and level as label, for ``drawing.draw_detections``.
 
     Args:
         found: of ``match_default_boxes``.
@@ -198,7 +200,7 @@ def matches_as_detections(found: Matched, levels: Sequence[int] | None = None) -
     chosen = found.matched & (np.isin(found.level, levels) if levels is not None else True)
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(-found.overlap[rows], kind="stable")]
-    return PictureDetections("", found.boxes[rows], found.overlap[rows], found.level[rows])
+    return ImageDetections("", found.boxes[rows], found.overlap[rows], found.level[rows])
 
 
 def mosaic(maps: np.ndarray, count: int = 16, columns: int = 8, side: int = 96) -> np.ndarray:

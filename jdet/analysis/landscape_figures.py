@@ -1,4 +1,4 @@
-"""Pictures of the loss surface along runs: trajectories, probes ahead of them, norms of modules."""
+"""Images of the loss surface along runs: trajectories, probes ahead of them, norms of modules."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Backbones: pictures in, a dict of named stages out (``c3`` has stride 8, ``c4`` stride 16, …)."""
+"""Backbones: images in, a dict of named stages out (``c3`` has stride 8, ``c4`` stride 16, …)."""

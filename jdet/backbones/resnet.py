@@ -146,7 +146,7 @@ class ResNet(nn.Module):
         return ("stem", *self.stage_names)
 
     def stage_geometry(self, size: int) -> dict[str, tuple[int, int]]:
-        """Stride and side (cells) of every stage's map for a picture of ``size`` pixels a side."""
+        """Stride and side (cells) of every stage's map for an image of ``size`` pixels a side."""
         stride, side = self.stem_stride, -(-size // self.stem_stride)
         if self.pool:
             stride, side = stride * 2, pooled_size(side, *self._pool())
@@ -167,7 +167,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Maps normalised pictures [B, H, W, 3] to named stages [B, h, w, C]."""
+        """Maps normalised images [B, H, W, 3] to named stages [B, h, w, C]."""
         init = self.kernel_init
         init = INITIALISERS[init] if isinstance(init, str) else init
         layer = functools.partial(

@@ -1,4 +1,4 @@
-"""Pictures between disk and memory: any common file in, uint8 RGB out."""
+"""Images between disk and memory: any common file in, uint8 RGB out."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def configure_opencv() -> None:
 def read_image(
     image: str | os.PathLike | bytes | np.ndarray, *, exif: bool = False, name: str = ""
 ) -> np.ndarray:
-    """Decodes a picture.
+    """Decodes an image.
 
-    Grey pictures get three equal channels, CMYK becomes RGB, 16-bit samples keep their high byte,
+    Grey images get three equal channels, CMYK becomes RGB, 16-bit samples keep their high byte,
     an alpha channel is dropped (the colours as stored, not blended with a background), palettes are
     looked up, and of an animation the first frame counts.
 
     Args:
         image: path, encoded bytes, or a decoded uint8 or uint16 array [H, W], [H, W, 1],
             [H, W, 3] (RGB) or [H, W, 4] (RGBA).
-        exif: turn the picture upright as its EXIF tag says. Off by default because the labels of
+        exif: turn the image upright as its EXIF tag says. Off by default because the labels of
             data sets refer to the pixels as stored.
-        name: what to call the picture in errors; the path, where there is one, by default.
+        name: what to call the image in errors; the path, where there is one, by default.
 
     Returns:
         uint8 [H, W, 3], RGB. May share memory with ``image`` if that is an array.
 
     Raises:
-        DataError: the file is missing, empty, truncated, corrupt or no picture.
+        DataError: the file is missing, empty, truncated, corrupt or no image.
     """
     if isinstance(image, np.ndarray):
-        return _from_array(image, name or "picture given as an array")
+        return _from_array(image, name or "image given as an array")
     if isinstance(image, (str, os.PathLike)):
         name = name or os.fspath(image)
         try:
@@ -65,7 +65,7 @@ def read_image(
         except OSError as error:
             raise DataError(f"{name}: cannot be read ({error.strerror})") from error
     else:
-        name, data = name or "picture given as bytes", image
+        name, data = name or "image given as bytes", image
     if not data:
         raise DataError(f"{name}: the file is empty")
     # Older OpenCV fills the missing rows of a truncated JPEG with grey and reports success.
@@ -83,12 +83,12 @@ def read_image(
 
 
 def check_size(image: np.ndarray, labelled: tuple[int, int] | None, name: str) -> None:
-    """Holds a decoded picture against the size in its label file, to which boxes were clipped.
+    """Holds a decoded image against the size in its label file, to which boxes were clipped.
 
     Args:
         image: [H, W, 3].
         labelled: height and width; None where the labels do not say.
-        name: what to call the picture in the error.
+        name: what to call the image in the error.
 
     Raises:
         DataError: the sizes differ.
@@ -102,15 +102,15 @@ def check_size(image: np.ndarray, labelled: tuple[int, int] | None, name: str) -
             "take them"
         )
     else:
-        remedy = "put back the picture that was labelled, or correct the label file"
+        remedy = "put back the image that was labelled, or correct the label file"
     raise DataError(
-        f"{name}: the picture is {width}x{height} (width x height), its labels say "
+        f"{name}: the image is {width}x{height} (width x height), its labels say "
         f"{labelled[1]}x{labelled[0]}; {remedy}"
     )
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Writes a picture in the format of the path's suffix.
+    """Writes an image in the format of the path's suffix.
 
     Args:
         path: file to write, ending in ``.jpg``, ``.png`` or another suffix that OpenCV knows.
@@ -167,4 +167,4 @@ def _diagnosis(data: bytes) -> str:
     for signature, kind in _SIGNATURES.items():
         if data.startswith(signature):
             return f"corrupt or truncated {kind}"
-    return f"not a picture in a known format (it starts with {data[:8]!r})"
+    return f"not an image in a known format (it starts with {data[:8]!r})"

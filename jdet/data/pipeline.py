@@ -1,7 +1,7 @@
 """Input pipeline: a source of examples in, batches of numpy arrays out.
 
 A chain of grain `MapDataset`s, random access from end to end: batch k is a pure function of (seed,
-k). What happens to a picture depends on the seed and on its position in the endless stream of
+k). What happens to an image depends on the seed and on its position in the endless stream of
 epochs alone, never on workers, threads or processes, so that a run resumes at ``start=k`` with any
 number of them. Every random operation has a seed of its own, made from the config's seed and the
 operation's name: adding an operation leaves the draws of the others as they were.
@@ -23,12 +23,12 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from jdet.data.augmentation import Augment, Element, Finish, Row, operations
-from jdet.data.framing import Framing
-from jdet.data.geometry import Frame
+from jdet.data.batching import EvalOrder, TrainOrder, shapes_of
 from jdet.data.image_io import check_size, configure_opencv, read_image
-from jdet.data.ordering import EvalOrder, TrainOrder, shapes_of
-from jdet.data.views import FinishViews, View
+from jdet.data.transforms.geometry import Size
+from jdet.data.transforms.multi_scale import FinishViews, View
+from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.ssd import Augment, Element, Finish, Row, operations
 from jdet.types import Batch, ConfigError, DataError, Source
 
 
@@ -36,9 +36,9 @@ class Report(NamedTuple):
     """What a stream left out so far.
 
     Attributes:
-        skipped: reason by id of every picture that could not be read.
-        skips: how often such a picture was met (each epoch counts).
-        crowded: how often a picture had more than ``max_boxes`` objects.
+        skipped: reason by id of every image that could not be read.
+        skips: how often such an image was met (each epoch counts).
+        crowded: how often an image had more than ``max_boxes`` objects.
         dropped_boxes: objects left out of those.
     """
 
@@ -68,14 +68,14 @@ class BatchStream(Iterator[Batch]):
         self.length = length
         self.position = position
         self._batch_size = batch_size
-        self._epoch = epoch  # pictures
+        self._epoch = epoch  # images
         self._iterator: Any = iter(batches)
         self._skipped: dict[str, str] = {}
         self._skips = self._crowded = self._dropped = 0
 
     @property
     def next_element(self) -> int:
-        """Pictures ahead of the next batch, over all processes; epochs = that / len(source)."""
+        """Images ahead of the next batch, over all processes; epochs = that / len(source)."""
         return self.position * self._batch_size
 
     def __next__(self) -> Batch:
@@ -90,7 +90,7 @@ class BatchStream(Iterator[Batch]):
             if not self._crowded:
                 logging.warning(
                     "%s has %d objects more than data.max_boxes; the smallest are left out. "
-                    "Further pictures like this one are only counted.",
+                    "Further images like this one are only counted.",
                     *(name, dropped),
                 )
             self._crowded += 1
@@ -98,7 +98,7 @@ class BatchStream(Iterator[Batch]):
         finished, into = divmod(self.next_element, self._epoch)
         if into < self._batch_size and (self._skipped or self._crowded):
             logging.warning(
-                "Until the end of epoch %d: %d unreadable pictures left out%s; %d pictures with more "
+                "Until the end of epoch %d: %d unreadable images left out%s; %d images with more "
                 "than data.max_boxes objects lost %d",
                 finished,
                 self._skips,
@@ -138,7 +138,7 @@ class BatchStream(Iterator[Batch]):
 def train_batches(
     source: Source,
     *,
-    input_size: int | Framing,
+    input_size: int | Resize,
     augment: Mapping[str, Any],
     max_boxes: int,
     batch_size: int,
@@ -155,12 +155,12 @@ def train_batches(
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, in pixels, or how pictures keep their proportions:
-            then all pictures of a batch have one shape, and the batches of all shapes are mixed as the
-            pictures are (``jdet.data.ordering``).
+        input_size: side of the square network input, in pixels, or how images keep their proportions:
+            then all images of a batch have one shape, and the batches of all shapes are mixed as the
+            images are (``jdet.data.batching``).
         augment: group ``augment`` of the config.
-        max_boxes: N, rows for objects; of a picture with more, the largest are kept.
-        batch_size: pictures per batch, over all processes.
+        max_boxes: N, rows for objects; of an image with more, the largest are kept.
+        batch_size: images per batch, over all processes.
         seed: of the shuffling and of every random operation.
         start: index of the first batch.
         process_index: of this process.
@@ -169,30 +169,30 @@ def train_batches(
         workers: worker processes; 0 reads in threads of this process.
         threads: reader threads of this process, or of each worker; 0 reads when asked.
         prefetch: batches made ahead, by all workers together.
-        on_error: "raise", or "skip": an unreadable picture becomes a blank one without objects,
+        on_error: "raise", or "skip": an unreadable image becomes a blank one without objects,
             with ``real`` False, and is reported.
 
     Raises:
         ConfigError: a value that cannot be.
-        DataError: the source is empty; later, from the iterator, a picture cannot be read.
+        DataError: the source is empty; later, from the iterator, an image cannot be read.
     """
     options = Augment.from_config(augment)
     _require(max_boxes > 0, "data.max_boxes", max_boxes, "positive")
     _require(start >= 0, "start", start, "at least 0")
     local = _check(source, batch_size, process_index, process_count, on_error)
-    framing = _framing(input_size)
+    resize = _resize(input_size)
     reader = _Reader(source, len(source), on_error)
-    if framing.keeps_ratio:
-        shapes = shapes_of(source, framing, len(source), on_error)
+    if resize.keeps_ratio:
+        shapes = shapes_of(source, resize, len(source), on_error)
         order = TrainOrder(shapes, batch_size, _seed(seed, "shuffle"))
-        data = grain.MapDataset.source(_Ordered(reader, order, framing.shapes, _ENDLESS))
+        data = grain.MapDataset.source(_Ordered(reader, order, resize.shapes, _ENDLESS))
     else:
         data = grain.MapDataset.source(reader)
         data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
-    for name, operation in operations(options, framing).items():
+    for name, operation in operations(options, resize).items():
         data = data.random_map(operation, seed=_seed(seed, name))
     red, green, blue = options.mean
-    data = data.map(Finish(framing, max_boxes, (float(red), float(green), float(blue))))
+    data = data.map(Finish(resize, max_boxes, (float(red), float(green), float(blue))))
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)
@@ -204,7 +204,7 @@ def train_batches(
 def eval_batches(
     source: Source,
     *,
-    input_size: int | Framing | Sequence[View],
+    input_size: int | Resize | Sequence[View],
     batch_size: int,
     max_boxes: int = 0,
     process_index: int = 0,
@@ -217,18 +217,18 @@ def eval_batches(
 ) -> BatchStream:
     """The source once, resized; every process gets the same number of whole batches.
 
-    Pictures come in the order of the source, or, where they keep their proportions, shape by shape. Rows
-    that only fill up batches have ``real`` False and ``index`` 0. With ``on_error="skip"`` a picture that
+    Images come in the order of the source, or, where they keep their proportions, shape by shape. Rows
+    that only fill up batches have ``real`` False and ``index`` 0. With ``on_error="skip"`` an image that
     cannot be read has ``real`` False too (and its own index), which leaves it out of the evaluation; the
     report names it.
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, in pixels; or how pictures keep their proportions;
+        input_size: side of the square network input, in pixels; or how images keep their proportions;
             or several views: then ``images`` and ``image_sizes`` are tuples with an entry for each, as
-            ``jdet.data.views`` makes them, and there are no objects.
-        batch_size: pictures per batch, over all processes.
-        max_boxes: N, rows for objects; 0 leaves the objects out, as evaluators take the truth from
+            ``jdet.data.transforms.multi_scale`` makes them, and there are no objects.
+        batch_size: images per batch, over all processes.
+        max_boxes: N, rows for objects; 0 leaves the objects out, as evaluators take the ground truth from
             the source itself.
         process_index: of this process.
         process_count: processes; rows are dealt out as in `train_batches`.
@@ -236,11 +236,11 @@ def eval_batches(
         threads: as in `train_batches`.
         prefetch: as in `train_batches`.
         on_error: as in `train_batches`.
-        limit: only the first so many pictures; 0 means all.
+        limit: only the first so many images; 0 means all.
 
     Raises:
         ConfigError: a value that cannot be.
-        DataError: the source is empty; later, from the iterator, a picture cannot be read.
+        DataError: the source is empty; later, from the iterator, an image cannot be read.
     """
     _require(max_boxes >= 0, "max_boxes", max_boxes, "at least 0")
     _require(limit >= 0, "limit", limit, "at least 0")
@@ -249,17 +249,17 @@ def eval_batches(
     length = -(-count // batch_size)
     reader = _Reader(source, count, on_error, padded=length * batch_size)
     finish: Any
-    if isinstance(input_size, (int, Framing)):
-        framing = _framing(input_size)
-        finish = Finish(framing, max_boxes, (0.0, 0.0, 0.0))
+    if isinstance(input_size, (int, Resize)):
+        resize = _resize(input_size)
+        finish = Finish(resize, max_boxes, (0.0, 0.0, 0.0))
     else:
-        framing, finish = input_size[0].framing, FinishViews(tuple(input_size))
+        resize, finish = input_size[0].resize, FinishViews(tuple(input_size))
     rows: Any = reader
-    if framing and framing.keeps_ratio:
+    if resize and resize.keeps_ratio:
         # Of views too: a batch is in few of them then.
-        order = EvalOrder(shapes_of(source, framing, count, on_error), batch_size)
+        order = EvalOrder(shapes_of(source, resize, count, on_error), batch_size)
         length = len(order) // batch_size
-        rows = _Ordered(reader, order, framing.shapes, len(order))
+        rows = _Ordered(reader, order, resize.shapes, len(order))
     data = grain.MapDataset.source(rows).map(finish)
     data = data.batch(local, drop_remainder=True, batch_fn=_collate)
     batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
@@ -268,7 +268,7 @@ def eval_batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """The source with decoded pictures, followed by padding up to ``padded`` elements."""
+    """The source with decoded images, followed by padding up to ``padded`` elements."""
 
     source: Source
     count: int
@@ -281,7 +281,7 @@ class _Reader:
     def __getitem__(self, index: int) -> Element:
         if index >= self.count:
             return Element()
-        name = f"picture {index} of {type(self.source).__name__}"
+        name = f"image {index} of {type(self.source).__name__}"
         try:
             example = self.source[index]
             name = example.id
@@ -297,16 +297,16 @@ class _Reader:
 
 
 _ENDLESS = 1 << 60
-"""Pictures of a stream without an end; grain wants a length."""
+"""Images of a stream without an end; grain wants a length."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ordered:
-    """Pictures in the order of an ``order``, each with the shape of its batch."""
+    """Images in the order of an ``order``, each with the shape of its batch."""
 
     reader: _Reader
     order: TrainOrder | EvalOrder
-    shapes: tuple[Frame, ...]
+    shapes: tuple[Size, ...]
     length: int
 
     def __len__(self) -> int:
@@ -314,12 +314,12 @@ class _Ordered:
 
     def __getitem__(self, index: int) -> Element:
         seat = self.order[index]
-        element = Element() if seat.picture < 0 else self.reader[seat.picture]
+        element = Element() if seat.image < 0 else self.reader[seat.image]
         return element._replace(shape=self.shapes[seat.shape])
 
 
-def _framing(input_size: int | Framing) -> Framing:
-    return Framing.square(input_size) if isinstance(input_size, int) else input_size
+def _resize(input_size: int | Resize) -> Resize:
+    return Resize.square(input_size) if isinstance(input_size, int) else input_size
 
 
 class _Loaded(NamedTuple):
@@ -388,7 +388,7 @@ def _check(source: Source, batch_size: int, index: int, count: int, on_error: st
     divides = batch_size > 0 and batch_size % count == 0
     _require(divides, "batch_size", batch_size, f"a positive multiple of the {count} processes")
     if not len(source):
-        raise DataError(f"{type(source).__name__}: the data set holds no pictures")
+        raise DataError(f"{type(source).__name__}: the data set holds no images")
     return batch_size // count
 
 

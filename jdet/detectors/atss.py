@@ -45,7 +45,11 @@ class ATSS(CenternessDetector):
         return coding.decode(offsets, priors)
 
     def assign(
-        self, priors: Sequence[Any], truth: jax.Array, valid: jax.Array, image_size: jax.Array
+        self,
+        priors: Sequence[Any],
+        ground_truth: jax.Array,
+        valid: jax.Array,
+        image_size: jax.Array,
     ) -> jax.Array:
         """Which object every anchor belongs to; as ``CenternessDetector.assign``."""
         grids = [
@@ -56,4 +60,4 @@ class ATSS(CenternessDetector):
             )
             for level in priors
         ]
-        return adaptive.by_statistics(truth, valid, grids, image_size, self.topk)
+        return adaptive.by_statistics(ground_truth, valid, grids, image_size, self.topk)

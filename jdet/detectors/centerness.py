@@ -24,7 +24,7 @@ class CenternessDetector(DenseDetector):
     times its centre-ness. A detector of its own says which places belong to which objects (``assign``).
 
     Classes and centre-ness are divided by the number of positives, boxes by the sum of the centre-ness
-    they should have, over all pictures and 1 at least; for ATSS, MMDetection counts a picture without
+    they should have, over all images and 1 at least; for ATSS, MMDetection counts an image without
     positives as one.
 
     Attributes:
@@ -62,13 +62,13 @@ class CenternessDetector(DenseDetector):
         )
 
     def assign(
-        self, priors: list[Any], truth: jax.Array, valid: jax.Array, image_size: jax.Array
+        self, priors: list[Any], ground_truth: jax.Array, valid: jax.Array, image_size: jax.Array
     ) -> jax.Array:
-        """Which object every place belongs to, for one picture.
+        """Which object every place belongs to, for one image.
 
         Args:
             priors: float32 [A, 4] of each level, cx cy w h, pixels.
-            truth: float32 [N, 4], x1 y1 x2 y2, pixels.
+            ground_truth: float32 [N, 4], x1 y1 x2 y2, pixels.
             valid: bool [N], which rows are objects.
             image_size: [2], height and width of the content.
 
@@ -80,7 +80,7 @@ class CenternessDetector(DenseDetector):
     def loss_terms(
         self,
         found: Predictions,
-        truth: jax.Array,
+        ground_truth: jax.Array,
         labels: jax.Array,
         valid: jax.Array,
         image_sizes: jax.Array,
@@ -94,13 +94,15 @@ class CenternessDetector(DenseDetector):
         flat = jnp.asarray(flat)
         within = inside(flat, image_sizes)
 
-        def one_picture(offsets, logits, centerness, truth, labels, valid, within, image_size):
-            match = self.assign(found.priors, truth, valid, image_size)
+        def one_image(offsets, logits, centerness, ground_truth, labels, valid, within, image_size):
+            match = self.assign(found.priors, ground_truth, valid, image_size)
             match = jnp.where(within, match, -1)
             positive = match >= 0
             of_place = jnp.maximum(match, 0)
             # Places without an object have themselves as target: there no gradient can be NaN.
-            target = jnp.where(positive[:, None], truth[of_place], boxes.cxcywh_to_xyxy(flat))
+            target = jnp.where(
+                positive[:, None], ground_truth[of_place], boxes.cxcywh_to_xyxy(flat)
+            )
             central = centerness_target(flat[:, :2], target)
             weight = jnp.where(positive, central if self.weigh_boxes else 1.0, 0.0)
             loc = losses.iou_loss(self.corners(offsets, flat), target, self.box_loss)
@@ -114,8 +116,8 @@ class CenternessDetector(DenseDetector):
                 positive,
             )
 
-        arrays = (offsets, logits, centerness, truth, labels, valid, within, image_sizes)
-        *sums, positive = jax.vmap(one_picture)(*arrays)
+        arrays = (offsets, logits, centerness, ground_truth, labels, valid, within, image_sizes)
+        *sums, positive = jax.vmap(one_image)(*arrays)
         self.count_samples(positive, within, within)
         loc, weight, cls, middle, count = map(jnp.sum, (*sums, positive.astype(jnp.float32)))
         return {
@@ -127,7 +129,7 @@ class CenternessDetector(DenseDetector):
     def candidates(
         self, logits: jax.Array, centerness: jax.Array | None, within: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """A picture's best (anchor, class) pairs on a level; as ``DenseDetector.candidates``."""
+        """An image's best (anchor, class) pairs on a level; as ``DenseDetector.candidates``."""
         assert centerness is not None
         middle = jax.nn.sigmoid(centerness)
         if self.score == "product":
@@ -138,17 +140,19 @@ class CenternessDetector(DenseDetector):
         return nms.best_pairs(scores, self.score_threshold, self.pre_nms)
 
 
-def centerness_target(points: jax.Array, truth: jax.Array) -> jax.Array:
+def centerness_target(points: jax.Array, ground_truth: jax.Array) -> jax.Array:
     """How central points lie in boxes (Tian et al. 2019, eq. 3): 1 in the middle, 0 on the rim.
 
     Args:
         points: float32 [..., 2], x y, inside the boxes.
-        truth: float32 [..., 4], x1 y1 x2 y2.
+        ground_truth: float32 [..., 4], x1 y1 x2 y2.
 
     Returns:
         float32 [...].
     """
-    left, top, right, bottom = (coding.encode_distances(points, truth)[..., i] for i in range(4))
+    left, top, right, bottom = (
+        coding.encode_distances(points, ground_truth)[..., i] for i in range(4)
+    )
     across = jnp.minimum(left, right) / jnp.maximum(left, right)
     down = jnp.minimum(top, bottom) / jnp.maximum(top, bottom)
     return jnp.sqrt(across * down)

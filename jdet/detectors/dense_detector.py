@@ -21,7 +21,7 @@ from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
 
 
 class Predictions(NamedTuple):
-    """What a dense detector says of pictures: lists, one entry a level, finest first.
+    """What a dense detector says of images: lists, one entry a level, finest first.
 
     Attributes:
         offsets: float32 [B, A, 4], what they mean is the detector's.
@@ -55,7 +55,7 @@ class DenseDetector(nn.Module):
     Attributes:
         num_classes: K.
         input_size: side of the square input, pixels. Other sizes can be fed.
-        backbone: module from pictures to named stages.
+        backbone: module from images to named stages.
         neck: module from stages to levels of equal channels, finest first; its ``taps`` are the stages
             it starts from.
         head_norm: after every convolution of the towers; with statistics of their own for every level.
@@ -72,12 +72,12 @@ class DenseDetector(nn.Module):
         nms_iou: overlap above which the worse box of a class is dropped.
         soft_nms: "none"; "linear" or "gaussian": overlapping boxes lose score instead (``jdet.ops.nms``).
         soft_sigma: of "gaussian".
-        max_detections: detections per picture, D.
-        mask_padding: what lies beside a picture's content does not reach it, see ``jdet.nn.padding``;
+        max_detections: detections per image, D.
+        mask_padding: what lies beside an image's content does not reach it, see ``jdet.nn.padding``;
             False: the network sees the padding, in the mean colour, as in the reference implementations
-            (anchors centred there take no part all the same). Configs that warp pictures set it to False,
+            (anchors centred there take no part all the same). Configs that warp images set it to False,
             for those fill their inputs.
-        mean: RGB mean subtracted from 0 … 255 pictures.
+        mean: RGB mean subtracted from 0 … 255 images.
         std: divisor after that.
         remat: what the backward pass computes again in the head; its part is ``head``.
         dtype: of activations; losses and boxes are float32.
@@ -108,9 +108,9 @@ class DenseDetector(nn.Module):
     remat: Remat = Remat()
     dtype: Any = jnp.float32
 
-    any_input_size = True  # ``detect`` takes pictures of other sizes than ``input_size``
-    knows_padding = True  # what lies beside a picture's content is not learnt from
-    clip_boxes = False  # anchors are not cut to the picture
+    any_input_size = True  # ``detect`` takes images of other sizes than ``input_size``
+    knows_padding = True  # what lies beside an image's content is not learnt from
+    clip_boxes = False  # anchors are not cut to the image
     torchvision_anchors = False
 
     def __post_init__(self):
@@ -171,7 +171,7 @@ class DenseDetector(nn.Module):
         """The network.
 
         Args:
-            images: uint8 [B, H, W, 3], RGB, whole pictures.
+            images: uint8 [B, H, W, 3], RGB, whole images.
             train: use and update batch statistics.
 
         Returns:
@@ -188,7 +188,7 @@ class DenseDetector(nn.Module):
 
         Args:
             images: uint8 [B, H, W, 3], RGB.
-            image_sizes: int32 [B, 2], height and width of each picture's content; None: all of it.
+            image_sizes: int32 [B, 2], height and width of each image's content; None: all of it.
             train: use and update batch statistics.
         """
         whole = (images.shape[1], images.shape[2])
@@ -223,7 +223,7 @@ class DenseDetector(nn.Module):
     def losses(self, batch: Batch, *, train: bool = True) -> dict[str, Mean]:
         """The training forward pass.
 
-        Pictures without objects teach the background. Anchors centred beside a picture's content,
+        Images without objects teach the background. Anchors centred beside an image's content,
         in its padding, take no part.
 
         Args:
@@ -242,7 +242,7 @@ class DenseDetector(nn.Module):
     def loss_terms(
         self,
         found: Predictions,
-        truth: jax.Array,
+        ground_truth: jax.Array,
         labels: jax.Array,
         valid: jax.Array,
         image_sizes: jax.Array,
@@ -251,10 +251,10 @@ class DenseDetector(nn.Module):
 
         Args:
             found: of the network.
-            truth: float32 [B, N, 4], x1 y1 x2 y2, pixels.
+            ground_truth: float32 [B, N, 4], x1 y1 x2 y2, pixels.
             labels: int32 [B, N], 0 … K-1.
             valid: bool [B, N], which rows are objects to learn.
-            image_sizes: int32 [B, 2], height and width of each picture's content.
+            image_sizes: int32 [B, 2], height and width of each image's content.
 
         Returns:
             "loc" (boxes of positives), "cls" (focal loss of all places that are not left out) and what
@@ -263,12 +263,12 @@ class DenseDetector(nn.Module):
         raise NotImplementedError
 
     def count_samples(self, positive: jax.Array, counts: jax.Array, within: jax.Array) -> None:
-        """Leaves what ``train.sample_stats`` asks for (``jdet.train.samples``).
+        """Leaves what ``train.sample_stats`` asks for (``jdet.train.diagnostics.sample_stats``).
 
         Args:
             positive: bool [B, A].
             counts: bool [B, A], places whose classes are learnt.
-            within: bool [B, A], places on the pictures.
+            within: bool [B, A], places on the images.
         """
         if self.scope is None or self.is_initializing():  # nowhere to leave anything
             return
@@ -282,7 +282,7 @@ class DenseDetector(nn.Module):
 
         Args:
             images: uint8 [B, H, W, 3], RGB.
-            image_sizes: int32 [B, 2], height and width of each picture's content, which boxes are cut
+            image_sizes: int32 [B, 2], height and width of each image's content, which boxes are cut
                 to; anchors centred outside it find nothing.
 
         Returns:
@@ -293,7 +293,7 @@ class DenseDetector(nn.Module):
     def candidates(
         self, logits: jax.Array, centerness: jax.Array | None, within: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """A picture's best (anchor, class) pairs on a level.
+        """An image's best (anchor, class) pairs on a level.
 
         Args:
             logits: float32 [A, K].
@@ -311,7 +311,7 @@ class DenseDetector(nn.Module):
         """Decodes and suppresses; ``image_sizes`` as of ``detect``."""
         within = [inside(level, image_sizes) for level in found.priors]
 
-        def one_picture(offsets, logits, centerness, within, image_size):
+        def one_image(offsets, logits, centerness, within, image_size):
             kept = []
             for i, level in enumerate(found.priors):
                 middle = None if centerness is None else centerness[i]
@@ -328,7 +328,7 @@ class DenseDetector(nn.Module):
             )
 
         arrays = (found.offsets, found.logits, found.centerness, within, image_sizes)
-        return Detections(*jax.vmap(one_picture)(*arrays))
+        return Detections(*jax.vmap(one_image)(*arrays))
 
     def focal_loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """Focal loss of every place, float32 [A], for logits [A, K] and labels [A], -1 for background."""
@@ -338,7 +338,7 @@ class DenseDetector(nn.Module):
 
 
 def inside(priors: np.ndarray | jax.Array, image_sizes: jax.Array) -> jax.Array:
-    """Which anchors [A, 4] are centred on each picture's content [B, 2]; bool [B, A]."""
+    """Which anchors [A, 4] are centred on each image's content [B, 2]; bool [B, A]."""
     y, x = jnp.asarray(priors[:, 1]), jnp.asarray(priors[:, 0])
     return (y < image_sizes[:, :1]) & (x < image_sizes[:, 1:])
 

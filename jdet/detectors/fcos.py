@@ -40,7 +40,7 @@ class FCOS(CenternessDetector):
         norm_on_bbox: distances are predicted in strides of the level; False: in pixels.
         box_activation: "relu" or "exp", what makes distances of the predicted numbers.
         torchvision_anchors: points on the corners of cells, in steps of whole pixels that follow from
-            the sizes of picture and maps; False: in the middle of cells.
+            the sizes of image and maps; False: in the middle of cells.
 
     All others are those of ``CenternessDetector`` and ``DenseDetector``.
     """
@@ -99,7 +99,11 @@ class FCOS(CenternessDetector):
         return coding.decode_distances(priors[..., :2], distances)
 
     def assign(
-        self, priors: Sequence[Any], truth: jax.Array, valid: jax.Array, image_size: jax.Array
+        self,
+        priors: Sequence[Any],
+        ground_truth: jax.Array,
+        valid: jax.Array,
+        image_size: jax.Array,
     ) -> jax.Array:
         """Which object every point belongs to; as ``CenternessDetector.assign``."""
         del image_size
@@ -110,7 +114,7 @@ class FCOS(CenternessDetector):
         reach = [jnp.broadcast_to(jnp.array(r), (len(p), 2)) for r, p in zip(limits, priors)]
         points = jnp.concatenate([jnp.asarray(level) for level in priors])
         return matching.by_location(
-            truth,
+            ground_truth,
             valid,
             points[:, :2],
             jnp.concatenate(reach),

@@ -19,15 +19,15 @@ UNIT = (1.0, 1.0, 1.0, 1.0)
 """Divisors of the offsets: none, unlike SSD's."""
 
 BOX_LOSSES = ("l1", "smooth_l1", "giou")
-NORMALIZERS = ("batch", "picture")
+NORMALIZERS = ("batch", "image")
 
 
 class RetinaNet(DenseDetector):
     """One-stage detector with anchors on a feature pyramid, trained on all of them by the focal loss.
 
     The defaults are MMDetection's; the publication has ``box_loss="smooth_l1"``. torchvision's are
-    ``torchvision_anchors=True, low_quality="anchor", normalizer="picture", max_detections=300``, with
-    ``extra="conv_p5", extra_relu=True`` of the neck. Otherwise than in MMDetection, a picture without
+    ``torchvision_anchors=True, low_quality="anchor", normalizer="image", max_detections=300``, with
+    ``extra="conv_p5", extra_relu=True`` of the neck. Otherwise than in MMDetection, an image without
     positives adds nothing to the number that losses are divided by (there: one), and an object that
     overlaps no anchor takes none (there: all that overlap nothing).
 
@@ -36,7 +36,7 @@ class RetinaNet(DenseDetector):
         octaves: anchor sides per level, within a factor of 2.
         aspect_ratios: heights over widths of the anchors.
         torchvision_anchors: sides and half sizes in whole pixels, and steps of whole pixels that follow
-            from the sizes of picture and maps, as torchvision lays them out.
+            from the sizes of image and maps, as torchvision lays them out.
         iou_threshold: overlap from which an anchor is positive; an object's best anchors always are.
         negative_iou: overlap below which an anchor is negative; those between are left out.
         low_quality: whose an object's best anchors are, as of ``jdet.ops.matching.by_thresholds``: that
@@ -44,8 +44,8 @@ class RetinaNet(DenseDetector):
             below ``iou_threshold``.
         box_loss: "l1" or "smooth_l1" of the offsets, "giou" of the boxes.
         smooth_l1_beta: of "smooth_l1".
-        normalizer: "batch" divides by the positives of all pictures; "picture" each picture's sums by
-            its own (1 at least), then averages pictures, as torchvision does.
+        normalizer: "batch" divides by the positives of all images; "image" each image's sums by
+            its own (1 at least), then averages images, as torchvision does.
 
     All others are those of ``DenseDetector``.
     """
@@ -93,7 +93,7 @@ class RetinaNet(DenseDetector):
     def loss_terms(
         self,
         found: Predictions,
-        truth: jax.Array,
+        ground_truth: jax.Array,
         labels: jax.Array,
         valid: jax.Array,
         image_sizes: jax.Array,
@@ -102,9 +102,9 @@ class RetinaNet(DenseDetector):
         offsets, logits, _, priors = found.joined()
         corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
 
-        def one_picture(offsets, logits, truth, labels, valid, within):
+        def one_image(offsets, logits, ground_truth, labels, valid, within):
             match = matching.by_thresholds(
-                truth,
+                ground_truth,
                 valid,
                 # Anchors outside must not be the best of an object either.
                 lambda rows: jnp.where(within, boxes.pairwise_iou(rows, corners), 0.0),
@@ -114,7 +114,7 @@ class RetinaNet(DenseDetector):
             )
             positive = match >= 0
             of_anchor = jnp.maximum(match, 0)
-            loc = self._box_loss(offsets, truth[of_anchor], jnp.asarray(priors))
+            loc = self._box_loss(offsets, ground_truth[of_anchor], jnp.asarray(priors))
             cls = self.focal_loss(logits, jnp.where(positive, labels[of_anchor], -1))
             counts = within & (match != matching.BETWEEN)
             return (
@@ -125,12 +125,12 @@ class RetinaNet(DenseDetector):
             )
 
         within = inside(priors, image_sizes)
-        loc, cls, positive, counts = jax.vmap(one_picture)(
-            offsets, logits, truth, labels, valid, within
+        loc, cls, positive, counts = jax.vmap(one_image)(
+            offsets, logits, ground_truth, labels, valid, within
         )
         self.count_samples(positive, counts, within)
         positives = jnp.sum(positive, axis=1, dtype=jnp.float32)
-        if self.normalizer == "picture":
+        if self.normalizer == "image":
             each = jnp.maximum(positives, 1)
             loc, cls, weight = loc / each, cls / each, jnp.sum(jnp.ones_like(positives))
         else:

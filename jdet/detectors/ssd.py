@@ -25,7 +25,7 @@ class SSD(nn.Module):
         num_classes: K, without background.
         input_size: side of the square input the default boxes are laid out for, pixels. Other sizes can
             be fed; steps and sizes of the default boxes stay.
-        backbone: module from pictures to named stages.
+        backbone: module from images to named stages.
         neck: module from stages to levels; its ``taps`` are the stages that are levels themselves.
         head_norm: normalisation after the prediction convolutions, on offsets and logits alike
             (ScratchDet, "BN in head").
@@ -40,7 +40,7 @@ class SSD(nn.Module):
         aspect_ratios: of each level, a tuple of ratios above 1; each gives a wide and a tall box.
         steps: distance of box centres on each level, pixels.
         first_centres: centre of the first box on each level, pixels; the rule: half a step.
-        clip_boxes: cut default boxes to the picture.
+        clip_boxes: cut default boxes to the image.
         head_kernels: side of the head's kernels on each level, the last value for all further ones.
         iou_threshold: overlap from which a default box is positive beside the bipartite matches.
         negative_ratio: hard negatives per positive.
@@ -49,8 +49,8 @@ class SSD(nn.Module):
         score_threshold: lowest score of a detection.
         nms_iou: overlap above which the worse box of a class is dropped.
         pre_nms: candidates per class.
-        max_detections: detections per picture, D.
-        mean: RGB mean subtracted from 0 … 255 pictures.
+        max_detections: detections per image, D.
+        mean: RGB mean subtracted from 0 … 255 images.
         std: divisor after that; the published learning rates belong to 1.
         dtype: of activations; losses and boxes are float32.
     """
@@ -106,7 +106,7 @@ class SSD(nn.Module):
 
     @property
     def any_input_size(self) -> bool:
-        """``detect`` takes pictures of other sizes than ``input_size``: the neck keeps its layers."""
+        """``detect`` takes images of other sizes than ``input_size``: the neck keeps its layers."""
         return getattr(self.neck, "design_cells", 0) > 0
 
     def level_sizes(self) -> tuple[list[int], list[int]]:
@@ -170,18 +170,18 @@ class SSD(nn.Module):
             default boxes float32 [A, 4], cx cy w h in pixels.
 
         Raises:
-            ConfigError: the pictures are smaller than a cell of the finest level.
+            ConfigError: the images are smaller than a cell of the finest level.
         """
         strides, _ = self.level_sizes()
         if min(images.shape[1:3]) < strides[0]:
             raise ConfigError(
-                f"pictures of {images.shape[1]}×{images.shape[2]} pixels leave no level: a cell of the "
+                f"images of {images.shape[1]}×{images.shape[2]} pixels leave no level: a cell of the "
                 f"finest has {strides[0]} pixels; take larger ones"
             )
         x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         stages = self.backbone(x.astype(self.dtype), train=train)
         levels = self.neck(stages, train=train)
-        # A smaller picture than the design: the coarsest levels vanish, the others stay put.
+        # A smaller image than the design: the coarsest levels vanish, the others stay put.
         specs = self.levels[: len(levels)]
         priors = anchors.default_boxes(
             specs,
@@ -197,7 +197,7 @@ class SSD(nn.Module):
     def losses(self, batch: Batch, *, train: bool = True) -> dict[str, Mean]:
         """The training forward pass (SSD, sec. 2.2; Caffe ``MultiBoxLoss``).
 
-        Both losses are sums over the batch, weighted by the number of matched default boxes. Pictures
+        Both losses are sums over the batch, weighted by the number of matched default boxes. Images
         without objects add exactly nothing.
 
         Args:
@@ -236,8 +236,8 @@ class SSD(nn.Module):
 
         Args:
             images: uint8 [B, H, W, 3], RGB.
-            image_sizes: int32 [B, 2], height and width of each picture's content. SSD warps pictures to
-                the full input, so nothing is cut here; mapping back to the original picture clips.
+            image_sizes: int32 [B, 2], height and width of each image's content. SSD warps images to
+                the full input, so nothing is cut here; mapping back to the original image clips.
 
         Returns:
             Detections of D = ``max_detections`` rows, boxes not clipped.
@@ -251,7 +251,7 @@ class SSD(nn.Module):
         scores = jax.nn.softmax(logits, axis=-1)[..., 1:]
         corners = coding.decode(offsets, jnp.asarray(priors))
 
-        def one_picture(corners, scores):
+        def one_image(corners, scores):
             return nms.class_wise_nms(
                 corners,
                 scores,
@@ -261,7 +261,7 @@ class SSD(nn.Module):
                 keep=self.max_detections,
             )
 
-        return Detections(*jax.vmap(one_picture)(corners, scores))
+        return Detections(*jax.vmap(one_image)(corners, scores))
 
 
 def tap_geometry(
@@ -282,7 +282,7 @@ def tap_geometry(
 
 
 class Samples(NamedTuple):
-    """How many default boxes of each picture a loss counts, float32 [B] each.
+    """How many default boxes of each image a loss counts, float32 [B] each.
 
     Attributes:
         positives: matched to an object.
@@ -299,24 +299,24 @@ def multibox_loss(
     offsets: jax.Array,
     logits: jax.Array,
     priors: jax.Array | np.ndarray,
-    truth: jax.Array,
+    ground_truth: jax.Array,
     labels: jax.Array,
     valid: jax.Array,
     *,
     iou_threshold: float = 0.5,
     negative_ratio: float = 3.0,
 ) -> tuple[jax.Array, jax.Array, Samples]:
-    """Matching, hard negative mining and both losses of SSD, picture by picture.
+    """Matching, hard negative mining and both losses of SSD, image by image.
 
     Args:
         offsets: float32 [B, A, 4].
         logits: float32 [B, A, K + 1], channel 0 is background.
         priors: float32 [A, 4], cx cy w h, pixels.
-        truth: float32 [B, N, 4], x1 y1 x2 y2, pixels.
+        ground_truth: float32 [B, N, 4], x1 y1 x2 y2, pixels.
         labels: int32 [B, N], 0 … K-1.
         valid: bool [B, N], which rows are objects to learn.
         iou_threshold: of positives beside the bipartite matches.
-        negative_ratio: hard negatives per positive of the same picture.
+        negative_ratio: hard negatives per positive of the same image.
 
     Returns:
         Sums of the box loss and of the classification loss, float32 [B] each, and what they count.
@@ -324,10 +324,10 @@ def multibox_loss(
     priors = jnp.asarray(priors)
     corners = boxes.cxcywh_to_xyxy(priors)
 
-    def one_picture(offsets, logits, truth, labels, valid):
-        overlap = boxes.pairwise_iou(truth, corners)
+    def one_image(offsets, logits, ground_truth, labels, valid):
+        overlap = boxes.pairwise_iou(ground_truth, corners)
         match = matching.bipartite_then_threshold(overlap, valid, iou_threshold)
-        target = coding.encode(truth[match.index], priors)
+        target = coding.encode(ground_truth[match.index], priors)
         loc = jnp.sum(losses.smooth_l1(offsets, target), axis=-1)
         classes = jnp.where(match.matched, labels[match.index] + 1, 0)
         cls = losses.softmax_cross_entropy(logits, classes)
@@ -346,7 +346,7 @@ def multibox_loss(
             ),
         )
 
-    return jax.vmap(one_picture)(offsets, logits, truth, labels, valid)
+    return jax.vmap(one_image)(offsets, logits, ground_truth, labels, valid)
 
 
 class SSDHead(nn.Module):

@@ -4,7 +4,7 @@ Where hotcoco is installed (the extra ``coco-fast``), it computes the same numbe
 
 ``Example.ignore`` becomes ``iscrowd``: detections inside such a region are neither rewarded nor
 penalised, and the region itself need not be found. ``Example.areas`` (mask areas in COCO's own
-files) decide between small, medium and large, at 32² and 96² square pixels. Per picture and class
+files) decide between small, medium and large, at 32² and 96² square pixels. Per image and class
 pycocotools keeps the 100 best detections; no score threshold is applied here.
 
 A number that has no ground truth to stand on, such as the AP of small objects in a set without
@@ -23,8 +23,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jdet.data.coco import xyxy_to_xywh
-from jdet.types import Example, PictureDetections
+from jdet.data.sources.coco import xyxy_to_xywh
+from jdet.types import Example, ImageDetections
 
 # The order of pycocotools' `stats`.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -40,7 +40,7 @@ def default_engine() -> str:
 
 
 class CocoEvaluator:
-    """Collects pictures one by one; ``result`` hands them to pycocotools or hotcoco."""
+    """Collects images one by one; ``result`` hands them to pycocotools or hotcoco."""
 
     def __init__(self, class_names: Sequence[str], engine: str = ""):
         """Starts empty.
@@ -53,29 +53,33 @@ class CocoEvaluator:
         self._engine = engine or default_engine()
         self._objects: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
-        self._pictures = 0
+        self._images = 0
 
-    def add(self, detections: PictureDetections, truth: Example) -> None:
-        """Adds one picture.
+    def add(self, detections: ImageDetections, ground_truth: Example) -> None:
+        """Adds one image.
 
         Args:
             detections: what was found, unthresholded.
-            truth: the objects of the same picture, boxes in the same pixels.
+            ground_truth: the objects of the same image, boxes in the same pixels.
 
         Raises:
-            ValueError: the two are not of one picture.
+            ValueError: the two are not of one image.
         """
-        if detections.id != truth.id:
-            raise ValueError(f"detections of picture {detections.id!r} against {truth.id!r}")
-        self._pictures += 1
+        if detections.id != ground_truth.id:
+            raise ValueError(f"detections of image {detections.id!r} against {ground_truth.id!r}")
+        self._images += 1
         # Ids count from 1: pycocotools takes a match with object 0 for no match.
         for box, label, ignore, area in zip(
-            _exact_xywh(truth.boxes), truth.labels, truth.ignore, truth.areas, strict=True
+            _exact_xywh(ground_truth.boxes),
+            ground_truth.labels,
+            ground_truth.ignore,
+            ground_truth.areas,
+            strict=True,
         ):
             self._objects.append(
                 {
                     "id": len(self._objects) + 1,
-                    "image_id": self._pictures,
+                    "image_id": self._images,
                     "category_id": int(label) + 1,
                     "bbox": box.tolist(),
                     "area": float(area),
@@ -88,7 +92,7 @@ class CocoEvaluator:
             self._found.append(
                 {
                     "id": len(self._found) + 1,
-                    "image_id": self._pictures,
+                    "image_id": self._images,
                     "category_id": int(label) + 1,
                     "bbox": box.tolist(),
                     "area": float(box[2] * box[3]),
@@ -125,9 +129,9 @@ class CocoEvaluator:
         return COCOeval(_index(objects), _index(found), "bbox")
 
     def _data_set(self, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-        """All pictures and categories with these annotations, as in COCO's files."""
+        """All images and categories with these annotations, as in COCO's files."""
         return {
-            "images": [{"id": i + 1} for i in range(self._pictures)],
+            "images": [{"id": i + 1} for i in range(self._images)],
             "categories": [{"id": i + 1, "name": n} for i, n in enumerate(self.class_names)],
             "annotations": annotations,
         }
@@ -141,7 +145,7 @@ def _index(data_set: Any) -> COCO:
 
 
 def to_coco_json(
-    pictures: Iterable[PictureDetections],
+    images: Iterable[ImageDetections],
     *,
     category_ids: Sequence[int] | None = None,
     image_ids: Mapping[str, int] | None = None,
@@ -149,9 +153,9 @@ def to_coco_json(
     """Detections as the list that COCO's result files hold.
 
     Args:
-        pictures: detections in original pixels.
+        images: detections in original pixels.
         category_ids: the data set's own id of each label; label + 1 if None.
-        image_ids: the data set's own id of each picture's ``id``; if None, the ``id`` itself, as a
+        image_ids: the data set's own id of each image's ``id``; if None, the ``id`` itself, as a
             number where it consists of digits.
 
     Returns:
@@ -159,13 +163,13 @@ def to_coco_json(
         0-based pixels, three decimals) and ``score`` (six).
     """
     records = []
-    for picture in pictures:
+    for image in images:
         if image_ids is not None:
-            image_id: int | str = image_ids[picture.id]
+            image_id: int | str = image_ids[image.id]
         else:
-            image_id = int(picture.id) if picture.id.isdecimal() else picture.id
+            image_id = int(image.id) if image.id.isdecimal() else image.id
         for box, label, score in zip(
-            _exact_xywh(picture.boxes), picture.labels, picture.scores, strict=True
+            _exact_xywh(image.boxes), image.labels, image.scores, strict=True
         ):
             records.append(
                 {

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jdet.files import write_json
+from jdet.atomic_files import write_json
 from jdet.types import Source
 
 # Metrics that have a value per class, `<prefix>/AP/<class>`, and the name of their mean.
@@ -26,7 +26,7 @@ MULTI_SCALE = "tta/"
 
 _PROTOCOLS = {
     "voc": "VOC devkit: IoU >= 0.5; voc07 is 11-point, voc12 the area; difficult objects ignored",
-    "coco": "pycocotools: IoU 0.50:0.95, 100 detections per picture and class; crowd ignored",
+    "coco": "pycocotools: IoU 0.50:0.95, 100 detections per image and class; crowd ignored",
 }
 
 
@@ -38,14 +38,14 @@ def settings_of(config: ConfigDict, source: Source) -> dict[str, Any]:
         source: the evaluation set.
 
     Returns:
-        Plain values for ``write_report``: the set and how many of its pictures were evaluated, input
+        Plain values for ``write_report``: the set and how many of its images were evaluated, input
         size, the protocol of each metric, training batches that batch norms were measured on anew, and
         the model's group of the config, which holds score threshold, NMS overlap and number of
         detections.
     """
     return {
         "data": json.loads(config.data.eval.to_json()),
-        "pictures": min(len(source), config.eval.max_pictures or len(source)),
+        "images": min(len(source), config.eval.max_images or len(source)),
         "protocols": {name: _PROTOCOLS[name] for name in config.eval.metrics},
         "input_size": config.input_size,
         "precise_bn": config.eval.precise_bn,
@@ -59,7 +59,7 @@ def write_report(
     step: int,
     metrics: Mapping[str, float],
     settings: Mapping[str, Any] | None = None,
-    seconds_per_picture: float | None = None,
+    seconds_per_image: float | None = None,
 ) -> None:
     """Writes the arguments as JSON, whole or not at all.
 
@@ -68,13 +68,13 @@ def write_report(
         step: optimiser steps the evaluated weights have taken.
         metrics: numbers under slash names; what is not a number (nan) becomes null.
         settings: from ``settings_of``.
-        seconds_per_picture: reading, detecting and scoring, without compilation; None: not known.
+        seconds_per_image: reading, detecting and scoring, without compilation; None: not known.
     """
     report = {
         "step": int(step),
         "metrics": {name: float(value) for name, value in metrics.items()},
         "settings": dict(settings or {}),
-        "seconds_per_picture": seconds_per_picture,
+        "seconds_per_image": seconds_per_image,
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(path, report)
@@ -86,7 +86,7 @@ def add_multi_scale(
     step: int,
     metrics: Mapping[str, float],
     settings: Mapping[str, Any],
-    seconds_per_picture: float | None,
+    seconds_per_image: float | None,
 ) -> dict[str, Any]:
     """Adds multi-scale testing to the report of the same step, beside the numbers of one size.
 
@@ -97,18 +97,18 @@ def add_multi_scale(
         step: optimiser steps the evaluated weights have taken.
         metrics: numbers under names that begin with ``MULTI_SCALE``.
         settings: the group ``eval.tta`` of the config, kept under "tta".
-        seconds_per_picture: as of ``write_report``, kept under "tta".
+        seconds_per_image: as of ``write_report``, kept under "tta".
 
     Returns:
         The whole report.
     """
     report: dict[str, Any] = _read(path)
     if report.get("step") != int(step):
-        nothing = {"metrics": {}, "settings": {}, "seconds_per_picture": None}
+        nothing = {"metrics": {}, "settings": {}, "seconds_per_image": None}
         report = {"step": int(step), **nothing}
     held = {k: v for k, v in report["metrics"].items() if not k.startswith(MULTI_SCALE)}
     report["metrics"] = held | {name: float(value) for name, value in metrics.items()}
-    report["tta"] = {"settings": dict(settings), "seconds_per_picture": seconds_per_picture}
+    report["tta"] = {"settings": dict(settings), "seconds_per_image": seconds_per_image}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_json(path, report)
     return report
@@ -127,12 +127,12 @@ def multi_scale_metrics(
 
 
 def format_speed(report: Mapping[str, Any]) -> str:
-    """One line: what one size and several sizes take for a picture."""
-    one, many = report["seconds_per_picture"], report["tta"]["seconds_per_picture"]
+    """One line: what one size and several sizes take for an image."""
+    one, many = report["seconds_per_image"], report["tta"]["seconds_per_image"]
     if one is None or many is None:
-        return "seconds per picture: not measured, the set has one batch"
+        return "seconds per image: not measured, the set has one batch"
     return (
-        f"seconds per picture: {one:.4f} at one size, {many:.4f} at several, {many / one:.1f} times"
+        f"seconds per image: {one:.4f} at one size, {many:.4f} at several, {many / one:.1f} times"
     )
 
 

@@ -1,12 +1,12 @@
-"""Multi-scale testing: one picture at several sizes and mirrored, its detections merged.
+"""Multi-scale testing: one image at several sizes and mirrored, its detections merged.
 
 ScratchDet300+ names no details; the presets are those of RefineDet's test code, whose author is one
 of ScratchDet's, with S = ``config.input_size``. Default boxes keep their steps and sizes in pixels,
 so a larger input finds smaller objects and each pass is trusted with the sizes it is good at. Where
-pictures keep their proportions (``config.resize``), a pass multiplies the sides that testing gives them.
+images keep their proportions (``config.resize``), a pass multiplies the sides that testing gives them.
 
-Every input size is one compiled program, which also serves the mirrored pictures. What a pass finds
-is moved to the original picture's pixels as always (``runner.to_pictures``), filtered by size there,
+Every input size is one compiled program, which also serves the mirrored images. What a pass finds
+is moved to the original image's pixels as always (``detect.to_images``), filtered by size there,
 and merged on the device.
 """
 
@@ -21,22 +21,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jdet.data.framing import Framing
-from jdet.data.views import View
-from jdet.evaluation import runner
+from jdet.data.transforms.multi_scale import View
+from jdet.data.transforms.resize import Resize
+from jdet.evaluation import detect
 from jdet.ops import voting
-from jdet.types import Batch, ConfigError, Detections, PictureDetections
+from jdet.types import Batch, ConfigError, Detections, ImageDetections
 
 
 class Pass(NamedTuple):
-    """One way of looking at a picture.
+    """One way of looking at an image.
 
     Attributes:
-        long: input pixels along the picture's longer side, as a factor of ``input_size``; of pictures
+        long: input pixels along the image's longer side, as a factor of ``input_size``; of images
             that keep their proportions, of their size in testing.
-        short: along its shorter side. Equal factors are a square input, where pictures are warped.
-        flip: look at the mirrored picture as well.
-        above: keep boxes whose longer side is above this, in pixels of the original picture; 0: all.
+        short: along its shorter side. Equal factors are a square input, where images are warped.
+        flip: look at the mirrored image as well.
+        above: keep boxes whose longer side is above this, in pixels of the original image; 0: all.
         below: keep boxes whose shorter side is below this; 0: all.
     """
 
@@ -75,7 +75,7 @@ class Settings(NamedTuple):
         iou_threshold: overlap from which boxes of a class are one.
         pixel_offset: added to widths and heights for that overlap.
         score_threshold: of soft voting.
-        max_detections: of a picture after merging; 0: as many as the detector's.
+        max_detections: of an image after merging; 0: as many as the detector's.
     """
 
     passes: tuple[Pass, ...]
@@ -158,24 +158,24 @@ class _Run(NamedTuple):
 
 
 class MultiScale:
-    """A detector looking at every picture several times.
+    """A detector looking at every image several times.
 
     Attributes:
         views: the network inputs, for ``pipeline.eval_batches``.
-        looks: how often the network looks at a picture.
+        looks: how often the network looks at an image.
     """
 
-    def __init__(self, detect: runner.DetectFn, options: Settings, framing: Framing):
+    def __init__(self, detect: detect.DetectFn, options: Settings, resize: Resize):
         """Plans the passes; compiles nothing yet.
 
         Args:
             detect: of a detector that takes any input size (it says so by ``any_input_size``).
             options: from ``settings``.
-            framing: what the network sees of pictures at one size.
+            resize: what the network sees of images at one size.
 
         Raises:
             ConfigError: the detector takes its own input size only, or a pass changes the proportions of
-                pictures that keep them.
+                images that keep them.
         """
         if not getattr(detect.detector, "any_input_size", False):
             raise ConfigError(
@@ -187,13 +187,13 @@ class MultiScale:
         views: dict[View, Pass] = {}  # and the pass that brought each, for messages
         planned: list[tuple[View, bool, Pass]] = []
         for one in options.passes:
-            for view in _views(one, framing):
+            for view in _views(one, resize):
                 views.setdefault(view, one)
                 planned += [(view, mirrored, one) for mirrored in (False, True)[: 1 + one.flip]]
         self.views = tuple(views)
         self._passes = tuple(views.values())
         self._runs = [_Run(self.views.index(view), flip, one) for view, flip, one in planned]
-        # Of two oriented views a picture is in one.
+        # Of two oriented views an image is in one.
         self.looks = sum(view.shows(100, 200) for view, _, _ in planned)
         self._merge = jax.jit(
             functools.partial(
@@ -253,53 +253,53 @@ class MultiScale:
         Args:
             variables: of the detector.
             images: uint8 [B, H, W, 3] for every view.
-            image_sizes: int32 [B, 2] for every view, zeros where it does not show the picture.
+            image_sizes: int32 [B, 2] for every view, zeros where it does not show the image.
 
         Raises:
             ConfigError: memory ran out; the message names the scale.
         """
         started = []
         for run in self._runs:
-            pictures, sizes = images[run.view], image_sizes[run.view]
+            pixels, sizes = images[run.view], image_sizes[run.view]
             # Nobody of that orientation here; but other processes may have one.
             if self._alone and not np.any(sizes):
                 continue
             if run.mirrored:
-                pictures = mirror_images(pictures, sizes)
-            with self._explained(run.view, len(pictures)):
-                started.append((run, self._detect(variables, pictures, sizes)))
+                pixels = mirror_images(pixels, sizes)
+            with self._explained(run.view, len(pixels)):
+                started.append((run, self._detect(variables, pixels, sizes)))
         return started
 
-    def to_pictures(
+    def to_images(
         self, started: Sequence[tuple[_Run, Detections]], batch: Batch, ids: Sequence[str]
-    ) -> list[PictureDetections]:
-        """Waits for a batch, and merges what was found in each picture.
+    ) -> list[ImageDetections]:
+        """Waits for a batch, and merges what was found in each image.
 
         Args:
             started: from ``detect``.
             batch: the batch, with a tuple of images and sizes.
-            ids: as in ``runner.to_pictures``.
+            ids: as in ``detect.to_images``.
 
         Returns:
-            One record per row with ``batch.real``, in pixels of the original picture, best first.
+            One record per row with ``batch.real``, in pixels of the original image, best first.
 
         Raises:
             ConfigError: memory ran out; the message names the scale.
         """
         rows, count = np.flatnonzero(batch.real), len(batch.real)
-        parts: list[list[PictureDetections]] = [[] for _ in rows]
+        parts: list[list[ImageDetections]] = [[] for _ in rows]
         depth = 1
         for run, found in started:
             sizes = np.asarray(batch.image_sizes[run.view])
             with self._explained(run.view, count):
-                found = Detections(*map(runner.local_rows, found))
+                found = Detections(*map(detect.local_rows, found))
             depth = found.scores.shape[1]
             if run.mirrored:
                 found = mirror_detections(found, sizes)
-            pictures = runner.to_pictures(found, batch._replace(image_sizes=sizes), ids)
-            for row, picture, mine in zip(rows, pictures, parts, strict=True):
+            images = detect.to_images(found, batch._replace(image_sizes=sizes), ids)
+            for row, image, mine in zip(rows, images, parts, strict=True):
                 if sizes[row].any():
-                    mine.append(_of_size(picture, run.of))
+                    mine.append(_of_size(image, run.of))
 
         capacity = self.looks * depth
         boxes = np.zeros((count, capacity, 4), np.float32)
@@ -315,7 +315,7 @@ class MultiScale:
         )
         boxes, scores, labels, valid = map(np.asarray, merged)
         return [
-            PictureDetections(
+            ImageDetections(
                 ids[row], boxes[row][valid[row]], scores[row][valid[row]], labels[row][valid[row]]
             )
             for row in rows.tolist()
@@ -327,7 +327,9 @@ class MultiScale:
         return f"scale {scale} ({height}×{width} pixels)"
 
     def _too_large(self, index: int, batch_size: int) -> str:
-        return f"config.eval.tta: {self._name(index)} with {batch_size} pictures at a time does not fit"
+        return (
+            f"config.eval.tta: {self._name(index)} with {batch_size} images at a time does not fit"
+        )
 
     @contextlib.contextmanager
     def _explained(self, index: int, batch_size: int) -> Iterator[None]:
@@ -344,18 +346,18 @@ class MultiScale:
             ) from error
 
 
-def _views(one: Pass, framing: Framing) -> list[View]:
+def _views(one: Pass, resize: Resize) -> list[View]:
     """The network inputs of a pass."""
-    if framing.keeps_ratio:
+    if resize.keeps_ratio:
         if one.long != one.short:
             raise ConfigError(
                 f"config.eval.tta: the pass of {one.long:g} × {one.short:g} changes proportions, which "
                 "config.resize.mode='keep_ratio' keeps; use the preset 'flip', or 'custom' with passes "
                 "whose factors of long and short side are equal"
             )
-        scaled = framing.scaled(one.long)
+        scaled = resize.scaled(one.long)
         return [View(shape, scaled) for shape in scaled.shapes]
-    side = framing.shapes[0][0]
+    side = resize.shapes[0][0]
     long, short = (max(1, round(factor * side)) for factor in (one.long, one.short))
     return [View(shape) for shape in dict.fromkeys(((short, long), (long, short)))]
 
@@ -367,7 +369,7 @@ _REMEDY = (
 
 
 def mirror_images(images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Pictures [B, H, W, 3] with their content, ``sizes`` [B, 2] (height, width), left to right."""
+    """Images [B, H, W, 3] with their content, ``sizes`` [B, 2] (height, width), left to right."""
     images, mirrored = np.asarray(images), np.array(images)
     for row, width in enumerate(np.asarray(sizes)[:, 1]):
         mirrored[row, :, :width] = images[row, :, :width][:, ::-1]
@@ -375,13 +377,13 @@ def mirror_images(images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def mirror_detections(found: Detections, sizes: np.ndarray) -> Detections:
-    """Takes boxes [B, D, 4] of pictures whose content has ``sizes`` [B, 2] to the mirrored ones."""
+    """Takes boxes [B, D, 4] of images whose content has ``sizes`` [B, 2] to the mirrored ones."""
     x1, y1, x2, y2 = np.moveaxis(np.asarray(found.boxes), -1, 0)
     width = np.asarray(sizes)[:, 1:].astype(np.float32)
     return found._replace(boxes=np.stack([width - x2, y1, width - x1, y2], axis=-1))
 
 
-def _of_size(found: PictureDetections, one: Pass) -> PictureDetections:
+def _of_size(found: ImageDetections, one: Pass) -> ImageDetections:
     """What a pass is trusted with."""
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     keep = np.ones(len(sides), bool)
@@ -389,7 +391,7 @@ def _of_size(found: PictureDetections, one: Pass) -> PictureDetections:
         keep &= sides.max(axis=1, initial=0) > one.above
     if one.below:
         keep &= sides.min(axis=1, initial=np.inf) < one.below
-    return PictureDetections(found.id, *(field[keep] for field in found[1:]))
+    return ImageDetections(found.id, *(field[keep] for field in found[1:]))
 
 
 def _needed_memory(program: Any, variables: Any) -> int | None:

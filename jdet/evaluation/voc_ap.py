@@ -4,7 +4,7 @@ What the kit does, and this file with it:
 
 * Detections of a class are sorted by score over the whole set; equal scores keep the order in which
   they were added.
-* Each is compared with the object of its class and picture that it overlaps most (the first of
+* Each is compared with the object of its class and image that it overlaps most (the first of
   equals), found or not. It can be right when that overlap is **at or above** the threshold: the
   kit's own test is ``ovmax>=VOCopts.minoverlap``; widespread Python ports use ``>``, which differs
   only at exact equality.
@@ -29,15 +29,15 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jdet.types import Example, PictureDetections
+from jdet.types import Example, ImageDetections
 
 RECALL_LEVELS = np.arange(11) * 0.1
 
 
 class VocEvaluator:
-    """Collects pictures one by one and computes AP per class and its mean, in both VOC variants.
+    """Collects images one by one and computes AP per class and its mean, in both VOC variants.
 
-    Matching happens picture by picture, so memory grows by a few numbers per detection.
+    Matching happens image by image, so memory grows by a few numbers per detection.
     """
 
     def __init__(
@@ -59,23 +59,23 @@ class VocEvaluator:
         self._ignore: list[np.ndarray] = []
         self._objects = 0
 
-    def add(self, detections: PictureDetections, truth: Example) -> None:
-        """Adds one picture.
+    def add(self, detections: ImageDetections, ground_truth: Example) -> None:
+        """Adds one image.
 
         Args:
             detections: what was found, unthresholded.
-            truth: the objects of the same picture, boxes in the same pixels.
+            ground_truth: the objects of the same image, boxes in the same pixels.
 
         Raises:
-            ValueError: the two are not of one picture.
+            ValueError: the two are not of one image.
         """
-        if detections.id != truth.id:
-            raise ValueError(f"detections of picture {detections.id!r} against {truth.id!r}")
+        if detections.id != ground_truth.id:
+            raise ValueError(f"detections of image {detections.id!r} against {ground_truth.id!r}")
         overlaps, objects = _best_objects(
             np.asarray(detections.boxes, np.float64).reshape(-1, 4),
             np.asarray(detections.labels),
-            np.asarray(truth.boxes, np.float64).reshape(-1, 4),
-            np.asarray(truth.labels),
+            np.asarray(ground_truth.boxes, np.float64).reshape(-1, 4),
+            np.asarray(ground_truth.labels),
             self.pixel_offset,
         )
         self._matches.append(
@@ -86,9 +86,9 @@ class VocEvaluator:
                 objects + self._objects,
             )
         )
-        self._labels.append(np.asarray(truth.labels))
-        self._ignore.append(np.asarray(truth.ignore, bool))
-        self._objects += len(truth.labels)
+        self._labels.append(np.asarray(ground_truth.labels))
+        self._ignore.append(np.asarray(ground_truth.ignore, bool))
+        self._objects += len(ground_truth.labels)
 
     def average_precisions(self) -> tuple[np.ndarray, np.ndarray]:
         """AP of every class.
@@ -134,17 +134,17 @@ class VocEvaluator:
 
 
 def voc_ap(
-    detections: Iterable[PictureDetections],
-    truths: Iterable[Example],
+    detections: Iterable[ImageDetections],
+    ground_truths: Iterable[Example],
     class_names: Sequence[str],
     *,
     iou_threshold: float = 0.5,
     pixel_offset: float = 0.0,
 ) -> dict[str, float]:
-    """``VocEvaluator`` over two lists of the same pictures in the same order."""
+    """``VocEvaluator`` over two lists of the same images in the same order."""
     evaluator = VocEvaluator(class_names, iou_threshold=iou_threshold, pixel_offset=pixel_offset)
-    for found, truth in zip(detections, truths, strict=True):
-        evaluator.add(found, truth)
+    for found, ground_truth in zip(detections, ground_truths, strict=True):
+        evaluator.add(found, ground_truth)
     return evaluator.result()
 
 
@@ -190,7 +190,7 @@ def _best_objects(
     """The object of the same class that each box overlaps most.
 
     Args:
-        boxes: float64 [d, 4] and labels int [d], detections of one picture.
+        boxes: float64 [d, 4] and labels int [d], detections of one image.
         labels: see boxes.
         object_boxes: float64 [n, 4] and object_labels int [n], its objects.
         object_labels: see object_boxes.

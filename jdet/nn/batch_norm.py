@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jdet.ops.varying import match_varying, varying
+from jdet.ops.vma import match_varying, varying
 
 
 def batch_norm_train(

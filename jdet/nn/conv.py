@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.padding import cleared
-from jdet.ops.varying import match_varying
+from jdet.ops.vma import match_varying
 from jdet.types import ConfigError
 
 caffe_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -23,8 +23,8 @@ INITIALISERS = {
 }
 """Initialisers of kernels that a config can name."""
 
-LARGE_PICTURE = 350_000
-"""Elements of one picture's input or output from which XLA's weight gradient on CPUs falls behind.
+LARGE_IMAGE = 350_000
+"""Elements of one image's input or output from which XLA's weight gradient on CPUs falls behind.
 
 Measured on two AVX-512 cores with jaxlib 0.10: at 300×300×64 XLA's takes seven times its forward pass.
 """
@@ -50,7 +50,7 @@ def scale_channels(channels: float, width: float) -> int:
 def conv2d(
     x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: int = 0, dilation: int = 1
 ) -> jax.Array:
-    """Cross-correlation of pictures with a kernel.
+    """Cross-correlation of images with a kernel.
 
     Args:
         x: [B, H, W, C].
@@ -83,7 +83,7 @@ def _backward(strides, padding, dilation, saved, dy):
         return jax.linear_transpose(lambda kernel: _xla(x, kernel, *settings), kernel)(dy)[0]
 
     size = kernel.shape[0]
-    if max(x.size, dy.size) // x.shape[0] < LARGE_PICTURE or x.dtype != jnp.float32:
+    if max(x.size, dy.size) // x.shape[0] < LARGE_IMAGE or x.dtype != jnp.float32:
         return dx, by_xla(x, dy)
     if dilation == 1 and size <= 3 and x.shape[-1] <= FEW_CHANNELS:
         by_products = functools.partial(_weights_of_patches, size, strides, padding)
@@ -128,9 +128,9 @@ def _weights_of_blocks(x, dy, *, padding):
     dy = jnp.pad(dy, ((0, 0), (2, 2 + spare), (0, 0), (0, 0)))
 
     def add_block(total, index):
-        picture, top = index // blocks, index % blocks * block
-        left = jax.lax.dynamic_slice(x, (picture, top, 0, 0), (1, block, *x.shape[2:]))[0]
-        right = jax.lax.dynamic_slice(dy, (picture, top, 0, 0), (1, block + 2, *dy.shape[2:]))[0]
+        image, top = index // blocks, index % blocks * block
+        left = jax.lax.dynamic_slice(x, (image, top, 0, 0), (1, block, *x.shape[2:]))[0]
+        right = jax.lax.dynamic_slice(dy, (image, top, 0, 0), (1, block + 2, *dy.shape[2:]))[0]
         left = jnp.concatenate([left[:, i : i + columns] for i in range(3)], axis=-1)
         right = jnp.concatenate([right[2 - i : 2 - i + block] for i in range(3)], axis=-1)
         product = _product(left, right)

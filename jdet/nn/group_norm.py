@@ -12,7 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jdet.ops.varying import match_varying
+from jdet.ops.vma import match_varying
 
 
 def group_norm(
@@ -24,7 +24,7 @@ def group_norm(
     eps: float,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Normalises every picture by mean and variance of groups of channels (Wu & He 2018).
+    """Normalises every image by mean and variance of groups of channels (Wu & He 2018).
 
     Args:
         x: float32 or bfloat16 [B, …, C].

@@ -20,7 +20,7 @@ KINDS = ("none", "batch", "sync_batch", "group", "frozen_batch")
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last.
 
-    Statistics and the affine map are float32 whatever the input is; cells beside the pictures
+    Statistics and the affine map are float32 whatever the input is; cells beside the images
     (``jdet.nn.padding``) have no part in them. Running statistics keep the unbiased variance, as Caffe and
     PyTorch do. Gradients flow through the batch statistics. Applied with ``mutable=["moments"]`` it also
     leaves in that collection a tuple ``seen`` of ``Moments``, one for every call.
@@ -29,7 +29,7 @@ class BatchNorm(nn.Module):
         train: normalise with the statistics of the batch and update the running ones.
         momentum: share of the old running statistics in the new ones (PyTorch's 1 - momentum).
         epsilon: added to the variance.
-        group_size: pictures that share statistics; 0: all pictures of the batch (of this device, or of
+        group_size: images that share statistics; 0: all images of the batch (of this device, or of
             all devices along ``axis_name``). Smaller than the device's batch: consecutive sub-groups.
         axis_name: mesh axis to reduce over; the caller's ``shard_map`` must bind it.
         initial_scale: of the affine map.
@@ -60,7 +60,7 @@ class BatchNorm(nn.Module):
             if x.shape[0] % self.group_size:
                 raise ValueError(
                     f"parallel.bn_group_size={self.group_size} does not divide the {x.shape[0]} "
-                    "pictures of this device"
+                    "images of this device"
                 )
             groups, axis_name = x.shape[0] // self.group_size, None
         y, batch_mean, batch_var, count = batch_norm_train(
@@ -138,7 +138,7 @@ class L2Norm(nn.Module):
 class Norm:
     """A chosen normalisation: call it inside a module to get the layer.
 
-    ``batch`` normalises over the pictures of one device; ``sync_batch`` over ``group_size`` pictures,
+    ``batch`` normalises over the images of one device; ``sync_batch`` over ``group_size`` images,
     across devices where they hold fewer (ScratchDet trains with plain ``batch``, MegDet with
     ``sync_batch``); ``frozen_batch`` is fixed; ``group`` has 32 groups (Wu & He 2018), fewer where the
     channels do not divide; ``none`` leaves the convolution's bias to do the work.
@@ -147,7 +147,7 @@ class Norm:
         kind: one of ``KINDS``.
         momentum: of running statistics.
         epsilon: added to variances.
-        group_size: pictures per group of ``sync_batch``; 0: all.
+        group_size: images per group of ``sync_batch``; 0: all.
         axis_name: mesh axis of ``sync_batch``; None outside ``shard_map``.
     """
 

@@ -1,9 +1,9 @@
-"""Pictures smaller than the network's input: what lies beside their content is kept from them.
+"""Images smaller than the network's input: what lies beside their content is kept from them.
 
 A convolution of zeros is a constant, the norms move it and the next convolution carries it into the
-picture: without care, what a network says of a picture depends on how far it was padded. Inside
+image: without care, what a network says of an image depends on how far it was padded. Inside
 ``content`` every layer that looks further than its own cell sees zeros there, which is what it sees
-beyond the edge of a picture that fills the input, and norms leave those cells out of their statistics.
+beyond the edge of an image that fills the input, and norms leave those cells out of their statistics.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _CONTENT: contextvars.ContextVar[tuple[jax.Array, tuple[int, int]] | None] = con
 
 @contextlib.contextmanager
 def content(image_sizes: jax.Array | None, whole: tuple[int, int]) -> Iterator[None]:
-    """While a network is traced: its pictures have these sizes.
+    """While a network is traced: its images have these sizes.
 
     Args:
-        image_sizes: int32 [B, 2], height and width of each picture's content; None: all pictures are
+        image_sizes: int32 [B, 2], height and width of each image's content; None: all images are
             whole, as outside of any such context.
         whole: height and width of the input, pixels.
     """

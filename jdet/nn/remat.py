@@ -1,6 +1,6 @@
 """Rematerialisation: which activations wait for the backward pass, and which are computed again.
 
-Sub-linear memory (Chen et al. 2016), with which MegDet fits 4 and more pictures on a device: the network
+Sub-linear memory (Chen et al. 2016), with which MegDet fits 4 and more images on a device: the network
 is cut into segments, what a segment makes inside is thrown away after the forward pass and made again
 when the backward pass comes to it. Loss, gradients and running statistics stay what they are.
 """

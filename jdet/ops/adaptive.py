@@ -49,7 +49,7 @@ def by_statistics(
         boxes: float32 [N, 4], x1 y1 x2 y2, pixels.
         valid: bool [N], which rows are objects.
         grids: one a level, finest first.
-        content: [2], height and width of the picture's content; anchors centred outside take no part.
+        content: [2], height and width of the image's content; anchors centred outside take no part.
         count: candidates of a level.
 
     Returns:

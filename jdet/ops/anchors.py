@@ -61,7 +61,7 @@ class AnchorLevel(NamedTuple):
         ratios: heights over widths.
         step: distance of anchor centres, pixels; or a pair, down and across.
         rounded: half widths and half heights are whole pixels, as torchvision rounds them.
-        start: centre of the first anchor, pixels; 0 is the corner of the picture, where all reference
+        start: centre of the first anchor, pixels; 0 is the corner of the image, where all reference
             implementations of anchors begin. The points of FCOS begin at half a step.
     """
 
@@ -130,7 +130,7 @@ def ssd_levels(
     Args:
         input_size: side of the square input, pixels.
         strides: nominal stride of each level (8, 16, …), the step of its default boxes.
-        cells: side of each level's map. Maps of 3 and fewer cells are spread evenly over the picture
+        cells: side of each level's map. Maps of 3 and fewer cells are spread evenly over the image
             instead (steps 100 and 300 of SSD300). A 2×2 map above a 3×3 one, the last level of the
             released DSOD, keeps the step of a single cell.
         first_ratio: size of the first level, fraction of the side.
@@ -248,7 +248,7 @@ def default_boxes(
     Args:
         levels: one entry per level.
         shapes: height and width of each level's map, cells.
-        clip: height and width of the picture that boxes are cut to, pixels; None: not cut.
+        clip: height and width of the image that boxes are cut to, pixels; None: not cut.
 
     Returns:
         float32 [A, 4], ``cx cy w h`` in pixels of the network input.

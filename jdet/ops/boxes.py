@@ -25,7 +25,7 @@ def area(boxes: jax.Array) -> jax.Array:
 
 
 def clip(boxes: jax.Array, image_size: jax.Array) -> jax.Array:
-    """Clips boxes [..., 4] to the picture; ``image_size`` [2] or [..., 2] is height, width."""
+    """Clips boxes [..., 4] to the image; ``image_size`` [2] or [..., 2] is height, width."""
     image_size = jnp.asarray(image_size, boxes.dtype)
     limit = jnp.concatenate([image_size[..., ::-1], image_size[..., ::-1]], axis=-1)
     return jnp.clip(boxes, 0, limit)

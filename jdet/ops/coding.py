@@ -51,7 +51,7 @@ def decode(
             Detectron2; MMDetection has a lower one too.
 
     Returns:
-        float32 [..., 4], x1 y1 x2 y2, not clipped to the picture.
+        float32 [..., 4], x1 y1 x2 y2, not clipped to the image.
     """
     offsets = offsets * jnp.asarray(variances, offsets.dtype)
     centre = anchors[..., :2] + offsets[..., :2] * anchors[..., 2:]

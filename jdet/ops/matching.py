@@ -186,7 +186,7 @@ def _best_objects(
 
     The values of a few objects for all anchors exist at a time: an anchor needs only its best so
     far, and whose best it was. That is A numbers instead of N · A, which for
-    200,000 anchors and 100 objects are 80 MB a picture.
+    200,000 anchors and 100 objects are 80 MB an image.
 
     Args:
         objects: [N, …].

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.ops.boxes import area
-from jdet.ops.varying import match_varying
+from jdet.ops.vma import match_varying
 
 
 class Kept(NamedTuple):
@@ -73,7 +73,7 @@ def class_wise_nms(
     pre_nms: int,
     keep: int,
 ) -> Kept:
-    """SSD's post-processing of one picture: threshold, top-k and NMS in each class, then top-k.
+    """SSD's post-processing of one image: threshold, top-k and NMS in each class, then top-k.
 
     Args:
         boxes: float32 [A, 4], x1 y1 x2 y2, shared by the classes.
@@ -81,7 +81,7 @@ def class_wise_nms(
         score_threshold: only scores above it take part.
         iou_threshold: overlap above which the worse box of the same class is dropped.
         pre_nms: candidates of each class that enter the suppression.
-        keep: detections of the picture over all classes, D.
+        keep: detections of the image over all classes, D.
 
     Returns:
         Kept, [D] each.
@@ -117,7 +117,7 @@ def candidates_nms(
     sigma: float = 0.5,
     min_score: float = 0.0,
 ) -> Kept:
-    """Class-wise suppression of one picture's candidates, the best D of all classes.
+    """Class-wise suppression of one image's candidates, the best D of all classes.
 
     One step per detection takes the best candidate that is left and settles what it overlaps, so the
     work grows with D · n, neither the pairwise matrix nor a list per class exists, and whoever comes after

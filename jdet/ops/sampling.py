@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def hard_negatives(difficulty: jax.Array, eligible: jax.Array, count: jax.Array) -> jax.Array:
-    """The ``count`` most difficult eligible examples of one picture (SSD, sec. 2.2).
+    """The ``count`` most difficult eligible examples of one image (SSD, sec. 2.2).
 
     Args:
         difficulty: float32 [A], larger is harder (cross-entropy against background in SSD).

@@ -1,4 +1,4 @@
-"""Merging of detections from several passes over one picture: box voting and its relatives."""
+"""Merging of detections from several passes over one image: box voting and its relatives."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def cluster(
     """Greedy clusters of boxes that are sorted, best first.
 
     The best box that is in no cluster yet begins one and takes all boxes of its class that are in
-    none and overlap it. One loop step does that in every picture, whatever the class, so the number
+    none and overlap it. One loop step does that in every image, whatever the class, so the number
     of steps is the number of clusters and the pairwise matrix never exists in memory.
 
     Args:
-        boxes: float32 [B, M, 4], x1 y1 x2 y2, sorted by score in each picture.
+        boxes: float32 [B, M, 4], x1 y1 x2 y2, sorted by score in each image.
         labels: int32 [B, M].
         valid: bool [B, M], which rows exist.
         iou_threshold: overlap from which a box joins the better one's cluster.
@@ -106,7 +106,7 @@ def merge(
         labels: int32 [B, M].
         valid: bool [B, M].
         kind: one of ``KINDS``.
-        keep: boxes of a picture that are returned, D.
+        keep: boxes of an image that are returned, D.
         iou_threshold: overlap from which boxes of a class are one.
         pixel_offset: added to widths and heights for the overlap (see ``overlap``).
         score_threshold: of "soft_voting".

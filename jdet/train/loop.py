@@ -21,21 +21,17 @@ from ml_collections import ConfigDict
 
 from jdet import __version__
 from jdet.config import validate
-from jdet.hosts import exchange
-from jdet.train import (
-    checkpoint,
-    init_from,
-    init_plan,
-    optim,
-    schedule,
-    selection,
-    sharding,
-    state,
-)
-from jdet.train.landscape import Landscape
+from jdet.parallel import broadcast
+from jdet.parallel import mesh as mesh_lib
+from jdet.parallel.prefetch import DevicePrefetcher
+from jdet.train import optim, schedule, state
+from jdet.train.checkpoints import checkpoint, select
+from jdet.train.diagnostics.landscape import Landscape
+from jdet.train.init import init_from
+from jdet.train.init import plan as init_plan
+from jdet.train.preemption import StopRequest
 from jdet.train.progress import Progress, Stopwatch
 from jdet.train.step import Metrics, make_diagnosis, make_probe, make_train_step
-from jdet.train.stop import StopRequest
 from jdet.train.workdir import LANDSCAPE, Workdir, open_together
 from jdet.train.writers import Writer, writers_in
 from jdet.types import Batch, ConfigError, DataError, TrainState
@@ -89,9 +85,9 @@ def train(
         train_stream: given k, an endless iterable of host-local numpy batches (``train.batch_size``
             over the number of processes rows) that begins with batch k; closed at the end where it
             has a ``close``.
-        num_examples: pictures in the training set.
+        num_examples: images in the training set.
         evaluate: maps a state and its step to named values: numbers are metrics, main one first;
-            uint8 arrays [H, W, 3] are pictures. Called on every process.
+            uint8 arrays [H, W, 3] are images. Called on every process.
         overwrite: discard the run that the workdir holds.
         writers: told everything beside ``metrics.jsonl`` and TensorBoard; the caller's to close.
         build: makes a detector from a config: that of the run that ``config.init_from`` names, whose
@@ -101,11 +97,11 @@ def train(
         ConfigError: the config cannot be, the workdir is not for this run, or an evaluation does not
             return ``train.best_metric``.
         DataError: the stream ends, or raises it.
-        jdet.train.checkpoint.CheckpointError: saving or restoring failed.
+        jdet.train.checkpoints.checkpoint.CheckpointError: saving or restoring failed.
     """
     validate(config)
     resolved = schedule.resolve(config, num_examples)
-    mesh = sharding.make_mesh(config)
+    mesh = mesh_lib.make_mesh(config)
     rate = schedule.learning_rate(config.optimizer, resolved)
     params, stats = state.abstract_variables(detector, config, resolved.micro_batch)
     rules = optim.parameter_rules(config.optimizer, params)
@@ -117,7 +113,7 @@ def train(
         stop = stack.enter_context(StopRequest())
         plan = None
         old = Path(workdir) / checkpoint.FOLDER
-        if overwrite or exchange.from_main(lambda: not checkpoint.steps_in(old)):
+        if overwrite or broadcast.from_main(lambda: not checkpoint.steps_in(old)):
             # Before the workdir is touched: a source that does not fit must leave no trace there.
             plan = init_from.prepare(config, workdir, detector, params, stats, build, progress.say)
         folder = open_together(workdir, config, num_examples, overwrite, progress.say)
@@ -167,7 +163,7 @@ def train(
         run = _Run(
             config, resolved, train_step, evaluate, checkpoints, outputs, landscape, progress, stop
         )
-        stream = stack.enter_context(sharding.DevicePrefetcher(train_stream(start), mesh))
+        stream = stack.enter_context(DevicePrefetcher(train_stream(start), mesh))
         folder.update(
             status="running",
             steps=resolved.steps,
@@ -194,7 +190,7 @@ def train(
 
 @contextlib.contextmanager
 def _full_disk(folder: Workdir, checkpoints: checkpoint.Checkpoints):
-    """Says in words that the disk filled up while metrics or pictures were written."""
+    """Says in words that the disk filled up while metrics or images were written."""
     try:
         yield
     except OSError as error:
@@ -268,7 +264,7 @@ class _Run:
             elif judge:  # saved when a signal came first, evaluated now
                 self.checkpoints.add_metrics(k, self.metrics)
             if judge:  # after saving: with the name set right, the run goes on from here
-                selection.check_metric(self.config.train.best_metric, self.metrics)
+                select.check_metric(self.config.train.best_metric, self.metrics)
             self.checkpoints.check()
             if last or stopping:
                 break
@@ -336,7 +332,7 @@ class _Run:
             raise
         if first and len(batch.images) != self.resolved.batch_size:
             raise ConfigError(
-                f"the training stream yields {len(batch.images)} pictures a step over all processes, "
+                f"the training stream yields {len(batch.images)} images a step over all processes, "
                 f"but train.batch_size={self.resolved.batch_size}"
             )
         return batch
@@ -367,11 +363,11 @@ class _Run:
 
     def _judge(self, now: TrainState, k: int) -> None:
         values = self.evaluate(now, k)
-        pictures = {name: x for name, x in values.items() if getattr(x, "ndim", 0) == 3}
-        self.metrics = {name: float(x) for name, x in values.items() if name not in pictures}
+        images = {name: x for name, x in values.items() if getattr(x, "ndim", 0) == 3}
+        self.metrics = {name: float(x) for name, x in values.items() if name not in images}
         self._write(k, self.metrics)
         for writer in self.writers:
-            writer.images(k, pictures)
+            writer.images(k, images)
 
     def diverged(self, error: _NotFinite, diagnose) -> Result:
         """Records where the loss stopped being finite; the checkpoints stay as they are."""

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from jdet.ops.varying import varying
-from jdet.train.sharding import AXES, replicated, to_global
+from jdet.ops.vma import varying
+from jdet.parallel.mesh import AXES, replicated, to_global
 from jdet.types import Batch, ConfigError, DataError, Moments
 
 
@@ -28,7 +28,7 @@ class _Pool(NamedTuple):
 
     Attributes:
         batches: int32 scalar, how many.
-        layers: nested dicts of ``Moments`` of all pictures: mean and biased variance float32 [C], count
+        layers: nested dicts of ``Moments`` of all images: mean and biased variance float32 [C], count
             float32 scalar, numbers per channel.
     """
 
@@ -39,9 +39,9 @@ class _Pool(NamedTuple):
 def make_precise_bn(
     detector: Any, mesh: Mesh, config: ConfigDict
 ) -> Callable[[Mapping[str, Any], Iterable[Batch]], dict[str, Any]]:
-    """Builds the measurement of ``config.eval.precise_bn`` batches of ``train.batch_size`` pictures.
+    """Builds the measurement of ``config.eval.precise_bn`` batches of ``train.batch_size`` images.
 
-    Activations are normalised as in training: by the same groups of pictures, and in micro-batches
+    Activations are normalised as in training: by the same groups of images, and in micro-batches
     with ``train.accumulation``. The result is the mean and unbiased variance of everything that entered
     a norm layer, the population's; an average of the variances of the groups would be smaller.
 
@@ -125,7 +125,7 @@ def _of_layer(calls: Sequence[Moments]) -> Moments:
     """Moments [G, C] of every call of a layer as one, over the groups of all devices."""
     counts = [jnp.asarray(call.count, jnp.float32) for call in calls]
     total = jnp.asarray(sum(count * len(call.mean) for call, count in zip(calls, counts)))
-    apart = tuple(sorted(varying(total)))  # pictures, and so devices, differ in size
+    apart = tuple(sorted(varying(total)))  # images, and so devices, differ in size
     usual = jax.lax.pmean(total, apart) if apart else total
 
     def mean(values: Sequence[jax.Array]) -> jax.Array:

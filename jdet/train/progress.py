@@ -58,7 +58,7 @@ class Stopwatch:
         self.steps += self._since is not None
 
     def rates(self, batch_size: int) -> tuple[float, float]:
-        """Pictures per second and share of the time spent waiting for input, of the whole run."""
+        """Images per second and share of the time spent waiting for input, of the whole run."""
         seconds = self._seconds()
         if not self.steps or not seconds:
             return 0.0, 0.0

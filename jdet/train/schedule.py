@@ -1,4 +1,4 @@
-"""Recipe arithmetic: what a config comes to in steps, pictures per device and learning rates."""
+"""Recipe arithmetic: what a config comes to in steps, images per device and learning rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jdet.train import sharding
+from jdet.parallel import mesh as mesh_lib
 from jdet.types import ConfigError
 
 
@@ -36,21 +36,21 @@ SCHEDULES = ("step", "cosine", "constant", *POLICIES)
 
 
 class Resolved(NamedTuple):
-    """The numbers that follow from a config, a number of training pictures and of devices.
+    """The numbers that follow from a config, a number of training images and of devices.
 
     Attributes:
         steps: optimiser steps of the run.
-        epochs: passes over the training pictures.
+        epochs: passes over the training images.
         steps_per_epoch: not necessarily whole.
-        batch_size: pictures per optimiser step.
+        batch_size: images per optimiser step.
         devices: of all processes.
         accumulation: micro-batches per optimiser step.
-        batch_per_device: pictures per optimiser step and device.
-        micro_batch: pictures a device sees at a time.
-        bn_group: pictures that share statistics under ``sync_batch``.
+        batch_per_device: images per optimiser step and device.
+        micro_batch: images a device sees at a time.
+        bn_group: images that share statistics under ``sync_batch``.
         groups: teams of devices that share statistics, the first axis of the mesh.
         members: devices per team, the second axis.
-        lr: at ``reference_batch`` pictures per step.
+        lr: at ``reference_batch`` images per step.
         reference_batch: 0: the learning rate does not depend on the batch.
         peak_lr: after linear scaling, at the end of the warm-up.
         warmup: steps.
@@ -86,7 +86,7 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
 
     Args:
         config: complete config.
-        num_examples: pictures in the training set.
+        num_examples: images in the training set.
         devices: how many; None: those the config picks.
 
     Raises:
@@ -94,12 +94,12 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
             not divide.
     """
     train, optimizer = config.train, config.optimizer
-    devices = len(sharding.pick_devices(config)) if devices is None else devices
+    devices = len(mesh_lib.pick_devices(config)) if devices is None else devices
     _check_ranges(config, num_examples)
-    micro_batch = sharding.split_batch(config, devices)
+    micro_batch = mesh_lib.split_batch(config, devices)
     batch_per_device = micro_batch * train.accumulation
     group_size = config.parallel.bn_group_size
-    groups, members = sharding.bn_layout(micro_batch, devices, group_size)
+    groups, members = mesh_lib.bn_layout(micro_batch, devices, group_size)
 
     steps_per_epoch = num_examples / train.batch_size
     policy = POLICIES.get(optimizer.schedule)
@@ -186,7 +186,7 @@ def _check_ranges(config: ConfigDict, num_examples: int) -> None:
     """Raises ConfigError for the first value the arithmetic cannot be done with."""
     train, optimizer = config.train, config.optimizer
     if num_examples < 1:
-        raise ConfigError("the training set holds no pictures; check data.train")
+        raise ConfigError("the training set holds no images; check data.train")
     neither = not train.steps and not train.epochs and optimizer.schedule not in POLICIES
     if neither or (train.steps and train.epochs):
         raise ConfigError(
@@ -222,7 +222,7 @@ def _check_ranges(config: ConfigDict, num_examples: int) -> None:
 def learning_rate(optimizer: ConfigDict, resolved: Resolved) -> Callable[[jax.Array], jax.Array]:
     """The learning rate as a function of the optimiser steps already taken.
 
-    The peak is ``lr · batch_size / reference_batch``: k steps of N pictures and one of k · N change the
+    The peak is ``lr · batch_size / reference_batch``: k steps of N images and one of k · N change the
     weights with equal variance where the rate is k times as high (MegDet, Peng et al. 2018, sec. 3.1).
     A warm-up that rises after every step leads to it at step ``warmup``, in MegDet from the rate of the
     small batch (``warmup_lr``), else from ``warmup_start · peak``. From there the rate is multiplied by
@@ -272,8 +272,8 @@ def describe(resolved: Resolved) -> str:
     later = f"\n           {', '.join(epochs)}" if epochs else ""
     return (
         f"steps      {r.steps} ({r.epochs:.1f} epochs of {r.steps_per_epoch:.1f} steps)\n"
-        f"batch      {r.batch_size} pictures: {per_device}\n"
-        f"BatchNorm  {r.bn_group} pictures share statistics under sync_batch, "
+        f"batch      {r.batch_size} images: {per_device}\n"
+        f"BatchNorm  {r.bn_group} images share statistics under sync_batch, "
         f"{r.micro_batch} under batch\n"
         f"lr         peak {r.peak_lr:g}{scaled}{warmup}{drops}{later}"
     )

@@ -13,12 +13,12 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jdet.train.sharding import replicated
+from jdet.parallel.mesh import replicated
 from jdet.types import Batch, TrainState
 
 
 def zero_batch(config: ConfigDict, batch_size: int, shape: tuple[int, int] | None = None) -> Batch:
-    """A batch of black pictures without objects, with the shapes that the config implies.
+    """A batch of black images without objects, with the shapes that the config implies.
 
     Args:
         config: complete config; ``input_size`` and ``data.max_boxes`` count.
@@ -47,7 +47,7 @@ def init_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tu
     Args:
         detector: Linen module with ``losses``.
         config: complete config.
-        batch_size: pictures to trace with; must suit the BatchNorm groups of the detector.
+        batch_size: images to trace with; must suit the BatchNorm groups of the detector.
 
     Returns:
         ``params`` and ``stats``, nested dicts; ``stats`` is empty where no layer has any.

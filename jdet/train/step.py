@@ -1,6 +1,6 @@
 """One optimiser step as one compiled program, sharded over the mesh.
 
-The program is ``jit(shard_map(…))``: every device runs the detector on its own pictures, and only
+The program is ``jit(shard_map(…))``: every device runs the detector on its own images, and only
 loss totals, gradients and statistics cross devices. A loss is a sum and a weight; both are added up
 over devices and micro-batches before the one division, so that the result does not depend on how
 the batch is split.
@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from jdet.ops.varying import varying
-from jdet.train import samples
-from jdet.train.sharding import AXES
+from jdet.ops.vma import varying
+from jdet.parallel.mesh import AXES
+from jdet.train.diagnostics import sample_stats
 from jdet.types import Batch, Mean, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -64,7 +64,7 @@ def make_train_step(
         ``step(state, batch) -> (state, metrics)``. The old state is donated. Metrics are float32
         scalars ``loss``, ``loss/<part>``, ``lr``, ``grad_norm`` (before clipping) and the bool
         ``finite``, with ``landscape.every`` ``grad_norm/<module>`` down to ``landscape.depth``, and with
-        ``train.sample_stats`` those of ``jdet.train.samples``; they stay on device.
+        ``train.sample_stats`` those of ``jdet.train.diagnostics.sample_stats``; they stay on device.
     """
     decay = config.train.ema
     depth = config.landscape.depth if config.landscape.every else 0
@@ -90,7 +90,7 @@ def make_train_step(
             "lr": jnp.asarray(schedule(state.step), jnp.float32),
             "grad_norm": grad_norm,
             **module_norms(grads, depth),
-            **(samples.summarise(found) if config.train.sample_stats else {}),
+            **(sample_stats.summarise(found) if config.train.sample_stats else {}),
             "finite": finite,
         }
         return new._replace(finite=finite), metrics
@@ -218,11 +218,11 @@ def _loss_and_gradient(
             batch,
             train=True,
             method="losses",
-            mutable=["batch_stats", samples.COLLECTION] if counting else ["batch_stats"],
+            mutable=["batch_stats", sample_stats.COLLECTION] if counting else ["batch_stats"],
             rngs={"dropout": jax.random.fold_in(key, index)},
         )
         means = {name: Mean(m.total, jax.lax.stop_gradient(m.weight)) for name, m in means.items()}
-        found = updates.get(samples.COLLECTION, {})
+        found = updates.get(sample_stats.COLLECTION, {})
         return means, updates.get("batch_stats", stats), found
 
     def share(means, weights):
@@ -272,7 +272,7 @@ def _loss_and_gradient(
         (grads, stats), (parts, found) = scan(accumulate, (zeros, stats), (micro, indices))
         parts = jax.tree.map(jnp.sum, parts)
 
-    # By these names jdet.analysis.collectives knows what is sent.
+    # By these names jdet.preflight.collectives knows what is sent.
     with jax.named_scope("gradients"):
         grads, parts = jax.lax.psum((grads, parts), AXES)
     stats = _mean(stats)

@@ -17,9 +17,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from jdet.atomic_files import write_json, write_text
 from jdet.config import flatten, get_defaults
-from jdet.files import write_json, write_text
-from jdet.hosts import exchange
+from jdet.parallel import broadcast
 from jdet.types import ConfigError
 
 CONFIG, RUN, METRICS, LOCK = "config.json", "run.json", "metrics.jsonl", ".lock"
@@ -77,7 +77,7 @@ class Workdir:
         Args:
             path: made if it is not there.
             config: complete config of the run.
-            num_examples: pictures in the training set.
+            num_examples: images in the training set.
             overwrite: discard the run that the folder holds.
             notify: told what was discarded and which free keys changed.
 
@@ -153,7 +153,7 @@ class Workdir:
                 (free if allowed else forbidden).append(f"{key}: {before!r} → {after!r}")
         examples = self.record.get("num_examples", num_examples)
         if examples != num_examples:
-            forbidden.append(f"pictures in the training set: {examples} → {num_examples}")
+            forbidden.append(f"images in the training set: {examples} → {num_examples}")
         if forbidden:
             raise ConfigError(
                 f"workdir {self.path} holds a run that differs in\n  "
@@ -173,7 +173,7 @@ class Workdir:
             ) from error
 
     def check_split(self, config: ConfigDict, devices: int, micro_batch: int) -> str:
-        """Refuses to go on with other pictures per device where those shape the training.
+        """Refuses to go on with other images per device where those shape the training.
 
         BatchNorm "batch" takes its statistics from what one device sees at a time, and the losses of
         ``loss_norm="per_device"`` are divided by its objects. All else is the same on any devices.
@@ -181,7 +181,7 @@ class Workdir:
         Args:
             config: complete config of the run.
             devices: of all processes.
-            micro_batch: pictures a device sees at a time.
+            micro_batch: images a device sees at a time.
 
         Returns:
             What will not be the same to the last digits, as a sentence; mostly "".
@@ -199,7 +199,7 @@ class Workdir:
         if before != micro_batch and matters:
             raise ConfigError(
                 f"workdir {self.path} holds a run on {self.record['devices']} device(s) with "
-                f"{before} pictures at a time each; on {devices} it would be {micro_batch}, and with "
+                f"{before} images at a time each; on {devices} it would be {micro_batch}, and with "
                 f"{' and '.join(matters)} that is another training. Go on with parallel.devices="
                 f"{self.record['devices']}, or begin a run in another workdir that does not depend "
                 "on it (norms 'sync_batch' or 'group', loss_norm 'global')"
@@ -210,7 +210,7 @@ class Workdir:
         if before != micro_batch and config.train.accumulation > 1 and synced and over_devices:
             return (
                 f"with train.accumulation={config.train.accumulation}, BatchNorm groups over devices "
-                f"are made of other pictures of the batch from here on: those that devices see at a "
+                f"are made of other images of the batch from here on: those that devices see at a "
                 f"time, {before} each before and {micro_batch} now"
             )
         return ""
@@ -258,7 +258,7 @@ def open_together(
             write_text(path / MEETING, token)
         return token
 
-    token = exchange.from_main(take)
+    token = broadcast.from_main(take)
     try:
         if several:
             _meet(path, token)
@@ -282,7 +282,7 @@ def _meet(path: Path, token: str, patience: float = 10.0) -> None:
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    all_seen, names = exchange.gather(seen), exchange.host_names()
+    all_seen, names = broadcast.gather(seen), broadcast.host_names()
     if jax.process_index() == 0:
         meeting.unlink(missing_ok=True)
     blind = [name for name, sees in zip(names, all_seen, strict=True) if not sees]

@@ -1,4 +1,4 @@
-"""Where numbers and pictures of a run go: JSON lines and TensorBoard, behind one protocol."""
+"""Where numbers and images of a run go: JSON lines and TensorBoard, behind one protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jdet.files import plain, write_text
+from jdet.atomic_files import plain, write_text
 from jdet.train.workdir import METRICS
 
 
@@ -25,8 +25,8 @@ class Writer(Protocol):
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes numbers; texts are for writers that can hold them."""
 
-    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Writes pictures, uint8 [H, W, 3] RGB, where the writer can."""
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes images, uint8 [H, W, 3] RGB, where the writer can."""
 
     def close(self) -> None:
         """Flushes and releases what is held."""
@@ -35,7 +35,7 @@ class Writer(Protocol):
 class JsonlWriter:
     """One JSON object a line, ``{"step": …, name: value, …}``; numbers that are not finite are null.
 
-    A line is on disk when the call returns. Pictures have no place here.
+    A line is on disk when the call returns. Images have no place here.
     """
 
     def __init__(self, path: str | Path, keep_until: int | None = None):
@@ -65,8 +65,8 @@ class JsonlWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Leaves pictures to other writers."""
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Leaves images to other writers."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -115,10 +115,10 @@ class TensorBoardWriter:
             self._events.flush()
             self._flushed = time.monotonic()
 
-    def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Adds pictures."""
-        for name, picture in pictures.items():
-            self._add(step, summary=self._summary.image(_tag(name), picture, dataformats="HWC"))
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Adds images."""
+        for name, image in images.items():
+            self._add(step, summary=self._summary.image(_tag(name), image, dataformats="HWC"))
 
     def close(self) -> None:
         """Closes the event file."""

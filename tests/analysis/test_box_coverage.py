@@ -7,14 +7,14 @@ from jdet import build
 from jdet.analysis import box_coverage
 from jdet.analysis.box_coverage import Objects, best_iou, cover, read_objects, summary
 from jdet.config import get_defaults
-from jdet.data.framing import Framing
-from jdet.data.shapes import ShapesSource
+from jdet.data.sources.shapes import ShapesSource
+from jdet.data.transforms.resize import Resize
 from jdet.ops import anchors
 from jdet.types import DataError, Example
 
 STRIDES, CELLS = [8, 16, 32, 64], [12, 6, 3, 1]  # at 96 pixels
 LEVELS = anchors.ssd_levels(96, STRIDES, CELLS)
-SQUARE = Framing.square(96)
+SQUARE = Resize.square(96)
 
 
 def random_objects(count=200, seed=0, size=96.0):
@@ -64,7 +64,7 @@ def test_known_geometry():
     objects = Objects(np.array([box, twin, box]), np.array([0, 0, 1]), np.array([0, 0, 1]))
     found = cover(objects, LEVELS, CELLS)
     assert found.best[0] == pytest.approx(1) and found.best[1] == pytest.approx(8.5 / 9.5)
-    np.testing.assert_array_equal(found.shared, [True, True, False])  # pictures do not mix
+    np.testing.assert_array_equal(found.shared, [True, True, False])  # images do not mix
 
 
 def test_more_boxes_never_cover_less():
@@ -91,7 +91,7 @@ def test_summary_adds_up():
 
 
 class Boxes:
-    """A source of given boxes in pictures of 200 × 100, which cannot be opened."""
+    """A source of given boxes in images of 200 × 100, which cannot be opened."""
 
     class_names = ("a", "b")
 
@@ -112,13 +112,13 @@ class Boxes:
         return (100, 200) if self.known else None
 
 
-def test_objects_are_read_in_pixels_of_the_input_without_their_pictures():
+def test_objects_are_read_in_pixels_of_the_input_without_their_images():
     source = Boxes([0, 0, 200, 100], [100, 50, 150, 100], labels=[0, 1], ignore=[False, True])
     found = read_objects(source, SQUARE)
-    assert len(found.labels) == 40 and len(np.unique(found.pictures)) == 20
+    assert len(found.labels) == 40 and len(np.unique(found.images)) == 20
     np.testing.assert_allclose(found.boxes[:2], [[0, 0, 96, 96], [48, 48, 72, 96]])
     assert (read_objects(source, SQUARE, keep_ignored=False).labels == 0).all()
-    assert len(read_objects(source, SQUARE, max_pictures=3).labels) == 6
+    assert len(read_objects(source, SQUARE, max_images=3).labels) == 6
     assert len(read_objects(source, SQUARE, max_boxes=5).labels) == 6
     source.known = False
     with pytest.raises(DataError, match="gone.jpg"):
@@ -130,15 +130,15 @@ def test_augmented_objects_follow_the_config():
     source = Boxes([80, 40, 120, 60])
     augment = get_defaults().augment
     augment.crop, augment.expand = False, 1.0
-    found = read_objects(source, Framing.square(100), augment=augment)
+    found = read_objects(source, Resize.square(100), augment=augment)
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     assert (sides < 20.5).all() and sides.min() < 10  # zoomed out by up to four
     np.testing.assert_array_equal(
-        found.boxes, read_objects(source, Framing.square(100), augment=augment).boxes
+        found.boxes, read_objects(source, Resize.square(100), augment=augment).boxes
     )
     augment.name = "none"
     np.testing.assert_allclose(
-        read_objects(source, Framing.square(100), augment=augment).boxes[0], [40, 40, 60, 60]
+        read_objects(source, Resize.square(100), augment=augment).boxes[0], [40, 40, 60, 60]
     )
 
 

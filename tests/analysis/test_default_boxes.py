@@ -14,17 +14,17 @@ from jdet.analysis import box_search
 from jdet.analysis.default_boxes import analyse, as_flags, print_analysis
 from jdet.config import get_defaults
 from jdet.types import ConfigError
-from tests.data.test_voc import annotation_xml, make_folder, object_xml
+from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
 from tests.test_run_data import from_command_line, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def small_objects(root, side=4, pictures=8):
-    """Cats of 4 pixels, or another ``side``, and dogs of 20 in pictures of 64 × 50."""
+def small_objects(root, side=4, images=8):
+    """Cats of 4 pixels, or another ``side``, and dogs of 20 in images of 64 × 50."""
     rng = np.random.default_rng(0)
     texts = {}
-    for i in range(pictures):
+    for i in range(images):
         x, y = rng.integers(2, 48 - side, 2).tolist()
         cat = object_xml("cat", (x, y, x + side - 1, y + side - 1))
         texts[f"p{i}"] = annotation_xml(cat, object_xml("dog", (x, 20, x + 19, 39)))
@@ -114,7 +114,7 @@ def test_there_must_be_objects_and_default_boxes(tmp_path):
 
 
 def test_training_warns_of_boxes_it_cannot_match(tmp_path, caplog):
-    config = small_objects(tmp_path / "small", pictures=12)
+    config = small_objects(tmp_path / "small", images=12)
     config.class_names = ("cat", "dog")
     detector = build.detector(config, config.class_names)
     with caplog.at_level(logging.WARNING):
@@ -122,7 +122,7 @@ def test_training_warns_of_boxes_it_cannot_match(tmp_path, caplog):
     assert "cat 100%" in caplog.text and "jdet.analysis.default_boxes" in caplog.text
     caplog.clear()
     config.data.root = str(tmp_path / "large")
-    small_objects(tmp_path / "large", side=20, pictures=12)
+    small_objects(tmp_path / "large", side=20, images=12)
     with caplog.at_level(logging.WARNING):
         run._announce(config, detector, *build.sources(config))
     assert "default_boxes" not in caplog.text
@@ -130,10 +130,10 @@ def test_training_warns_of_boxes_it_cannot_match(tmp_path, caplog):
 
 def test_command(tmp_path):
     out = tmp_path / "found.json"
-    command = [sys.executable, "-m", "jdet.analysis.default_boxes", f"--out={out}", "--pictures=20"]
+    command = [sys.executable, "-m", "jdet.analysis.default_boxes", f"--out={out}", "--images=20"]
     command += ["--config=experiments/quickstart.py", "--config.data.train.count=50"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
-    assert found["pictures"] <= 20 and set(found["current"]["recall"]) == set(found["class_names"])
+    assert found["images"] <= 20 and set(found["current"]["recall"]) == set(found["class_names"])
     assert "--config." in done.stdout

@@ -18,12 +18,12 @@ SPREAD = np.array([1.0, 2.0, 0.5])
 
 
 def linear(weights, batch):
-    """Gradient of the mean over pictures of ½ (w · x - y)²; its variance is known."""
+    """Gradient of the mean over images of ½ (w · x - y)²; its variance is known."""
     x, y = batch
     return jax.grad(lambda w: jnp.mean(0.5 * (x @ w - y) ** 2))(weights)
 
 
-def pictures(rng, count):
+def images(rng, count):
     x = rng.normal(size=(count, 3)) * SPREAD
     return jnp.asarray(x), jnp.asarray(x @ np.ones(3) + rng.normal(size=count))
 
@@ -40,7 +40,7 @@ def variance_of_one(error):
 @functools.cache
 def measured(sizes=(1, 4, 16), draws=4096):
     rng = np.random.default_rng(0)
-    return [measure(linear, WEIGHTS, (pictures(rng, n) for _ in range(draws)), n) for n in sizes]
+    return [measure(linear, WEIGHTS, (images(rng, n) for _ in range(draws)), n) for n in sizes]
 
 
 def test_linear_model_with_known_variance():
@@ -54,7 +54,7 @@ def test_linear_model_with_known_variance():
     law = fit(measured())
     assert law.exponent == pytest.approx(1, abs=4 * law.exponent_error)
     assert abs(law.rest) < 4 * law.rest_error
-    assert law.per_picture == pytest.approx(variance_of_one(error), rel=0.1)
+    assert law.per_image == pytest.approx(variance_of_one(error), rel=0.1)
     assert law.noise_scale == pytest.approx(variance_of_one(error) / np.sum(mean**2), rel=0.15)
 
 
@@ -85,7 +85,7 @@ def test_the_estimate_is_unbiased_in_few_draws_and_keeps_small_variances():
 def test_fit_tells_a_rest_and_an_exponent():
     """Variance that no batch averages out, and one that falls as the root of the batch."""
     law = fit([Noise(n, 32, 0.5 + 8 / n, 0.01, 4.0, 1.0) for n in (1, 2, 4, 8)])
-    assert (law.rest, law.noise_scale) == (pytest.approx(0.5), pytest.approx(law.per_picture / 4))
+    assert (law.rest, law.noise_scale) == (pytest.approx(0.5), pytest.approx(law.per_image / 4))
     law = fit([Noise(n, 32, 3 / n**0.5, 0.01, -1.0, 1.0) for n in (1, 4, 16)])
     assert law.exponent == pytest.approx(0.5) and np.isnan(law.noise_scale)
 
@@ -96,7 +96,7 @@ def batches(size, seed, count):
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_a_detector_without_coupling_follows_the_law(norm):
-    """Running statistics and a fixed normaliser leave a mean over pictures: p = 1 and no rest."""
+    """Running statistics and a fixed normaliser leave a mean over images: p = 1 and no rest."""
     detector = fake.FakeDetector(norm)
     variables = detector.init(jax.random.key(0), fake.batch(0), train=True, method="losses")
     weights = gradients.average_weights(detector, variables, batches(8, 9, 8))
@@ -106,7 +106,7 @@ def test_a_detector_without_coupling_follows_the_law(norm):
     law = fit(points)
     assert law.exponent == pytest.approx(1, abs=4 * law.exponent_error + 0.02)
     assert law.exponent_error < 0.1
-    if norm == "batch":  # statistics of one picture or of sixteen: another gradient
+    if norm == "batch":  # statistics of one image or of sixteen: another gradient
         coupled = gradients.make_gradient(detector, norms="batch", weights=weights)
         one, many = (next(batches(n, n, 1)) for n in (1, 16))
         for batch in (one, many):
@@ -163,7 +163,7 @@ def test_table_and_figure():
     text = gradients.markdown(POINTS, fit(POINTS), ["Held fixed."])
     assert "| 4 | 1.1 ± 0.1 | 4.4 | 1.100 ± 0.114 | 1.2 |" in text and "Held fixed." in text
     left, right = gradients.draw(POINTS, fit(POINTS)).axes
-    assert left.get_xlabel() == "1/N" and right.get_xlabel() == "pictures N"
+    assert left.get_xlabel() == "1/N" and right.get_xlabel() == "images N"
     np.testing.assert_allclose(left.containers[0].lines[0].get_ydata(), [4.0, 1.1])
     assert (left.get_xscale(), right.get_yscale()) == ("linear", "linear")
     wild = [*POINTS, Noise(2, 8, 400.0, 300.0, 1.0, 9.0)]
@@ -177,7 +177,7 @@ def test_table_and_figure():
         (["--batches=4"], "two sizes or more"),
         (["--batches=0,4"], "two sizes or more, from 1"),
         (["--batches=4,8", "--draws=10"], "--draws=10; take a multiple of 4"),
-        (["--batches=4,12"], "12 pictures do not divide into groups of 8"),
+        (["--batches=4,12"], "12 images do not divide into groups of 8"),
         (["--batches=4,12", "--group=-1"], "--group=-1"),
     ],
 )

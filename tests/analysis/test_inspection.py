@@ -34,7 +34,7 @@ def test_receptive_fields_are_the_published_ones(vgg):
     fields = inspection.receptive_fields(vgg, variables, 128)
     assert [field.cells for field in fields[:3]] == [32, 16, 8]
     assert fields[0].extent == (40, 40) and fields[1].extent == (92, 92)
-    assert fields[2].extent == (128, 128)  # the dilated fc6 sees more than the picture
+    assert fields[2].extent == (128, 128)  # the dilated fc6 sees more than the image
     for field in fields[:2]:
         assert field.strength.max() == 1 and field.strength.shape == (128, 128)
         assert 4 < field.effective < field.extent[0]

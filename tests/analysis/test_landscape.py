@@ -278,7 +278,7 @@ def test_labels_and_target_are_checked(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_real_run_from_training_to_pictures(tmp_path, capsys):
+def test_a_real_run_from_training_to_images(tmp_path, capsys):
     config = fake.config(landscape__every=1, landscape__depth=2, landscape__probe_every=2)
     detector = fake.FakeDetector("batch")
     loop.train(
@@ -301,8 +301,8 @@ def test_a_real_run_from_training_to_pictures(tmp_path, capsys):
     assert {"backbone", "backbone/conv", "head", "head/kernel"} <= set(found.modules)
     np.testing.assert_array_equal(found.probes.steps, [2, 4, 6])
     for name in ("landscape.png", "probes.png", "modules.png"):
-        picture = read_image(out / name)
-        assert picture.shape[1] > 1000 and picture.std() > 5
+        image = read_image(out / name)
+        assert image.shape[1] > 1000 and image.std() > 5
     landscape.main([str(tmp_path / "run"), f"--out={out}", "--smooth=window", "--window=5"])
     assert f"replaced {out / 'landscape.png'}" in capsys.readouterr().out
     landscape.compare([write(tmp_path / "plain", constant(9, 1.0, lambda k: k))], out)

@@ -1,4 +1,4 @@
-"""Odd and broken pictures. Pillow makes and judges them, so the decoder is not its own witness."""
+"""Odd and broken images. Pillow makes and judges them, so the decoder is not its own witness."""
 
 import io
 
@@ -11,7 +11,7 @@ from jdet.data.image_io import read_image, write_image
 from jdet.types import DataError
 
 
-def picture(height=48, width=64):
+def make_image(height=48, width=64):
     """Smooth colours that differ between channels and corners."""
     coarse = np.random.default_rng(0).integers(0, 256, (5, 6, 3)).astype(np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -24,7 +24,7 @@ def encode(image, kind, **options):
     return file.getvalue()
 
 
-RGB = picture()
+RGB = make_image()
 PIL = Image.fromarray(RGB)
 ALPHA = np.linspace(0, 255, RGB.shape[0] * RGB.shape[1]).reshape(RGB.shape[:2]).astype(np.uint8)
 RGBA = Image.fromarray(np.dstack([RGB, ALPHA]))
@@ -112,7 +112,7 @@ def test_arrays(array, expected):
     ],
     ids=["float", "two-channels", "empty", "four-axes"],
 )
-def test_arrays_that_are_no_pictures(array, words):
+def test_arrays_that_are_no_images(array, words):
     with pytest.raises(DataError, match=words):
         read_image(array, name="x.png")
 
@@ -125,9 +125,9 @@ NOISE = np.random.default_rng(2).integers(0, 256, (120, 160, 3)).astype(np.uint8
 def test_truncated_files(tmp_path, kind, share, capfd):
     progressive = {"progressive": True} if kind == "progressive" else {}
     data = encode(NOISE, "JPEG" if progressive else kind, **progressive)
-    path = tmp_path / "broken.picture"
+    path = tmp_path / "broken.image"
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(DataError, match=r"broken\.picture.*truncated|broken\.picture.*decoded"):
+    with pytest.raises(DataError, match=r"broken\.image.*truncated|broken\.image.*decoded"):
         read_image(path)
     printed = [line for line in capfd.readouterr().err.splitlines() if "libpng" not in line]
     assert not printed  # what OpenCV would say is in the error
@@ -140,7 +140,7 @@ def test_truncated_jpeg_is_found_without_the_decoder(monkeypatch):
     for broken in (data[:-2], data[: len(data) // 2], data[: len(data) // 2] + b"\0" * 5000):
         with pytest.raises(DataError, match="truncated JPEG"):
             read_image(broken)
-    read_image(data + b"\0" * 5000)  # a trailer behind a whole picture is harmless
+    read_image(data + b"\0" * 5000)  # a trailer behind a whole image is harmless
 
 
 def test_thumbnail_markers_do_not_hide_a_truncation(monkeypatch):
@@ -157,12 +157,12 @@ def test_thumbnail_markers_do_not_hide_a_truncation(monkeypatch):
     ("data", "words"),
     [
         (b"", "the file is empty"),
-        (b"<html>not found</html>", "not a picture"),
+        (b"<html>not found</html>", "not an image"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "corrupt or truncated PNG"),
     ],
     ids=["empty", "text", "png-header"],
 )
-def test_files_that_are_no_pictures(tmp_path, data, words):
+def test_files_that_are_no_images(tmp_path, data, words):
     path = tmp_path / "x.jpg"
     path.write_bytes(data)
     with pytest.raises(DataError, match=rf"x\.jpg: {words}"):

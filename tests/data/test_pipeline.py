@@ -1,4 +1,4 @@
-"""The stream: determinism, resumption, workers and processes, bad pictures, alignment of labels."""
+"""The stream: determinism, resumption, workers and processes, bad images, alignment of labels."""
 
 import itertools
 import signal
@@ -16,7 +16,7 @@ import pytest
 
 from jdet.config import get_defaults
 from jdet.data.pipeline import _seed, eval_batches, train_batches
-from jdet.data.views import View
+from jdet.data.transforms.multi_scale import View
 from jdet.types import Batch, ConfigError, DataError, Example
 from tests.harness import child_environment
 
@@ -29,15 +29,15 @@ def encode(image, suffix=".png"):
 
 
 def warped(image):
-    """A picture as evaluation shows it at 32×32 pixels."""
+    """An image as evaluation shows it at 32×32 pixels."""
     return View((32, 32)).prepare(image)[0]
 
 
-class Pictures:
+class Images:
     """PNG bytes; objects are rectangles in the colour of their label, apart from each other.
 
-    Picture i has i mod 4 objects and 64 + i columns, picture ``crowded`` has seven objects, and
-    pictures in ``broken`` are truncated JPEGs.
+    Image i has i mod 4 objects and 64 + i columns, image ``crowded`` has seven objects, and
+    images in ``broken`` are truncated JPEGs.
     """
 
     class_names = ("red", "green", "blue", "yellow")
@@ -106,7 +106,7 @@ def column(batches, name):
 
 
 def test_layout():
-    for batch in take(Pictures(7), 4):
+    for batch in take(Images(7), 4):
         expected = {
             "images": (np.uint8, (4, 32, 32, 3)),
             "boxes": (np.float32, (4, 5, 4)),
@@ -133,7 +133,7 @@ def test_layout():
 def test_labels_stay_with_their_objects(turned):
     """Under zoom-out, crop and turns, the middle of every box shows the colour of its label."""
     changes = augment(photometric=0.0, interpolation="nearest", expand_ratio=2.0, **turned)
-    batches = take(Pictures(40), 60, augment=changes, input_size=96)
+    batches = take(Images(40), 60, augment=changes, input_size=96)
     wide = 0
     for image, boxes, labels, valid, ignore in zip(
         *(column(batches, n) for n in ("images", "boxes", "labels", "valid", "ignore")), strict=True
@@ -148,34 +148,34 @@ def test_labels_stay_with_their_objects(turned):
 
 
 @pytest.mark.parametrize("changes", [PLAIN, {"name": "none"}], ids=["probabilities", "none"])
-def test_without_augmentation_pictures_are_warped(changes):
-    source = Pictures(8)
+def test_without_augmentation_images_are_warped(changes):
+    source = Images(8)
     for batch in take(source, 4, augment=augment(**changes)):
         for image, boxes, valid, index in zip(
             batch.images, batch.boxes, batch.valid, batch.index, strict=True
         ):
             example = source[index]
-            picture = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
-            expected = cv2.resize(picture, (32, 32), interpolation=cv2.INTER_LINEAR)[..., ::-1]
+            original = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
+            expected = cv2.resize(original, (32, 32), interpolation=cv2.INTER_LINEAR)[..., ::-1]
             np.testing.assert_array_equal(image, expected)
-            np.testing.assert_array_equal(image, warped(picture[..., ::-1]))
+            np.testing.assert_array_equal(image, warped(original[..., ::-1]))
             scale = np.array([32 / (64 + index), 32 / 56] * 2)
             np.testing.assert_allclose(boxes[valid], example.boxes * scale, rtol=1e-5)
 
 
 def test_turns_are_all_drawn_and_change_nothing_else():
-    """Undoing the one turn that fits gives the pictures of the same seed without turns."""
+    """Undoing the one turn that fits gives the images of the same seed without turns."""
     plain, turned = (
-        column(take(Pictures(20), 20, augment=augment(**PLAIN, **more)), "images")
+        column(take(Images(20), 20, augment=augment(**PLAIN, **more)), "images")
         for more in ({}, {**TURNED})
     )
     turned_or_flipped = column(
-        take(Pictures(20), 20, augment=augment(**{**PLAIN, **TURNED, "flip": 0.5})), "images"
+        take(Images(20), 20, augment=augment(**{**PLAIN, **TURNED, "flip": 0.5})), "images"
     )
 
-    def orientations(pictures):
+    def orientations(images):
         found = []
-        for before, after in zip(plain, pictures, strict=True):
+        for before, after in zip(plain, images, strict=True):
             mirrored = [(k, m, before[:, ::-1] if m else before) for k in range(4) for m in (0, 1)]
             found += [next((k, m) for k, m, x in mirrored if (np.rot90(x, -k) == after).all())]
         return found
@@ -190,7 +190,7 @@ def test_turns_are_all_drawn_and_change_nothing_else():
 
 
 def test_same_seed_same_batches():
-    source = Pictures(9)
+    source = Images(9)
     first = take(source, 6)
     assert_equal(first, take(source, 6))
     assert any(
@@ -200,13 +200,13 @@ def test_same_seed_same_batches():
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_nothing(threads):
-    source = Pictures(9)
+    source = Images(9)
     assert_equal(take(source, 6), take(source, 6, threads=threads, prefetch=2))
 
 
 @pytest.mark.parametrize("start", [1, 5])
 def test_resume(start):
-    source = Pictures(7)
+    source = Images(7)
     assert_equal(take(source, 9)[start:], take(source, 9 - start, start=start))
     with stream(source, start=start) as batches:
         assert (batches.position, batches.next_element) == (start, 4 * start)
@@ -215,14 +215,14 @@ def test_resume(start):
 
 
 def test_rows_do_not_depend_on_the_batch_size():
-    source = Pictures(10)
+    source = Images(10)
     small, large = take(source, 6, batch_size=2), take(source, 2, batch_size=6)
     for name in Batch._fields:
         np.testing.assert_array_equal(column(small, name), column(large, name))
 
 
 def test_two_processes_see_one_stream():
-    source = Pictures(7)
+    source = Images(7)
     parts = [take(source, 5, process_index=p, process_count=2) for p in (0, 1)]
     joined = [
         Batch(*(np.concatenate(fields) for fields in zip(*pair, strict=True)))
@@ -232,8 +232,8 @@ def test_two_processes_see_one_stream():
     assert_equal(parts[1][2:], take(source, 3, process_index=1, process_count=2, start=2))
 
 
-def test_a_process_reads_no_pictures_of_others():
-    class Watched(Pictures):
+def test_a_process_reads_no_images_of_others():
+    class Watched(Images):
         def __init__(self, count):
             super().__init__(count)
             self.read = []
@@ -242,7 +242,7 @@ def test_a_process_reads_no_pictures_of_others():
             self.read.append(int(index))
             return super().__getitem__(index)
 
-    whole = column(take(Pictures(40), 10), "index").reshape(10, 2, -1)  # one epoch
+    whole = column(take(Images(40), 10), "index").reshape(10, 2, -1)  # one epoch
     for p in (0, 1):
         source = Watched(40)
         take(source, 2, process_index=p, process_count=2, threads=2, prefetch=2)
@@ -253,20 +253,20 @@ def test_a_process_reads_no_pictures_of_others():
 
 
 def test_epochs_are_different_permutations():
-    order = column(take(Pictures(10), 15, batch_size=4), "index").reshape(6, 10)
+    order = column(take(Images(10), 15, batch_size=4), "index").reshape(6, 10)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(10), (6, 1)))
     assert len({tuple(epoch) for epoch in order}) == 6
-    np.testing.assert_array_equal(column(take(Pictures(1), 2, batch_size=2), "index"), np.zeros(4))
+    np.testing.assert_array_equal(column(take(Images(1), 2, batch_size=2), "index"), np.zeros(4))
 
 
-def test_a_picture_looks_different_in_every_epoch():
-    images = column(take(Pictures(1), 4, batch_size=2), "images")
+def test_a_image_looks_different_in_every_epoch():
+    images = column(take(Images(1), 4, batch_size=2), "images")
     assert len({image.tobytes() for image in images}) == 8
 
 
 def test_operations_have_their_own_seeds():
     """Without objects nothing is cropped, so that leaving out the crop must change nothing."""
-    source = Pictures(9, empty=True)
+    source = Images(9, empty=True)
     assert_equal(take(source, 5), take(source, 5, augment=augment(crop=False)))
     # Any change here changes every published run.
     assert [_seed(0, "shuffle"), _seed(0, "flip"), _seed(1, "flip")] == [
@@ -278,7 +278,7 @@ def test_operations_have_their_own_seeds():
 
 def test_worker_processes_change_nothing():
     """Batches, reports, errors: all as without workers. One test, as workers start slowly."""
-    source = Pictures(11, broken=(3, 8), crowded=5)
+    source = Images(11, broken=(3, 8), crowded=5)
     changes = {"max_boxes": 3, "on_error": "skip"}
     with stream(source, **changes) as batches:
         expected = [next(batches) for _ in range(7)]
@@ -308,7 +308,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         from tests.data import test_pipeline as t
 
         if __name__ == "__main__":
-            batches = t.stream(t.Pictures(5), workers=1)
+            batches = t.stream(t.Images(5), workers=1)
             next(batches)
             print(multiprocessing.active_children()[0].pid, flush=True)
             time.sleep(60)
@@ -338,7 +338,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 
 
 def test_evaluation_covers_the_source_in_order():
-    source = Pictures(10)
+    source = Images(10)
     batches = evaluate(source, max_boxes=4)
     assert len(batches) == 3
     np.testing.assert_array_equal(column(batches, "real"), np.arange(12) < 10)
@@ -346,11 +346,11 @@ def test_evaluation_covers_the_source_in_order():
     for batch in batches:
         for row in np.flatnonzero(batch.real):
             example = source[batch.index[row]]
-            picture = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
-            expected = warped(picture[..., ::-1])
+            original = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
+            expected = warped(original[..., ::-1])
             np.testing.assert_array_equal(batch.images[row], expected)
             height, width = batch.original_sizes[row]
-            assert (height, width) == picture.shape[:2]
+            assert (height, width) == original.shape[:2]
             valid = batch.valid[row]
             scale = np.array([width / 32, height / 32] * 2)
             np.testing.assert_allclose(batch.boxes[row][valid] * scale, example.boxes, atol=1e-4)
@@ -360,17 +360,17 @@ def test_evaluation_covers_the_source_in_order():
 
 
 def test_evaluation_length_limit_and_no_objects():
-    with eval_batches(Pictures(10), input_size=32, batch_size=4, limit=5, threads=1) as batches:
+    with eval_batches(Images(10), input_size=32, batch_size=4, limit=5, threads=1) as batches:
         assert batches.length == 2
         seen = list(batches)
         assert batches.report() == ({}, 0, 0, 0)
     assert column(seen, "real").sum() == 5
     assert seen[0].boxes.shape == (4, 0, 4)
-    assert len(evaluate(Pictures(3), limit=99)) == 1
+    assert len(evaluate(Images(3), limit=99)) == 1
 
 
 def test_evaluation_gives_processes_equally_many_batches():
-    source = Pictures(9)
+    source = Images(9)
     parts = [evaluate(source, process_index=p, process_count=2) for p in (0, 1)]
     assert [len(part) for part in parts] == [3, 3]
     rows = [np.concatenate([a.index, b.index]) for a, b in zip(*parts, strict=True)]
@@ -379,7 +379,7 @@ def test_evaluation_gives_processes_equally_many_batches():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_at_several_sizes(workers):
-    source, views = Pictures(5), [View(s) for s in ((32, 32), (24, 40), (40, 24), (48, 48))]
+    source, views = Images(5), [View(s) for s in ((32, 32), (24, 40), (40, 24), (48, 48))]
     plain = evaluate(source)
     batches = evaluate(source, input_size=views, workers=workers)
     for one, many in zip(plain, batches, strict=True):
@@ -387,14 +387,14 @@ def test_evaluation_at_several_sizes(workers):
         for name in ("index", "real"):
             np.testing.assert_array_equal(getattr(many, name), getattr(one, name))
         for row in np.flatnonzero(one.real):
-            picture = cv2.imdecode(
+            original = cv2.imdecode(
                 np.frombuffer(source[one.index[row]].image, np.uint8), cv2.IMREAD_COLOR
             )[..., ::-1]
-            np.testing.assert_array_equal(many.original_sizes[row], picture.shape[:2])
+            np.testing.assert_array_equal(many.original_sizes[row], original.shape[:2])
             for images, sizes, view in zip(many.images, many.image_sizes, views, strict=True):
                 assert images.shape == (4, *view.shape, 3)
-                if view.shows(*picture.shape[:2]):
-                    np.testing.assert_array_equal(images[row], view.prepare(picture)[0])
+                if view.shows(*original.shape[:2]):
+                    np.testing.assert_array_equal(images[row], view.prepare(original)[0])
                     np.testing.assert_array_equal(sizes[row], view.shape)
                 else:
                     assert not images[row].any() and not sizes[row].any()
@@ -415,20 +415,20 @@ def test_strong_shrink_averages():
     assert (np.abs(warped(image).astype(int) - 100) <= 1).all()
 
 
-# ------------------------------------------------------------------ bad pictures
+# ------------------------------------------------------------------ bad images
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_unreadable_picture_raises_with_its_name(threads):
+def test_unreadable_image_raises_with_its_name(threads):
     with pytest.raises(DataError, match="p4: truncated JPEG"):
-        take(Pictures(6, broken=(4,)), 3, threads=threads)
+        take(Images(6, broken=(4,)), 3, threads=threads)
     with pytest.raises(DataError, match="p4: truncated JPEG"):
-        evaluate(Pictures(6, broken=(4,)), threads=threads)
+        evaluate(Images(6, broken=(4,)), threads=threads)
 
 
-def test_unreadable_picture_can_be_skipped(caplog):
-    whole = take(Pictures(6), 6)
-    with stream(Pictures(6, broken=(4,)), on_error="skip") as batches:
+def test_unreadable_image_can_be_skipped(caplog):
+    whole = take(Images(6), 6)
+    with stream(Images(6, broken=(4,)), on_error="skip") as batches:
         seen = [next(batches) for _ in range(6)]
         report = batches.report()
     assert report.skips == 4 and list(report.skipped) == ["p4"]
@@ -444,38 +444,38 @@ def test_unreadable_picture_can_be_skipped(caplog):
 
 
 def test_what_was_left_out_is_listed_at_the_end_of_each_epoch(caplog):
-    with stream(Pictures(6, broken=(4,)), on_error="skip") as batches:
+    with stream(Images(6, broken=(4,)), on_error="skip") as batches:
         for _ in range(4):
             next(batches)
     ends = [r.getMessage() for r in caplog.records if "end of epoch" in r.getMessage()]
     assert ends and "(p4)" in ends[0] and "end of epoch 1" in ends[0]
 
 
-def test_skipped_picture_is_left_out_of_the_evaluation():
-    (batch,) = evaluate(Pictures(4, broken=(2,)), on_error="skip")
+def test_skipped_image_is_left_out_of_the_evaluation():
+    (batch,) = evaluate(Images(4, broken=(2,)), on_error="skip")
     assert batch.real.tolist() == [True, True, False, True]
     assert batch.index.tolist() == [0, 1, 2, 3]
 
 
-class BrokenLabels(Pictures):
+class BrokenLabels(Images):
     def __getitem__(self, index):
         if index == 1:
             raise DataError("labels/1.xml: not well-formed")
         return super().__getitem__(index)
 
 
-def test_unreadable_labels_count_like_unreadable_pictures():
+def test_unreadable_labels_count_like_unreadable_images():
     with pytest.raises(DataError, match=r"1\.xml"):
         evaluate(BrokenLabels(4))
     with eval_batches(BrokenLabels(4), input_size=8, batch_size=4, on_error="skip") as batches:
         assert next(batches).real.tolist() == [True, False, True, True]
         assert batches.report().skipped == {
-            "picture 1 of BrokenLabels": "labels/1.xml: not well-formed"
+            "image 1 of BrokenLabels": "labels/1.xml: not well-formed"
         }
 
 
 def test_file_names_appear_in_errors(tmp_path):
-    class Files(Pictures):
+    class Files(Images):
         def __getitem__(self, index):
             return super().__getitem__(index)._replace(image=str(tmp_path / f"{index}.jpg"))
 
@@ -483,31 +483,31 @@ def test_file_names_appear_in_errors(tmp_path):
         evaluate(Files(2))
 
 
-class Sizes(Pictures):
-    """As label files say them; picture 1 was turned after it was labelled, 2 was made smaller."""
+class Sizes(Images):
+    """As label files say them; image 1 was turned after it was labelled, 2 was made smaller."""
 
     def image_size(self, index):
         return [(56, 64), (65, 56), (112, 132)][index]
 
 
-def test_pictures_that_disagree_with_their_labels(tmp_path):
+def test_images_that_disagree_with_their_labels(tmp_path):
     for index, words in (
         (1, "65x56 .*say 56x65; an EXIF tag"),
         (2, "66x56 .*say 132x112; put back"),
     ):
         source = Sizes(3)
         source.image_size = lambda i, index=index: Sizes(3).image_size(i) if i == index else None
-        with pytest.raises(DataError, match=f"p{index}: the picture is {words}"):
+        with pytest.raises(DataError, match=f"p{index}: the image is {words}"):
             evaluate(source)
     with eval_batches(Sizes(3), input_size=8, batch_size=3, on_error="skip") as batches:
         assert next(batches).real.tolist() == [True, False, False]
         assert sorted(batches.report().skipped) == ["p1", "p2"]
 
 
-def test_sizes_of_pictures_in_memory_are_not_asked_for():
-    class Drawn(Pictures):
+def test_sizes_of_images_in_memory_are_not_asked_for():
+    class Drawn(Images):
         def image_size(self, index):
-            raise AssertionError("drawing it again costs as much as the picture")
+            raise AssertionError("drawing it again costs as much as the image")
 
         def __getitem__(self, index):
             return super().__getitem__(index)._replace(image=np.zeros((9, 9, 3), np.uint8))
@@ -517,7 +517,7 @@ def test_sizes_of_pictures_in_memory_are_not_asked_for():
 
 def test_more_objects_than_rows(caplog):
     """The largest stay, in their order; the rest is counted, and said once."""
-    source, options = Pictures(6, crowded=2), augment(**PLAIN)
+    source, options = Images(6, crowded=2), augment(**PLAIN)
     with stream(source, max_boxes=3, augment=options, batch_size=6) as batches:
         seen = [next(batches) for _ in range(3)]
         assert batches.report() == ({}, 0, 3, 12)
@@ -533,8 +533,8 @@ def test_more_objects_than_rows(caplog):
         assert batches.report().dropped_boxes == 0  # none were asked for
 
 
-def test_pictures_without_objects_are_kept():
-    batches = take(Pictures(4, empty=True), 2)
+def test_images_without_objects_are_kept():
+    batches = take(Images(4, empty=True), 2)
     assert np.unique(column(batches, "index")).size == 4
     assert column(batches, "real").all() and not column(batches, "valid").any()
 
@@ -563,23 +563,23 @@ def test_pictures_without_objects_are_kept():
 )
 def test_arguments_that_cannot_be(changes, words):
     with pytest.raises(ConfigError, match=words):
-        stream(Pictures(4), **changes)
+        stream(Images(4), **changes)
 
 
 def test_empty_source():
     for make in (stream, evaluate):
-        with pytest.raises(DataError, match="Pictures: the data set holds no pictures"):
-            make(Pictures(0))
+        with pytest.raises(DataError, match="Images: the data set holds no images"):
+            make(Images(0))
 
 
 def test_config_group_is_accepted_as_it_is():
-    with stream(Pictures(4), augment=get_defaults().augment) as batches:
+    with stream(Images(4), augment=get_defaults().augment) as batches:
         next(batches)
 
 
 def test_closing_ends_the_stream_and_its_threads():
     before = threading.active_count()
-    with stream(Pictures(4), threads=3) as batches:
+    with stream(Images(4), threads=3) as batches:
         next(batches)
         assert batches.length is None
     batches.close()

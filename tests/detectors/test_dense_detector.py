@@ -83,19 +83,21 @@ def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(na
         )(predictions)
 
     predictions = tuple(found[:3])
-    truth, labels, valid = batch.boxes, batch.labels, batch.valid
-    (_, means), gradient = run(predictions, truth, labels, valid)
+    ground_truth, labels, valid = batch.boxes, batch.labels, batch.valid
+    (_, means), gradient = run(predictions, ground_truth, labels, valid)
     assert means["loc"] > 0
     order = jnp.array([3, 5, 0, 2, 1, 4])
-    (_, others), gradients = run(predictions, truth[:, order], labels[:, order], valid[:, order])
+    (_, others), gradients = run(
+        predictions, ground_truth[:, order], labels[:, order], valid[:, order]
+    )
     for key, mean in means.items():
         np.testing.assert_allclose(mean, others[key], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(gradients)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
     # A fifth of a pixel between the points, in the middle of nowhere: no anchor is for it.
-    speck = jnp.broadcast_to(jnp.array([1.4, 1.4, 1.6, 1.6]), truth.shape)
-    for boxes, there in ((speck, valid), (truth * 0, valid), (truth, valid & False)):
+    speck = jnp.broadcast_to(jnp.array([1.4, 1.4, 1.6, 1.6]), ground_truth.shape)
+    for boxes, there in ((speck, valid), (ground_truth * 0, valid), (ground_truth, valid & False)):
         (loss, means), gradient = run(predictions, boxes, labels, there)
         assert np.isfinite(loss) and means["cls"] > 0
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
@@ -103,7 +105,7 @@ def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(na
 
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_are_those_that_the_loss_counts(name):
-    """Left for ``train.sample_stats``, for every picture; padding is no background."""
+    """Left for ``train.sample_stats``, for every image; padding is no background."""
     model, found = make(name), random_predictions(make(name))
     batch = harness.make_batch(64, count=2)
     arrays = batch.boxes, batch.labels, batch.boxes[..., 2] > batch.boxes[..., 0]
@@ -162,7 +164,7 @@ def test_losses_of_two_devices_add_up(name):
 @pytest.mark.parametrize(
     "name, norm", [("retinanet", "batch"), ("fcos", "group"), ("atss", "batch")]
 )
-def test_a_picture_is_the_same_in_a_larger_input(name, norm):
+def test_a_image_is_the_same_in_a_larger_input(name, norm):
     """Losses and detections, whatever the padding holds; norms measure the content alone."""
     model = make(name, norm=norm, head_norm=norm, score_threshold=0.0, pre_nms=30)
     batch = harness.make_batch(64, count=2)
@@ -244,7 +246,7 @@ def test_padding_that_is_let_in_has_the_mean_colour():
     assert np.abs(logits(0) - logits(0, masked=True))[3].max() > 1e-6
 
 
-def test_warped_pictures_have_no_padding_to_mask():
+def test_warped_images_have_no_padding_to_mask():
     c = config("fcos", backbone=dict(width=0.125))
     assert build.detector(c, CLASSES).mask_padding
     c.resize.mode = "warp"

@@ -64,7 +64,7 @@ def test_last_scale_changes_the_last_level_only():
     assert one.shape == (1, 8732, 4) and four.shape == (1, 8744, 4) and logits.shape == (1, 8744, 6)
     np.testing.assert_array_equal(single[:8728], spread[:8728])
     last = spread[8728:].reshape(2, 2, 4, 4)
-    # The released code keeps the step of the 1×1 map: three of the four centres leave the picture's middle.
+    # The released code keeps the step of the 1×1 map: three of the four centres leave the image's middle.
     np.testing.assert_array_equal(last[..., 0], [[[150] * 4, [450] * 4]] * 2)
     np.testing.assert_array_equal(last[..., 1], [[[150] * 4] * 2, [[450] * 4] * 2])
     np.testing.assert_array_equal(last[..., 2:], np.broadcast_to(single[8728:, 2:], (2, 2, 4, 2)))

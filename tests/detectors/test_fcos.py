@@ -35,11 +35,19 @@ def by_level(golden, key):
 
 def test_points_losses_and_gradients_equal_torchvision(model):
     golden = load("fcos_loss")
-    truth, labels, valid = np.zeros((3, 5, 4)), np.zeros((3, 5), int), np.zeros((3, 5), bool)
+    ground_truth, labels, valid = np.zeros((3, 5, 4)), np.zeros((3, 5), int), np.zeros((3, 5), bool)
     for i in range(3):
         n = len(golden[f"boxes{i}"])
-        truth[i, :n], labels[i, :n], valid[i, :n] = golden[f"boxes{i}"], golden[f"labels{i}"], True
-    arrays = (jnp.asarray(truth, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(valid))
+        ground_truth[i, :n], labels[i, :n], valid[i, :n] = (
+            golden[f"boxes{i}"],
+            golden[f"labels{i}"],
+            True,
+        )
+    arrays = (
+        jnp.asarray(ground_truth, jnp.float32),
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(valid),
+    )
     priors = model.priors(SHAPES, (128, 128))
     flat = np.concatenate(priors)
     corners = np.concatenate([flat[:, :2] - flat[:, 2:] / 2, flat[:, :2] + flat[:, 2:] / 2], 1)

@@ -55,15 +55,23 @@ def fixture(name):
 
 def test_loss_and_gradient_equal_torchvision():
     golden, priors = fixture("retinanet_loss")
-    truth, labels, valid = np.zeros((3, 4, 4)), np.zeros((3, 4), int), np.zeros((3, 4), bool)
+    ground_truth, labels, valid = np.zeros((3, 4, 4)), np.zeros((3, 4), int), np.zeros((3, 4), bool)
     for i in range(3):
         n = len(golden[f"boxes{i}"])
-        truth[i, :n], labels[i, :n], valid[i, :n] = golden[f"boxes{i}"], golden[f"labels{i}"], True
-    arrays = (jnp.asarray(truth, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(valid))
+        ground_truth[i, :n], labels[i, :n], valid[i, :n] = (
+            golden[f"boxes{i}"],
+            golden[f"labels{i}"],
+            True,
+        )
+    arrays = (
+        jnp.asarray(ground_truth, jnp.float32),
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(valid),
+    )
     sizes = jnp.full((3, 2), 128)
 
     @functools.partial(jax.jit, static_argnames="normalizer")
-    def losses(offsets, logits, normalizer="picture"):
+    def losses(offsets, logits, normalizer="image"):
         found = Predictions([offsets], [logits], None, [np.asarray(priors)])
         return make(normalizer=normalizer, low_quality="anchor").loss_terms(found, *arrays, sizes)
 
@@ -71,7 +79,7 @@ def test_loss_and_gradient_equal_torchvision():
     positives = losses(offsets, logits, normalizer="batch")["loc"].weight
     assert positives == (golden["matched_idxs"] >= 0).sum()
     means = losses(offsets, logits)
-    assert means["loc"].weight == means["cls"].weight == 3  # torchvision: picture by picture
+    assert means["loc"].weight == means["cls"].weight == 3  # torchvision: image by image
     np.testing.assert_allclose(means["loc"].total / 3, golden["loss_bbox"], rtol=1e-5)
     np.testing.assert_allclose(means["cls"].total / 3, golden["loss_cls"], rtol=1e-5)
     gradient = jax.jit(
@@ -133,7 +141,7 @@ def test_start_is_the_prior_and_the_published_loss(started):
     means = losses(batch)
     expected = 4 * 9 * 86 * len(CLASSES) * 0.75 * 0.01**2 * -np.log(0.99)
     positives = float(means["cls"].weight)
-    assert positives == means["loc"].weight >= 9  # three objects in three pictures
+    assert positives == means["loc"].weight >= 9  # three objects in three images
     expected += positives * 0.25 * 0.99**2 * -np.log(0.01)
     np.testing.assert_allclose(means["cls"].total, expected, rtol=0.1)
 
@@ -154,7 +162,7 @@ def test_shared_convolutions_have_norms_of_their_own_on_every_level():
     assert set(head("batch")) == convs | {f"{norm}_{level}" for norm in norms for level in range(5)}
 
 
-def test_padding_beside_a_picture_takes_no_part(started):
+def test_padding_beside_a_image_takes_no_part(started):
     batch, _, losses, detect = started
     sizes = jnp.array([[64, 64], [40, 64], [64, 24], [40, 40]], jnp.int32)
     found = detect(batch.images, sizes)
@@ -179,15 +187,15 @@ def test_crowds_and_boxes_without_area_are_not_trained_on(started):
         assert means["loc"].total == means["loc"].weight == 0 and np.isfinite(means["cls"].total)
 
 
-def test_picture_by_picture_is_the_mean_of_single_pictures(started):
+def test_image_by_image_is_the_mean_of_single_images(started):
     batch, _, losses, _ = started
-    model = make(normalizer="picture", train_ignored=True)
+    model = make(normalizer="image", train_ignored=True)
     variables = harness.initialise(model, batch.images, train=False)
     crowd = batch._replace(ignore=batch.valid)  # trained on here
     means = jax.jit(functools.partial(model.apply, train=False, method="losses"))(variables, crowd)
     assert means["cls"].weight == means["loc"].weight == 4
     alone = []
-    for i in range(4):  # a picture without size has no anchors
+    for i in range(4):  # an image without size has no anchors
         here = (jnp.arange(4) == i)[:, None]
         one = batch._replace(valid=batch.valid & here, image_sizes=batch.image_sizes * here)
         alone.append(losses(one))

@@ -51,17 +51,21 @@ def test_battery(case):
 
 def golden_case():
     golden = load("ssd_loss")
-    truth, labels, valid = np.zeros((3, 5, 4)), np.zeros((3, 5), int), np.zeros((3, 5), bool)
+    ground_truth, labels, valid = np.zeros((3, 5, 4)), np.zeros((3, 5), int), np.zeros((3, 5), bool)
     for i in range(3):
         n = len(golden[f"boxes{i}"])
-        truth[i, :n], labels[i, :n], valid[i, :n] = (
+        ground_truth[i, :n], labels[i, :n], valid[i, :n] = (
             golden[f"boxes{i}"],
             golden[f"labels{i}"] - 1,
             True,
         )
     # torchvision's table of boxes, clipped width and height included
     priors = boxes.xyxy_to_cxcywh(jnp.asarray(load("default_boxes_ssd300")["xyxy_coco"]))
-    arrays = (jnp.asarray(truth, jnp.float32), jnp.asarray(labels, jnp.int32), jnp.asarray(valid))
+    arrays = (
+        jnp.asarray(ground_truth, jnp.float32),
+        jnp.asarray(labels, jnp.int32),
+        jnp.asarray(valid),
+    )
     return golden, priors, arrays
 
 
@@ -86,7 +90,7 @@ def test_loss_and_gradient_equal_torchvision():
     np.testing.assert_allclose(cls_grad[0], golden["grad_cls_image0"], atol=1e-6)
     np.testing.assert_allclose(jnp.abs(loc_grad).sum((1, 2)), golden["grad_reg_abs_sum"], rtol=1e-5)
     np.testing.assert_allclose(jnp.abs(cls_grad).sum((1, 2)), golden["grad_cls_abs_sum"], rtol=1e-5)
-    # A picture without objects: exactly nothing.
+    # An image without objects: exactly nothing.
     assert (loc_grad[1] == 0).all() and (cls_grad[1] == 0).all()
 
 
@@ -179,13 +183,13 @@ def test_head_norm_starts_at_unit_logits():
     (_, logits, _), _ = jax.jit(
         lambda v: model.apply(v, batch.images, train=True, mutable=["batch_stats"])
     )(variables)
-    # The finest level has most locations, hence the best statistics: 8·8·4 boxes a picture.
+    # The finest level has most locations, hence the best statistics: 8·8·4 boxes an image.
     finest = np.asarray(logits[:, : 8 * 8 * 4]).reshape(-1, 4, 6)
     np.testing.assert_allclose(finest.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(finest.var(0), 1, atol=5e-2)
 
 
-def test_smaller_pictures_keep_the_layout():
+def test_smaller_images_keep_the_layout():
     model, layouts = make(size=128), []
 
     def trace(images):

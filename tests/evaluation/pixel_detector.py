@@ -6,7 +6,7 @@ from jdet.types import Detections
 
 
 class PixelDetector:
-    """Finds the bounding box of the red pixels, exactly; its score is the mean of the picture."""
+    """Finds the bounding box of the red pixels, exactly; its score is the mean of the image."""
 
     traces = 0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jdet.types import Example, PictureDetections
+from jdet.types import Example, ImageDetections
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "data" / "eval_fixtures"
 
@@ -26,7 +26,7 @@ def detections(id, boxes, labels, scores):
     scores = np.asarray(scores, np.float32)
     order = np.argsort(-scores, kind="stable")
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    return PictureDetections(id, boxes[order], scores[order], np.asarray(labels, np.int32)[order])
+    return ImageDetections(id, boxes[order], scores[order], np.asarray(labels, np.int32)[order])
 
 
 def from_xywh(boxes):
@@ -39,12 +39,12 @@ def read_json(*parts):
 
 
 def coco_fixture(folder):
-    """(class names, detections, truths) of a fixture folder in COCO's form, pictures by id."""
-    truth, found = read_json(folder, "gt.json"), read_json(folder, "dets.json")
-    label_of = {c["id"]: i for i, c in enumerate(truth["categories"])}
-    pictures, examples = [], []
-    for id in sorted(image["id"] for image in truth["images"]):
-        own = [a for a in truth["annotations"] if a["image_id"] == id]
+    """(class names, detections, truths) of a fixture folder in COCO's form, images by id."""
+    ground_truth, found = read_json(folder, "gt.json"), read_json(folder, "dets.json")
+    label_of = {c["id"]: i for i, c in enumerate(ground_truth["categories"])}
+    images, examples = [], []
+    for id in sorted(image["id"] for image in ground_truth["images"]):
+        own = [a for a in ground_truth["annotations"] if a["image_id"] == id]
         mine = [d for d in found if d["image_id"] == id]
         examples.append(
             example(
@@ -55,7 +55,7 @@ def coco_fixture(folder):
                 areas=[a["area"] for a in own],
             )
         )
-        pictures.append(
+        images.append(
             detections(
                 str(id),
                 from_xywh([d["bbox"] for d in mine]),
@@ -63,4 +63,4 @@ def coco_fixture(folder):
                 [d["score"] for d in mine],
             )
         )
-    return [c["name"] for c in truth["categories"]], pictures, examples
+    return [c["name"] for c in ground_truth["categories"]], images, examples

@@ -37,10 +37,10 @@ def test_the_fastest_engine_that_is_installed_computes(monkeypatch, engine):
     assert coco_ap.default_engine() == "pycocotools"
 
 
-def evaluate(names, found, truths):
+def evaluate(names, found, ground_truths):
     evaluator = CocoEvaluator(names)
-    for picture, truth in zip(found, truths, strict=True):
-        evaluator.add(picture, truth)
+    for image, ground_truth in zip(found, ground_truths, strict=True):
+        evaluator.add(image, ground_truth)
     return evaluator.result()
 
 
@@ -57,26 +57,28 @@ def test_has_the_twelve_reference_numbers(folder, capsys):
 
 @needs_fixtures
 def test_ap_per_class_is_that_of_the_class_alone():
-    names, found, truths = coco_fixture("voc100")
-    result = evaluate(names, found, truths)
+    names, found, ground_truths = coco_fixture("voc100")
+    result = evaluate(names, found, ground_truths)
     for label in (0, 7):
         own = [t._replace(**{k: getattr(t, k)[t.labels == label] for k in
-               ("boxes", "labels", "ignore", "areas")}) for t in truths]  # fmt: skip
+               ("boxes", "labels", "ignore", "areas")}) for t in ground_truths]  # fmt: skip
         alone = evaluate(names, found, own)
         assert alone["coco/AP"] == pytest.approx(result[f"coco/AP/{names[label]}"])
 
 
 @needs_fixtures
 def test_result_file_gives_pycocotools_the_same_numbers(tmp_path):
-    names, found, truths = coco_fixture("voc100")
-    truth = read_json("voc100", "gt.json")
-    records = to_coco_json(found, category_ids=[c["id"] for c in truth["categories"]])
+    names, found, ground_truths = coco_fixture("voc100")
+    ground_truth = read_json("voc100", "gt.json")
+    records = to_coco_json(found, category_ids=[c["id"] for c in ground_truth["categories"]])
     (tmp_path / "results.json").write_text(json.dumps(records))
     with redirect_stdout(io.StringIO()):
         coco = COCO(str(FIXTURES / "voc100" / "gt.json"))
         check = COCOeval(coco, coco.loadRes(str(tmp_path / "results.json")), "bbox")
         check.evaluate(), check.accumulate(), check.summarize()
-    assert check.stats[0] == pytest.approx(evaluate(names, found, truths)["coco/AP"], abs=1e-9)
+    assert check.stats[0] == pytest.approx(
+        evaluate(names, found, ground_truths)["coco/AP"], abs=1e-9
+    )
 
 
 def test_no_detections_is_zero_not_a_crash():
@@ -93,30 +95,30 @@ def test_no_ground_truth_is_nan():
 
 
 def test_crowds_neither_reward_nor_penalise():
-    truth = example("a", [SQUARE, [30, 30, 90, 90]], [0, 0], ignore=[False, True])
+    ground_truth = example("a", [SQUARE, [30, 30, 90, 90]], [0, 0], ignore=[False, True])
     alone = detections("a", [SQUARE], [0], [0.5])
     inside = detections("a", [[40, 40, 60, 60], [30, 30, 50, 50], SQUARE], [0] * 3, [0.9, 0.8, 0.5])
-    assert evaluate(["x"], [alone], [truth])["coco/AP"] == pytest.approx(1)
-    assert evaluate(["x"], [inside], [truth])["coco/AP"] == pytest.approx(1)
+    assert evaluate(["x"], [alone], [ground_truth])["coco/AP"] == pytest.approx(1)
+    assert evaluate(["x"], [inside], [ground_truth])["coco/AP"] == pytest.approx(1)
 
 
 def test_areas_come_from_the_example():
     # The box is medium (40² pixels), the object's own area small.
-    truth = example("a", [[0, 0, 40, 40]], [0], areas=[500])
-    result = evaluate(["x"], [detections("a", [[0, 0, 40, 40]], [0], [0.9])], [truth])
+    ground_truth = example("a", [[0, 0, 40, 40]], [0], areas=[500])
+    result = evaluate(["x"], [detections("a", [[0, 0, 40, 40]], [0], [0.9])], [ground_truth])
     assert result["coco/APs"] == pytest.approx(1) and math.isnan(result["coco/APm"])
 
 
 def test_json_records_carry_original_ids():
-    picture = detections("42", [[1.5, 2, 11.5, 22]], [1], [0.75])
-    assert to_coco_json([picture]) == [
+    image = detections("42", [[1.5, 2, 11.5, 22]], [1], [0.75])
+    assert to_coco_json([image]) == [
         {"image_id": 42, "category_id": 2, "bbox": [1.5, 2.0, 10.0, 20.0], "score": 0.75}
     ]
-    record = to_coco_json([picture], category_ids=[1, 90], image_ids={"42": 7})[0]
+    record = to_coco_json([image], category_ids=[1, 90], image_ids={"42": 7})[0]
     assert (record["image_id"], record["category_id"]) == (7, 90)
-    assert to_coco_json([picture._replace(id="2007_000027")])[0]["image_id"] == "2007_000027"
+    assert to_coco_json([image._replace(id="2007_000027")])[0]["image_id"] == "2007_000027"
 
 
-def test_pictures_must_correspond():
+def test_images_must_correspond():
     with pytest.raises(ValueError, match="'a' against 'b'"):
         CocoEvaluator(["x"]).add(detections("a", [], [], []), example("b", [], []))

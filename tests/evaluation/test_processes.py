@@ -1,4 +1,4 @@
-"""Two processes evaluate: each reads its share, every picture counts once, the numbers are those of one.
+"""Two processes evaluate: each reads its share, every image counts once, the numbers are those of one.
 
 The same two find out what they were started differently with.
 """
@@ -14,14 +14,16 @@ import jax
 import numpy as np
 import pytest
 
-from jdet.data.framing import Framing
 from jdet.data.pipeline import eval_batches
-from jdet.evaluation import runner, tta
-from jdet.train import sharding
+from jdet.data.transforms.resize import Resize
+from jdet.evaluation import detect, tta
+from jdet.evaluation import evaluate as evaluate_lib
+from jdet.evaluation.gather import SampleImages
+from jdet.parallel import mesh as mesh_lib
 from jdet.types import ConfigError
-from tests.evaluation.test_runner import SIDE, PixelDetector, Record, Rectangles, mesh
+from tests.evaluation.test_detect import SIDE, PixelDetector, Record, Rectangles, mesh
 from tests.evaluation.test_tta import KEPT, AnySize, custom
-from tests.hosts.test_agent import free_port
+from tests.parallel.test_supervisor import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 37  # more than is gathered at once, and no whole number of batches
@@ -34,22 +36,23 @@ port, rank, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
 
-from jdet.data import fingerprint
-from jdet.hosts import agreement, exchange
-from jdet.train import sharding, workdir
+from jdet.data.sources import fingerprint
+from jdet.parallel import broadcast, consistency
+from jdet.parallel import mesh as mesh_lib
+from jdet.train import workdir
 from tests.evaluation import test_processes as here
 from tests.train import fake
 
 config = fake.config(parallel__devices=0)
-told = here.evaluated(sharding.make_mesh(config), process_index=rank, process_count=2)
-agreement.check({"same": [1, 2]})
+told = here.evaluated(mesh_lib.make_mesh(config), process_index=rank, process_count=2)
+consistency.check({"same": [1, 2]})
 digest = fingerprint.fingerprint(here.Rectangles(4 + rank))
 told["differ"] = here.refused(
-    agreement.check, {"config.train.batch_size": 8 + 8 * rank, "digest": digest, "same": 1}
+    consistency.check, {"config.train.batch_size": 8 + 8 * rank, "digest": digest, "same": 1}
 )
-told["main"] = here.refused(exchange.from_main, here.main_only)
+told["main"] = here.refused(broadcast.from_main, here.main_only)
 told["folder"] = here.refused(workdir.open_together, f"{folder}/{rank}", config, 20, False, print)
-told["odd"] = here.refused(sharding.make_mesh, fake.config(parallel__devices=3))
+told["odd"] = here.refused(mesh_lib.make_mesh, fake.config(parallel__devices=3))
 print("TOLD", json.dumps(told), flush=True)
 jax.distributed.shutdown()
 """
@@ -80,26 +83,26 @@ def main_only():
 
 
 def evaluated(over, **share):
-    """Metrics, pictures kept and pictures read, at one input size; and the metrics at several."""
-    variables = jax.device_put({"shift": np.float32(0)}, sharding.replicated(over))
-    source, keep = Watched(COUNT), runner.KeepPictures(3, COUNT)
+    """Metrics, images kept and images read, at one input size; and the metrics at several."""
+    variables = jax.device_put({"shift": np.float32(0)}, mesh_lib.replicated(over))
+    source, keep = Watched(COUNT), SampleImages(3, COUNT)
 
     def walk(size, detect, extra, **options):
-        evaluators = runner.make_evaluators(("voc", "coco"), source.class_names)
+        evaluators = evaluate_lib.make_evaluators(("voc", "coco"), source.class_names)
         with eval_batches(source, input_size=size, batch_size=4, threads=1, **share) as batches:
-            return runner.evaluate(
+            return evaluate_lib.evaluate_stream(
                 detect, variables, batches, source, [*evaluators, *extra], **options
             )
 
-    metrics = walk(SIDE, runner.DetectFn(PixelDetector(), over), [keep, Record()])
-    kept = [(found.id, np.asarray(truth.image).shape) for found, truth in keep.pairs]
+    metrics = walk(SIDE, detect.DetectFn(PixelDetector(), over), [keep, Record()])
+    kept = [(found.id, np.asarray(ground_truth.image).shape) for found, ground_truth in keep.pairs]
     read = sorted(source.read)
     passes = custom((1, 1, True, 0, 0), (2, 1, False, 0, 0))
     framed = custom((1, 1, True, 0, 0), (2, 2, False, 0, 0))
     more = {}
-    for name, how, framing in (("several", passes, Framing.square(SIDE)), ("framed", framed, KEPT)):
-        looking = tta.MultiScale(runner.DetectFn(AnySize(), over), how, framing)
-        more[name] = walk(looking.views, looking.detect, [], to_pictures=looking.to_pictures)
+    for name, how, resize in (("several", passes, Resize.square(SIDE)), ("framed", framed, KEPT)):
+        looking = tta.MultiScale(detect.DetectFn(AnySize(), over), how, resize)
+        more[name] = walk(looking.views, looking.detect, [], to_images=looking.to_images)
     return {"metrics": metrics, "kept": kept, "read": read, **more}
 
 
@@ -128,12 +131,12 @@ def told(tmp_path_factory):
     return [json.loads(line.removeprefix("TOLD")) for line in lines]
 
 
-def test_every_picture_counts_once_and_is_read_where_it_is_due(told):
+def test_every_image_counts_once_and_is_read_where_it_is_due(told):
     alone = evaluated(mesh(1, 1))
     for process in told:
         for name in ("metrics", "several", "framed"):
             np.testing.assert_equal(process[name], alone[name])
-    assert told[0]["metrics"]["pictures"] == COUNT
+    assert told[0]["metrics"]["images"] == COUNT
     shares = [{k for k in range(COUNT) if k % 4 // 2 == rank} for rank in (0, 1)]
     assert set(told[1]["read"]) == shares[1]
     drawn = {

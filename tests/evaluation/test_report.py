@@ -44,13 +44,13 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, monkeypatch):
 
 def test_multi_scale_stands_beside_one_size(tmp_path):
     path = tmp_path / "report.json"
-    report.write_report(path, step=7, metrics={"voc07/mAP": 0.5}, seconds_per_picture=0.1)
+    report.write_report(path, step=7, metrics={"voc07/mAP": 0.5}, seconds_per_image=0.1)
     more = {"tta/voc07/mAP": 0.6, "tta/voc07/AP/dog": math.nan}
     settings = {"preset": "custom", "passes": ((1.0, 1.0, True, 0, 0),)}
-    report.add_multi_scale(path, step=7, metrics=more, settings=settings, seconds_per_picture=2.0)
+    report.add_multi_scale(path, step=7, metrics=more, settings=settings, seconds_per_image=2.0)
     read = json.loads(path.read_text())
     assert read["metrics"] == {"voc07/mAP": 0.5, "tta/voc07/mAP": 0.6, "tta/voc07/AP/dog": None}
-    assert read["seconds_per_picture"] == 0.1 and read["tta"]["seconds_per_picture"] == 2.0
+    assert read["seconds_per_image"] == 0.1 and read["tta"]["seconds_per_image"] == 2.0
     assert report.format_speed(read).endswith("0.1000 at one size, 2.0000 at several, 20.0 times")
     # What is there is known by step and settings.
     held = report.multi_scale_metrics(path, 7, settings)
@@ -58,7 +58,7 @@ def test_multi_scale_stands_beside_one_size(tmp_path):
     assert report.multi_scale_metrics(path, 8, settings) == {}
     assert report.multi_scale_metrics(path, 7, {**settings, "merge": "nms"}) == {}
     # Numbers of other weights do not stay.
-    report.add_multi_scale(path, step=8, metrics=more, settings={}, seconds_per_picture=None)
+    report.add_multi_scale(path, step=8, metrics=more, settings={}, seconds_per_image=None)
     read = json.loads(path.read_text())
     assert read["step"] == 8 and "voc07/mAP" not in read["metrics"]
     assert "one batch" in report.format_speed(read)
@@ -81,9 +81,9 @@ def test_multi_scale_has_its_own_columns():
 def test_settings_say_what_the_numbers_depend_on():
     config = get_defaults()
     config.eval.metrics = ("voc", "coco")
-    config.eval.max_pictures = 3
+    config.eval.max_images = 3
     settings = report.settings_of(config, range(5))
-    assert settings["pictures"] == 3 and settings["input_size"] == 300
+    assert settings["images"] == 3 and settings["input_size"] == 300
     assert set(settings["protocols"]) == {"voc", "coco"} and settings["model"] == {"name": "ssd"}
     json.dumps(settings)
 

@@ -5,18 +5,20 @@ import jax.monitoring
 import numpy as np
 import pytest
 
-from jdet import build, evaluating
+from jdet import build
 from jdet.config import get_defaults, validate
-from jdet.data.framing import Framing
 from jdet.data.pipeline import eval_batches
-from jdet.data.views import prepare_views
+from jdet.data.transforms.multi_scale import prepare_views
+from jdet.data.transforms.resize import Resize
+from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import tta
-from jdet.evaluation.runner import DetectFn, evaluate, to_pictures
+from jdet.evaluation.detect import DetectFn, to_images
+from jdet.evaluation.evaluate import evaluate_stream
 from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.train import state
-from jdet.types import Batch, ConfigError, Detections, PictureDetections
+from jdet.types import Batch, ConfigError, Detections, ImageDetections
 from tests.evaluation.pixel_detector import PixelDetector
-from tests.evaluation.test_runner import SIDE, VARIABLES, Record, Rectangles, mesh
+from tests.evaluation.test_detect import SIDE, VARIABLES, Record, Rectangles, mesh
 
 
 class AnySize(PixelDetector):
@@ -37,22 +39,24 @@ def shapes(multi):
     return [view.shape for view in multi.views]
 
 
-def looking(*passes, detector=None, over=None, framing=None, **values):
-    framing = framing or Framing.square(SIDE)
-    return tta.MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), framing)
+def looking(*passes, detector=None, over=None, resize=None, **values):
+    resize = resize or Resize.square(SIDE)
+    return tta.MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), resize)
 
 
 def found_by(multi, source, batch_size=4):
     record = Record()
     with eval_batches(source, input_size=multi.views, batch_size=batch_size, threads=1) as stream:
-        evaluate(multi.detect, VARIABLES, stream, source, [record], to_pictures=multi.to_pictures)
+        evaluate_stream(
+            multi.detect, VARIABLES, stream, source, [record], to_images=multi.to_images
+        )
     return record.pairs
 
 
 def batch_of(images, multi, real=None):
-    """Pictures of any size as a batch of several views."""
-    pictures = [prepare_views(image, multi.views) for image in images]
-    columns = [tuple(map(np.stack, zip(*field))) for field in zip(*pictures)]
+    """Images of any size as a batch of several views."""
+    prepared = [prepare_views(image, multi.views) for image in images]
+    columns = [tuple(map(np.stack, zip(*field))) for field in zip(*prepared)]
     return Batch(*[None] * 9)._replace(
         images=columns[0],
         image_sizes=columns[1],
@@ -64,7 +68,7 @@ def batch_of(images, multi, real=None):
 def test_one_look_with_suppression_is_plain_detection():
     source, plain = Rectangles(7), Record()
     with eval_batches(source, input_size=SIDE, batch_size=4, threads=1) as stream:
-        evaluate(DetectFn(PixelDetector()), VARIABLES, stream, source, [plain])
+        evaluate_stream(DetectFn(PixelDetector()), VARIABLES, stream, source, [plain])
     multi = looking((1.0, 1.0, False, 0, 0), merge="nms", pixel_offset=0.0)
     assert shapes(multi) == [(SIDE, SIDE)] and multi.looks == 1
     for (ours, _), (theirs, _) in zip(found_by(multi, source), plain.pairs, strict=True):
@@ -76,10 +80,10 @@ def test_all_looks_find_the_same_boxes():
     source = Rectangles(9)
     multi = looking((1, 1, True, 0, 0), (2, 1, True, 0, 0), (3, 3, True, 0, 0))
     assert shapes(multi) == [(32, 32), (32, 64), (64, 32), (96, 96)] and multi.looks == 6
-    for found, truth in found_by(multi, source):
-        # Vertical edges are those of whole pixels in every view but where the picture is smaller.
-        assert len(found.labels) == len(truth.labels)
-        np.testing.assert_allclose(found.boxes, truth.boxes, atol=2.5)
+    for found, ground_truth in found_by(multi, source):
+        # Vertical edges are those of whole pixels in every view but where the image is smaller.
+        assert len(found.labels) == len(ground_truth.labels)
+        np.testing.assert_allclose(found.boxes, ground_truth.boxes, atol=2.5)
 
 
 def test_each_look_by_itself_returns_to_the_original_pixels():
@@ -94,17 +98,17 @@ def test_each_look_by_itself_returns_to_the_original_pixels():
         batch = batch_of([image, tall], multi, real=[True, True])
         started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
         assert len(started) == (1 + flip) * (1 if factor == 1 else 2)
-        wide, high = multi.to_pictures(started, batch, ["wide", "high"])
+        wide, high = multi.to_images(started, batch, ["wide", "high"])
         np.testing.assert_allclose(wide.boxes, [[32, 16, 96, 48]], atol=1e-3)
         np.testing.assert_allclose(high.boxes, [[16, 32, 48, 96]], atol=1e-3)
 
 
-KEPT = Framing(((32, 64), (64, 32), (40, 40)), (32,), 64, 32)
+KEPT = Resize(((32, 64), (64, 32), (40, 40)), (32,), 64, 32)
 
 
 def test_kept_proportions_at_several_scales():
-    """A scale is a framing of its own; every picture lies in one shape of each, and comes back from it."""
-    multi = looking((1, 1, True, 0, 0), (2, 2, True, 0, 0), (0.5, 0.5, False, 0, 0), framing=KEPT)
+    """A scale is a resize of its own; every image lies in one shape of each, and comes back from it."""
+    multi = looking((1, 1, True, 0, 0), (2, 2, True, 0, 0), (0.5, 0.5, False, 0, 0), resize=KEPT)
     halves = [(32, 32)]  # of all three shapes, in multiples of 32
     assert shapes(multi) == [*KEPT.shapes, (64, 128), (128, 64), (96, 96), *halves]
     assert multi.looks == 5
@@ -123,7 +127,7 @@ def test_kept_proportions_at_several_scales():
     for one, size, found in zip(
         images,
         sizes,
-        multi.to_pictures(
+        multi.to_images(
             multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, list("abcdef")
         ),
     ):
@@ -135,16 +139,18 @@ def test_kept_proportions_at_several_scales():
         np.testing.assert_allclose(found.boxes[0], box, atol=2.5)
 
 
-def test_evaluation_of_kept_proportions_looks_at_every_picture_once():
+def test_evaluation_of_kept_proportions_looks_at_every_image_once():
     source = Rectangles(9)
-    large = Framing(((64, 128), (128, 64), (80, 80)), (64,), 128, 64)
-    multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0), framing=large)
+    large = Resize(((64, 128), (128, 64), (80, 80)), (64,), 128, 64)
+    multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0), resize=large)
     pairs = found_by(multi, source, batch_size=2)
     assert multi.looks == 3 and len(multi.views) == 6
-    assert sorted(truth.id for _, truth in pairs) == sorted(source[i].id for i in range(9))
-    for found, truth in pairs:
-        assert len(found.labels) == len(truth.labels)
-        np.testing.assert_allclose(found.boxes, truth.boxes, atol=3)
+    assert sorted(ground_truth.id for _, ground_truth in pairs) == sorted(
+        source[i].id for i in range(9)
+    )
+    for found, ground_truth in pairs:
+        assert len(found.labels) == len(ground_truth.labels)
+        np.testing.assert_allclose(found.boxes, ground_truth.boxes, atol=3)
 
 
 def test_a_pass_that_changes_proportions_is_refused():
@@ -169,14 +175,14 @@ def test_mirroring_twice_is_nothing():
     np.testing.assert_allclose(one, [7 - x2, y1, 7 - x1, y2])
 
 
-def test_a_picture_is_only_in_its_own_orientation():
+def test_a_image_is_only_in_its_own_orientation():
     multi = looking((1.0, 0.5, True, 0, 0))
     wide = np.full((20, 40, 3), 100, np.uint8)
     wide[5:15, 10:20] = (255, 0, 0)
     batch = batch_of([wide, wide], multi, real=[True, False])
     started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
     assert [shapes(multi)[run.view] for run, _ in started] == [(16, 32)] * 2  # no call for nobody
-    (found,) = multi.to_pictures(started, batch, ["a", ""])
+    (found,) = multi.to_images(started, batch, ["a", ""])
     assert found.id == "a" and len(found.boxes) == 1
 
 
@@ -191,9 +197,9 @@ def test_a_picture_is_only_in_its_own_orientation():
     ],
 )
 def test_sizes_a_pass_is_trusted_with(limits, kept):
-    """Sides in pixels of the original picture: 32×30, 20×50 and 60×41; limits are exclusive."""
+    """Sides in pixels of the original image: 32×30, 20×50 and 60×41; limits are exclusive."""
     boxes = np.array([[0, 0, 32, 30], [5, 5, 25, 55], [0, 0, 60, 41]], np.float32)
-    found = PictureDetections("x", boxes, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
+    found = ImageDetections("x", boxes, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
     one = custom((1.0, 1.0, True, *limits)).passes[0]
     np.testing.assert_array_equal(tta._of_size(found, one).labels, kept)
 
@@ -204,7 +210,7 @@ def test_a_filtered_pass_adds_nothing_to_the_vote():
     for limit, count in ((17, 1), (16, 0)):
         multi = looking((2.0, 2.0, False, 0, limit))
         batch = batch_of([image], multi)
-        (found,) = multi.to_pictures(
+        (found,) = multi.to_images(
             multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, ["x"]
         )
         assert len(found.boxes) == count
@@ -235,7 +241,7 @@ def test_one_program_per_input_size(layout):
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(multi.views) == 4 and multi.looks == 6
-    assert detector.traces == 4 and prepared == 4  # mirrored pictures go through the same
+    assert detector.traces == 4 and prepared == 4  # mirrored images go through the same
     assert first == 5 and sum(compiled) == first  # and one program merges
 
 
@@ -260,7 +266,7 @@ def test_presets_are_the_published_passes():
             del expected[2.0, 2.0]
         assert passes == expected and list(passes) == list(expected)
         assert found[1:] == (merge, 0.45, 1.0, 0.01, 0)
-    views = shapes(tta.MultiScale(DetectFn(AnySize()), voc, Framing.square(300)))
+    views = shapes(tta.MultiScale(DetectFn(AnySize()), voc, Resize.square(300)))
     assert views[:3] == [(300, 300), (180, 300), (300, 180)]
     assert [v[0] for v in views[3:]] == [180, 360, 420, 480, 540, 660]
     config = get_defaults()
@@ -307,9 +313,9 @@ def test_off_by_default_and_a_detector_of_one_size_is_refused():
 def test_too_little_memory_is_said_before_running():
     detector = AnySize()
     multi = looking((1, 1, True, 0, 0), (2.2, 2.2, True, 0, 0), detector=detector)
-    message = r"scale 2.2 \(70×70 pixels\) with 4 pictures .* GiB are free; lower the batch size"
+    message = r"scale 2.2 \(70×70 pixels\) with 4 images .* GiB are free; lower the batch size"
     with pytest.raises(ConfigError, match=message):
-        multi.prepare(VARIABLES, 4, free=4 * 70 * 70 * 3)  # the pictures alone just fit
+        multi.prepare(VARIABLES, 4, free=4 * 70 * 70 * 3)  # the images alone just fit
     multi.prepare(VARIABLES, 4)  # there is enough
 
 
@@ -331,7 +337,7 @@ def test_memory_that_runs_out_is_explained(late):
     with pytest.raises(ConfigError, match=r"scale 1.5 \(48×48 pixels\).* memory ran out; lower"):
         started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
         assert late
-        multi.to_pictures(started, batch, ["x"])
+        multi.to_images(started, batch, ["x"])
 
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
@@ -373,7 +379,7 @@ def test_an_ssd_at_several_sizes(tmp_path, monkeypatch):
     config.eval.tta.passes = ((1.0, 1.0, True, 0, 0), (0.6, 0.6, True, 0, 0))
     source = build.source(config.data.eval, "config.data.eval")
     detector = build.detector(config, source.class_names)
-    run = evaluating.make_multi_scale(config, detector, source, mesh(1, 1), tmp_path)
+    run = evaluate_lib.make_multi_scale(config, detector, source, mesh(1, 1), tmp_path)
     assert run is not None
     rng = np.random.default_rng(0)
     params, stats = jax.tree.map(  # random weights without compiling an initialisation
@@ -396,7 +402,7 @@ def test_a_scale_without_levels_is_named_before_anything_is_compiled(tmp_path):
     source = build.source(build.group("source", "shapes", count=1), "config.data.eval")
     detector = build.detector(config, source.class_names)
     with pytest.raises(ConfigError, match=r"scale 0.1 \(6×6 pixels\): .* leave no level"):
-        evaluating.make_multi_scale(config, detector, source, mesh(1, 1), tmp_path)
+        evaluate_lib.make_multi_scale(config, detector, source, mesh(1, 1), tmp_path)
 
 
 def test_better_than_one_look():
@@ -407,8 +413,8 @@ def test_better_than_one_look():
     def ap(multi):
         evaluator = VocEvaluator(source.class_names, iou_threshold=0.75)
         with eval_batches(source, input_size=multi.views, batch_size=5, threads=1) as stream:
-            found = evaluate(
-                multi.detect, shifted, stream, source, [evaluator], to_pictures=multi.to_pictures
+            found = evaluate_stream(
+                multi.detect, shifted, stream, source, [evaluator], to_images=multi.to_images
             )
         return found["voc12/mAP"]
 
@@ -419,8 +425,8 @@ def test_better_than_one_look():
 def test_plain_mapping_is_used(monkeypatch):
     """There is one place where boxes leave the network's pixels."""
     calls = []
-    monkeypatch.setattr(tta.runner, "to_pictures", lambda *a: calls.append(1) or to_pictures(*a))
+    monkeypatch.setattr(tta.detect, "to_images", lambda *a: calls.append(1) or to_images(*a))
     multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0))
     batch = batch_of([np.zeros((8, 8, 3), np.uint8)], multi)
-    multi.to_pictures(multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, ["x"])
+    multi.to_images(multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, ["x"])
     assert len(calls) == 3

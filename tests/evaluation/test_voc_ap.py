@@ -22,13 +22,13 @@ SQUARE = [10, 10, 20, 20]
 @pytest.mark.parametrize("iou", ["0.1", "0.3", "0.5", "0.75"])
 def test_toy_case_has_the_published_ap(iou):
     toy = read_json("voc_toy7", "toy7.json")
-    truths, found = [], []
+    ground_truths, found = [], []
     for id, boxes in toy["ground_truth_xywh"].items():
         rows = np.array(toy["detections_score_xywh"][id])
-        truths.append(example(id, from_xywh(boxes), [0] * len(boxes)))
+        ground_truths.append(example(id, from_xywh(boxes), [0] * len(boxes)))
         found.append(detections(id, from_xywh(rows[:, 1:]), [0] * len(rows), rows[:, 0]))
     # The reference adds one pixel to sides that are already x2 - x1.
-    result = voc_ap(found, truths, ["a"], iou_threshold=float(iou), pixel_offset=1.0)
+    result = voc_ap(found, ground_truths, ["a"], iou_threshold=float(iou), pixel_offset=1.0)
     expected = toy["expected_ap"]
     assert result["voc07/mAP"] == pytest.approx(expected["11point"][iou], abs=1e-9)
     assert result["voc12/mAP"] == pytest.approx(expected["all_points"][iou], abs=1e-9)
@@ -37,8 +37,8 @@ def test_toy_case_has_the_published_ap(iou):
 @needs_fixtures
 @pytest.mark.parametrize("offset, kind", [(0.0, "continuous"), (1.0, "inclusive_plus1")])
 def test_voc100_has_the_reference_ap_of_every_class(offset, kind):
-    names, found, truths = coco_fixture("voc100")
-    result = voc_ap(found, truths, names, pixel_offset=offset)
+    names, found, ground_truths = coco_fixture("voc100")
+    result = voc_ap(found, ground_truths, names, pixel_offset=offset)
     reference = read_json("voc100", "expected.json")["voc_devkit_definition_computed_here"]
     for variant, points in (("voc07", "11point"), ("voc12", "all_points")):
         expected = reference[f"voc_ap50_{points}_{kind}"]
@@ -48,20 +48,20 @@ def test_voc100_has_the_reference_ap_of_every_class(offset, kind):
             assert result[f"{variant}/AP/{name}"] == pytest.approx(ap, abs=1e-6), name
 
 
-def plain_devkit(found, truths, label, threshold):
+def plain_devkit(found, ground_truths, label, threshold):
     """The protocol in the kit's own order of loops: (tp, fp) flags best first, and npos."""
     rows = [
         (score, i, box)
-        for i, picture in enumerate(found)
-        for score, box, own in zip(picture.scores, picture.boxes, picture.labels, strict=True)
+        for i, image in enumerate(found)
+        for score, box, own in zip(image.scores, image.boxes, image.labels, strict=True)
         if own == label
     ]
     rows.sort(key=lambda row: -row[0])
     taken, tp, fp = set(), [], []
     for _, i, box in rows:
         best, match = -math.inf, None
-        for j in np.flatnonzero(truths[i].labels == label):
-            a, b = box.astype(float), truths[i].boxes[j].astype(float)
+        for j in np.flatnonzero(ground_truths[i].labels == label):
+            a, b = box.astype(float), ground_truths[i].boxes[j].astype(float)
             w = min(a[2], b[2]) - max(a[0], b[0])
             h = min(a[3], b[3]) - max(a[1], b[1])
             if w > 0 and h > 0:
@@ -70,13 +70,13 @@ def plain_devkit(found, truths, label, threshold):
                 if overlap > best:
                     best, match = overlap, j
         hit = best >= threshold
-        ignored = hit and truths[i].ignore[match]
+        ignored = hit and ground_truths[i].ignore[match]
         first = hit and not ignored and (i, match) not in taken
         if first:
             taken.add((i, match))
         tp.append(first)
         fp.append(not hit or (not ignored and not first))
-    npos = sum(int(np.sum((t.labels == label) & ~t.ignore)) for t in truths)
+    npos = sum(int(np.sum((t.labels == label) & ~t.ignore)) for t in ground_truths)
     return np.array(tp, int), np.array(fp, int), npos
 
 
@@ -102,15 +102,17 @@ def test_equals_a_plain_transcription_of_the_protocol(seed, threshold):
         corner = rng.integers(0, 5, (n, 2)) * 4
         return np.concatenate([corner, corner + rng.integers(1, 4, (n, 2)) * 4], axis=1)
 
-    truths, found = [], []
+    ground_truths, found = [], []
     for i in range(4):
         n, d = rng.integers(0, 5), rng.integers(0, 9)
-        truths.append(example(str(i), boxes(n), rng.integers(0, 2, n), ignore=rng.random(n) < 0.2))
+        ground_truths.append(
+            example(str(i), boxes(n), rng.integers(0, 2, n), ignore=rng.random(n) < 0.2)
+        )
         scores = rng.integers(1, 6, d) / 5  # ties
         found.append(detections(str(i), boxes(d), rng.integers(0, 2, d), scores))
-    result = voc_ap(found, truths, ["a", "b"], iou_threshold=threshold)
+    result = voc_ap(found, ground_truths, ["a", "b"], iou_threshold=threshold)
     for label, name in enumerate("ab"):
-        tp, fp, npos = plain_devkit(found, truths, label, threshold)
+        tp, fp, npos = plain_devkit(found, ground_truths, label, threshold)
         if npos == 0:
             assert math.isnan(result[f"voc07/AP/{name}"])
             continue
@@ -129,8 +131,8 @@ def test_inclusive_pixels_with_offset_are_continuous_boxes_without():
 
     def result(to_pixels, offset):
         found = detections("a", noisy + to_pixels, [0] * 40, scores)
-        truth = example("a", boxes + to_pixels, [0] * 40)
-        return voc_ap([found], [truth], ["x"], pixel_offset=offset)
+        ground_truth = example("a", boxes + to_pixels, [0] * 40)
+        return voc_ap([found], [ground_truth], ["x"], pixel_offset=offset)
 
     assert result([0, 0, 0, 0], 0.0) == pytest.approx(result([1, 1, 0, 0], 1.0))
 
@@ -145,15 +147,17 @@ def test_an_overlap_of_exactly_the_threshold_is_found():
 
 def test_a_second_detection_of_an_object_is_wrong():
     found = detections("a", [SQUARE, SQUARE, [50, 50, 60, 60]], [0] * 3, [0.9, 0.8, 0.7])
-    truth = example("a", [SQUARE, [50, 50, 60, 60]], [0, 0])
-    assert voc_ap([found], [truth], ["x"])["voc12/mAP"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    ground_truth = example("a", [SQUARE, [50, 50, 60, 60]], [0, 0])
+    assert voc_ap([found], [ground_truth], ["x"])["voc12/mAP"] == pytest.approx(
+        0.5 * 1 + 0.5 * 2 / 3
+    )
 
 
 def test_the_maximal_overlap_decides_even_when_its_object_is_taken():
-    truth = example("a", [[0, 0, 10, 10], [0, 3, 10, 13]], [0, 0])
+    ground_truth = example("a", [[0, 0, 10, 10], [0, 3, 10, 13]], [0, 0])
     found = detections("a", [[0, 0, 10, 10], [0, 1, 10, 11]], [0, 0], [0.9, 0.8])
     # The second overlaps both by more than half, its best object most: no second choice.
-    assert voc_ap([found], [truth], ["x"])["voc12/mAP"] == pytest.approx(0.5)
+    assert voc_ap([found], [ground_truth], ["x"])["voc12/mAP"] == pytest.approx(0.5)
 
 
 def test_difficult_objects_neither_reward_nor_penalise():
@@ -169,9 +173,9 @@ def test_difficult_objects_neither_reward_nor_penalise():
 
 
 def test_a_class_without_countable_objects_is_nan_and_left_out_of_the_mean():
-    truth = example("a", [SQUARE, SQUARE], [0, 2], ignore=[False, True])
+    ground_truth = example("a", [SQUARE, SQUARE], [0, 2], ignore=[False, True])
     found = detections("a", [SQUARE, SQUARE], [0, 1], [0.9, 0.9])
-    result = voc_ap([found], [truth], ["x", "absent", "only difficult"])
+    result = voc_ap([found], [ground_truth], ["x", "absent", "only difficult"])
     assert result["voc07/mAP"] == result["voc12/mAP"] == result["voc07/AP/x"] == 1.0
     assert math.isnan(result["voc07/AP/absent"]) and math.isnan(result["voc12/AP/only difficult"])
 
@@ -198,6 +202,6 @@ def test_ap_of_a_curve_by_hand():
     assert eleven_point_ap(np.ones(4, bool), 10) == pytest.approx(5 / 11)
 
 
-def test_pictures_must_correspond():
+def test_images_must_correspond():
     with pytest.raises(ValueError, match="'a' against 'b'"):
         VocEvaluator(["x"]).add(detections("a", [], [], []), example("b", [], []))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdet.interop.torchvision import from_torchvision
 from jdet.necks.fpn import EXTRAS, FPN, repeat_to
 from jdet.nn.norm import Norm
-from jdet.torchvision_weights import from_torchvision
 from tests.golden import load
 
 TAPS = ("c3", "c4", "c5")

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from jdet.nn.batch_norm import batch_norm_train
-from jdet.ops.varying import varying
+from jdet.ops.vma import varying
 
 
 def reference(x, scale, bias, groups):

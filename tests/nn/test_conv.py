@@ -27,12 +27,12 @@ def reference(x, kernel, strides, padding, dilation):
 
 
 PATHS = {
-    "xla": dict(LARGE_PICTURE=10**9),
-    "patches": dict(LARGE_PICTURE=0, FEW_CHANNELS=5),
-    "one block": dict(LARGE_PICTURE=0, FEW_CHANNELS=4),
-    "blocks": dict(LARGE_PICTURE=0, FEW_CHANNELS=4, BLOCK=4 * 3 * 11 * 12),
+    "xla": dict(LARGE_IMAGE=10**9),
+    "patches": dict(LARGE_IMAGE=0, FEW_CHANNELS=5),
+    "one block": dict(LARGE_IMAGE=0, FEW_CHANNELS=4),
+    "blocks": dict(LARGE_IMAGE=0, FEW_CHANNELS=4, BLOCK=4 * 3 * 11 * 12),
 }
-"""Ways to the weight gradient: the limits are moved instead of the pictures made large."""
+"""Ways to the weight gradient: the limits are moved instead of the images made large."""
 
 
 @pytest.mark.parametrize("path", PATHS)

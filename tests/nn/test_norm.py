@@ -96,7 +96,7 @@ def test_frozen_norm_has_no_parameters():
     jax.tree.map(np.testing.assert_array_equal, after["batch_stats"], stats)
 
 
-def test_group_norm_does_not_mix_pictures():
+def test_group_norm_does_not_mix_images():
     y, _ = run(Norm("group"), X)
     alone, _ = run(Norm("group"), X[:1])
     np.testing.assert_allclose(y[:1], alone, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Beside a picture there is nothing: layers and whole networks give the same whatever it is padded to."""
+"""Beside an image there is nothing: layers and whole networks give the same whatever it is padded to."""
 
 import functools
 
@@ -18,7 +18,7 @@ from jdet.nn.pool import max_pool
 SIZES = np.array([[40, 64], [64, 36], [33, 50]], np.int32)
 
 
-def test_cells_that_see_a_picture():
+def test_cells_that_see_a_image():
     with padding.content(jnp.asarray([[40, 64], [1, 33]]), (64, 96)):
         for height, width, rows, columns in (
             (64, 96, (40, 1), (64, 33)),
@@ -27,10 +27,10 @@ def test_cells_that_see_a_picture():
             (1, 2, (1, 1), (1, 1)),  # 96 → 3 → 2
         ):
             inside = np.asarray(padding.inside(jnp.zeros((2, height, width, 1))))[..., 0]
-            for picture in range(2):
+            for image in range(2):
                 expected = np.zeros((height, width), bool)
-                expected[: rows[picture], : columns[picture]] = True
-                np.testing.assert_array_equal(inside[picture], expected)
+                expected[: rows[image], : columns[image]] = True
+                np.testing.assert_array_equal(inside[image], expected)
     assert padding.inside(jnp.zeros((2, 64, 96, 1))) is None
 
 
@@ -70,7 +70,7 @@ def test_batch_norm_of_what_counts():
 
 
 def test_groups_and_devices_count_what_they_have():
-    """One picture a group by itself; devices that share equal one; a group without cells is finite."""
+    """One image a group by itself; devices that share equal one; a group without cells is finite."""
     x, scale, bias, dy, mask = norm_case()
     apart, *_ = batch_norm_train(x, scale, bias, eps=1e-3, mask=mask, groups=3)
     for i in range(3):
@@ -120,16 +120,16 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("kind", ["batch", "group"])
 def test_features_and_gradients_do_not_depend_on_the_padding(kind):
-    """The same pictures, training, in inputs of two shapes and fills: maps, statistics, gradients."""
+    """The same images, training, in inputs of two shapes and fills: maps, statistics, gradients."""
     net = Net(Norm(kind))
     rng = np.random.default_rng(0)
-    pictures = rng.normal(size=(3, 64, 64, 3)).astype(np.float32)
+    images = rng.normal(size=(3, 64, 64, 3)).astype(np.float32)
     weight = rng.normal(size=(3, 8, 8, 8)).astype(np.float32)
 
     def inputs(height, width, fill):
         x = np.full((3, height, width, 3), fill, np.float32)
         for row, (h, w) in enumerate(SIZES):
-            x[row, :h, :w] = pictures[row, :h, :w]
+            x[row, :h, :w] = images[row, :h, :w]
         return jnp.asarray(x)
 
     variables = net.init(jax.random.key(0), inputs(64, 64, 0.0))

@@ -28,7 +28,7 @@ from jdet.nn.remat import Remat
 from jdet.types import ConfigError
 from tests import harness
 
-SIDE, PICTURES = 32, 4
+SIDE, IMAGES = 32, 4
 BATCH = Norm("batch")
 FAST = {"xla_backend_optimization_level": 0}  # compiling is what these tests take
 
@@ -79,7 +79,7 @@ def dense(remat):
 
 @functools.cache
 def inputs():
-    x = np.random.default_rng(0).normal(size=(PICTURES, SIDE, SIDE, 3))
+    x = np.random.default_rng(0).normal(size=(IMAGES, SIDE, SIDE, 3))
     return jnp.asarray(x, jnp.float32)
 
 
@@ -127,7 +127,7 @@ def test_loss_statistics_and_gradient_stay(make, remat):
 
 
 def kept(make, remat, capsys):
-    """Bytes that wait for the backward pass, parameters and pictures aside; by JAX's own account."""
+    """Bytes that wait for the backward pass, parameters and images aside; by JAX's own account."""
     v = variables(make)
     print_saved_residuals(
         lambda *args: loss(make(remat), *args)[0], v["params"], v["batch_stats"], inputs()

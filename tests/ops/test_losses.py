@@ -83,7 +83,7 @@ def test_focal_loss_has_all_derivatives_of_its_formula(gamma):
 
 
 def test_focal_loss_over_devices_and_of_shared_logits():
-    """One logit for all targets: its gradient is the sum over pictures, wherever they are."""
+    """One logit for all targets: its gradient is the sum over images, wherever they are."""
     targets = jnp.arange(12).reshape(4, 3) % 2 == 0
     mesh = jax.make_mesh(
         (2,), ("group",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2]

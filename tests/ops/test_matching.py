@@ -130,14 +130,14 @@ def test_every_object_finds_its_best_anchors_among_many():
     anchors = default_boxes(levels, [(n, n) for n in (40, 20, 10, 5, 3)])
     corners = cxcywh_to_xyxy(jnp.asarray(anchors))
     low = rng.uniform(0, 250, (13, 2))
-    truth = np.concatenate([low, low + rng.uniform(1, 70, (13, 2))], 1).astype(np.float32)
+    ground_truth = np.concatenate([low, low + rng.uniform(1, 70, (13, 2))], 1).astype(np.float32)
     valid = jnp.arange(13) < 11
     found = jax.jit(
-        lambda truth: by_thresholds(
-            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, "object"
+        lambda ground_truth: by_thresholds(
+            ground_truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, "object"
         )
-    )(jnp.asarray(truth))
-    overlap = np.asarray(pairwise_iou(jnp.asarray(truth[:11]), corners))
+    )(jnp.asarray(ground_truth))
+    overlap = np.asarray(pairwise_iou(jnp.asarray(ground_truth[:11]), corners))
     np.testing.assert_array_equal(found, max_iou(overlap, 0.5, 0.4, "object"))
     assert set(range(11)) <= set(np.asarray(found))
 
@@ -150,13 +150,13 @@ def test_thresholds_without_objects_are_all_background():
 
 def test_whole_overlap_matrix_never_exists():
     """200,000 anchors and 100 objects: the largest array holds 8 objects' overlaps."""
-    truth = jax.ShapeDtypeStruct((104, 4), jnp.float32)
+    ground_truth = jax.ShapeDtypeStruct((104, 4), jnp.float32)
     corners = jax.ShapeDtypeStruct((200_000, 4), jnp.float32)
     closed = jax.make_jaxpr(
-        lambda truth, corners, valid: by_thresholds(
-            truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, "object"
+        lambda ground_truth, corners, valid: by_thresholds(
+            ground_truth, valid, lambda rows: pairwise_iou(rows, corners), 0.5, 0.4, "object"
         )
-    )(truth, corners, jax.ShapeDtypeStruct((104,), bool))
+    )(ground_truth, corners, jax.ShapeDtypeStruct((104,), bool))
 
     def inner(jaxpr):
         for equation in jaxpr.eqns:

@@ -31,11 +31,11 @@ class Stem(nn.Module):
 
 
 class FakeDetector(nn.Module):
-    """One box and one class per picture.
+    """One box and one class per image.
 
     Attributes:
         norm: "none", "batch" (per device) or "sync" (over the mesh axis "member").
-        bad_index: a batch holding the picture of this index makes the loss NaN.
+        bad_index: a batch holding the image of this index makes the loss NaN.
     """
 
     norm: str = "batch"

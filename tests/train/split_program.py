@@ -16,17 +16,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-PICTURES, CHANNELS = 32, 6
+IMAGES, CHANNELS = 32, 6
 GROUPS = (2, 4, 8, 16, 32)
 STEPS, BATCH, LOSS_GROUP = 20, 16, 4
 
 
 def norm_case(dtype=np.float32):
-    """Pictures of very different brightness, float32 [B, 3, 3, C], and a gradient of that shape."""
+    """Images of very different brightness, float32 [B, 3, 3, C], and a gradient of that shape."""
     rng = np.random.default_rng(0)
-    shape = (PICTURES, 3, 3, CHANNELS)
-    scale = rng.uniform(0.5, 2, (PICTURES, 1, 1, CHANNELS))
-    x = rng.normal(size=shape) * scale + rng.normal(size=(PICTURES, 1, 1, CHANNELS))
+    shape = (IMAGES, 3, 3, CHANNELS)
+    scale = rng.uniform(0.5, 2, (IMAGES, 1, 1, CHANNELS))
+    x = rng.normal(size=shape) * scale + rng.normal(size=(IMAGES, 1, 1, CHANNELS))
     params = {
         "first": {"scale": rng.uniform(0.5, 2, CHANNELS), "bias": rng.normal(size=CHANNELS)},
         "second": {"scale": rng.uniform(0.5, 2, CHANNELS), "bias": rng.normal(size=CHANNELS)},
@@ -44,7 +44,8 @@ def run_norms(devices, group, dtype):
     from jax.sharding import PartitionSpec as P
 
     from jdet.nn.norm import Norm
-    from jdet.train import sharding, step
+    from jdet.parallel import mesh as mesh_lib
+    from jdet.train import step
     from tests.train import fake
 
     class Two(nn.Module):
@@ -57,9 +58,9 @@ def run_norms(devices, group, dtype):
             return self.norm(train=True, name="second")(x @ mix)
 
     config = fake.config(
-        parallel__devices=devices, parallel__bn_group_size=group, train__batch_size=PICTURES
+        parallel__devices=devices, parallel__bn_group_size=group, train__batch_size=IMAGES
     )
-    mesh = sharding.make_mesh(config)
+    mesh = mesh_lib.make_mesh(config)
     net = Two(Norm("sync_batch", group_size=group, axis_name="member"))
     stats = Two(Norm("batch")).init(jax.random.key(0), np.zeros((1, 3, 3, CHANNELS), np.float32))[
         "batch_stats"
@@ -70,12 +71,12 @@ def run_norms(devices, group, dtype):
             y, updates = net.apply(
                 {"params": params, "batch_stats": stats}, x, mutable=["batch_stats"]
             )
-            return jax.lax.psum(jnp.sum(y * dy), sharding.AXES), (y, updates["batch_stats"])
+            return jax.lax.psum(jnp.sum(y * dy), mesh_lib.AXES), (y, updates["batch_stats"])
 
         gradients, (y, after) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
         return y, step._mean(after), *gradients
 
-    rows, whole = P(sharding.AXES), P()
+    rows, whole = P(mesh_lib.AXES), P()
     program = jax.jit(
         jax.shard_map(
             on_devices,
@@ -83,11 +84,11 @@ def run_norms(devices, group, dtype):
             in_specs=(whole, rows, rows),
             out_specs=(rows, whole, whole, rows),
         ),
-        out_shardings=sharding.replicated(mesh),
+        out_shardings=mesh_lib.replicated(mesh),
     )
     x, params, dy = norm_case(dtype)
     placed = [
-        jax.make_array_from_callback(a.shape, sharding.batch_sharding(mesh), lambda i, a=a: a[i])
+        jax.make_array_from_callback(a.shape, mesh_lib.batch_sharding(mesh), lambda i, a=a: a[i])
         for a in (x, dy)
     ]
     return jax.device_get(program(params, *placed))
@@ -95,7 +96,7 @@ def run_norms(devices, group, dtype):
 
 def run_losses(**split):
     """Losses of small ScratchDet, parameters and statistics at both ends, and the compiled step."""
-    from jdet.train import sharding
+    from jdet.parallel import mesh as mesh_lib
     from tests.train import test_ssd
 
     # At rates of training from scratch steps are steep enough to grow rounding to percents in 20 steps.
@@ -115,7 +116,7 @@ def run_losses(**split):
         if k == 0:
             states.append(jax.device_get((now.params, now.stats)))
         batch = jax.tree.map(lambda x: x[mine], test_ssd.batch(k, BATCH))
-        now, metrics = train_step(now, sharding.to_global(batch, mesh))
+        now, metrics = train_step(now, mesh_lib.to_global(batch, mesh))
         losses.append(float(metrics["loss"]))
     states.append(jax.device_get((now.params, now.stats)))
     return losses, states, train_step.as_text()

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from jdet.train import loop, step
-from jdet.train.checkpoint import CheckpointError, Checkpoints, load_for_inference
-from jdet.train.stop import StopRequest
+from jdet.train.checkpoints.checkpoint import CheckpointError, Checkpoints, load_for_inference
+from jdet.train.preemption import StopRequest
 from jdet.types import ConfigError, DataError
 from tests.harness import ROOT, child_environment
 from tests.train import fake
@@ -240,7 +240,7 @@ def test_accumulated_run_resumes_exactly(tmp_path):
 
 
 def test_divergence_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
-    """Picture 35 is in batch 4: the fifth step fails."""
+    """Image 35 is in batch 4: the fifth step fails."""
     detector = fake.FakeDetector("batch", bad_index=35)
     settings = dict(train__steps=20, train__save_every=3)
     result = train(tmp_path, detector, **settings)
@@ -269,7 +269,7 @@ def test_another_config_is_refused_and_free_keys_are_not(tmp_path, capsys):
     text = str(error.value)
     assert "optimizer.lr: 0.02 → 0.5" in text and "seed: 0 → 7" in text and "--overwrite" in text
     assert "save_every" not in text
-    with pytest.raises(ConfigError, match="pictures in the training set: 20 → 21"):
+    with pytest.raises(ConfigError, match="images in the training set: 20 → 21"):
         train(tmp_path, num_examples=21, train__save_every=2)
     capsys.readouterr()
     assert train(tmp_path, train__save_every=3, data__workers=2).status == "completed"
@@ -286,8 +286,8 @@ def test_another_config_is_refused_and_free_keys_are_not(tmp_path, capsys):
         (dict(model__norm="sync_batch", model__head_norm="group"), None),
     ],
 )
-def test_other_pictures_per_device_are_refused_where_they_matter(tmp_path, setting, named):
-    """Eight pictures a step, on two devices and then on one."""
+def test_other_images_per_device_are_refused_where_they_matter(tmp_path, setting, named):
+    """Eight images a step, on two devices and then on one."""
 
     def stream(start):
         for k, batch in enumerate(fake.stream(start), start):
@@ -298,7 +298,7 @@ def test_other_pictures_per_device_are_refused_where_they_matter(tmp_path, setti
     own = dict(setting, detector=fake.FakeDetector("none"))
     assert train(tmp_path, stream=stream, parallel__devices=2, **own).status == "interrupted"
     if named is not None:
-        with pytest.raises(ConfigError, match=r"on 2 device.* 4 pictures.* on 1 it .* 8") as error:
+        with pytest.raises(ConfigError, match=r"on 2 device.* 4 images.* on 1 it .* 8") as error:
             train(tmp_path, parallel__devices=1, **own)
         assert named in str(error.value) and "parallel.devices=2" in str(error.value)
     devices = 2 if named else 1
@@ -413,7 +413,7 @@ def test_errors_of_the_stream_surface_and_close_it(tmp_path):
         raise OSError("a worker died")
 
     assert train(tmp_path / "d", stream=interrupted).exit_code == 130
-    with pytest.raises(ConfigError, match="yields 4 pictures.*train.batch_size=8"):
+    with pytest.raises(ConfigError, match="yields 4 images.*train.batch_size=8"):
         train(tmp_path / "c", stream=lambda start: fake.stream(start, size=4))
 
 
@@ -446,16 +446,16 @@ def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
     def evaluate(state, k):
         assert int(state.step) == k
         events.append(f"evaluate {k}")
-        return {"a": float(k), "picture": np.zeros((4, 5, 3), np.uint8)}
+        return {"a": float(k), "image": np.zeros((4, 5, 3), np.uint8)}
 
-    pictures = []
+    images = []
 
     class Recorder:
         def scalars(self, step, values):
             pass
 
         def images(self, step, values):
-            pictures.append((step, *values))
+            images.append((step, *values))
 
     train(
         tmp_path,
@@ -472,12 +472,12 @@ def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
         *("evaluate 2", "save 2", "step", "step", "log 3", "log 4"),
         *("evaluate 4", "save 4"),
     ]
-    assert pictures == [(0, "picture"), (2, "picture"), (4, "picture")]
+    assert images == [(0, "image"), (2, "image"), (4, "image")]
     assert made[0]._cache_size() == 1, "the step was compiled more than once"
 
 
 class AnySize(fake.FakeDetector):
-    """Looks at the mean of the maps, so that pictures of any shape will do."""
+    """Looks at the mean of the maps, so that images of any shape will do."""
 
     def predict(self, images, *, train):
         x = self.backbone(images.astype(jnp.float32) / 128.0 - 1.0, train=train)
@@ -485,7 +485,7 @@ class AnySize(fake.FakeDetector):
         return x[:, :4] * fake.SIDE, x[:, 4:]
 
 
-def test_every_shape_of_pictures_is_compiled_once(tmp_path, monkeypatch):
+def test_every_shape_of_images_is_compiled_once(tmp_path, monkeypatch):
     """Shapes that come late too, without anything travelling to the device unasked."""
     made, make = [], step.make_train_step
     monkeypatch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])

@@ -10,12 +10,13 @@ import pytest
 
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
-from jdet.train import optim, schedule, sharding, state, step
+from jdet.parallel import mesh as mesh_lib
+from jdet.train import optim, schedule, state, step
 from tests.train import fake
 
 
 class Grouped(fake.FakeDetector):
-    """The small detector with jdet's own norm, in groups of two pictures."""
+    """The small detector with jdet's own norm, in groups of two images."""
 
     def setup(self):
         fake.FakeDetector.setup(self)
@@ -29,7 +30,7 @@ class Grouped(fake.FakeDetector):
 
 def begin(**overrides):
     config = fake.config(parallel__bn_group_size=2, **overrides)
-    mesh = sharding.make_mesh(config)
+    mesh = mesh_lib.make_mesh(config)
     lr = schedule.learning_rate(config.optimizer, schedule.resolve(config, 100))
     params, _ = state.abstract_variables(Grouped(), config, 2)
     optimizer = optim.make_optimizer(config.optimizer, lr, params)
@@ -42,14 +43,14 @@ def run(accumulation, devices=1):
     mesh, now, train_step = begin(train__accumulation=accumulation, parallel__devices=devices)
     losses = []
     for batch in itertools.islice(fake.stream(0), 4):
-        now, metrics = train_step(now, sharding.to_global(batch, mesh))
+        now, metrics = train_step(now, mesh_lib.to_global(batch, mesh))
         losses.append(float(metrics["loss"]))
     return losses, jax.device_get(now.params)
 
 
 @pytest.mark.parametrize("accumulation, devices", [(2, 1), (4, 1), (2, 2)])
 def test_accumulation_keeps_normalisers_and_groups(accumulation, devices):
-    """Pictures without objects included: one division by the objects of the whole batch."""
+    """Images without objects included: one division by the objects of the whole batch."""
     losses, params = run(accumulation, devices)
     np.testing.assert_allclose(losses, run(1)[0], rtol=1e-5)
     jax.tree.map(
@@ -61,7 +62,7 @@ def test_accumulation_keeps_normalisers_and_groups(accumulation, devices):
 def test_the_state_is_handed_on(accumulation):
     """Weights, momentum, statistics and their average stand in memory once."""
     mesh, now, train_step = begin(train__accumulation=accumulation, train__ema=0.9)
-    batch = sharding.to_global(fake.batch(0), mesh)
+    batch = mesh_lib.to_global(fake.batch(0), mesh)
     size = sum(x.nbytes for x in jax.tree.leaves(now))
     plan = train_step.lower(now, batch).compile().memory_analysis()
     assert plan.alias_size_in_bytes == size

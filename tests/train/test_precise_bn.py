@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet import evaluating
+from jdet.evaluation import evaluate as evaluate_lib
 from jdet.nn.norm import FrozenBatchNorm, Norm
-from jdet.train import sharding
+from jdet.parallel import mesh as mesh_lib
 from jdet.train.precise_bn import make_precise_bn
 from jdet.types import ConfigError, DataError, Mean, TrainState
 from tests.train import fake
@@ -47,18 +47,18 @@ class _Block(nn.Module):
         return second(x), second(2 * x[:, :4])
 
 
-def pictures(k):
+def images(k):
     """Batches that differ: each is brighter than the one before."""
     batch = fake.batch(k)
     return batch._replace(images=(batch.images // 4 + 40 * k).astype(np.uint8))
 
 
 def stream():
-    return (pictures(k) for k in itertools.count())
+    return (images(k) for k in itertools.count())
 
 
 def groups(rows, devices, accumulation, group):
-    """Pictures that are normalised together, for teams of whole devices or parts of one."""
+    """Images that are normalised together, for teams of whole devices or parts of one."""
     at_a_time = rows.reshape(devices, accumulation, -1, *rows.shape[1:]).swapaxes(0, 1)
     return at_a_time.reshape(-1, group, *rows.shape[1:])
 
@@ -67,7 +67,7 @@ def population(devices, accumulation, group, scale):
     """Mean and variance of everything that enters each norm, in float64."""
     entered = {"first": [], "second": []}
     for k in range(BATCHES):
-        x = groups(pictures(k).images / 64.0, devices, accumulation, group)
+        x = groups(images(k).images / 64.0, devices, accumulation, group)
         entered["first"].append(x.reshape(-1, 3))
         axes = (1, 2, 3)
         x = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
@@ -79,7 +79,7 @@ def population(devices, accumulation, group, scale):
 
 def build(config, norm, **fields):
     """Mesh, detector and variables whose statistics are anything."""
-    mesh = sharding.make_mesh(config)
+    mesh = mesh_lib.make_mesh(config)
     detector = Detector(norm, **fields)
     variables = detector.init(jax.random.key(0), fake.batch(0), train=True, method="losses")
     stats = jax.tree.map(lambda x: x + 7, variables["batch_stats"])
@@ -115,7 +115,7 @@ def test_statistics_are_the_populations(kind, devices, accumulation, group_size,
     )
     norm = Norm(kind, group_size=group_size, axis_name="member")
     mesh, detector, variables = build(config, norm)
-    on_mesh = jax.device_put(variables, sharding.replicated(mesh))
+    on_mesh = jax.device_put(variables, mesh_lib.replicated(mesh))
     measure = make_precise_bn(detector, mesh, config)
     measured = measure(on_mesh, stream())
     check(measured, variables, population(devices, accumulation, group, 1.0))
@@ -124,12 +124,12 @@ def test_statistics_are_the_populations(kind, devices, accumulation, group_size,
 
 
 def test_larger_batches_weigh_more():
-    """Batches of other shapes, as of pictures that keep their proportions."""
+    """Batches of other shapes, as of images that keep their proportions."""
     config = fake.config(eval__precise_bn=BATCHES)
     mesh, detector, variables = build(config, Norm("batch"))
-    batches = [pictures(k) for k in range(BATCHES)]
+    batches = [images(k) for k in range(BATCHES)]
     batches = [b._replace(images=b.images[:, : 1 + 2 * k]) for k, b in enumerate(batches)]
-    on_mesh = jax.device_put(variables, sharding.replicated(mesh))
+    on_mesh = jax.device_put(variables, mesh_lib.replicated(mesh))
     measured = make_precise_bn(detector, mesh, config)(on_mesh, batches)
     entered = np.concatenate([b.images.reshape(-1, 3) / 64.0 for b in batches])
     first = dict(mean=entered.mean(0), var=entered.var(0, ddof=1))
@@ -170,14 +170,14 @@ def test_weights_are_those_of_the_moving_average():
 
     for use_ema, params, scale, more in ((True, average, 3.0, 1), (False, trained.params, 1.0, 0)):
         config.eval.use_ema = use_ema
-        measured = evaluating.make_weights(config, detector, mesh, train_batches)(trained)
+        measured = evaluate_lib.make_weights(config, detector, mesh, train_batches)(trained)
         kept = {"batch_stats": jax.tree.map(lambda x, more=more: x + more, stats)}
         check(measured, kept, population(1, 1, 8, scale))
         jax.tree.map(np.testing.assert_array_equal, measured["params"], params)
     assert len(opened) == 2 and all(each.closed for each in opened)
 
     config.eval.precise_bn = 0
-    plain = evaluating.make_weights(config, detector, mesh, train_batches)(trained)
+    plain = evaluate_lib.make_weights(config, detector, mesh, train_batches)(trained)
     jax.tree.map(np.testing.assert_array_equal, plain["batch_stats"], stats)
     assert len(opened) == 2
 
@@ -193,4 +193,4 @@ def test_what_cannot_be_measured():
         make_precise_bn(detector, mesh, config)(variables, stream())
     config.model = {"norm": "group", "head_norm": "none"}
     with pytest.raises(ConfigError, match="eval.precise_bn=3.*norm is group, head_norm none"):
-        evaluating.make_weights(config, detector, mesh, stream)
+        evaluate_lib.make_weights(config, detector, mesh, stream)

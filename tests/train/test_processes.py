@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from jdet.train import checkpoint, loop, state
+from jdet.train import loop, state
+from jdet.train.checkpoints import checkpoint
 from jdet.types import DataError
 from tests.harness import ROOT, child_environment
 from tests.train import fake

@@ -25,7 +25,7 @@ def rates(config, steps, **kwargs):
 
 
 def test_scratchdet_voc():
-    """ScratchDet, sec. 4.1: 0.05, a tenth at 45k, 75k and 95k of 100k steps of 128 pictures."""
+    """ScratchDet, sec. 4.1: 0.05, a tenth at 45k, 75k and 95k of 100k steps of 128 images."""
     config = recipe(train__steps=100_000, train__batch_size=128)
     resolved = schedule.resolve(config, 16_551, devices=8)
     assert resolved.boundaries == (45_000, 75_000, 95_000)
@@ -70,7 +70,7 @@ MEGDET = dict(train__steps=0, optimizer__lr=0.02, optimizer__reference_batch=16)
 
 @pytest.mark.parametrize("batch, normal, long", [(16, 81_125, 132_750), (256, 5_071, 8_297)])
 def test_megdet_policies(batch, normal, long):
-    """118,000 pictures at 0.02 per 16: steps of both policies, and the rates between their drops."""
+    """118,000 images at 0.02 per 16: steps of both policies, and the rates between their drops."""
     config = recipe(train__batch_size=batch, optimizer__schedule="normal", **MEGDET)
     r = schedule.resolve(config, 118_000, devices=1)
     assert r.steps == normal
@@ -122,7 +122,7 @@ def test_megdet_warm_up():
 def test_epochs_become_steps():
     config = recipe(train__steps=0, train__epochs=2.5)
     resolved = schedule.resolve(config, 100, devices=1)
-    assert resolved.steps == 8  # 250 pictures of 32, rounded up
+    assert resolved.steps == 8  # 250 images of 32, rounded up
     assert resolved.steps_per_epoch == 100 / 32
     assert resolved.save_every == 1
 
@@ -134,7 +134,7 @@ def test_layout_over_devices():
     assert (r.groups, r.members) == (4, 2)
     text = schedule.describe(r)
     assert "16 on each of 8 device(s) in 2 micro-batches of 8" in text
-    assert "16 pictures share statistics" in text and "drops at 450, 750, 950" in text
+    assert "16 images share statistics" in text and "drops at 450, 750, 950" in text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_layout_over_devices():
     [
         (dict(train__batch_size=30), r"batch_size=30 does not divide by 4 .*multiple of 4"),
         (dict(train__accumulation=3), r"accumulation=3.*multiple of 12"),
-        (dict(parallel__bn_group_size=3), r"bn_group_size=3 does not fit 4 .* 8 pictures"),
+        (dict(parallel__bn_group_size=3), r"bn_group_size=3 does not fit 4 .* 8 images"),
         (dict(parallel__bn_group_size=24), r"bn_group_size=24 .*; 1, 2, 4, 8, 16, 32 do"),
         (dict(optimizer__warmup=1000), r"warmup=1000 is not shorter than .* 1000 steps"),
         (dict(optimizer__warmup_epochs=32.0), r"warmup_epochs=32.0 \(1000 steps\) is not shorter"),
@@ -171,6 +171,6 @@ def test_refusals_name_key_value_and_remedy(overrides, message):
         schedule.resolve(recipe(**overrides), 1000, devices=4)
 
 
-def test_no_pictures():
-    with pytest.raises(ConfigError, match="no pictures"):
+def test_no_images():
+    with pytest.raises(ConfigError, match="no images"):
         schedule.resolve(recipe(), 0, devices=1)

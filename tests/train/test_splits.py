@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet.analysis import collectives
+from jdet.preflight import collectives
 from tests.train import split_program
-from tests.train.split_program import BATCH, CHANNELS, GROUPS, PICTURES, SPLITS, STEPS
+from tests.train.split_program import BATCH, CHANNELS, GROUPS, IMAGES, SPLITS, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +102,7 @@ def test_norm_groups_equal_the_whole_group_on_one_device(split, processes, devic
 def test_statistics_of_bfloat16_activations_are_float32(split, processes, devices):
     norms = split(processes)[0]
     x = split_program.norm_case(jnp.bfloat16)[0].astype(np.float64)
-    parts = x.reshape(PICTURES // 16, -1, CHANNELS)
+    parts = x.reshape(IMAGES // 16, -1, CHANNELS)
     mean, var = parts.mean((0, 1)), parts.var(1, ddof=1).mean(0)
     stats = f"norms {devices} 16 bfloat16/1/first"
     np.testing.assert_allclose(norms[f"{stats}/mean"], 0.1 * mean, rtol=1e-5, atol=1e-6)
@@ -115,7 +115,7 @@ def test_statistics_of_bfloat16_activations_are_float32(split, processes, device
 
 @pytest.mark.parametrize("name", [*list(SPLITS)[1:], "processes"])
 def test_training_does_not_depend_on_the_split(split, name):
-    """Twenty steps of ScratchDet in one piece and in parts, with norms over the same four pictures."""
+    """Twenty steps of ScratchDet in one piece and in parts, with norms over the same four images."""
     arrays, losses, _ = split(1)
     others, other_losses, _ = split(2 if name == "processes" else 1)
     assert BATCH == 16 and len(losses["1 devices"]) == STEPS

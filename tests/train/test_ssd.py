@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jdet import build
-from jdet.train import optim, schedule, sharding, state, step
+from jdet.parallel import mesh as mesh_lib
+from jdet.train import optim, schedule, state, step
 from tests.train import fake
 
 SIDE = 64
@@ -41,18 +42,18 @@ def batch(k, size=8):
 
 
 def prepare(config):
-    mesh = sharding.make_mesh(config)
+    mesh = mesh_lib.make_mesh(config)
     detector = build.detector(config, ("a", "b"), axis_name="member")
     rate = schedule.learning_rate(config.optimizer, schedule.resolve(config, 100))
     params, _ = state.abstract_variables(detector, config)
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
     shapes = state.abstract_state(detector, optimizer, mesh, config)
     train_step = step.make_train_step(detector, optimizer, rate, mesh, config)
-    pictures = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)),
+    images = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=mesh_lib.batch_sharding(mesh)),
         batch(0, config.train.batch_size),
     )
-    lowered = train_step.lower(shapes, pictures)
+    lowered = train_step.lower(shapes, images)
     return mesh, functools.partial(state.create_state, detector, optimizer, mesh, config), lowered
 
 
@@ -60,7 +61,7 @@ def test_losses_and_gradients_are_sane():
     """Normalised logits at the start: a positive and its three hard negatives cost ln 3 or more."""
     mesh, create, lowered = prepare(settings("sync_batch"))
     train_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
-    now, first = jax.device_get(train_step(create(), sharding.to_global(batch(0), mesh)))
+    now, first = jax.device_get(train_step(create(), mesh_lib.to_global(batch(0), mesh)))
     assert 4 * np.log(3) < first["loss/cls"] < 4 * (np.log(3) + 4)
     assert first["loss"] == pytest.approx(first["loss/cls"] + first["loss/loc"], rel=1e-6)
     assert 0 < first["grad_norm"] < 1000 and first["finite"]

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet.train import optim, schedule, sharding, state, step
+from jdet.parallel import mesh as mesh_lib
+from jdet.train import optim, schedule, state, step
 from tests.train import fake
 
 
 def build(config, detector):
-    mesh = sharding.make_mesh(config)
+    mesh = mesh_lib.make_mesh(config)
     lr = schedule.learning_rate(config.optimizer, schedule.resolve(config, 100))
     params, _ = state.abstract_variables(detector, config)
     optimizer = optim.make_optimizer(config.optimizer, lr, params)
@@ -27,7 +28,7 @@ def run(detector, steps=3, **overrides):
     mesh, now, train_step = build(config, detector)
     history = []
     for batch in itertools.islice(fake.stream(0), steps):
-        now, metrics = train_step(now, sharding.to_global(batch, mesh))
+        now, metrics = train_step(now, mesh_lib.to_global(batch, mesh))
         history.append(jax.device_get(metrics))
     assert train_step._cache_size() == 1
     return jax.device_get(now), history
@@ -115,12 +116,12 @@ def halves(batch):
 
 
 def test_bn_groups_and_running_statistics():
-    """Teams of two devices: statistics over four pictures each, running ones averaged over teams."""
+    """Teams of two devices: statistics over four images each, running ones averaged over teams."""
     config = fake.config(parallel__devices=4, parallel__bn_group_size=4, train__steps=1)
     mesh, begin, train_step = build(config, fake.FakeDetector("sync"))
     assert dict(mesh.shape) == {"group": 2, "member": 2}
     before = jax.device_get(begin)
-    end, _ = train_step(begin, sharding.to_global(fake.batch(0), mesh))
+    end, _ = train_step(begin, mesh_lib.to_global(fake.batch(0), mesh))
     each = [
         losses(fake.FakeDetector("batch"), before.params, before.stats, half)[1]
         for half in halves(fake.batch(0))
@@ -133,7 +134,7 @@ def test_accumulation_updates_statistics_one_micro_batch_after_the_other():
     detector = fake.FakeDetector("batch")
     mesh, begin, train_step = build(config, detector)
     before = jax.device_get(begin)
-    end, _ = train_step(begin, sharding.to_global(fake.batch(0), mesh))
+    end, _ = train_step(begin, mesh_lib.to_global(fake.batch(0), mesh))
     stats = before.stats
     for half in halves(fake.batch(0)):
         stats = losses(detector, before.params, stats, half)[1]
@@ -146,7 +147,7 @@ def test_per_device_normaliser_is_the_mean_of_the_parts(overrides):
     detector = fake.FakeDetector("none")
     mesh, begin, train_step = build(config, detector)
     params = jax.device_get(begin.params)
-    _, metrics = train_step(begin, sharding.to_global(fake.batch(0), mesh))
+    _, metrics = train_step(begin, mesh_lib.to_global(fake.batch(0), mesh))
 
     def loss(batch):
         means, _ = losses(detector, params, {}, batch)
@@ -159,7 +160,7 @@ def test_per_device_normaliser_is_the_mean_of_the_parts(overrides):
 
 def convolutions(config, detector):
     mesh, begin, train_step = build(config, detector)
-    text = train_step.lower(begin, sharding.to_global(fake.batch(0), mesh)).as_text()
+    text = train_step.lower(begin, mesh_lib.to_global(fake.batch(0), mesh)).as_text()
     return text.count("stablehlo.convolution"), text.count("stablehlo.all_reduce")
 
 
@@ -174,7 +175,7 @@ def test_first_pass_of_accumulation_has_no_network(norm):
 
 
 def test_first_non_finite_loss_freezes_the_state():
-    """Batch 1 holds picture 12: its step and all later ones change nothing but the flag."""
+    """Batch 1 holds image 12: its step and all later ones change nothing but the flag."""
     detector = fake.FakeDetector("batch", bad_index=12)
     good, _ = run(detector, 1, train__ema=0.9)
     end, history = run(detector, 3, train__ema=0.9)
@@ -189,19 +190,19 @@ def test_diagnosis_names_the_modules():
     detector = fake.FakeDetector("none", bad_index=3)
     mesh, begin, _ = build(config, detector)
     diagnose = step.make_diagnosis(detector, mesh, config)
-    bad = jax.device_get(diagnose(begin, sharding.to_global(fake.batch(0), mesh)))
+    bad = jax.device_get(diagnose(begin, mesh_lib.to_global(fake.batch(0), mesh)))
     assert set(bad) == {"loss", "loss/loc", "loss/cls", "grad_norm/backbone", "grad_norm/head"}
     assert np.isnan(bad["loss/loc"]) and np.isnan(bad["grad_norm/head"])
-    fine = jax.device_get(diagnose(begin, sharding.to_global(fake.batch(1), mesh)))
+    fine = jax.device_get(diagnose(begin, mesh_lib.to_global(fake.batch(1), mesh)))
     assert all(np.isfinite(v) for v in fine.values())
 
 
-def test_picture_without_objects_moves_nothing_but_decay():
+def test_image_without_objects_moves_nothing_but_decay():
     config = fake.config(optimizer__weight_decay=0.0)
     mesh, begin, train_step = build(config, fake.FakeDetector("none"))
     before = jax.device_get(begin.params)
     empty = fake.batch(0)._replace(valid=np.zeros((8, fake.OBJECTS), bool))
-    end, metrics = train_step(begin, sharding.to_global(empty, mesh))
+    end, metrics = train_step(begin, mesh_lib.to_global(empty, mesh))
     assert metrics["loss"] == 0 and metrics["grad_norm"] == 0
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(end.params))
 
@@ -212,7 +213,7 @@ def test_moving_average_follows_with_warm_up(norm):
     mesh, now, train_step = build(config, fake.FakeDetector(norm))
     ema = jax.device_get({"params": now.params, "stats": now.stats})
     for k in (1, 2):
-        now, _ = train_step(now, sharding.to_global(fake.batch(k), mesh))
+        now, _ = train_step(now, mesh_lib.to_global(fake.batch(k), mesh))
         end, rate = jax.device_get(now), min(0.15, k / (9 + k))
         latest = {"params": end.params, "stats": end.stats}
         ema = jax.tree.map(lambda e, x, r=rate: r * e + (1 - r) * x, ema, latest)
@@ -225,7 +226,7 @@ def test_dropout_is_a_function_of_seed_and_step():
     mesh, now, train_step = build(fake.config(**still), detector)
     seen = []
     for _ in range(2):  # the same batch and weights, another step
-        now, metrics = train_step(now, sharding.to_global(fake.batch(0), mesh))
+        now, metrics = train_step(now, mesh_lib.to_global(fake.batch(0), mesh))
         seen.append(float(metrics["loss"]))
     assert seen[0] != seen[1]
     (again, other), first = (run(detector, 1, seed=seed, **still)[1] for seed in (0, 1)), seen[0]

@@ -1,4 +1,4 @@
-"""What a run says of going on with other pictures per device."""
+"""What a run says of going on with other images per device."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.train import fake
 @pytest.mark.parametrize(
     "accumulation, group, before, now, says",
     [
-        (1, 0, 2, 4, False),  # all pictures of the step, however they are split
+        (1, 0, 2, 4, False),  # all images of the step, however they are split
         (2, 0, 2, 4, True),
         (2, 0, 4, 4, False),
         (2, 2, 2, 4, False),  # groups inside a device

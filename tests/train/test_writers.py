@@ -37,7 +37,7 @@ def test_resuming_drops_what_comes_again(tmp_path):
     assert read(path) == []
 
 
-def test_tensorboard_gets_numbers_and_pictures(tmp_path, caplog):
+def test_tensorboard_gets_numbers_and_images(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     writer = writers.TensorBoardWriter(tmp_path, keep_until=3)
     writer.scalars(4, {"loss/cls": 1.5, "event": "x", "nan": float("nan"), "AP/red cell": 0.5})

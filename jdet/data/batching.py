@@ -1,0 +1,150 @@
+"""Which image stands where in a stream whose batches hold images of one shape each.
+
+Every order is a function of sizes and seed: a place in the stream is looked up, whatever came before it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from jdet.data.sources.annotations import read_image_size
+from jdet.data.transforms.resize import Resize
+from jdet.types import DataError, Example, Source
+
+TABLES = 64
+"""Epochs whose order is kept: the batches of a rare shape hold images of many."""
+
+
+class Slot(NamedTuple):
+    """Who stands at a place of a stream.
+
+    Attributes:
+        image: index in the source; -1 for a row that fills up a batch.
+        shape: index of the shape that the batch has.
+    """
+
+    image: int
+    shape: int
+
+
+def image_size(source: Source, index: int, example: Example | None = None) -> tuple[int, int]:
+    """Height and width of an image; it is opened only where the source does not know.
+
+    Args:
+        source: where it is.
+        index: of the image.
+        example: the same, where it is at hand.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    known = source.image_size(index) if hasattr(source, "image_size") else None
+    if known:
+        return known
+    image = (example or source[index]).image
+    if isinstance(image, np.ndarray):
+        return image.shape[:2]
+    return read_image_size(image)
+
+
+def shapes_of(source: Source, resize: Resize, count: int, on_error: str) -> np.ndarray:
+    """The shape of each of the first ``count`` images, int32 [count], by its index in ``resize.shapes``.
+
+    With ``on_error="skip"`` images without a readable size get the first shape.
+
+    Raises:
+        DataError: a size is needed and cannot be read.
+    """
+    if not hasattr(source, "image_size"):
+        logging.info("reading the sizes of %d images", count)
+    found = np.zeros(count, np.int32)
+    choose = functools.lru_cache(maxsize=1 << 16)(resize.shape_of)
+    for index in range(count):
+        try:
+            found[index] = choose(*image_size(source, index))
+        except DataError:
+            if on_error == "raise":
+                raise
+    return found
+
+
+class TrainOrder:
+    """Endless: each epoch in an order of its own; a batch is complete with its last image.
+
+    As if images came one by one in shuffled order, each to the batch of its shape, and every batch went
+    out when it is full: every image comes once an epoch, and batches of all shapes are mixed as the
+    images are. What has not become a batch by the end of an epoch goes on into the next.
+    """
+
+    def __init__(self, shapes: np.ndarray, batch_size: int, seed: int):
+        """Computes nothing yet.
+
+        Args:
+            shapes: int [n], index of the shape of every image.
+            batch_size: images of a batch.
+            seed: of the shuffling.
+        """
+        self._arguments = shapes, batch_size, seed
+        self._shapes, self._batch, self._seed = np.asarray(shapes), batch_size, seed
+        self._counts = np.bincount(self._shapes).tolist()
+        self._table = functools.lru_cache(maxsize=TABLES)(self._make_table)
+        self._batches = functools.lru_cache(maxsize=2)(self._make_batches)
+
+    def __reduce__(self):
+        return TrainOrder, self._arguments
+
+    def __getitem__(self, place: int) -> Slot:
+        """Who stands at ``place``, which is row ``place % batch_size`` of batch ``place // batch_size``."""
+        batch, row = divmod(int(place), self._batch)
+        epoch = batch * self._batch // len(self._shapes)
+        while self._done(epoch + 1) <= batch:
+            epoch += 1
+        shape, number = self._batches(epoch)[batch - self._done(epoch)]
+        epoch, rank = divmod(number * self._batch + row, self._counts[shape])
+        return Slot(int(self._table(epoch)[shape][0][rank]), shape)
+
+    def _done(self, epoch: int) -> int:
+        """Batches that are complete before an epoch begins."""
+        return sum(epoch * count // self._batch for count in self._counts)
+
+    def _make_table(self, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each shape its images in the order of an epoch, and their places in the whole epoch."""
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shapes))
+        places = (np.flatnonzero(self._shapes[order] == s) for s in range(len(self._counts)))
+        return [(order[place].astype(np.int32), place.astype(np.int32)) for place in places]
+
+    def _make_batches(self, epoch: int) -> list[tuple[int, int]]:
+        """Shape and number among those of its shape of each batch that an epoch completes."""
+        found = []
+        for shape, (count, (_, places)) in enumerate(zip(self._counts, self._table(epoch))):
+            for number in range(epoch * count // self._batch, (epoch + 1) * count // self._batch):
+                last = (number + 1) * self._batch - 1 - epoch * count
+                found.append((places[last], shape, number))
+        return [(shape, number) for _, shape, number in sorted(found)]
+
+
+class EvalOrder:
+    """Once: shape after shape, each in the order of the source and filled up to whole batches."""
+
+    def __init__(self, shapes: np.ndarray, batch_size: int):
+        """Lays out the order.
+
+        Args:
+            shapes: int [n], index of the shape of every image.
+            batch_size: images of a batch.
+        """
+        rows: list[Slot] = []
+        for shape in range(int(np.max(shapes)) + 1):
+            rows += [Slot(int(image), shape) for image in np.flatnonzero(shapes == shape)]
+            rows += [Slot(-1, shape)] * (-len(rows) % batch_size)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int) -> Slot:
+        return self._rows[place]

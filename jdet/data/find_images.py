@@ -1,0 +1,77 @@
+"""Image files that folders, patterns and file names stand for."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+
+
+class ImageFile(NamedTuple):
+    """An image to read.
+
+    Attributes:
+        path: where it is.
+        name: path below the folder it was found in, with forward slashes; unique within a search.
+    """
+
+    path: Path
+    name: str
+
+
+def find_images(
+    images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    exclude: Path | None = None,
+) -> list[ImageFile]:
+    """Lists the images that files, folders and glob patterns stand for.
+
+    Folders are searched recursively for ``SUFFIXES``, in any case; files that are named, or matched
+    by a pattern, are taken whatever their suffix. What does not exist is listed too, so that reading
+    it reports it. A file that is found twice counts once.
+
+    Args:
+        images: one or several.
+        exclude: folder to leave out of the search, such as the output of an earlier run.
+
+    Returns:
+        Files in the order given, sorted within folders and patterns.
+    """
+    items = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    exclude = exclude.resolve() if exclude else None
+    found: dict[Path, str] = {}
+    for item in map(Path, items):
+        if not item.exists() and glob.has_magic(str(item)):
+            matches = sorted(map(Path, glob.glob(str(item), recursive=True)))
+        else:
+            matches = [item]
+        for match in matches or [item]:
+            if not match.is_dir():
+                found.setdefault(match.resolve(), match.name)
+                continue
+            for path in sorted(p for p in match.rglob("*") if p.suffix.lower() in SUFFIXES):
+                inside = exclude is not None and path.resolve().is_relative_to(exclude)
+                if path.is_file() and not inside:
+                    found.setdefault(path.resolve(), path.relative_to(match).as_posix())
+    taken: set[str] = set()
+    return [ImageFile(path, unique_name(name, taken)) for path, name in found.items()]
+
+
+def unique_name(name: str, taken: set[str]) -> str:
+    """The name, or the name with a number, so that no two are equal on any file system.
+
+    Args:
+        name: a file name, with or without folders.
+        taken: names in use, case folded; the result is added.
+    """
+    stem, suffix = os.path.splitext(name)
+    number = 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}_{number}{suffix}"
+    taken.add(name.casefold())
+    return name

@@ -1,0 +1,298 @@
+"""Checked objects of a whole data set in flat arrays: what every source on disk is made of.
+
+A label file is read once, in the constructor of its source. Every box is checked there against its
+image; what is wrong is dropped or clipped and listed as a ``Defect``, never silently. What
+remains is a handful of arrays, so that a source of 100,000 images pickles to a worker in a
+moment and ``source[i]`` reads no label file.
+"""
+
+from __future__ import annotations
+
+import abc
+import difflib
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jdet.types import ConfigError, DataError, Example
+
+# Label files round to 0.01 pixel (COCO) or to float32 of a relative coordinate (TFDS): a box that
+# leaves its image by less than this is clipped without being called a defect.
+ROUNDING = 0.02
+
+
+class Defect(NamedTuple):
+    """One thing wrong in a label file that did not stop the run.
+
+    Attributes:
+        id: image it belongs to, as in ``Example.id``.
+        what: ``"empty"``, ``"inverted"`` or ``"outside"`` (box dropped), ``"clipped"`` (box kept),
+            ``"skipped"`` (the whole image is left out).
+        detail: class and labelled coordinates, or the error that was skipped.
+    """
+
+    id: str
+    what: str
+    detail: str
+
+
+def check_boxes(
+    boxes: np.ndarray, sizes: np.ndarray, extents: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clips boxes to their images and says which of them are usable.
+
+    Args:
+        boxes: [n, 4], x1 y1 x2 y2 in continuous pixels of the original image.
+        sizes: [n, 2] or [2], heights and widths of the images.
+        extents: [n, 2], widths and heights as the label file means them, where that differs from
+            the boxes (VOC's ``xmax - xmin``); a box without positive extent is not kept.
+
+    Returns:
+        The boxes clipped, float64 [n, 4]; bool [n], those to keep; text [n], what is wrong as in
+        ``Defect.what``, ``""`` for nothing.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    extents = boxes[:, 2:] - boxes[:, :2] if extents is None else extents
+    limit = np.asarray(sizes, np.float64)[..., [1, 0, 1, 0]]
+    clipped = np.clip(boxes, 0.0, limit)
+    positive = np.all(extents > 0, axis=1)
+    inside = np.all(clipped[:, 2:] > clipped[:, :2], axis=1)  # False for NaN
+    inverted = np.any(extents < 0, axis=1)
+    moved = np.abs(clipped - boxes).max(axis=1, initial=0.0) > ROUNDING
+    verdicts = np.select(
+        [inverted, ~positive, ~inside, moved], ["inverted", "empty", "outside", "clipped"], ""
+    )
+    return clipped, np.logical_and(positive, inside), verdicts
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``"; the nearest is 'cat'"`` where one of ``names`` resembles ``name``, else ``""``."""
+    names = list(names)
+    by_lower = {n.lower(): n for n in reversed(names)}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; the nearest is {by_lower[close[0]]!r}" if close else ""
+
+
+def check_classes(classes: Sequence[str], where: str) -> tuple[str, ...]:
+    """A list of class names as a tuple; refuses a bare string, an empty list and doubles.
+
+    Raises:
+        DataError: naming ``where`` the list came from.
+    """
+    if isinstance(classes, str):
+        raise DataError(f"{where}: classes must be a list of names, not the text {classes!r}")
+    classes = tuple(classes)
+    if not classes:
+        raise DataError(f"{where}: the list of classes is empty")
+    doubles = [name for name, n in Counter(classes).items() if n > 1]
+    if doubles:
+        raise DataError(f"{where}: classes named twice: {', '.join(map(repr, doubles))}")
+    return classes
+
+
+def unknown_class(name: str, classes: Sequence[str], where: str) -> DataError:
+    """The error for a class in a label file that the class list lacks."""
+    return DataError(
+        f"{where}: class {name!r} is not in the list of {len(classes)} classes "
+        f"({', '.join(classes)}){nearest(name, classes)}. Correct the label file or give the "
+        "source `classes` that hold it."
+    )
+
+
+def check_on_error(on_error: str) -> bool:
+    """True for ``"skip"``, False for ``"raise"``; anything else is an error."""
+    if on_error not in ("raise", "skip"):
+        raise ConfigError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    return on_error == "skip"
+
+
+def read_image_size(file: str | bytes) -> tuple[int, int]:
+    """Height and width from the header of an image; pixels are not decoded.
+
+    Args:
+        file: path, or the encoded bytes.
+
+    Raises:
+        DataError: the file is not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    name = "encoded image" if isinstance(file, bytes) else file
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return image.height, image.width
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: cannot read the image's size: {error}") from error
+
+
+class Object(NamedTuple):
+    """One object as a label file has it, unchecked.
+
+    Attributes:
+        box: x1 y1 x2 y2 in continuous pixels of the original image.
+        extent: width and height as labelled; a box without positive extent is dropped.
+        written: the four coordinates as they stand in the file, for the list of defects.
+        label: 0 … K-1.
+        ignore: difficult or crowd.
+        area: square pixels as labelled, or None for the area of the box.
+    """
+
+    box: tuple[float, float, float, float]
+    extent: tuple[float, float]
+    written: Sequence[float]
+    label: int
+    ignore: bool
+    area: float | None = None
+
+
+class LabelTable(NamedTuple):
+    """The objects of all images.
+
+    Attributes:
+        ids: name of each image.
+        sizes: int32 [n, 2], heights and widths.
+        offsets: int64 [n + 1]; image i has the objects ``offsets[i]:offsets[i + 1]``.
+        boxes: float32 [m, 4], x1 y1 x2 y2 in continuous pixels of the original image.
+        labels: int32 [m].
+        ignore: bool [m].
+        areas: float32 [m].
+        defects: everything dropped, clipped or skipped.
+    """
+
+    ids: tuple[str, ...]
+    sizes: np.ndarray
+    offsets: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray
+    defects: list[Defect]
+
+
+class LabelBuilder:
+    """Collects the objects of a data set image by image and checks them all at once."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._counts: list[int] = []
+        self._rows: list[Object] = []
+        self._skipped: list[Defect] = []
+
+    def add(self, id: str, size: tuple[int, int], objects: Sequence[Object]) -> None:
+        """Takes one image: its name, height and width, objects."""
+        self._ids.append(id)
+        self._sizes.append(size)
+        self._counts.append(len(objects))
+        self._rows.extend(objects)
+
+    def skip(self, id: str, error: Exception) -> None:
+        """Notes an image that is left out because of ``error``."""
+        self._skipped.append(Defect(id, "skipped", str(error)))
+
+    def build(self, class_names: Sequence[str]) -> tuple[LabelTable, np.ndarray]:
+        """Checks every box; returns the table and bool [objects added], which were kept."""
+        boxes = np.array([row.box for row in self._rows], np.float64).reshape(-1, 4)
+        extents = np.array([row.extent for row in self._rows], np.float64).reshape(-1, 2)
+        labels = np.array([row.label for row in self._rows], np.int32)
+        ignore = np.array([row.ignore for row in self._rows], bool)
+        sizes = np.array(self._sizes, np.int32).reshape(-1, 2)
+        owner = np.repeat(np.arange(len(self._ids)), self._counts)
+        clipped, keep, verdicts = check_boxes(boxes, sizes[owner], extents)
+
+        defects = list(self._skipped)
+        for row in np.flatnonzero(verdicts != "").tolist():
+            height, width = sizes[owner[row]].tolist()
+            coordinates = ", ".join(f"{value:.6g}" for value in self._rows[row].written)
+            detail = f"{class_names[labels[row]]} {coordinates} in {width}x{height}"
+            defects.append(Defect(self._ids[owner[row]], str(verdicts[row]), detail))
+
+        kept = clipped[keep]
+        areas = np.array(
+            [np.nan if row.area is None else row.area for row in self._rows], np.float32
+        )[keep]
+        sides = kept[:, 2:] - kept[:, :2]
+        counts = np.bincount(owner[keep], minlength=len(self._ids))
+        table = LabelTable(
+            ids=tuple(self._ids),
+            sizes=sizes,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            boxes=kept.astype(np.float32),
+            labels=labels[keep],
+            ignore=ignore[keep],
+            areas=np.where(np.isnan(areas), sides[:, 0] * sides[:, 1], areas).astype(np.float32),
+            defects=defects,
+        )
+        return table, keep
+
+
+class LabelledSource(abc.ABC):
+    """A source whose objects lie in a ``LabelTable``; subclasses say where the images are.
+
+    Attributes:
+        name: what is read, for ``describe`` and for messages.
+        class_names: label → name.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    _table: LabelTable
+
+    @abc.abstractmethod
+    def _image(self, index: int) -> str | bytes | np.ndarray:
+        """Where image ``index`` (0 … n-1) is: its path, its encoded bytes, or the pixels."""
+
+    @property
+    def defects(self) -> list[Defect]:
+        """Every box dropped or clipped and every image skipped, in reading order."""
+        return self._table.defects
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of all images, as in ``Example.id``."""
+        return self._table.ids
+
+    def __len__(self) -> int:
+        return len(self._table.ids)
+
+    def __getitem__(self, index: int) -> Example:
+        index = self._position(index)
+        table = self._table
+        rows = slice(*table.offsets[index : index + 2])
+        return Example(
+            id=table.ids[index],
+            image=self._image(index),
+            boxes=table.boxes[rows].copy(),
+            labels=table.labels[rows].copy(),
+            ignore=table.ignore[rows].copy(),
+            areas=table.areas[rows].copy(),
+        )
+
+    def _position(self, index: int) -> int:
+        n = len(self)
+        if not -n <= index < n:
+            raise IndexError(f"{self.name}: image {index} of {n}")
+        return int(index) % n
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the original image, without opening it."""
+        height, width = self._table.sizes[self._position(index)].tolist()
+        return height, width
+
+    def class_counts(self) -> np.ndarray:
+        """int64 [K], objects of each class, ignored ones included."""
+        return np.bincount(self._table.labels, minlength=len(self.class_names))
+
+    def describe(self) -> str:
+        """One line: images, objects, objects per class, ignored objects, defects."""
+        counts = zip(self.class_names, self.class_counts().tolist(), strict=True)
+        per_class = ", ".join(f"{name} {count}" for name, count in counts)
+        line = f"{self.name}: {len(self)} images, {len(self._table.labels)} objects ({per_class})"
+        if ignored := int(self._table.ignore.sum()):
+            line += f", {ignored} of them ignored in evaluation"
+        kinds = Counter(defect.what for defect in self.defects)
+        listed = ", ".join(f"{n} {what}" for what, n in sorted(kinds.items()))
+        return f"{line}; defects: {listed or 'none'}"

@@ -1,0 +1,71 @@
+"""Keeps a part of a data set for evaluation where its author made no split."""
+
+from __future__ import annotations
+
+import hashlib
+
+from jdet.data.sources.annotations import Defect
+from jdet.types import DataError, Example, Source
+
+
+class Holdout:
+    """One side of a split that depends on the images' names alone.
+
+    About one image in ``every`` is held out. An image stays on its side when others are added
+    to the set or removed.
+
+    Attributes:
+        class_names: of the source.
+        category_ids: of the source; empty where it has none.
+
+    Args:
+        source: the whole set.
+        every: 2 or more.
+        held_out: this is the side held out (True) or the rest (False).
+
+    Raises:
+        DataError: one of the sides would be empty.
+    """
+
+    def __init__(self, source: Source, every: int, held_out: bool):
+        self.class_names = source.class_names
+        self.category_ids = tuple(getattr(source, "category_ids", ()))
+        self._source, self._every, self._held_out = source, every, held_out
+        ids = getattr(source, "ids", None) or (source[i].id for i in range(len(source)))
+        sides = [_hash(id) % every == 0 for id in ids]
+        if all(sides) or not any(sides):
+            raise DataError(
+                f"config.data.holdout={every} leaves one side of {len(source)} images empty; "
+                "make a split of your own"
+            )
+        self._index = [i for i, side in enumerate(sides) if side == held_out]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[self._index[index]]
+
+    def image_size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of the original image; None where the source does not know it."""
+        size = getattr(self._source, "image_size", None)
+        return size(self._index[index]) if size else None
+
+    @property
+    def defects(self) -> list[Defect]:
+        """Those of the source that belong to this side, images it skipped included."""
+        return [
+            defect
+            for defect in getattr(self._source, "defects", ())
+            if (_hash(defect.id) % self._every == 0) == self._held_out
+        ]
+
+    def describe(self) -> str:
+        """One line: how many images of which source."""
+        source = self._source
+        whole = source.describe() if hasattr(source, "describe") else type(source).__name__
+        return f"{len(self)} of {len(source)} images, split by name, of {whole}"
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.md5(name.encode()).digest()[:4], "big")

@@ -1,0 +1,94 @@
+"""One image at several input sizes, for multi-scale testing.
+
+A view is one network input. Where images are warped, every image is warped to every square view; one
+that is wider than high shows images that are at least as wide as high, and the other way round, so that a
+long and a short side keep their meaning. Where images keep their proportions, a view is one of the shapes
+of one scale, and shows the images that are framed so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jdet.data.transforms.geometry import Size
+from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.ssd import Element, Row
+from jdet.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One network input.
+
+    Attributes:
+        shape: its height and width, pixels.
+        resize: of its scale, of which ``shape`` is one; None: images are warped.
+    """
+
+    shape: Size
+    resize: Resize | None = None
+
+    def shows(self, height: int, width: int) -> bool:
+        """Whether it shows images of a size (pixels)."""
+        if self.resize:
+            return self.resize.shapes[self.resize.shape_of(height, width)] == self.shape
+        high, wide = self.shape
+        return high == wide or (wide > high) == (width >= height)
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An image uint8 [H, W, 3] that it shows as uint8 [*shape, 3], with its size int32 [2]."""
+        return (self.resize or Resize((self.shape,))).prepare(image)
+
+
+def prepare_views(
+    image: np.ndarray | None, views: tuple[View, ...]
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """An image in all views.
+
+    Args:
+        image: uint8 [H, W, 3], RGB; None is in no view.
+        views: the sizes.
+
+    Returns:
+        One uint8 [height, width, 3] a view, black where the view does not show the image, and the
+        size of what it shows, int32 [2]: the image's content, or zeros.
+    """
+    images, sizes = [], []
+    for view in views:
+        if image is not None and view.shows(*image.shape[:2]):
+            pixels, size = view.prepare(image)
+        else:
+            pixels, size = np.zeros((*view.shape, 3), np.uint8), np.zeros(2, np.int32)
+        images.append(pixels)
+        sizes.append(size)
+    return tuple(images), tuple(sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishViews:
+    """Renders an element in all views, without its objects.
+
+    Attributes:
+        views: the sizes.
+    """
+
+    views: tuple[View, ...]
+
+    def __call__(self, element: Element) -> Row:
+        """Returns a row whose ``images`` and ``image_sizes`` are tuples with an entry a view."""
+        image = element.image
+        images, sizes = prepare_views(image, self.views)
+        fields = Batch(
+            images=images,
+            boxes=np.zeros((0, 4), np.float32),
+            labels=np.zeros(0, np.int32),
+            valid=np.zeros(0, np.bool_),
+            ignore=np.zeros(0, np.bool_),
+            image_sizes=sizes,
+            original_sizes=np.array((1, 1) if image is None else image.shape[:2], np.int32),
+            index=np.int32(element.index),
+            real=np.bool_(image is not None),
+        )
+        return Row(fields, element.id, element.problem, 0)

@@ -1,0 +1,153 @@
+"""Runs a detector over a finite stream of images and hands what it finds to evaluators.
+
+This is the one place where detections leave the network's pixels for those of the original image
+(``to_images``). The device works on one batch while the host scores the one before.
+
+Of several processes each reads, detects and looks up the ground truth for its own rows of every batch; what
+it found goes to process 0, which scores all images in the order of the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jdet.types import Batch, ConfigError, Detections, ImageDetections
+
+
+class DetectFn:
+    """A detector's ``detect``, compiled once per shape, on one device or with the batch split over a mesh.
+
+    ``fn(variables, images [B, H, W, 3] uint8, image_sizes [B, 2] int32) -> Detections``. Of several
+    processes each passes its own rows, [B / processes, …], and reads those of the result with
+    ``local_rows``.
+
+    Attributes:
+        detector: the module.
+        devices: on which a batch is spread.
+        processes: over which it is.
+    """
+
+    def __init__(self, detector: Any, mesh: Mesh | None = None):
+        """Compiles nothing yet.
+
+        Args:
+            detector: a detector module, contract ``detect(images, image_sizes) -> Detections``.
+            mesh: axes ``("group", "member")``; the batch and the result are split over both, the
+                variables are whole on every device.
+        """
+        self.detector = detector
+        self.devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
+        self.processes = len({device.process_index for device in self.devices})
+        self._split = None
+        self._compiled: dict[tuple[int, ...], Callable[..., Detections]] = {}
+
+        def detect(variables, images, image_sizes):
+            return detector.apply(variables, images, image_sizes, method="detect")
+
+        if mesh is None:
+            self._jitted = jax.jit(detect)
+            return
+        batch, whole = PartitionSpec(("group", "member")), PartitionSpec()
+        # Nothing is exchanged between images, so there is no replication for JAX to check.
+        self._jitted = jax.jit(
+            jax.shard_map(
+                detect, mesh=mesh, in_specs=(whole, batch, batch), out_specs=batch, check_vma=False
+            )
+        )
+        self._split = NamedSharding(mesh, batch)
+
+    def __call__(self, variables: Any, images: Any, image_sizes: Any) -> Detections:
+        """Starts the detection; returns before the device is done.
+
+        Raises:
+            ConfigError: B is not a multiple of the number of devices.
+        """
+        rows, *rest = np.shape(images)
+        self._check(rows * self.processes)
+        program = self._compiled.get((rows * self.processes, *rest), self._jitted)
+        return program(variables, self._place(images), self._place(image_sizes))
+
+    def trace(self, variables: Any, shape: tuple[int, int, int]) -> Detections:
+        """Shapes and types of the result for a shape (B, H, W), without compiling.
+
+        Raises:
+            ConfigError: as of a call, or the detector cannot take such an input.
+        """
+        return jax.eval_shape(self._jitted, variables, *self._arguments(shape))
+
+    def compile(self, variables: Any, shape: tuple[int, int, int]) -> Any:
+        """Compiles for a shape (B, H, W) ahead of its first call, which then uses the result.
+
+        Args:
+            variables: as in calls, or their shapes and types.
+            shape: images, height and width.
+
+        Returns:
+            The program, of type ``jax.stages.Compiled``.
+
+        Raises:
+            ConfigError: as of ``trace``.
+        """
+        images, sizes = self._arguments(shape)
+        if images.shape not in self._compiled:
+            self._compiled[images.shape] = self._jitted.lower(variables, images, sizes).compile()
+        return self._compiled[images.shape]
+
+    def _arguments(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
+        self._check(shape[0])
+        kinds = ((*shape, 3), jnp.uint8), ((shape[0], 2), jnp.int32)
+        images, sizes = (jax.ShapeDtypeStruct(*kind, sharding=self._split) for kind in kinds)
+        return images, sizes
+
+    def _check(self, count: int) -> None:
+        if count % len(self.devices):
+            raise ConfigError(
+                f"eval.batch_size = {count} does not divide over {len(self.devices)} devices; "
+                f"take a multiple of {len(self.devices)}, or set parallel.devices"
+            )
+
+    def _place(self, array: Any) -> Any:
+        if self._split is None:
+            return array
+        return jax.make_array_from_process_local_data(self._split, np.asarray(array))
+
+
+def local_rows(array: Any) -> np.ndarray:
+    """This process's rows of an array whose leading axis is split over the devices, in order."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def to_images(detections: Detections, batch: Batch, ids: Sequence[str]) -> list[ImageDetections]:
+    """Moves detections from the network's pixels to those of the original images.
+
+    Boxes are scaled by original size / content size and clipped to the image. Rows that are not
+    ``valid``, or not finite, are dropped; nothing else is, whatever its score or size.
+
+    Args:
+        detections: arrays [B, D, …], on host or device; of several processes, this one's rows count.
+        batch: the batch they were found in; this process's rows.
+        ids: B names; those of padding rows do not matter.
+
+    Returns:
+        One record per row with ``batch.real``, in order.
+    """
+    boxes, scores, labels, valid = map(local_rows, detections)
+    content, original = np.asarray(batch.image_sizes), np.asarray(batch.original_sizes)
+    scale = (original / np.maximum(content, 1)).astype(np.float32)[:, None, ::-1]  # [B, 1, xy]
+    limit = original.astype(np.float32)[:, None, ::-1]
+    with np.errstate(invalid="ignore"):  # rows that are not finite are dropped below
+        boxes = np.clip(boxes * np.tile(scale, 2), 0, np.tile(limit, 2))
+    keep = valid & np.isfinite(boxes).all(-1) & np.isfinite(scores)
+    return [
+        ImageDetections(ids[i], boxes[i][keep[i]], scores[i][keep[i]], labels[i][keep[i]])
+        for i in np.flatnonzero(batch.real).tolist()
+    ]

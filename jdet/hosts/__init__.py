@@ -1,1 +1,0 @@
-"""Several processes as one run: who they are, that they live, that they agree."""

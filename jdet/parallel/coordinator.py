@@ -1,0 +1,224 @@
+"""The meeting point of the processes of a run, kept by process 0.
+
+Every process keeps a connection to it, over which both ends say every two seconds that they live.
+When one ends badly, falls silent or loses its connection, the hub waits a moment for what else it
+hears (a death makes errors everywhere), settles on the cause, and tells everyone, so that all stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from typing import Any, NamedTuple
+
+from jdet.parallel.connection import BEAT_SECONDS, Link
+from jdet.types import ConfigError
+
+LOST, KILLED, REFUSED, RAISED, ABORTED = range(5)
+"""How a process ended badly, the likeliest cause of the others' ends first: gone without a word, killed
+by a signal, an error the user can mend, another exception, aborted by its runtime."""
+
+GRACE_SECONDS = 3.0
+"""How long the hub listens on after the first bad news."""
+
+
+class Member(NamedTuple):
+    """A process as it introduced itself.
+
+    Attributes:
+        index: among the processes.
+        host: name of its machine.
+        pid: of the process on it.
+    """
+
+    index: int
+    host: str
+    pid: int
+
+    def name(self, count: int) -> str:
+        """As people are told of it."""
+        return f"process {self.index} of {count} (host {self.host}, pid {self.pid})"
+
+
+class Hub:
+    """Listens in a thread of its own from the beginning to the end of the run."""
+
+    def __init__(self, port: int, count: int, connect_seconds: float, timeout_seconds: float):
+        """Begins to listen.
+
+        Args:
+            port: to listen on, at all addresses of this machine.
+            count: processes that must come.
+            connect_seconds: within which they must.
+            timeout_seconds: of silence after which a process is lost.
+
+        Raises:
+            ConfigError: the port is taken.
+        """
+        self._count, self._timeout = count, timeout_seconds
+        self._connect_seconds = connect_seconds
+        self._links: dict[int, Link] = {}
+        self._members: dict[int, Member] = {}
+        try:
+            self._listener = socket.create_server(
+                ("", port),
+                family=_family(),
+                dualstack_ipv6=socket.has_dualstack_ipv6(),
+                backlog=count,
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"process 0 cannot listen on port {port}: {error.strerror or error}; another run may "
+                "use it: give --coordinator another port, on all processes"
+            ) from error
+        self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Waits a moment until everyone has gone."""
+        self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        try:
+            if self._gather():
+                self._tell(**self._attend())
+            # Whoever has read the last word hangs up.
+            deadline = time.monotonic() + 5.0
+            while self._open() and time.monotonic() < deadline:
+                self._hear(0.2)
+        finally:
+            for link in self._links.values():
+                link.close()
+            self._listener.close()
+
+    def _open(self) -> list[Link]:
+        return [link for link in self._links.values() if not link.closed]
+
+    def _tell(self, **message: Any) -> None:
+        for link in self._open():
+            link.send(**message)
+
+    def _gather(self) -> bool:
+        """Waits for all processes to introduce themselves; False where that failed."""
+        deadline = time.monotonic() + self._connect_seconds
+        strangers: list[Link] = []
+        while len(self._links) < self._count:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                missing = sorted({*range(self._count)} - {*self._links})
+                self._tell(
+                    unmet=f"of {self._count} processes, {', '.join(map(str, missing))} did not come "
+                    f"within {self._connect_seconds:g} s; see whether they were started, and whether "
+                    "they can reach this address"
+                )
+                return False
+            for link in self._open():
+                link.beat()
+            if select.select([self._listener, *strangers], [], [], min(left, 0.2))[0]:
+                strangers = self._receive(strangers)
+            for index in [i for i, link in self._links.items() if self._has_left(link)]:
+                del self._links[index], self._members[index]  # may come again
+        for link in strangers:
+            link.close()
+        members = [self._members[i] for i in range(self._count)]
+        self._tell(go=_free_port(), members=members)
+        return True
+
+    def _receive(self, strangers: list[Link]) -> list[Link]:
+        """Takes in who has introduced himself; returns those who have still to."""
+        if select.select([self._listener], [], [], 0)[0]:
+            with contextlib.suppress(OSError):
+                strangers = [*strangers, Link(self._listener.accept()[0])]
+        silent = []
+        for link in strangers:
+            messages = link.receive()
+            if not messages and not link.closed:
+                silent.append(link)
+            elif not messages or not self._admit(link, messages[0]):
+                link.close()
+        return silent
+
+    def _has_left(self, link: Link) -> bool:
+        link.receive()
+        return link.closed
+
+    def _admit(self, link: Link, hello: dict[str, Any]) -> bool:
+        try:
+            index, count, host, pid = (hello[key] for key in ("index", "count", "host", "pid"))
+        except KeyError:
+            return False
+        refused = ""
+        if count != self._count:
+            refused = f"--num_processes is {count} on host {host}, and {self._count} at process 0"
+        elif index in self._links:
+            taken = self._members[index].name(count)
+            refused = f"--process_id={index} of host {host} is taken by {taken}"
+        if refused:
+            link.send(refused=refused)
+            return False
+        self._links[index] = link
+        self._members[index] = Member(index, host, pid)
+        return True
+
+    def _hear(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
+        """Messages of all, with who sent them."""
+        open_links = {i: link for i, link in self._links.items() if not link.closed}
+        ready = select.select(list(open_links.values()), [], [], seconds)[0]
+        for link in open_links.values():
+            link.beat()
+        return [(i, m) for i, link in open_links.items() if link in ready for m in link.receive()]
+
+    def _attend(self) -> dict[str, Any]:
+        """Follows the run until it is over; returns what everyone is told then."""
+        ended: dict[int, int] = {}  # exit codes of those that ended in good order
+        bad: dict[int, tuple[int, str]] = {}  # how the others did, and what is known of it
+        deadline = None
+        while True:
+            for index, message in self._hear(0.2):
+                if "ended" in message:
+                    ended[index] = message["ended"]
+                elif "bad" in message:
+                    bad.setdefault(index, (message["bad"], message["why"]))
+            for index, link in self._links.items():
+                if index in ended or index in bad:
+                    continue
+                if link.closed:
+                    bad[index] = LOST, "is gone: its connection was closed"
+                elif link.silence() > self._timeout:
+                    bad[index] = LOST, f"has not been heard of for {self._timeout:g} s"
+            if len(ended) == self._count:
+                return {"done": max(ended.values())}
+            if bad and deadline is None:
+                deadline = time.monotonic() + GRACE_SECONDS
+            if deadline is not None and (
+                len(ended) + len(bad) == self._count
+                or (time.monotonic() > deadline and not self._doubtful(ended, bad))
+            ):
+                return self._verdict(ended, bad)
+
+    def _doubtful(self, ended: dict[int, int], bad: dict[int, tuple[int, str]]) -> bool:
+        """Whether all errors may only follow from one that is silent, but not yet for long enough."""
+        waiting = [i for i in self._links if i not in ended and i not in bad]
+        silent = any(self._links[i].silence() > 3 * BEAT_SECONDS for i in waiting)
+        return silent and min(bad.values())[0] >= RAISED
+
+    def _verdict(self, ended: dict[int, int], bad: dict[int, tuple[int, str]]) -> dict[str, Any]:
+        kind, index = min((kind, index) for index, (kind, _) in bad.items())
+        why = bad[index][1]
+        mute = [i for i in range(self._count) if i not in ended and i not in bad]
+        if kind == ABORTED and mute:  # the runtime of the others gave up on one that lives
+            index, why = mute[0], "did not answer the other processes any more"
+        return {"verdict": kind, "index": index, "why": why}
+
+
+def _family() -> socket.AddressFamily:
+    return socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,89 @@
+"""Batches on their way to the devices, ahead of the step that needs them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+
+from jax.sharding import Mesh
+
+from jdet.parallel.mesh import to_global
+from jdet.types import Batch
+
+
+class DevicePrefetcher(Iterator[Batch]):
+    """Fetches and places batches in a thread, so that input and computation overlap.
+
+    An error of the input surfaces at the ``next`` that would have returned the batch. Use as a
+    context manager or call ``close``; the input is closed with it, where it has a ``close``.
+    """
+
+    _END = object()
+
+    def __init__(self, batches: Iterable[Batch], mesh: Mesh, depth: int = 2):
+        """Starts fetching.
+
+        Args:
+            batches: host-local batches of numpy arrays.
+            mesh: of the run.
+            depth: batches on device ahead of the one in use.
+        """
+        self._batches = batches
+        self._mesh = mesh
+        self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._taken = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fetch, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _fetch(self) -> None:
+        try:
+            for batch in self._batches:
+                if self._stop.is_set() or not self._put(to_global(batch, self._mesh)):
+                    return
+            self._put(self._END)
+        except BaseException as error:  # handed to the consumer, which raises it
+            self._put(error)
+
+    def _put(self, item) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the next batch; True once ``next`` would return or raise at once."""
+        if self._taken is None and not self._stop.is_set():
+            try:
+                self._taken = self._queue.get(timeout=seconds)
+            except queue.Empty:
+                return False
+        return True
+
+    def __next__(self) -> Batch:
+        while not self.wait(1.0):
+            pass
+        item, self._taken = self._taken, None
+        if isinstance(item, Batch):
+            return item
+        self._stop.set()
+        if item is self._END or item is None:
+            raise StopIteration
+        raise item
+
+    def close(self) -> None:
+        """Stops the thread and closes the input, unless that does not come back in a few seconds."""
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+        if not self._thread.is_alive() and hasattr(self._batches, "close"):
+            self._batches.close()
+
+    def __enter__(self) -> DevicePrefetcher:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,134 @@
+"""What a checkpoint folder holds, written down beside it, and whether it still holds that.
+
+``about.json`` is written once everything else is on disk. It carries the evaluation metrics, dtype
+and shape of every array, and size and CRC-32 of every file: without them a folder with a flipped
+bit would be read without complaint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdet.atomic_files import write_json
+
+ABOUT = "about.json"
+
+
+class Damaged(Exception):
+    """A checkpoint is incomplete or not what was written."""
+
+
+def describe(parts: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """What is known of a checkpoint before it is on disk.
+
+    Args:
+        parts: trees of arrays.
+        metrics: of an evaluation; those that are not finite are left out.
+    """
+    return {
+        "metrics": _finite(metrics),
+        "shapes": {name: _shapes(tree) for name, tree in parts.items()},
+    }
+
+
+def seal(path: Path, about: Mapping[str, Any]) -> None:
+    """Completes a folder: adds its files to ``about`` and writes that into it.
+
+    Raises:
+        OSError: there is no room.
+    """
+    files = {
+        str(file.relative_to(path)): [file.stat().st_size, _checksum(file)]
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+    write_json(path / ABOUT, {**about, "files": files})
+
+
+def add_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Puts other metrics into a sealed folder, whose arrays stay as they are.
+
+    Raises:
+        Damaged: what was written beside the arrays cannot be read.
+        OSError: there is no room.
+    """
+    write_json(path / ABOUT, {**read(path), "metrics": _finite(metrics)})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What was written beside the arrays.
+
+    Raises:
+        Damaged: nothing, or nothing legible.
+    """
+    try:
+        about = json.loads((path / ABOUT).read_text())
+        return {key: about[key] for key in ("metrics", "shapes", "files")}
+    except FileNotFoundError as error:
+        raise Damaged(f"{ABOUT} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{ABOUT} cannot be read") from error
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """As ``read``, after every file was compared with what was written.
+
+    Raises:
+        Damaged: a file is missing or not as it was.
+    """
+    about = read(path)
+    for name, (size, crc) in about["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise Damaged(f"{name} is missing")
+        if file.stat().st_size != size or _checksum(file) != crc:
+            raise Damaged(f"{name} is not as it was written")
+    return about
+
+
+def differences(about: Mapping[str, Any], name: str, tree: Any) -> list[str]:
+    """One line for every array of a part that is missing, added or of another shape in ``tree``."""
+    stored, wanted = about["shapes"][name], _shapes(tree)
+    lines = []
+    for path in sorted({*stored, *wanted}):
+        a, b = stored.get(path, "absent"), wanted.get(path, "absent")
+        if a != b:
+            lines.append(f"{path}: {a} in the checkpoint, {b} in the model")
+    return lines
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Path to dtype and shape of every array, such as ``float32[3,3,64,64]``."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_text(path): shape_text(x) for path, x in leaves}
+
+
+def path_text(path: Any) -> str:
+    """A path in a tree as its names joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def shape_text(x: Any) -> str:
+    """Dtype and shape of an array, such as ``float32[3,3,64,64]``."""
+    return f"{np.dtype(x.dtype).name}[{','.join(map(str, x.shape))}]"
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32 of a file."""
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+
+from jdet.data.image_io import read_image, write_image
+from jdet.evaluation import drawing
+from jdet.evaluation.drawing import class_color, draw_detections, write_images
+from jdet.types import DataError, Example, ImageDetections
+
+NAMES = ("disc", "square", "étoile")
+GREY = 128
+
+
+def make_image(height, width):
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def found(boxes, scores, labels, id="p"):
+    return ImageDetections(
+        id, np.array(boxes, np.float32).reshape(-1, 4), np.array(scores), np.array(labels, int)
+    )
+
+
+def ground_truth(boxes, labels, ignore=None, id="p", image=""):
+    n = len(labels)
+    ignore = np.zeros(n, bool) if ignore is None else np.array(ignore)
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    return Example(id, image, boxes, np.array(labels, int), ignore, np.ones(n, np.float32))
+
+
+def near(image, color, tolerance=40):
+    return np.abs(image.astype(int) - color).max(-1) <= tolerance
+
+
+def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_class():
+    image = make_image(600, 800)
+    before = image.copy()
+    drawn = draw_detections(image, found([[200, 150, 500, 450]], [0.9], [1]), NAMES)
+    assert drawn.shape == image.shape and drawn.dtype == np.uint8
+    np.testing.assert_array_equal(image, before)
+    ink = near(drawn, class_color(1))
+    for y, x in ((300, 200), (300, 500), (450, 350), (150, 400)):  # the middle of every side
+        assert ink[y - 3 : y + 3, x - 3 : x + 3].any()
+    assert (drawn[200:400, 250:450] == GREY).all()  # nothing inside
+    assert (drawn[500:] == GREY).all() and (drawn[:, 600:] == GREY).all()
+
+
+def test_low_scores_are_not_drawn():
+    image = make_image(600, 600)
+    boxes = found([[50, 50, 200, 200], [300, 300, 500, 500]], [0.5, 0.49], [0, 0])
+    drawn = draw_detections(image, boxes, NAMES)
+    assert near(drawn[:250, :250], class_color(0)).any()
+    assert (drawn[280:, 280:] == GREY).all()
+    np.testing.assert_array_equal(draw_detections(image, found([], [], []), NAMES), image)
+
+
+def test_small_images_are_enlarged_with_their_boxes():
+    drawn = draw_detections(make_image(48, 64), found([[16, 12, 48, 36]], [0.9], [0]), NAMES)
+    assert drawn.shape == (384, 512, 3)
+    ink = near(drawn, class_color(0))
+    assert ink[200, 126:131].any() and ink[200, 382:387].any()  # 16 · 8 and 48 · 8
+
+
+def test_truth_is_on_the_left_and_detections_on_the_right():
+    image = make_image(512, 512)
+    drawn = draw_detections(
+        image,
+        found([[300, 300, 400, 400]], [0.9], [1]),
+        NAMES,
+        ground_truth=ground_truth([[100, 100, 200, 200]], [0]),
+    )
+    height, width = drawn.shape[:2]
+    assert width == 2 * 512 + 8 and height > 512
+    left, right = drawn[height - 512 :, :512], drawn[height - 512 :, 520:]
+    assert near(left, class_color(0)).any() and not near(left, class_color(1)).any()
+    assert near(right, class_color(1)).any() and not near(right, class_color(0)).any()
+    for header in (drawn[: height - 512, :512], drawn[: height - 512, 520:]):
+        assert header.max() > 200 and header.min() < 40  # white text on dark ground
+
+
+def test_ignored_objects_are_dashed():
+    image = make_image(512, 512)
+
+    def ink(ignore):
+        drawn = draw_detections(
+            image,
+            found([], [], []),
+            NAMES,
+            ground_truth=ground_truth([[100, 100, 400, 400]], [0], [ignore]),
+        )
+        return near(drawn[:, 350:450], class_color(0)).sum()  # the right side, away from the tag
+
+    assert 0.3 * ink(False) < ink(True) < 0.8 * ink(False)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 1), (1, 300), (7, 2000)])
+def test_thin_images_get_a_margin(size):
+    height, width = size
+    boxes = [[0, 0, width, height]]
+    drawn = draw_detections(
+        make_image(*size), found(boxes, [0.9], [2]), NAMES, ground_truth=ground_truth(boxes, [2])
+    )
+    assert drawn.shape[0] >= 160 and drawn.shape[1] >= 640
+    assert near(drawn, class_color(2)).any()
+
+
+def test_boxes_outside_the_image_and_crowds_of_them_do_no_harm():
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(-100, 700, (200, 4))
+    many = found(boxes, np.full(200, 0.9), rng.integers(0, 3, 200))
+    assert draw_detections(make_image(600, 600), many, NAMES).shape == (600, 600, 3)
+
+
+def test_tags_do_not_cover_each_other_where_there_is_room():
+    placed = np.zeros((0, 4))
+    for _ in range(6):  # six detections of one object
+        tag = drawing._place_tag(
+            np.array([200.0, 200, 350, 300]), np.array([60.0, 16]), placed, (600, 600), 1.0
+        )
+        placed = np.concatenate([placed, tag[None]])
+    overlap = np.minimum(placed[:, None, 2:], placed[None, :, 2:]) - np.maximum(
+        placed[:, None, :2], placed[None, :, :2]
+    )
+    covered = np.clip(overlap, 0, None).prod(-1)
+    assert np.count_nonzero(covered - np.diag(np.diag(covered))) == 0
+
+
+def test_palette_has_twenty_one_colours():
+    assert len({class_color(i) for i in range(21)}) == 21
+    assert class_color(21) == class_color(0)
+
+
+def test_images_are_written_under_safe_names(tmp_path):
+    write_image(tmp_path / "x.png", make_image(60, 80))
+    pairs = [
+        (
+            found([], [], [], "a/b c"),
+            ground_truth([], [], id="a/b c", image=str(tmp_path / "x.png")),
+        ),
+        (
+            found([], [], [], "../../up"),
+            ground_truth([], [], id="../../up", image=make_image(60, 80)),
+        ),
+    ]
+    folder = tmp_path / "deep" / "detections"
+    paths = write_images(folder, pairs, NAMES)
+    assert [p.name for p in paths] == ["000_a_b_c.jpg", "001_.._.._up.jpg"]
+    assert sorted(folder.iterdir()) == paths
+    assert read_image(paths[0]).shape[1] == 2 * 512 + 8
+    with pytest.raises(DataError, match="gone.jpg"):
+        write_images(folder, [(pairs[0][0], ground_truth([], [], image="gone.jpg"))], NAMES)
