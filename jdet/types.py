@@ -12,6 +12,8 @@ Boxes inside jdet are ``x1, y1, x2, y2``: float32, continuous pixels of the netw
 ``0 … K-1``; background exists only inside a loss. Padding is said by ``valid``, difficult or crowd
 objects by ``ignore``; neither is ever encoded in a label or a coordinate.
 
+Records are built by keyword and read by name, never unpacked by position: they grow. An optional field
+that a data set or detector does not have is None, which every stage passes on (None is an empty pytree).
 Everything here is plain Python, so that input workers need not import JAX. NamedTuples are pytrees.
 """
 
@@ -73,6 +75,8 @@ class Source(Protocol):
 class Batch(NamedTuple):
     """Images and padded objects as they enter the jitted step.
 
+    The input pipeline makes one image's row of it as the same record without the leading axis.
+
     Attributes:
         images: uint8 [B, H, W, 3], RGB; for multi-scale testing a tuple of such, one per input size.
         boxes: float32 [B, N, 4], x1 y1 x2 y2 in pixels of the network input; zeros where padded.
@@ -84,6 +88,7 @@ class Batch(NamedTuple):
         original_sizes: int32 [B, 2], height and width of the original image.
         index: int32 [B], position of the image in its source.
         real: bool [B], False for rows that only pad an evaluation batch.
+        masks: uint8 [B, N, M, M], instance masks, each in the frame of its box; None: not asked for.
     """
 
     images: Any
@@ -95,38 +100,52 @@ class Batch(NamedTuple):
     original_sizes: Any
     index: Any
     real: Any
+    masks: Any = None
 
 
 class Detections(NamedTuple):
-    """Detections of fixed size, best first within an image.
+    """Detections of fixed size, best first within an image; of one image without the axis B.
 
     Attributes:
         boxes: float32 [B, D, 4], x1 y1 x2 y2 in pixels of the network input.
         scores: float32 [B, D] in 0 … 1; zeros where not valid.
         labels: int32 [B, D], 0 … K-1; zeros where not valid.
         valid: bool [B, D].
+        masks: float32 [B, D, m, m], probabilities in the frame of each box; None: the detector has none.
     """
 
     boxes: Any
     scores: Any
     labels: Any
     valid: Any
+    masks: Any = None
 
 
 class ImageDetections(NamedTuple):
-    """What was found in one image, on the host: the currency of evaluation, images and JSON.
+    """Detections of one image, on the host: what evaluators, drawings and JSON files take.
 
     Attributes:
         id: as in ``Example``.
         boxes: float32 [d, 4], x1 y1 x2 y2 in continuous pixels of the original image, clipped to it.
         scores: float32 [d], best first.
         labels: int32 [d], 0 … K-1.
+        masks: one COCO run-length encoding per detection, of the whole original image; None: no masks.
     """
 
     id: str
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    masks: tuple[Any, ...] | None = None
+
+    def select(self, rows: np.ndarray) -> ImageDetections:
+        """Some of the detections, by index or by bool [d]."""
+        masks = self.masks
+        if masks is not None:
+            masks = tuple(masks[i] for i in np.arange(len(masks))[rows])
+        return self._replace(
+            boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks
+        )
 
 
 class Mean(NamedTuple):
