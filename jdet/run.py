@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -22,7 +21,6 @@ from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
 from jdet.data import pipeline
-from jdet.data.image_io import read_image
 from jdet.data.sources import fingerprint
 from jdet.data.transforms.resize import Resize
 from jdet.evaluation import drawing, report
@@ -33,7 +31,7 @@ from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loop, optim, state
 from jdet.train.checkpoints import checkpoint, select
-from jdet.types import ConfigError, Source
+from jdet.types import ConfigError, Evaluated, Source
 
 DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
@@ -145,10 +143,10 @@ def evaluate(
         config, detector, mesh, lambda: _train_batches(config, train_source)
     )
     variables = weights(saved)
-    metrics = run(variables, int(saved.step))
+    metrics = dict(run(variables, int(saved.step)).metrics)
     if several_sizes is not None:
         metrics |= several_sizes(variables, int(saved.step))
-    return {name: value for name, value in metrics.items() if not isinstance(value, np.ndarray)}
+    return metrics
 
 
 def _train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeline.BatchStream:
@@ -168,17 +166,17 @@ def _train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeli
 
 def make_evaluation(
     config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
-) -> Callable[[Any, int], dict[str, Any]]:
+) -> Callable[[Any, int], Evaluated]:
     """``evaluation(variables, step)``: metrics and images; writes report, images and curves.
 
     The network is compiled once, at the first call.
     """
     detect = DetectFn(detector, mesh)
 
-    def run(variables: Any, step: int) -> dict[str, Any]:
+    def run(variables: Any, step: int) -> Evaluated:
         keep = SampleImages(config.eval.images, evaluate_lib.images(config, source))
-        found, seconds = evaluate_lib.evaluate(config, source, mesh, detect, variables, also=keep)
-        metrics: dict[str, Any] = dict(found)
+        metrics, seconds = evaluate_lib.evaluate(config, source, mesh, detect, variables, also=keep)
+        images: dict[str, Any] = {}
         if jax.process_index() == 0:
             report.write_report(
                 workdir / "report.json",
@@ -188,16 +186,15 @@ def make_evaluation(
                 seconds_per_image=seconds,
             )
             report.print_table(metrics, source.class_names)
-            images = drawing.write_images(
+            drawn = drawing.write_images(
                 workdir / "detections",
                 keep.pairs,
                 source.class_names,
                 score_threshold=config.eval.score_drawn,
             )
             _draw_curves(workdir)
-            for path in images:
-                metrics[f"detections/{path.stem}"] = read_image(str(path))
-        return metrics
+            images = {f"detections/{name}": image for name, image in drawn.items()}
+        return Evaluated(metrics, images)
 
     return run
 

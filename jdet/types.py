@@ -148,6 +148,18 @@ class ImageDetections(NamedTuple):
         )
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation of a state found.
+
+    Attributes:
+        metrics: numbers by slash names, the main one first.
+        images: drawn images by slash names, uint8 [H, W, 3] RGB.
+    """
+
+    metrics: Mapping[str, float]
+    images: Mapping[str, np.ndarray] = {}
+
+
 class Mean(NamedTuple):
     """A mean that is still a sum and a weight, so that it can be added up over devices and steps.
 

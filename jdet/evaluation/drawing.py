@@ -125,7 +125,7 @@ def write_images(
     class_names: Sequence[str],
     *,
     score_threshold: float = 0.5,
-) -> list[Path]:
+) -> dict[str, np.ndarray]:
     """Writes one JPEG per image, ground truth on the left and detections on the right.
 
     Args:
@@ -135,18 +135,19 @@ def write_images(
         score_threshold: lowest score drawn.
 
     Returns:
-        The files, numbered in the order of ``pairs`` and named after the images.
+        What was drawn, uint8 [h, w, 3] RGB, by the names of the files without suffix: a number in the
+        order of ``pairs`` and the image's id.
 
     Raises:
         DataError: an image cannot be read or written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    images = {}
     for number, (detections, ground_truth) in enumerate(pairs):
         name = re.sub(r"[^\w.-]+", "_", ground_truth.id)[-80:]
-        paths.append(folder / f"{number:03d}_{name}.jpg")
-        drawn = draw_detections(
+        stem = f"{number:03d}_{name}"
+        images[stem] = draw_detections(
             read_image(
                 ground_truth.image,
                 name="" if isinstance(ground_truth.image, str) else ground_truth.id,
@@ -156,8 +157,8 @@ def write_images(
             ground_truth=ground_truth,
             score_threshold=score_threshold,
         )
-        write_image(paths[-1], drawn)
-    return paths
+        write_image(folder / f"{stem}.jpg", images[stem])
+    return images
 
 
 def _draw_marks(image: np.ndarray, scale: float, marks: Sequence[_Mark]) -> np.ndarray:

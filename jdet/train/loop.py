@@ -34,9 +34,9 @@ from jdet.train.progress import Progress, Stopwatch
 from jdet.train.step import Metrics, make_diagnosis, make_probe, make_train_step
 from jdet.train.workdir import LANDSCAPE, Workdir, open_together
 from jdet.train.writers import Writer, writers_in
-from jdet.types import Batch, ConfigError, DataError, TrainState
+from jdet.types import Batch, ConfigError, DataError, Evaluated, TrainState
 
-Evaluate = Callable[[TrainState, int], Mapping[str, Any]]
+Evaluate = Callable[[TrainState, int], Evaluated]
 
 
 class Result(NamedTuple):
@@ -86,8 +86,7 @@ def train(
             over the number of processes rows) that begins with batch k; closed at the end where it
             has a ``close``.
         num_examples: images in the training set.
-        evaluate: maps a state and its step to named values: numbers are metrics, main one first;
-            uint8 arrays [H, W, 3] are images. Called on every process.
+        evaluate: maps a state and its step to metrics and images. Called on every process.
         overwrite: discard the run that the workdir holds.
         writers: told everything beside ``metrics.jsonl`` and TensorBoard; the caller's to close.
         build: makes a detector from a config: that of the run that ``config.init_from`` names, whose
@@ -362,12 +361,11 @@ class _Run:
             self._write(k, values)
 
     def _judge(self, now: TrainState, k: int) -> None:
-        values = self.evaluate(now, k)
-        images = {name: x for name, x in values.items() if getattr(x, "ndim", 0) == 3}
-        self.metrics = {name: float(x) for name, x in values.items() if name not in images}
+        found = self.evaluate(now, k)
+        self.metrics = {name: float(x) for name, x in found.metrics.items()}
         self._write(k, self.metrics)
         for writer in self.writers:
-            writer.images(k, images)
+            writer.images(k, found.images)
 
     def diverged(self, error: _NotFinite, diagnose) -> Result:
         """Records where the loss stopped being finite; the checkpoints stay as they are."""

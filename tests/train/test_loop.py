@@ -18,7 +18,7 @@ import pytest
 from jdet.train import loop, step
 from jdet.train.checkpoints.checkpoint import CheckpointError, Checkpoints, load_for_inference
 from jdet.train.preemption import StopRequest
-from jdet.types import ConfigError, DataError
+from jdet.types import ConfigError, DataError, Evaluated
 from tests.harness import ROOT, child_environment
 from tests.train import fake
 
@@ -52,7 +52,8 @@ def assert_identical(a, b):
 
 
 def score(state, k):
-    return {"score": float(np.abs(jax.device_get(state.params["head"]["bias"])).sum()), "at": k}
+    bias = jax.device_get(state.params["head"]["bias"])
+    return Evaluated({"score": float(np.abs(bias).sum()), "at": k})
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ def test_stopped_at_an_evaluation_that_makes_the_best(tmp_path, monkeypatch):
     settings = dict(train__steps=12, train__save_every=1, train__eval_every=4)
 
     def evaluate(state, k):
-        return {"ap": 1.0 if k == 4 else 0.5}
+        return Evaluated({"ap": 1.0 if k == 4 else 0.5})
 
     questions = itertools.count()
 
@@ -218,7 +219,7 @@ def test_second_interrupt_aborts(tmp_path, monkeypatch):
         judging.set()
         for _ in range(600):  # handlers run between two lines of the main thread
             time.sleep(0.1)
-        return {}
+        return Evaluated({})
 
     monkeypatch.setattr(StopRequest, "_handle", tell)
     with pytest.raises(KeyboardInterrupt):
@@ -446,7 +447,7 @@ def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
     def evaluate(state, k):
         assert int(state.step) == k
         events.append(f"evaluate {k}")
-        return {"a": float(k), "image": np.zeros((4, 5, 3), np.uint8)}
+        return Evaluated({"a": float(k)}, {"image": np.zeros((4, 5, 3), np.uint8)})
 
     images = []
 
@@ -504,7 +505,7 @@ def test_every_shape_of_images_is_compiled_once(tmp_path, monkeypatch):
 def test_best_checkpoint_stays(tmp_path):
     train(
         tmp_path,
-        evaluate=lambda state, k: {"ap": 1.0 if k == 2 else 0.1},
+        evaluate=lambda state, k: Evaluated({"ap": 1.0 if k == 2 else 0.1}),
         train__eval_every=2,
         train__steps=10,
     )
@@ -512,7 +513,9 @@ def test_best_checkpoint_stays(tmp_path):
 
 
 def test_best_metric_that_does_not_exist_ends_the_run_at_its_first_evaluation(tmp_path):
-    settings = dict(train__eval_every=2, train__save_every=50, evaluate=lambda state, k: {"ap": k})
+    settings = dict(
+        train__eval_every=2, train__save_every=50, evaluate=lambda state, k: Evaluated({"ap": k})
+    )
     with pytest.raises(ConfigError, match="train.best_metric='app'.*did you mean 'ap'"):
         train(tmp_path, train__best_metric="app", **settings)
     result = train(tmp_path, train__best_metric="ap", **settings)
