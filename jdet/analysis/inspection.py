@@ -168,7 +168,7 @@ def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
     if not len(ground_truth):  # a row that is no object, as in a padded batch
         ground_truth = jnp.zeros((1, 4))
     overlap = boxes.pairwise_iou(ground_truth, corners)
-    found = matching.bipartite_then_threshold(
+    found = matching.ssd.match(
         overlap, jnp.arange(len(ground_truth)) < len(objects), detector.iou_threshold
     )
     own = jnp.where(found.matched, overlap[found.index, jnp.arange(len(priors))], found.overlap)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jdet.detectors.centerness import CenternessDetector
 from jdet.detectors.dense_detector import check_above
-from jdet.ops import adaptive, anchors, coding
+from jdet.ops import anchors, coding, matching
 
 
 class ATSS(CenternessDetector):
@@ -53,11 +53,11 @@ class ATSS(CenternessDetector):
     ) -> jax.Array:
         """Which object every anchor belongs to; as ``CenternessDetector.assign``."""
         grids = [
-            adaptive.Grid(
+            matching.atss.Grid(
                 jnp.asarray(np.unique(level[:, 1])),
                 jnp.asarray(np.unique(level[:, 0])),
                 float(level[0, 2]),
             )
             for level in priors
         ]
-        return adaptive.by_statistics(ground_truth, valid, grids, image_size, self.topk)
+        return matching.atss.assign(ground_truth, valid, grids, image_size, self.topk)

@@ -68,7 +68,7 @@ class DenseDetector(nn.Module):
         box_weight: weight of the box loss.
         train_ignored: crowds and difficult objects are trained on; False: dropped.
         score_threshold: lowest score of a detection.
-        pre_nms: (anchor, class) pairs of each level that enter the suppression.
+        pre_nms: (anchor, class) pairs of each level that enter NMS.
         nms_iou: overlap above which the worse box of a class is dropped.
         soft_nms: "none"; "linear" or "gaussian": overlapping boxes lose score instead (``jdet.ops.nms``).
         soft_sigma: of "gaussian".
@@ -308,7 +308,7 @@ class DenseDetector(nn.Module):
         return nms.best_pairs(scores, self.score_threshold, self.pre_nms)
 
     def postprocess(self, found: Predictions, image_sizes: jax.Array) -> Detections:
-        """Decodes and suppresses; ``image_sizes`` as of ``detect``."""
+        """Decodes and runs NMS; ``image_sizes`` as in ``detect``."""
         within = [inside(level, image_sizes) for level in found.priors]
 
         def one_image(offsets, logits, centerness, within, image_size):
@@ -328,7 +328,7 @@ class DenseDetector(nn.Module):
             )
 
         arrays = (found.offsets, found.logits, found.centerness, within, image_sizes)
-        return Detections(*jax.vmap(one_image)(*arrays))
+        return jax.vmap(one_image)(*arrays)
 
     def focal_loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """Focal loss of every place, float32 [A], for logits [A, K] and labels [A], -1 for background."""

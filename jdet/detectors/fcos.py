@@ -113,7 +113,7 @@ class FCOS(CenternessDetector):
         limits = zip((0.0, *bounds), (*bounds, math.inf))
         reach = [jnp.broadcast_to(jnp.array(r), (len(p), 2)) for r, p in zip(limits, priors)]
         points = jnp.concatenate([jnp.asarray(level) for level in priors])
-        return matching.by_location(
+        return matching.fcos.assign(
             ground_truth,
             valid,
             points[:, :2],

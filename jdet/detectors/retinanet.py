@@ -37,11 +37,11 @@ class RetinaNet(DenseDetector):
         aspect_ratios: heights over widths of the anchors.
         torchvision_anchors: sides and half sizes in whole pixels, and steps of whole pixels that follow
             from the sizes of image and maps, as torchvision lays them out.
-        iou_threshold: overlap from which an anchor is positive; an object's best anchors always are.
+        iou_threshold: overlap from which an anchor is positive.
         negative_iou: overlap below which an anchor is negative; those between are left out.
-        low_quality: whose an object's best anchors are, as of ``jdet.ops.matching.by_thresholds``: that
-            "object"'s, or the object's that the "anchor" itself overlaps most; "none": they are nobody's
-            below ``iou_threshold``.
+        low_quality: what to do with an object's highest-IoU anchors below ``iou_threshold``: "object"
+            assigns them to it, "anchor" to the object they overlap most, "none" leaves them unmatched.
+        min_pos_iou: smallest best IoU of an object for which ``low_quality`` applies (MMDetection).
         box_loss: "l1" or "smooth_l1" of the offsets, "giou" of the boxes.
         smooth_l1_beta: of "smooth_l1".
         normalizer: "batch" divides by the positives of all images; "image" each image's sums by
@@ -57,6 +57,7 @@ class RetinaNet(DenseDetector):
     iou_threshold: float = 0.5
     negative_iou: float = 0.4
     low_quality: str = "object"
+    min_pos_iou: float = 0.0
     box_loss: str = "l1"
     smooth_l1_beta: float = 0.1
     normalizer: str = "batch"
@@ -64,13 +65,15 @@ class RetinaNet(DenseDetector):
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "box_loss", BOX_LOSSES)
-        check_choice(self, "low_quality", matching.LOW_QUALITY)
+        check_choice(self, "low_quality", matching.max_iou.LOW_QUALITY)
         check_choice(self, "normalizer", NORMALIZERS)
         if not 0 <= self.negative_iou <= self.iou_threshold <= 1:
             raise ValueError(
                 f"model.negative_iou={self.negative_iou} and model.iou_threshold={self.iou_threshold}; "
                 "they must rise within 0 … 1"
             )
+        if not 0 <= self.min_pos_iou <= 1:
+            raise ValueError(f"model.min_pos_iou={self.min_pos_iou}; it must lie within 0 … 1")
         ratios = self.aspect_ratios
         if not ratios or any(not isinstance(r, int | float) or r <= 0 for r in ratios):
             raise ValueError(f"model.aspect_ratios={ratios!r}; give numbers above 0, one at least")
@@ -103,14 +106,15 @@ class RetinaNet(DenseDetector):
         corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
 
         def one_image(offsets, logits, ground_truth, labels, valid, within):
-            match = matching.by_thresholds(
+            match = matching.max_iou.assign(
                 ground_truth,
                 valid,
                 # Anchors outside must not be the best of an object either.
                 lambda rows: jnp.where(within, boxes.pairwise_iou(rows, corners), 0.0),
-                self.iou_threshold,
-                self.negative_iou,
-                self.low_quality,
+                positive_iou=self.iou_threshold,
+                negative_iou=self.negative_iou,
+                low_quality=self.low_quality,
+                min_pos_iou=self.min_pos_iou,
             )
             positive = match >= 0
             of_anchor = jnp.maximum(match, 0)

@@ -247,7 +247,7 @@ class SSD(nn.Module):
         return self.postprocess(offsets, logits, priors)
 
     def postprocess(self, offsets: jax.Array, logits: jax.Array, priors: np.ndarray) -> Detections:
-        """Decodes and suppresses; arguments as returned by ``__call__``."""
+        """Decodes and runs NMS; arguments as returned by ``__call__``."""
         scores = jax.nn.softmax(logits, axis=-1)[..., 1:]
         corners = coding.decode(offsets, jnp.asarray(priors))
 
@@ -261,7 +261,7 @@ class SSD(nn.Module):
                 keep=self.max_detections,
             )
 
-        return Detections(*jax.vmap(one_image)(corners, scores))
+        return jax.vmap(one_image)(corners, scores)
 
 
 def tap_geometry(
@@ -326,7 +326,7 @@ def multibox_loss(
 
     def one_image(offsets, logits, ground_truth, labels, valid):
         overlap = boxes.pairwise_iou(ground_truth, corners)
-        match = matching.bipartite_then_threshold(overlap, valid, iou_threshold)
+        match = matching.ssd.match(overlap, valid, iou_threshold)
         target = coding.encode(ground_truth[match.index], priors)
         loc = jnp.sum(losses.smooth_l1(offsets, target), axis=-1)
         classes = jnp.where(match.matched, labels[match.index] + 1, 0)

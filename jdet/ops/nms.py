@@ -1,41 +1,25 @@
-"""Exact greedy non-maximum suppression with fixed shapes, on the device."""
+"""Exact greedy NMS (non-maximum suppression) with fixed shapes, on the device."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jdet.ops.boxes import area
 from jdet.ops.vma import match_varying
-
-
-class Kept(NamedTuple):
-    """Survivors of a class-wise suppression, best first.
-
-    Attributes:
-        boxes: float32 [D, 4].
-        scores: float32 [D]; zeros where not valid.
-        labels: int32 [D]; zeros where not valid.
-        valid: bool [D].
-    """
-
-    boxes: jax.Array
-    scores: jax.Array
-    labels: jax.Array
-    valid: jax.Array
-
+from jdet.types import Detections
 
 SOFT = ("none", "linear", "gaussian")
-"""What overlapping boxes of a class lose: everything, or score (Bodla et al. 2017)."""
+"""What overlapping boxes of a class lose: all of their score, or part of it (Bodla et al. 2017)."""
 
 
 def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
-    """Greedy suppression of boxes that are already sorted, best first.
+    """Greedy NMS of boxes that are already sorted, best first.
 
     A box is kept unless it overlaps a kept box before it by more than ``iou_threshold``. One loop
-    step per rank settles that rank in all independent sets at once and compares it with the boxes
+    step per rank decides about that rank in all independent sets at once and compares it with the boxes
     after it, so the pairwise matrix never exists in memory.
 
     Args:
@@ -44,7 +28,7 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
         iou_threshold: overlap above which the later box is dropped.
 
     Returns:
-        bool [..., n], the survivors.
+        bool [..., n], the boxes that are kept.
     """
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     areas = area(boxes)
@@ -72,7 +56,7 @@ def class_wise_nms(
     iou_threshold: float,
     pre_nms: int,
     keep: int,
-) -> Kept:
+) -> Detections:
     """SSD's post-processing of one image: threshold, top-k and NMS in each class, then top-k.
 
     Args:
@@ -80,11 +64,11 @@ def class_wise_nms(
         scores: float32 [A, K], without background. NaN counts as zero.
         score_threshold: only scores above it take part.
         iou_threshold: overlap above which the worse box of the same class is dropped.
-        pre_nms: candidates of each class that enter the suppression.
+        pre_nms: candidates of each class that enter NMS.
         keep: detections of the image over all classes, D.
 
     Returns:
-        Kept, [D] each.
+        Detections of one image, arrays [D, …], best first.
     """
     num_boxes, num_classes = scores.shape
     pre_nms = min(pre_nms, num_boxes)
@@ -98,7 +82,7 @@ def class_wise_nms(
         best = jnp.pad(best, (0, keep - best.size))
         flat = jnp.pad(flat, (0, keep - flat.size))
     valid = best > 0
-    return Kept(
+    return Detections(
         boxes=jnp.where(valid[:, None], candidates.reshape(-1, 4)[flat], 0.0),
         scores=best,
         labels=jnp.where(valid, (flat // pre_nms).astype(jnp.int32), 0),
@@ -116,28 +100,29 @@ def candidates_nms(
     soft: str = "none",
     sigma: float = 0.5,
     min_score: float = 0.0,
-) -> Kept:
-    """Class-wise suppression of one image's candidates, the best D of all classes.
+) -> Detections:
+    """Class-wise NMS of one image's candidates; keeps the best D of all classes.
 
-    One step per detection takes the best candidate that is left and settles what it overlaps, so the
-    work grows with D · n, neither the pairwise matrix nor a list per class exists, and whoever comes after
-    the D-th is never looked at. Labels are compared; moving the boxes of each class apart instead
-    would round their coordinates.
+    One step per detection takes the best candidate that is left and lowers the scores of those that it
+    overlaps, so the work grows with D · n, neither the pairwise matrix nor a list per class exists, and
+    candidates after the D-th detection are never examined. Labels are compared; moving the boxes of each
+    class apart instead would round their coordinates.
 
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2, in any order; of equal scores the first is taken first.
-        scores: float32 [n]; rows of 0 and less do not exist.
+        scores: float32 [n]; rows with scores of 0 and less are no candidates.
         labels: int32 [n].
-        iou_threshold: overlap above which the worse box of the same class is dropped ("linear": loses).
+        iou_threshold: overlap above which the worse box of the same class is dropped, or loses score
+            ("linear").
         keep: detections, D.
         soft: one of ``SOFT``. "linear": scores of boxes that overlap by more than the threshold are
             multiplied by 1 - IoU; "gaussian": all scores by exp(-IoU² / sigma) (Bodla et al. 2017, eq. 2
             and 3). Detections then carry what is left of their scores.
-        sigma: of "gaussian".
-        min_score: soft: a box whose score falls below it is dropped.
+        sigma: width of "gaussian".
+        min_score: with a soft kind, boxes whose scores fall below it are dropped.
 
     Returns:
-        Kept, [D] each.
+        Detections of one image, arrays [D, …], best first.
     """
     n = scores.size
     x1, y1, x2, y2 = (boxes[:, i] for i in range(4))
@@ -173,7 +158,7 @@ def candidates_nms(
     nothing = [match_varying(scores, jnp.zeros(keep, kind)) for kind in (jnp.int32, scores.dtype)]
     _, index, best = jax.lax.fori_loop(0, keep, take, (scores, *nothing))
     valid = best > 0
-    return Kept(
+    return Detections(
         boxes=jnp.where(valid[:, None], boxes[index], 0.0),
         scores=best,
         labels=jnp.where(valid, labels[index], 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jdet.ops.nms import Kept
+from jdet.types import Detections
 
 KINDS = ("voting", "soft_voting", "nms")
 
@@ -91,7 +91,7 @@ def merge(
     iou_threshold: float,
     pixel_offset: float = 0.0,
     score_threshold: float = 0.0,
-) -> Kept:
+) -> Detections:
     """One set of detections from those of several passes, class by class.
 
     * "voting" (Gidaris & Komodakis 2015; as in RefineDet's multi-scale test): every greedy cluster
@@ -112,7 +112,7 @@ def merge(
         score_threshold: of "soft_voting".
 
     Returns:
-        Kept, arrays [B, D, …], best first.
+        Detections, arrays [B, D, …], best first.
 
     Raises:
         ValueError: no such kind.
@@ -150,7 +150,7 @@ def merge(
     if count < keep:
         best, index = (jnp.pad(x, ((0, 0), (0, keep - count))) for x in (best, index))
     kept = best > 0
-    return Kept(
+    return Detections(
         boxes=jnp.where(kept[..., None], jnp.take_along_axis(results, index[..., None], 1), 0.0),
         scores=best,
         labels=jnp.where(kept, jnp.take_along_axis(labels, index, 1), 0),

@@ -70,14 +70,21 @@ def test_loss_and_gradient_equal_torchvision():
     )
     sizes = jnp.full((3, 2), 128)
 
-    @functools.partial(jax.jit, static_argnames="normalizer")
-    def losses(offsets, logits, normalizer="image"):
+    @functools.partial(jax.jit, static_argnames=("normalizer", "fields"))
+    def losses(offsets, logits, normalizer="image", fields=(("low_quality", "anchor"),)):
         found = Predictions([offsets], [logits], None, [np.asarray(priors)])
-        return make(normalizer=normalizer, low_quality="anchor").loss_terms(found, *arrays, sizes)
+        model = make(normalizer=normalizer, **dict(fields))
+        return model.loss_terms(found, *arrays, sizes)
 
     offsets, logits = jnp.asarray(golden["bbox_regression"]), jnp.asarray(golden["cls_logits"])
     positives = losses(offsets, logits, normalizer="batch")["loc"].weight
     assert positives == (golden["matched_idxs"] >= 0).sum()
+    high = ("iou_threshold", 0.9)  # the best anchors of most objects lie below
+    all_best, well_overlapped, none = (
+        losses(offsets, logits, normalizer="batch", fields=(high, field))["loc"].weight
+        for field in (("min_pos_iou", 0.0), ("min_pos_iou", 0.9), ("low_quality", "none"))
+    )
+    assert all_best > well_overlapped == none
     means = losses(offsets, logits)
     assert means["loc"].weight == means["cls"].weight == 3  # torchvision: image by image
     np.testing.assert_allclose(means["loc"].total / 3, golden["loss_bbox"], rtol=1e-5)
@@ -239,8 +246,9 @@ def test_published_anchor_counts(shape, boxes):
 def test_wrong_fields_are_named():
     for fields, message in (
         (dict(box_loss="l2"), "model.box_loss='l2'.*smooth_l1"),
-        (dict(normalizer="image"), "model.normalizer='image'"),
+        (dict(normalizer="pixel"), "model.normalizer='pixel'.*batch, image"),
         (dict(low_quality="best"), "model.low_quality='best'.*object, anchor, none"),
+        (dict(min_pos_iou=1.5), "model.min_pos_iou=1.5; it must lie within 0 … 1"),
         (dict(negative_iou=0.6), "model.negative_iou=0.6 .*rise"),
         (dict(aspect_ratios=(1.0, 0.0)), r"model.aspect_ratios=\(1.0, 0.0\)"),
         (dict(octaves=0), "model.octaves=0; it must be above 0"),

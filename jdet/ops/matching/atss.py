@@ -1,4 +1,4 @@
-"""Adaptive training sample selection (Zhang et al. 2020, ATSS): every object finds its own threshold."""
+"""Adaptive training sample selection (ATSS): a threshold per object, from its candidates' overlaps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jdet.ops.boxes import cxcywh_to_xyxy, paired_iou
-from jdet.ops.matching import BELOW
+from jdet.ops.matching.best_objects import BELOW
 
 MARGIN = 0.01
-"""Pixels by which an anchor's centre must lie within the object."""
+"""Distance in pixels by which an anchor's centre must lie within the object."""
 
 
 class Grid(NamedTuple):
-    """The anchors of a level: one square at every place of a grid, flattened row by row.
+    """The anchors of a level: one square per cell of a grid, flattened row by row.
 
     Attributes:
         rows: float32 [h], centres, pixels.
@@ -28,7 +28,7 @@ class Grid(NamedTuple):
     side: float
 
 
-def by_statistics(
+def assign(
     boxes: jax.Array,
     valid: jax.Array,
     grids: list[Grid],
@@ -37,23 +37,37 @@ def by_statistics(
 ) -> jax.Array:
     """The assignment of ATSS (Zhang et al. 2020, Algorithm 1).
 
-    On each level the ``count`` anchors nearest to an object's centre are its candidates. Those are
-    positive whose overlap with the object reaches the mean plus the standard deviation of its
-    candidates' overlaps, and whose centre lies within it. An anchor that several objects claim goes to
-    the one it overlaps most.
+    On each level the ``count`` anchors nearest to an object's centre are its candidates. A candidate is
+    positive if its overlap with the object reaches the mean plus the standard deviation of the overlaps
+    of all candidates of the object, and if its centre lies within the object. An anchor that is positive
+    for several objects is assigned to the one it overlaps most.
 
-    The nearest places of a grid lie in its nearest rows and columns: an object looks at no more than
-    ``count²`` places of a level, whatever the size of the map, and no array of N · A numbers exists.
+    One object on a level with six anchors, squares with sides of 16 pixels centred at y = 8 and
+    x = 8, 16, …, 48. The object is the anchor at x = 24, a little shorter:
+
+    >>> grid = Grid(jnp.array([8.0]), 8.0 * jnp.arange(1, 7), 16.0)
+    >>> boxes, valid = jnp.array([[16.0, 2.0, 32.0, 14.0]]), jnp.array([True])
+    >>> content = jnp.array([16, 56])
+
+    With ``count=3`` the anchors at x = 16, 24 and 32 are its candidates, with IoU of 0.273, 0.75 and
+    0.273. Their mean is 0.432 and the standard deviation 0.275, so that only the middle one reaches the
+    sum, 0.707:
+
+    >>> assign(boxes, valid, [grid], content, count=3).tolist()
+    [-1, -1, 0, -1, -1, -1]
+
+    The nearest cells of a grid lie in its nearest rows and columns: an object is compared with no more than
+    ``count²`` cells of a level, whatever the size of the map, and no array of N · A numbers exists.
 
     Args:
         boxes: float32 [N, 4], x1 y1 x2 y2, pixels.
         valid: bool [N], which rows are objects.
-        grids: one a level, finest first.
-        content: [2], height and width of the image's content; anchors centred outside take no part.
-        count: candidates of a level.
+        grids: one per level, finest first.
+        content: [2], height and width of the image's content; anchors centred outside are never candidates.
+        count: candidates per object and level.
 
     Returns:
-        int32 [A]: index of the object, or ``BELOW``; levels one after the other.
+        int32 [A]: index of the object, or ``BELOW``; the levels are concatenated.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     found, first = [], 0
@@ -75,29 +89,29 @@ def by_statistics(
     depth = jnp.minimum(jnp.minimum(x - x1, x2 - x), jnp.minimum(y - y1, y2 - y))
     positive = near & valid[:, None] & (overlap >= threshold) & (depth > MARGIN)
 
-    place = jnp.where(positive, index, first)
-    best = jnp.zeros(first).at[place].max(overlap, mode="drop")
-    wins = positive & (overlap == best.at[place].get(mode="fill", fill_value=-1.0))
-    nobody = len(boxes)
-    owner = jnp.broadcast_to(jnp.arange(nobody, dtype=jnp.int32)[:, None], place.shape)
-    result = jnp.full(first, nobody, jnp.int32)
-    result = result.at[jnp.where(wins, place, first)].min(owner, mode="drop")
-    return jnp.where(result == nobody, BELOW, result)
+    target = jnp.where(positive, index, first)
+    best = jnp.zeros(first).at[target].max(overlap, mode="drop")
+    wins = positive & (overlap == best.at[target].get(mode="fill", fill_value=-1.0))
+    none = len(boxes)
+    owner = jnp.broadcast_to(jnp.arange(none, dtype=jnp.int32)[:, None], target.shape)
+    result = jnp.full(first, none, jnp.int32)
+    result = result.at[jnp.where(wins, target, first)].min(owner, mode="drop")
+    return jnp.where(result == none, BELOW, result)
 
 
 def _nearest(
     grid: Grid, centre: jax.Array, content: jax.Array, count: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The places of one level nearest to the centres [N, 2], the lower index among equals.
+    """The cells of one level nearest to the centres [N, 2]; of equal distances the lower index comes first.
 
     Returns:
         Indices int32 [N, n], anchors float32 [N, n, 4] (cx cy w h) and which of them exist, bool [N, n].
     """
 
-    def axis(places, at, limit):
-        away = jnp.where(places < limit, jnp.abs(places - at[:, None]), jnp.inf)  # [N, places]
-        # Any place further along an axis has `count` nearer ones beside it.
-        _, chosen = jax.lax.top_k(-away, min(count, places.size))
+    def axis(positions, at, limit):
+        away = jnp.where(positions < limit, jnp.abs(positions - at[:, None]), jnp.inf)  # [N, cells]
+        # A cell further away along this axis has `count` nearer cells in its own row or column.
+        _, chosen = jax.lax.top_k(-away, min(count, positions.size))
         chosen = jnp.sort(chosen, axis=1)
         return chosen, jnp.take_along_axis(away, chosen, axis=1)
 

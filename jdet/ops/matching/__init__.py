@@ -1,0 +1,6 @@
+"""Assignment of objects to default boxes, anchors and points: one rule per file."""
+
+from jdet.ops.matching import atss, fcos, max_iou, ssd
+from jdet.ops.matching.best_objects import BELOW, BETWEEN
+
+__all__ = ["BELOW", "BETWEEN", "atss", "fcos", "max_iou", "ssd"]
