@@ -126,7 +126,7 @@ def measure_tta(backbone, batch, preset, size):
     from experiments import scratchdet_voc
     from jdet import build
     from jdet.data.transforms.multi_scale import View, prepare_views
-    from jdet.data.transforms.resize import Resize
+    from jdet.data.transforms.warp import Warp
     from jdet.evaluation import tta
     from jdet.evaluation.detect import DetectFn, to_images
     from jdet.types import Batch
@@ -137,7 +137,7 @@ def measure_tta(backbone, batch, preset, size):
     rng = np.random.default_rng(0)
     originals = rng.integers(0, 256, (batch, 375, 500, 3)).astype(np.uint8)
     settings = tta.settings(config.eval.tta)
-    looking = tta.MultiScale(DetectFn(detector), settings, Resize.square(size))
+    looking = tta.MultiScale(DetectFn(detector), settings, Warp(size))
     columns = zip(*(prepare_views(original, looking.views) for original in originals), strict=True)
     images, sizes = (tuple(map(np.stack, zip(*column, strict=True))) for column in columns)
     variables = jax.jit(functools.partial(detector.init, train=False))(
@@ -145,7 +145,7 @@ def measure_tta(backbone, batch, preset, size):
     )
     looking.prepare(variables, batch)
     ids, original = [""] * batch, np.full((batch, 2), (375, 500))
-    whole = Batch(*[None] * 9)._replace(original_sizes=original, real=np.ones(batch, bool))
+    whole = Batch.of_images(None, original)
     detect, first = DetectFn(detector), looking.views.index(View((size, size)))
 
     def one():

@@ -22,12 +22,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jdet.config import get_defaults
 from jdet.data.image_io import read_image, write_image
 from jdet.data.pipeline import train_batches
+from jdet.data.stream import collate
+from jdet.data.transforms.element import Element
+from jdet.data.transforms.finish import Finish
 from jdet.data.transforms.photometric import NO_DISTORTION
-from jdet.data.transforms.resize import Resize
-from jdet.data.transforms.ssd import Augment, Element, Finish, operations
+from jdet.data.transforms.ssd import SSDAugment
+from jdet.data.transforms.warp import Warp
 from jdet.types import Example
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -76,9 +78,9 @@ def render_folder(folder, count):
 
 def stages(source, size):
     """CPU milliseconds per image of each stage: the median of three passes over the folder."""
-    options = Augment.from_config(get_defaults().augment)
-    chain = operations(options, Resize.square(size))
-    finish = Finish(Resize.square(size), 64, options.mean)
+    augment, resize = SSDAugment(), Warp(size)
+    chain = augment.operations(resize)
+    finish = Finish(resize, 64, augment.fill)
     rounds = defaultdict(list)
     for seed in range(3):
         rng, spent, rows = np.random.default_rng(seed), defaultdict(float), []
@@ -90,7 +92,14 @@ def stages(source, size):
             image = read_image(data)
             marks.append(time.thread_time())
             labels, ignore = example.labels, example.ignore
-            element = Element(index, example.id, image, example.boxes, labels, ignore)
+            element = Element(
+                index=index,
+                id=example.id,
+                image=image,
+                boxes=example.boxes,
+                labels=labels,
+                ignore=ignore,
+            )
             for operation in chain.values():
                 element = operation(element, rng)
             marks.append(time.thread_time())
@@ -109,8 +118,7 @@ def stages(source, size):
                 spent[name] += 1000 * seconds / len(source)
         start = time.thread_time()
         for first in range(0, len(rows), 8):
-            columns = zip(*(row.fields for row in rows[first : first + 8]), strict=True)
-            _ = [np.stack(column) for column in columns]
+            collate(rows[first : first + 8])
         spent["batch"] = 1000 * (time.thread_time() - start) / len(source)
         for name, milliseconds in spent.items():
             rounds[name].append(milliseconds)
@@ -119,11 +127,11 @@ def stages(source, size):
 
 def steady(source, size, batch_size, workers, threads, passes=2):
     """Images per second of a running stream, once per pass over the folder."""
-    augment, batches = get_defaults().augment, -(-len(source) // batch_size)
+    batches = -(-len(source) // batch_size)
     with train_batches(
         source,
-        input_size=size,
-        augment=augment,
+        resize=Warp(size),
+        augment=SSDAugment(),
         max_boxes=64,
         batch_size=batch_size,
         seed=0,

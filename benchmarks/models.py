@@ -103,7 +103,7 @@ def config(case):
     c = importlib.import_module(f"experiments.{model.experiment}").get_config(model.argument)
     c.update_from_flattened_dict(model.changes)
     c.input_size = case.size or c.input_size
-    if c.resize.mode == "keep_ratio":
+    if c.resize.name == "keep_ratio":
         c.resize.short, c.resize.long = (c.input_size,), c.input_size
     c.precision = case.precision
     c.train.batch_size = case.batch

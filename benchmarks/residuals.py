@@ -56,12 +56,12 @@ def kept(config, class_names, shape):
 
 
 def main():
-    from jdet.data.transforms.resize import Resize
+    from jdet import build
     from jdet.describe import class_names_of, parse_shape
 
     config = flags.FLAGS.config
     config_lib.validate(config)
-    shape = parse_shape(flags.FLAGS.shape) or Resize.from_config(config).largest
+    shape = parse_shape(flags.FLAGS.shape) or build.resize(config).largest
     for policy in POLICIES:
         config.train.remat = policy
         size = kept(config, class_names_of(config), shape)

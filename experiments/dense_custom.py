@@ -22,6 +22,7 @@ Cost: depends on the data
 from experiments.retinanet_coco import decay_without_norms, dense_model
 from experiments.scratchdet_custom import own_images, recipe
 from experiments.scratchdet_voc import pick
+from jdet import build
 from jdet.config import parse_arg
 
 DETECTORS = ("atss", "fcos", "retinanet")
@@ -45,7 +46,7 @@ def get_config(arg=""):
 def keep_proportions(c, short):
     """Images by their short side, the long one five thirds of it at most."""
     c.input_size = short
-    c.resize.mode, c.resize.short, c.resize.long = "keep_ratio", (short,), short * 5 // 3
+    c.resize = build.group("resize", "keep_ratio", short=(short,), long=short * 5 // 3)
 
 
 def model(name, cpu, fine):

@@ -71,9 +71,13 @@ def recipe(arg, name, **fields):
     c = coco(arg.root, arg.seed)
     c.input_size = arg.size
     if not arg.warp:
-        c.resize.mode, c.resize.long = "keep_ratio", arg.size * 5 // 3
-        c.resize.short = (arg.size * 4 // 5, arg.size) if arg.multiscale else (arg.size,)
-        c.resize.sampling = "range"
+        c.resize = build.group(
+            "resize",
+            "keep_ratio",
+            short=(arg.size * 4 // 5, arg.size) if arg.multiscale else (arg.size,),
+            sampling="range",
+            long=arg.size * 5 // 3,
+        )
     elif arg.multiscale:
         raise ConfigError(
             "multiscale draws the short side of images that are not warped; drop warp"

@@ -28,6 +28,11 @@ from jdet.data.sources.holdout import Holdout
 from jdet.data.sources.shapes import ShapesSource
 from jdet.data.sources.tfds import TfdsSource
 from jdet.data.sources.voc import VocSource
+from jdet.data.transforms.augment import Augment
+from jdet.data.transforms.keep_ratio import KeepRatio
+from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.ssd import SSDAugment
+from jdet.data.transforms.warp import Warp
 from jdet.detectors.atss import ATSS
 from jdet.detectors.fcos import FCOS
 from jdet.detectors.retinanet import RetinaNet
@@ -60,9 +65,21 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "tfds": TfdsSource,
         "shapes": ShapesSource,
     },
+    "resize": {"warp": Warp, "keep_ratio": KeepRatio},
+    "augment": {"ssd": SSDAugment, "none": Augment},
 }
 
-BOUND = ("backbone", "neck", "norm", "head_norm", "dtype", "remat", "on_error", "design_cells")
+BOUND = (
+    "backbone",
+    "neck",
+    "norm",
+    "head_norm",
+    "dtype",
+    "remat",
+    "on_error",
+    "design_cells",
+    "input_size",
+)
 """Fields that the program fills in; a config group does not carry them as plain values."""
 
 
@@ -139,7 +156,6 @@ def group(kind: str, name: str, **values: Any) -> ConfigDict:
             plain[key] = config_dict.placeholder(tuple if sequence else str)
     if kind == "detector":
         plain.update(SHARED_FIELDS)
-        plain.pop("input_size", None)
     for key in values:
         if key not in known and key not in plain:
             raise ConfigError(
@@ -234,7 +250,8 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
     common["design_cells"] = tap_geometry(backbone, taps, config.input_size)[1][-1]
     neck = make("neck", model.neck, "config.model.neck", taps=taps, **common)
     own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
-    if config.resize.mode == "warp" and "mask_padding" in own:
+    pads = resize(config).keeps_ratio
+    if not pads and "mask_padding" in own:
         own["mask_padding"] = False  # warped images fill their input
     module = make(
         "detector",
@@ -250,10 +267,10 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
     )
     parts = [name for name, made in (("neck", neck), ("head", module)) if hasattr(made, "remat")]
     remat.check((*getattr(backbone, "remat_parts", ()), *parts))
-    if config.resize.mode == "keep_ratio" and not getattr(module, "knows_padding", False):
+    if pads and not getattr(module, "knows_padding", False):
         raise ConfigError(
             f"config.model.name={model.name!r} would learn from the padding of "
-            "config.resize.mode='keep_ratio'; set it to 'warp'"
+            f"config.resize.name={config.resize.name!r}; set it to 'warp'"
         )
     check_default_boxes(module, config.input_size)
     return module
@@ -283,6 +300,27 @@ def check_default_boxes(module: Any, input_size: int) -> None:
             f"config.model makes {offsets.shape[1]} default boxes at config.input_size={input_size}, "
             f"its levels {'/'.join(map(str, cells))} call for {expected}; check backbone, neck and taps"
         )
+
+
+def resize(config: ConfigDict) -> Resize:
+    """What the network sees of images: the group ``resize`` of a whole config.
+
+    Raises:
+        ConfigError: unknown name or key, or a value out of range.
+    """
+    return make("resize", config.resize, "config.resize", input_size=config.input_size)
+
+
+def augment(config: ConfigDict) -> Augment:
+    """What training does to images at random: the group ``augment`` of a whole config.
+
+    Raises:
+        ConfigError: unknown name or key, a value out of range, or an operation that does not suit the
+            config's resize.
+    """
+    made = make("augment", config.augment, "config.augment")
+    made.operations(resize(config))  # refuses here, before anything is compiled
+    return made
 
 
 def source(config: Mapping[str, Any], where: str, on_error: str = "raise") -> Source:

@@ -7,6 +7,7 @@ default, so a typing error in an experiment or on the command line is an unknown
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jdet.data.transforms.ssd import SSDAugment
 from jdet.types import ConfigError
 
 
@@ -27,15 +29,8 @@ def get_defaults() -> ConfigDict:
     c.precision = "float32"  # activations: "float32" | "bfloat16"
     c.input_size = 300  # pixels, side of the square network input
 
-    c.resize = resize = ConfigDict()  # docs/input_sizes.md
-    resize.mode = "warp"  # "warp": to the square | "keep_ratio": proportions are kept, what is left
-    # of the network input is padding; input_size then only lays out the model
-    resize.short = (800,)  # keep_ratio: pixels of the short side; training draws one of several
-    resize.sampling = "list"  # "list": one of short | "range": any number between its ends
-    resize.test_short = 0  # short side at evaluation and prediction; 0: the largest of short
-    resize.long = 1333  # pixels the long side may have
-    resize.shapes = ()  # (height, width) of the network inputs, each compiled once; (): a landscape,
-    # a portrait and a square one
+    # How images become network inputs: "warp", to the square | "keep_ratio", docs/input_sizes.md.
+    c.resize = ConfigDict({"name": "warp"})
 
     c.data = data = ConfigDict()
     data.root = "data"  # folder of the data set, handed to the sources below by experiments
@@ -50,18 +45,8 @@ def get_defaults() -> ConfigDict:
     data.threads = 2  # reader threads per process
     data.prefetch = 4  # batches made ahead of the step
 
-    c.augment = augment = ConfigDict()
-    augment.name = "ssd"  # "ssd" | "none"
-    augment.photometric = 0.5  # probability of each photometric operation
-    augment.expand = 0.5  # probability of zooming out
-    augment.expand_ratio = 4.0  # largest zoom-out
-    augment.crop = True  # the seven-sampler batch crop
-    augment.crop_scale = 0.3  # smallest relative side of a crop
-    augment.flip = 0.5  # probability of a horizontal flip
-    augment.flip_vertical = 0.0  # of a vertical one; for images without an up, such as boards
-    augment.rotate = 0.0  # of a quarter turn; 0.5 with both flips: all eight orientations alike
-    augment.interpolation = "random"  # "random" (five kinds) | "linear" | "area" | …
-    augment.mean = (123.0, 117.0, 104.0)  # RGB fill of the zoomed-out canvas
+    # What training does to images: "ssd" | "none"; jdet.data.transforms.ssd says what its keys mean.
+    c.augment = ConfigDict({"name": "ssd", **_fields(SSDAugment)})
 
     c.model = ConfigDict({"name": "ssd"})
 
@@ -145,6 +130,11 @@ def get_defaults() -> ConfigDict:
     return c
 
 
+def _fields(cls: type) -> dict[str, Any]:
+    """The fields of a dataclass with their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(cls)}
+
+
 def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
     """Reads the part after the colon of ``--config=experiments/x.py:cpu,lr=0.01``.
 
@@ -186,14 +176,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-CLASS_GROUPS = ("config.model", "config.data.train", "config.data.eval")
-"""Groups that name a class, which knows its own fields (see ``jdet.build``)."""
+CLASS_GROUPS = (
+    "config.model",
+    "config.resize",
+    "config.augment",
+    "config.data.train",
+    "config.data.eval",
+)
+"""Groups that name a class, which knows its own fields and checks them (see ``jdet.build``)."""
 
 CHOICES = {
     "precision": ("float32", "bfloat16"),
-    "resize.mode": ("warp", "keep_ratio"),
-    "resize.sampling": ("list", "range"),
-    "augment.name": ("ssd", "none"),
     "data.on_error": ("raise", "skip"),
     "init_from.weights": ("ema", "raw"),
     "init_from.class_map": ("names", "none"),
@@ -207,20 +200,11 @@ CHOICES = {
 
 RANGES = {
     "input_size": (16, 4096),
-    "resize.long": (1, 16_384),
-    "resize.test_short": (0, 16_384),
     "data.holdout": (0, 10_000),
     "data.max_boxes": (1, 10_000),
     "data.workers": (0, 1024),
     "data.threads": (0, 1024),
     "data.prefetch": (1, 1024),
-    "augment.photometric": (0, 1),
-    "augment.expand": (0, 1),
-    "augment.expand_ratio": (1, 16),
-    "augment.crop_scale": (0.01, 1),
-    "augment.flip": (0, 1),
-    "augment.flip_vertical": (0, 1),
-    "augment.rotate": (0, 1),
     "train.batch_size": (1, 10**6),
     "train.steps": (0, 10**9),
     "train.accumulation": (1, 10**4),
@@ -338,11 +322,58 @@ def load(path: str | Path) -> ConfigDict:
         for part in parents:
             holder = holder[part]
         holder[last] = ConfigDict()
-    train = stored.get("train", {})
-    if isinstance(train.get("remat"), bool):  # of runs from before there were policies
-        train["remat"] = "full" if train["remat"] else "none"
     with config.unlocked():
-        config.update(_tuples(stored))
+        config.update(_tuples(complete(stored)))
+    return config
+
+
+def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config, migrated; keys that are newer than it have their defaults.
+
+    Args:
+        stored: what a ``config.json`` holds.
+    """
+    return _with_defaults(migrate(stored), json.loads(get_defaults().to_json()), "config")
+
+
+def _with_defaults(stored: dict, defaults: dict, where: str) -> dict[str, Any]:
+    if where in CLASS_GROUPS and stored.get("name", defaults["name"]) != defaults["name"]:
+        return stored  # the defaults are those of another class
+    filled = defaults | stored
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(filled[key], dict):
+            filled[key] = _with_defaults(filled[key], default, f"{where}.{key}")
+    return filled
+
+
+RENAMED = {
+    "resize.mode": "resize.name",
+    "eval.pictures": "eval.images",
+    "eval.max_pictures": "eval.max_images",
+}
+"""Keys of configs stored by earlier versions, and what they are called now."""
+
+
+def migrate(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A config stored by any earlier version in the words of this one.
+
+    Args:
+        stored: nested groups of plain values, as ``config.json`` holds them; may lack keys. Not changed.
+    """
+    config = json.loads(json.dumps(stored))
+    for old, new in RENAMED.items():
+        group, _, key = old.rpartition(".")
+        if key in config.get(group, {}):
+            config[group][new.rpartition(".")[2]] = config[group].pop(key)
+    # Groups that were flat carried the keys of other choices too.
+    for group, name, kept in (("resize", "warp", ()), ("augment", "none", ("mean",))):
+        if config.get(group, {}).get("name") == name:
+            config[group] = {k: v for k, v in config[group].items() if k in ("name", *kept)}
+    train, model = config.get("train", {}), config.get("model", {})
+    if isinstance(train.get("remat"), bool):
+        train["remat"] = "full" if train["remat"] else "none"
+    if model.get("normalizer") == "picture":
+        model["normalizer"] = "image"
     return config
 
 

@@ -25,7 +25,6 @@ from ml_collections import ConfigDict
 from jdet import build, cli
 from jdet import config as config_lib
 from jdet.data.sources.voc_files import VOC_CLASSES
-from jdet.data.transforms.resize import Resize
 from jdet.parallel import mesh as mesh_lib
 from jdet.preflight import compile as compile_lib
 from jdet.preflight import topology as topology_lib
@@ -90,7 +89,7 @@ def describe(
         ConfigError: the config cannot be built, or its detector takes no input of that shape.
     """
     detector = build.detector(config, class_names)
-    shapes = Resize.from_config(config).shapes
+    shapes = build.resize(config).shapes
     shape = shape or max(shapes, key=math.prod)
     if shape not in shapes and not getattr(detector, "any_input_size", False):
         raise ConfigError(

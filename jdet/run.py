@@ -22,7 +22,6 @@ from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
 from jdet.data import pipeline
 from jdet.data.sources import fingerprint
-from jdet.data.transforms.resize import Resize
 from jdet.evaluation import drawing, report
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation.detect import DetectFn
@@ -59,6 +58,7 @@ def train(
     config = config.copy_and_resolve_references()
     config_lib.validate(config)
     mesh_lib.split_cpu(config)
+    build.augment(config)  # refuses a bad one before any data is read
     train_source, eval_source = build.sources(config)
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
@@ -153,8 +153,8 @@ def _train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeli
     """This process's share of the training batches from batch ``start`` on."""
     return pipeline.train_batches(
         source,
-        input_size=Resize.from_config(config),
-        augment=config.augment,
+        resize=build.resize(config),
+        augment=build.augment(config),
         batch_size=config.train.batch_size,
         seed=config.seed,
         start=start,
@@ -306,16 +306,9 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         if len(defects) > DEFECTS_SHOWN:
             more = len(defects) - DEFECTS_SHOWN
             logging.warning("%s data: %d more; defects.txt of the workdir has all", role, more)
-    resize = Resize.from_config(config)
-    if resize.keeps_ratio:
-        logging.info(
-            "images keep their proportions: short side %s, long side at most %d, inputs of %s",
-            f"{min(resize.short)} to {max(resize.short)}"
-            if resize.whole_range
-            else " or ".join(map(str, resize.short)),
-            resize.long,
-            ", ".join(f"{height}×{width}" for height, width in resize.shapes),
-        )
+    resize = build.resize(config)
+    if sizes := resize.describe():
+        logging.info("%s", sizes)
     params, stats = state.abstract_variables(detector, config)
     model = config.model
     frozen = [f"config.model.{k}" for k in ("norm", "head_norm") if model[k] == "frozen_batch"]

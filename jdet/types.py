@@ -33,6 +33,22 @@ class DataError(ValueError):
     """A file of a data set is missing, unreadable or contradicts itself; the message names it."""
 
 
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Checks one setting.
+
+    Args:
+        condition: the setting is valid.
+        key: what it is called, such as "config.augment.flip".
+        value: what it is.
+        expected: what it must be, such as "in 0 … 1".
+
+    Raises:
+        ConfigError: ``condition`` is False; the message has all three.
+    """
+    if not condition:
+        raise ConfigError(f"{key}={value!r}; it must be {expected}")
+
+
 class Example(NamedTuple):
     """One image with its objects, as a data source yields it.
 
@@ -101,6 +117,41 @@ class Batch(NamedTuple):
     index: Any
     real: Any
     masks: Any = None
+
+    @classmethod
+    def of_images(
+        cls,
+        images: Any,
+        image_sizes: Any = None,
+        *,
+        original_sizes: Any = None,
+        real: Any = None,
+        max_boxes: int = 0,
+    ) -> Batch:
+        """Images without objects.
+
+        Args:
+            images: as in ``images``; None where only what belongs to the images is asked for.
+            image_sizes: as in ``image_sizes``; None: the images fill their input.
+            original_sizes: int32 [B, 2]; None: ``image_sizes``.
+            real: bool [B]; None: all are.
+            max_boxes: N.
+        """
+        if image_sizes is None:
+            image_sizes = np.tile(np.array(images.shape[1:3], np.int32), (images.shape[0], 1))
+        original_sizes = image_sizes if original_sizes is None else original_sizes
+        count = len(original_sizes)
+        return cls(
+            images=images,
+            boxes=np.zeros((count, max_boxes, 4), np.float32),
+            labels=np.zeros((count, max_boxes), np.int32),
+            valid=np.zeros((count, max_boxes), bool),
+            ignore=np.zeros((count, max_boxes), bool),
+            image_sizes=image_sizes,
+            original_sizes=original_sizes,
+            index=np.arange(count, dtype=np.int32),
+            real=np.ones(count, bool) if real is None else real,
+        )
 
 
 class Detections(NamedTuple):

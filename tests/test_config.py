@@ -48,7 +48,6 @@ def test_defaults_are_valid():
     [
         ("precision", "float16", "config.precision='float16'.*float32, bfloat16"),
         ("optimizer.schedule", "cosin", "did you mean 'cosine'"),
-        ("augment.flip", 1.5, "config.augment.flip=1.5.*0 … 1"),
         ("train.batch_size", 0, "config.train.batch_size=0"),
         ("eval.max_images", -1, "config.eval.max_images=-1"),
         ("parallel.devices", -1, "config.parallel.devices=-1"),
@@ -125,3 +124,32 @@ def test_stored_config_comes_back(tmp_path):
     assert back.to_dict() == c.to_dict()
     with pytest.raises(ConfigError, match="holds no run"):
         config_lib.load(tmp_path / "nowhere" / "config.json")
+
+
+def test_configs_of_earlier_versions_are_read_in_todays_words(tmp_path):
+    """Flat groups of augmentation and resize, renamed keys and values, and keys that did not exist."""
+    ssd = {k: v for k, v in build.group("augment", "ssd").to_dict().items() if k != "rotate"}
+    c = good().to_dict()
+    stored = {
+        **c,
+        "augment": {**ssd, "name": "none"},
+        "resize": {"mode": "warp", "short": [800], "sampling": "list", "long": 1333},
+        "eval": {"pictures": 3, "max_pictures": 40},
+        "train": {"remat": True},
+        "model": {**c["model"], "normalizer": "picture"},
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(stored))
+    back = config_lib.load(path)
+    assert back.augment == build.group("augment", "none")
+    assert back.resize == build.group("resize", "warp")
+    assert (back.eval.images, back.eval.max_images, back.eval.batch_size) == (3, 40, 32)
+    assert back.train.remat == "full" and back.model.normalizer == "image"
+
+    stored["augment"] = {**ssd, "flip": 0.0}
+    stored["resize"] = {"mode": "keep_ratio", "short": [64, 80], "long": 128}
+    path.write_text(json.dumps(stored))
+    back = config_lib.load(path)
+    assert back.augment == build.group("augment", "ssd", flip=0.0)
+    assert build.resize(back).short == (64, 80)
+    assert config_lib.migrate(config_lib.migrate(stored)) == config_lib.migrate(stored)

@@ -20,7 +20,7 @@ def tiny(steps):
     c.data.train = build.group("source", "shapes", count=500, split="train", **shapes)
     c.data.eval = build.group("source", "shapes", count=60, split="test", **shapes)
     c.data.max_boxes = 4
-    c.augment.name = "none"
+    c.augment = build.group("augment", "none")
     c.model = build.group(
         "detector",
         "ssd",

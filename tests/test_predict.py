@@ -115,7 +115,7 @@ def test_a_small_ssd_from_folder_to_files(workdir, tmp_path, capsys):
 def test_images_that_keep_their_proportions(workdir, tmp_path, pixels, capsys):
     """Wide, high, square and panoramic ones mixed in a batch: in order, in their own pixels."""
     config = json.loads((workdir / "config.json").read_text())
-    config["resize"] |= {"mode": "keep_ratio", "short": [64], "long": 128}
+    config["resize"] |= {"name": "keep_ratio", "short": [64], "long": 128}
     copy = tmp_path / "run"
     copy.mkdir()
     (copy / "checkpoints").symlink_to(workdir / "checkpoints")
@@ -295,7 +295,7 @@ def test_multi_scale_of_kept_proportions(workdir, tmp_path, pixels):
     folder = tmp_path / "kept"
     folder.mkdir()
     config = json.loads((workdir / "config.json").read_text())
-    config["resize"] |= dict(mode="keep_ratio", short=[64], long=128)
+    config["resize"] |= dict(name="keep_ratio", short=[64], long=128)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "checkpoints").symlink_to(workdir / "checkpoints")
     pixels.any_input_size = True

@@ -9,14 +9,16 @@ and shape, whatever the size of the map.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jdet.data.batching import image_size
+from jdet.data.transforms.augment import Augment
+from jdet.data.transforms.element import Element
+from jdet.data.transforms.finish import locate, moved_objects
 from jdet.data.transforms.resize import Resize
-from jdet.data.transforms.ssd import Augment, Element, moved_objects, operations
 from jdet.ops.anchors import DefaultBoxLevel, default_boxes
 from jdet.types import DataError, Source
 
@@ -63,7 +65,7 @@ def read_objects(
     source: Source,
     resize: Resize,
     *,
-    augment: Mapping[str, Any] | None = None,
+    augment: Augment | None = None,
     seed: int = 0,
     keep_ignored: bool = True,
     max_images: int = 0,
@@ -75,8 +77,8 @@ def read_objects(
     Args:
         source: where the examples come from.
         resize: what the network sees of images.
-        augment: group ``augment`` of a config: objects as the training augmentation shows them, one
-            draw an image. None: whole images, resized.
+        augment: objects as this augmentation shows them in training, one draw per image. None: whole
+            images, resized.
         seed: of the augmentation, and of the sample.
         keep_ignored: difficult and crowd objects count.
         max_images: look at a random sample of so many images at most; 0: all.
@@ -84,11 +86,10 @@ def read_objects(
         on_error: "raise", or "skip": images that cannot be read are left out.
 
     Raises:
-        ConfigError: a value of ``augment`` that cannot be.
+        ConfigError: the augmentation does not suit the resize.
         DataError: an image or label cannot be read.
     """
-    options = None if augment is None else Augment.from_config(augment)
-    chain = () if options is None else operations(options, resize).values()
+    chain = () if augment is None else augment.operations(resize).values()
     order = np.random.default_rng(seed).permutation(len(source))[: max_images or None]
     found, total = [], 0
     for index in order.tolist():
@@ -113,7 +114,7 @@ def read_objects(
         rng = np.random.default_rng([seed, index])
         for operation in chain:
             element = operation(element, rng)
-        boxes, inside = moved_objects(element, resize)
+        boxes, inside = moved_objects(element, locate(element, resize))
         found.append((boxes[inside], element.labels[inside], np.full(len(inside), index)))
         total += len(inside)
         if max_boxes and total >= max_boxes:
@@ -347,11 +348,8 @@ def warning(
             "`python -m jdet.analysis.default_boxes --config=…` with the same config measures this and "
             "proposes settings"
         )
-    seen = f"config.input_size={side}"
-    if resize.keeps_ratio:
-        seen = f"config.resize.test_short={resize.test_short}"
     return (
         f"no default box reaches an IoU of {detector.iou_threshold:g} with many objects at "
-        f"{seen}: {'; '.join(parts)}. They are trained all the same, "
+        f"{resize.test_setting()}: {'; '.join(parts)}. They are trained all the same, "
         f"{remedy}"
     )

@@ -20,7 +20,7 @@ from jdet import atomic_files, build, cli
 from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.box_search import Proposal, Setting, judge, propose
-from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.warp import Warp
 from jdet.detectors.ssd import SSD
 from jdet.types import ConfigError
 
@@ -87,8 +87,8 @@ def analyse(
         )
     objects = box_coverage.read_objects(
         source,
-        Resize.square(config.input_size),
-        augment=config.augment if augmented else None,
+        Warp(config.input_size),
+        augment=build.augment(config) if augmented else None,
         seed=config.seed,
         keep_ignored=detector.train_ignored,
         max_images=max_images,

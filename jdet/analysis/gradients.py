@@ -33,7 +33,6 @@ from jdet.analysis.curves import COLORS, dress
 from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
 from jdet.atomic_files import write_text
 from jdet.data import pipeline
-from jdet.data.transforms.resize import Resize
 from jdet.train import schedule
 from jdet.train.checkpoints import checkpoint
 from jdet.types import Batch, ConfigError, DataError, Source
@@ -98,8 +97,8 @@ def batches(
     keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
     with pipeline.train_batches(
         source,
-        input_size=Resize.from_config(config),
-        augment=config.augment,
+        resize=build.resize(config),
+        augment=build.augment(config),
         batch_size=size,
         seed=seed,
         **{key: config.data[key] for key in keys},

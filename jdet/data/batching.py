@@ -1,6 +1,6 @@
-"""Which image stands where in a stream whose batches hold images of one shape each.
+"""Order of the images in a stream whose batches hold images of one shape each.
 
-Every order is a function of sizes and seed: a place in the stream is looked up, whatever came before it.
+An order is a function of sizes and seed: any position of the stream can be looked up, whatever came before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TABLES = 64
 
 
 class Slot(NamedTuple):
-    """Who stands at a place of a stream.
+    """Image and shape bucket at one stream position.
 
     Attributes:
         image: index in the source; -1 for a row that fills up a batch.
@@ -98,7 +98,7 @@ class TrainOrder:
         return TrainOrder, self._arguments
 
     def __getitem__(self, place: int) -> Slot:
-        """Who stands at ``place``, which is row ``place % batch_size`` of batch ``place // batch_size``."""
+        """The slot of row ``place % batch_size`` of batch ``place // batch_size``."""
         batch, row = divmod(int(place), self._batch)
         epoch = batch * self._batch // len(self._shapes)
         while self._done(epoch + 1) <= batch:

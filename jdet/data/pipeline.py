@@ -10,136 +10,35 @@ operation's name: adding an operation leaves the draws of the others as they wer
 from __future__ import annotations
 
 import dataclasses
-import gc
 import hashlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import grain
 import numpy as np
-from absl import flags, logging
+from absl import flags
 
 from jdet.data.batching import EvalOrder, TrainOrder, shapes_of
 from jdet.data.image_io import check_size, configure_opencv, read_image
+from jdet.data.stream import BatchStream, collate
+from jdet.data.transforms.augment import Augment
+from jdet.data.transforms.element import Element
+from jdet.data.transforms.finish import Finish
 from jdet.data.transforms.geometry import Size
 from jdet.data.transforms.multi_scale import FinishViews, View
 from jdet.data.transforms.resize import Resize
-from jdet.data.transforms.ssd import Augment, Element, Finish, Row, operations
-from jdet.types import Batch, ConfigError, DataError, Source
-
-
-class Report(NamedTuple):
-    """What a stream left out so far.
-
-    Attributes:
-        skipped: reason by id of every image that could not be read.
-        skips: how often such an image was met (each epoch counts).
-        crowded: how often an image had more than ``max_boxes`` objects.
-        dropped_boxes: objects left out of those.
-    """
-
-    skipped: dict[str, str]
-    skips: int
-    crowded: int
-    dropped_boxes: int
-
-
-class BatchStream(Iterator[Batch]):
-    """Iterator over batches that owns its threads and processes; close it, or use ``with``.
-
-    Attributes:
-        length: number of batches in all, None for an endless stream.
-        position: index k of the batch that comes next; ``train_batches(start=k)`` resumes there.
-    """
-
-    def __init__(
-        self,
-        batches: grain.IterDataset,
-        *,
-        batch_size: int,
-        position: int,
-        length: int | None,
-        epoch: int,
-    ):
-        self.length = length
-        self.position = position
-        self._batch_size = batch_size
-        self._epoch = epoch  # images
-        self._iterator: Any = iter(batches)
-        self._skipped: dict[str, str] = {}
-        self._skips = self._crowded = self._dropped = 0
-
-    @property
-    def next_element(self) -> int:
-        """Images ahead of the next batch, over all processes; epochs = that / len(source)."""
-        return self.position * self._batch_size
-
-    def __next__(self) -> Batch:
-        loaded: _Loaded = next(self._iterator)
-        self.position += 1
-        for name, reason in loaded.skipped:
-            if name not in self._skipped:
-                logging.warning("Skipped %s", reason)  # the reason names the file
-            self._skipped[name] = reason
-            self._skips += 1
-        for name, dropped in loaded.crowded:
-            if not self._crowded:
-                logging.warning(
-                    "%s has %d objects more than data.max_boxes; the smallest are left out. "
-                    "Further images like this one are only counted.",
-                    *(name, dropped),
-                )
-            self._crowded += 1
-            self._dropped += dropped
-        finished, into = divmod(self.next_element, self._epoch)
-        if into < self._batch_size and (self._skipped or self._crowded):
-            logging.warning(
-                "Until the end of epoch %d: %d unreadable images left out%s; %d images with more "
-                "than data.max_boxes objects lost %d",
-                finished,
-                self._skips,
-                f" ({', '.join(sorted(self._skipped))})" if self._skipped else "",
-                self._crowded,
-                self._dropped,
-            )
-        # Plain arrays: grain's own, which lie in memory shared with a worker, lose it with the
-        # first view of them that goes.
-        return Batch(
-            *(
-                tuple(map(np.asarray, field)) if isinstance(field, tuple) else np.asarray(field)
-                for field in loaded.batch
-            )
-        )
-
-    def report(self) -> Report:
-        """What was left out of the batches delivered so far."""
-        return Report(dict(self._skipped), self._skips, self._crowded, self._dropped)
-
-    def close(self) -> None:
-        """Stops threads and worker processes; may be called twice."""
-        if isinstance(self._iterator, grain.DatasetIterator):
-            self._iterator.close()
-            self._iterator = iter(())
-            # grain's iterators lie in reference cycles, and their finalizers fail when they only
-            # run while the interpreter shuts down.
-            gc.collect()
-
-    def __enter__(self) -> BatchStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+from jdet.types import DataError, Source, require
 
 
 def train_batches(
     source: Source,
     *,
-    input_size: int | Resize,
-    augment: Mapping[str, Any],
+    resize: Resize,
+    augment: Augment,
     max_boxes: int,
     batch_size: int,
     seed: int,
@@ -155,10 +54,10 @@ def train_batches(
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, in pixels, or how images keep their proportions:
-            then all images of a batch have one shape, and the batches of all shapes are mixed as the
-            images are (``jdet.data.batching``).
-        augment: group ``augment`` of the config.
+        resize: what the network sees of images. Where they keep their proportions, all images of a batch
+            have one shape, and the batches of all shapes are mixed as the images are
+            (``jdet.data.batching``).
+        augment: what happens to images at random.
         max_boxes: N, rows for objects; of an image with more, the largest are kept.
         batch_size: images per batch, over all processes.
         seed: of the shuffling and of every random operation.
@@ -173,27 +72,26 @@ def train_batches(
             with ``real`` False, and is reported.
 
     Raises:
-        ConfigError: a value that cannot be.
+        ConfigError: a value is out of range, or the augmentation does not suit the resize.
         DataError: the source is empty; later, from the iterator, an image cannot be read.
     """
-    options = Augment.from_config(augment)
-    _require(max_boxes > 0, "data.max_boxes", max_boxes, "positive")
-    _require(start >= 0, "start", start, "at least 0")
+    require(max_boxes > 0, "config.data.max_boxes", max_boxes, "positive")
+    require(start >= 0, "start", start, "at least 0")
     local = _check(source, batch_size, process_index, process_count, on_error)
-    resize = _resize(input_size)
     reader = _Reader(source, len(source), on_error)
     if resize.keeps_ratio:
+        # grain's shuffle knows no shapes, and TrainOrder would draw other permutations than grain's, on
+        # which the numbers of trainings with warped images rest; so there are two.
         shapes = shapes_of(source, resize, len(source), on_error)
         order = TrainOrder(shapes, batch_size, _seed(seed, "shuffle"))
         data = grain.MapDataset.source(_Ordered(reader, order, resize.shapes, _ENDLESS))
     else:
         data = grain.MapDataset.source(reader)
         data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
-    for name, operation in operations(options, resize).items():
+    for name, operation in augment.operations(resize).items():
         data = data.random_map(operation, seed=_seed(seed, name))
-    red, green, blue = options.mean
-    data = data.map(Finish(resize, max_boxes, (float(red), float(green), float(blue))))
-    data = data.batch(local, drop_remainder=True, batch_fn=_collate)
+    data = data.map(Finish(resize, max_boxes, augment.fill))
+    data = data.batch(local, drop_remainder=True, batch_fn=collate)
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)
     return BatchStream(
@@ -204,7 +102,8 @@ def train_batches(
 def eval_batches(
     source: Source,
     *,
-    input_size: int | Resize | Sequence[View],
+    resize: Resize | None = None,
+    views: Sequence[View] = (),
     batch_size: int,
     max_boxes: int = 0,
     process_index: int = 0,
@@ -224,9 +123,9 @@ def eval_batches(
 
     Args:
         source: where the examples come from.
-        input_size: side of the square network input, in pixels; or how images keep their proportions;
-            or several views: then ``images`` and ``image_sizes`` are tuples with an entry for each, as
-            ``jdet.data.transforms.multi_scale`` makes them, and there are no objects.
+        resize: what the network sees of images; None where there are views.
+        views: several inputs per image: then ``images`` and ``image_sizes`` are tuples with an entry for
+            each, as ``jdet.data.transforms.multi_scale`` makes them, and there are no objects.
         batch_size: images per batch, over all processes.
         max_boxes: N, rows for objects; 0 leaves the objects out, as evaluators take the ground truth from
             the source itself.
@@ -239,21 +138,23 @@ def eval_batches(
         limit: only the first so many images; 0 means all.
 
     Raises:
-        ConfigError: a value that cannot be.
+        ConfigError: a value is out of range.
         DataError: the source is empty; later, from the iterator, an image cannot be read.
+        TypeError: neither or both of ``resize`` and ``views`` are given.
     """
-    _require(max_boxes >= 0, "max_boxes", max_boxes, "at least 0")
-    _require(limit >= 0, "limit", limit, "at least 0")
+    if (resize is None) == (not views):
+        raise TypeError("eval_batches takes either `resize` or `views`")
+    require(max_boxes >= 0, "max_boxes", max_boxes, "at least 0")
+    require(limit >= 0, "limit", limit, "at least 0")
     local = _check(source, batch_size, process_index, process_count, on_error)
     count = min(len(source), limit or len(source))
     length = -(-count // batch_size)
     reader = _Reader(source, count, on_error, padded=length * batch_size)
-    finish: Any
-    if isinstance(input_size, (int, Resize)):
-        resize = _resize(input_size)
-        finish = Finish(resize, max_boxes, (0.0, 0.0, 0.0))
+    finish: Any = FinishViews(tuple(views))
+    if resize is None:
+        resize = views[0].resize
     else:
-        resize, finish = input_size[0].resize, FinishViews(tuple(input_size))
+        finish = Finish(resize, max_boxes, (0.0, 0.0, 0.0))
     rows: Any = reader
     if resize and resize.keeps_ratio:
         # Of views too: a batch is in few of them then.
@@ -261,7 +162,7 @@ def eval_batches(
         length = len(order) // batch_size
         rows = _Ordered(reader, order, resize.shapes, len(order))
     data = grain.MapDataset.source(rows).map(finish)
-    data = data.batch(local, drop_remainder=True, batch_fn=_collate)
+    data = data.batch(local, drop_remainder=True, batch_fn=collate)
     batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
     return BatchStream(batches, batch_size=batch_size, position=0, length=length, epoch=count)
 
@@ -292,8 +193,16 @@ class _Reader:
         except DataError as error:
             if self.on_error == "raise":
                 raise
-            return Element(index, name, problem=str(error))
-        return Element(index, name, image, example.boxes, example.labels, example.ignore)
+            return Element(index=index, id=name, problem=str(error))
+        return Element(
+            index=index,
+            id=name,
+            image=image,
+            boxes=example.boxes,
+            labels=example.labels,
+            ignore=example.ignore,
+            masks=example.masks,
+        )
 
 
 _ENDLESS = 1 << 60
@@ -313,37 +222,9 @@ class _Ordered:
         return self.length
 
     def __getitem__(self, index: int) -> Element:
-        seat = self.order[index]
-        element = Element() if seat.image < 0 else self.reader[seat.image]
-        return element._replace(shape=self.shapes[seat.shape])
-
-
-def _resize(input_size: int | Resize) -> Resize:
-    return Resize.square(input_size) if isinstance(input_size, int) else input_size
-
-
-class _Loaded(NamedTuple):
-    """A batch with its notes, as it travels from a worker."""
-
-    batch: Batch
-    skipped: tuple[tuple[str, str], ...]
-    crowded: tuple[tuple[str, int], ...]
-
-
-def _collate(rows: Sequence[Row]) -> _Loaded:
-    columns = zip(*(row.fields for row in rows), strict=True)
-    return _Loaded(
-        batch=Batch(*map(_stack, columns)),
-        skipped=tuple((row.id, row.problem) for row in rows if row.problem),
-        crowded=tuple((row.id, row.dropped) for row in rows if row.dropped),
-    )
-
-
-def _stack(column: Sequence[Any]) -> Any:
-    """Rows of a field as an array, or as a tuple of arrays where the field has several."""
-    if isinstance(column[0], tuple):
-        return tuple(map(np.stack, zip(*column, strict=True)))
-    return np.stack(column)
+        slot = self.order[index]
+        element = Element() if slot.image < 0 else self.reader[slot.image]
+        return element._replace(shape=self.shapes[slot.shape])
 
 
 def _prefetch(
@@ -351,7 +232,7 @@ def _prefetch(
 ) -> grain.IterDataset:
     """Adds threads and, if asked for, worker processes."""
     for key, value in (("workers", workers), ("threads", threads), ("prefetch", prefetch)):
-        _require(value >= 0, f"data.{key}", value, "at least 0")
+        require(value >= 0, f"config.data.{key}", value, "at least 0")
     configure_opencv()
     ahead = -(-prefetch // max(workers, 1))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
@@ -383,18 +264,13 @@ def _exit_with_parent() -> None:
 
 def _check(source: Source, batch_size: int, index: int, count: int, on_error: str) -> int:
     """Checks what both streams share and returns the batch size of one process."""
-    _require(on_error in ("raise", "skip"), "data.on_error", on_error, "'raise' or 'skip'")
-    _require(0 <= index < count, "process_index", index, f"in 0 … {count - 1}")
+    require(on_error in ("raise", "skip"), "config.data.on_error", on_error, "'raise' or 'skip'")
+    require(0 <= index < count, "process_index", index, f"in 0 … {count - 1}")
     divides = batch_size > 0 and batch_size % count == 0
-    _require(divides, "batch_size", batch_size, f"a positive multiple of the {count} processes")
+    require(divides, "batch_size", batch_size, f"a positive multiple of the {count} processes")
     if not len(source):
         raise DataError(f"{type(source).__name__}: the data set holds no images")
     return batch_size // count
-
-
-def _require(condition: bool, key: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ConfigError(f"{key} is {value!r}; it must be {expected}")
 
 
 def _seed(seed: int, name: str) -> int:

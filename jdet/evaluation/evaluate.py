@@ -12,9 +12,10 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from jdet import build
 from jdet.data import pipeline
 from jdet.data.pipeline import BatchStream
-from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.multi_scale import View
 from jdet.evaluation import report, tta
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.detect import DetectFn, to_images
@@ -110,8 +111,7 @@ def make_multi_scale(
     settings = tta.settings(config.eval.tta)
     if settings is None:
         return None
-    resize = Resize.from_config(config)
-    looking = tta.MultiScale(DetectFn(detector, mesh), settings, resize)
+    looking = tta.MultiScale(DetectFn(detector, mesh), settings, build.resize(config))
     params, stats = state.abstract_variables(detector, config)
     looking.check({"params": params, "batch_stats": stats}, eval_batch(config, mesh))
     path, group = workdir / "report.json", config.eval.tta.to_dict()
@@ -129,7 +129,7 @@ def make_multi_scale(
             mesh,
             looking.detect,
             variables,
-            input_size=looking.views,
+            views=looking.views,
             to_images=looking.to_images,
         )
         metrics = {f"{report.MULTI_SCALE}{name}": value for name, value in found.items()}
@@ -151,7 +151,7 @@ def evaluate(
     detect: Callable[..., Any],
     variables: Any,
     *,
-    input_size: Any = None,
+    views: Sequence[View] = (),
     also: SampleImages | None = None,
     **options: Any,
 ) -> tuple[dict[str, float], float | None]:
@@ -166,7 +166,8 @@ def evaluate(
     batch_size = eval_batch(config, mesh)
     with pipeline.eval_batches(
         source,
-        input_size=input_size or Resize.from_config(config),
+        resize=None if views else build.resize(config),
+        views=views,
         batch_size=batch_size,
         limit=config.eval.max_images,
         process_index=jax.process_index(),

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from jdet import build
 from jdet import config as config_lib
 from jdet.data.transforms.multi_scale import prepare_views
-from jdet.data.transforms.resize import Resize
 from jdet.evaluation import tta as multi_scale
 from jdet.evaluation.detect import DetectFn, to_images
 from jdet.train import state
@@ -80,7 +79,7 @@ class Predictor:
         # Ids of the training data, which may have holes, such as COCO's.
         ids = config.get("category_ids") or range(1, len(self.class_names) + 1)
         self.category_ids = tuple(ids)
-        self.resize = Resize.from_config(config)
+        self.resize = build.resize(config)
         self.step = weights.step
         self.batch_size = batch_size
         self._detect = DetectFn(build.detector(config, self.class_names))
@@ -147,17 +146,8 @@ class Predictor:
     ) -> list[ImageDetections]:
         rows, spare = len(names), self.batch_size - len(names)
         original = np.array([*sizes, *[(1, 1)] * spare], np.int32)
-        batch = Batch(
-            images=None,
-            boxes=np.zeros((self.batch_size, 0, 4), np.float32),
-            labels=np.zeros((self.batch_size, 0), np.int32),
-            valid=np.zeros((self.batch_size, 0), bool),
-            ignore=np.zeros((self.batch_size, 0), bool),
-            image_sizes=started.sizes,
-            original_sizes=original,
-            index=np.arange(self.batch_size),
-            real=np.arange(self.batch_size) < rows,
-        )
+        real = np.arange(self.batch_size) < rows
+        batch = Batch.of_images(None, started.sizes, original_sizes=original, real=real)
         move = self._looking.to_images if self._looking else to_images
         return move(started.found, batch, [*names, *[""] * spare])
 

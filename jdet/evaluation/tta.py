@@ -352,7 +352,7 @@ def _views(one: Pass, resize: Resize) -> list[View]:
         if one.long != one.short:
             raise ConfigError(
                 f"config.eval.tta: the pass of {one.long:g} × {one.short:g} changes proportions, which "
-                "config.resize.mode='keep_ratio' keeps; use the preset 'flip', or 'custom' with passes "
+                "config.resize.name='keep_ratio' keeps; use the preset 'flip', or 'custom' with passes "
                 "whose factors of long and short side are equal"
             )
         scaled = resize.scaled(one.long)

@@ -22,9 +22,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from jdet import __version__, atomic_files, cli, describe
+from jdet import __version__, atomic_files, build, cli, describe
 from jdet import config as config_lib
-from jdet.data.transforms.resize import Resize
 from jdet.preflight import collectives, roofline
 from jdet.preflight import report as report_lib
 from jdet.preflight import topology as topology_lib
@@ -100,7 +99,7 @@ def preflight(
         "cores": os.cpu_count(),
         "jobs": jobs,
         "config": config.to_dict(),
-        "shape": list(Resize.from_config(config).largest),
+        "shape": list(build.resize(config).largest),
     }
     searched = found if search else {}
     for results, searches in _compile(config, wanted, searched, jobs, say):

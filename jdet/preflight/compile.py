@@ -13,7 +13,6 @@ from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
 from jdet import build
-from jdet.data.transforms.resize import Resize
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation.detect import DetectFn
 from jdet.parallel import mesh as mesh_lib
@@ -124,7 +123,7 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
         variables = _variables(config, detector, mesh)
         batch = evaluate_lib.eval_batch(config, mesh)
         images = batch // mesh.size
-        shape = (batch, *Resize.from_config(config).largest)
+        shape = (batch, *build.resize(config).largest)
         flops = 2.0 * images * _forward_macs(config, detector)
         compile_it = functools.partial(DetectFn(detector, mesh).compile, variables, shape)
     found = Figures(program, mesh.size, images, flops=flops)
@@ -176,7 +175,7 @@ def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any
     params, _ = state.abstract_variables(detector, config, resolved.micro_batch)
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
     begin = state.abstract_state(detector, optimizer, mesh, config)
-    shape = Resize.from_config(config).largest
+    shape = build.resize(config).largest
     batch = jax.eval_shape(lambda: state.zero_batch(config, resolved.batch_size, shape))
     split = mesh_lib.batch_sharding(mesh)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch)
@@ -201,7 +200,7 @@ def _forward_macs(config: ConfigDict, detector: Any) -> int:
     """Of the network for one image."""
     params, stats = state.abstract_variables(detector, config)
     variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
-    images = jax.ShapeDtypeStruct((1, *Resize.from_config(config).largest, 3), "uint8")
+    images = jax.ShapeDtypeStruct((1, *build.resize(config).largest, 3), "uint8")
     sizes = jax.ShapeDtypeStruct((1, 2), "int32")
     closed = jax.make_jaxpr(lambda *args: detector.apply(*args, method="detect"))(
         variables, images, sizes

@@ -18,7 +18,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jdet.atomic_files import write_json, write_text
-from jdet.config import flatten, get_defaults
+from jdet.config import complete, flatten
 from jdet.parallel import broadcast
 from jdet.types import ConfigError
 
@@ -142,9 +142,7 @@ class Workdir:
             self.update(num_examples=num_examples, started=_now())
 
     def _compare(self, stored: dict, current: dict, num_examples: int, notify) -> None:
-        # A key that is newer than the run had its default then.
-        defaults = flatten(json.loads(get_defaults().to_json()))
-        old, new = {**defaults, **flatten(stored)}, flatten(current)
+        old, new = flatten(complete(stored)), flatten(current)
         forbidden, free = [], []
         for key in sorted({*old, *new}):
             before, after = old.get(key, "absent"), new.get(key, "absent")

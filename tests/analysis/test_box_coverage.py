@@ -8,13 +8,15 @@ from jdet.analysis import box_coverage
 from jdet.analysis.box_coverage import Objects, best_iou, cover, read_objects, summary
 from jdet.config import get_defaults
 from jdet.data.sources.shapes import ShapesSource
-from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.augment import Augment
+from jdet.data.transforms.ssd import SSDAugment
+from jdet.data.transforms.warp import Warp
 from jdet.ops import anchors
 from jdet.types import DataError, Example
 
 STRIDES, CELLS = [8, 16, 32, 64], [12, 6, 3, 1]  # at 96 pixels
 LEVELS = anchors.ssd_levels(96, STRIDES, CELLS)
-SQUARE = Resize.square(96)
+SQUARE = Warp(96)
 
 
 def random_objects(count=200, seed=0, size=96.0):
@@ -128,17 +130,15 @@ def test_objects_are_read_in_pixels_of_the_input_without_their_images():
 
 def test_augmented_objects_follow_the_config():
     source = Boxes([80, 40, 120, 60])
-    augment = get_defaults().augment
-    augment.crop, augment.expand = False, 1.0
-    found = read_objects(source, Resize.square(100), augment=augment)
+    augment = SSDAugment(crop=False, expand=1.0)
+    found = read_objects(source, Warp(100), augment=augment)
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     assert (sides < 20.5).all() and sides.min() < 10  # zoomed out by up to four
     np.testing.assert_array_equal(
-        found.boxes, read_objects(source, Resize.square(100), augment=augment).boxes
+        found.boxes, read_objects(source, Warp(100), augment=augment).boxes
     )
-    augment.name = "none"
     np.testing.assert_allclose(
-        read_objects(source, Resize.square(100), augment=augment).boxes[0], [40, 40, 60, 60]
+        read_objects(source, Warp(100), augment=Augment()).boxes[0], [40, 40, 60, 60]
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jdet.data.batching import EvalOrder, Slot, TrainOrder, shapes_of
-from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.types import DataError
 
 
@@ -67,7 +67,7 @@ def test_unreadable_sizes_follow_on_error():
         def __getitem__(self, index):
             raise DataError("gone.jpg cannot be read")
 
-    resize = Resize(((8, 16), (16, 8)), (8,), 16, 8)
+    resize = KeepRatio(shapes=((8, 16), (16, 8)), short=(8,), long=16)
     assert shapes_of(Broken(), resize, 2, "skip").tolist() == [0, 0]
     with pytest.raises(DataError, match=r"gone\.jpg"):
         shapes_of(Broken(), resize, 2, "raise")

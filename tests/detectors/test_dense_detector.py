@@ -22,7 +22,7 @@ SHAPES = ((8, 8), (4, 4), (2, 2))
 def config(name, size=64, depth=18, neck=None, backbone=None, **fields):
     c = get_defaults()
     c.input_size = size
-    c.resize.mode, c.resize.short, c.resize.long = "keep_ratio", (size,), size
+    c.resize = build.group("resize", "keep_ratio", short=(size,), long=size)
     c.model = build.group(
         "detector",
         name,
@@ -249,5 +249,5 @@ def test_padding_that_is_let_in_has_the_mean_colour():
 def test_warped_images_have_no_padding_to_mask():
     c = config("fcos", backbone=dict(width=0.125))
     assert build.detector(c, CLASSES).mask_padding
-    c.resize.mode = "warp"
+    c.resize = build.group("resize", "warp")
     assert not build.detector(c, CLASSES).mask_padding

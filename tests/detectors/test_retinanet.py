@@ -21,7 +21,7 @@ CLASSES = tuple("abcde")
 def config(size=64, depth=18, norm="batch", head_norm="none", neck=None, backbone=None, **fields):
     c = get_defaults()
     c.input_size = size
-    c.resize.mode, c.resize.short, c.resize.long = "keep_ratio", (size,), size
+    c.resize = build.group("resize", "keep_ratio", short=(size,), long=size)
     c.model = build.group(
         "detector",
         "retinanet",

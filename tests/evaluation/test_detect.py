@@ -5,7 +5,8 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from jdet.data.pipeline import eval_batches
-from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.keep_ratio import KeepRatio
+from jdet.data.transforms.warp import Warp
 from jdet.evaluation.detect import DetectFn, to_images
 from jdet.evaluation.evaluate import evaluate_stream, make_evaluators, metric_names
 from jdet.evaluation.gather import SampleImages
@@ -51,7 +52,7 @@ class Rectangles:
 
 def stream(source, batch_size=4, **options):
     return eval_batches(
-        source, input_size=SIDE, max_boxes=2, batch_size=batch_size, threads=1, **options
+        source, resize=Warp(SIDE), max_boxes=2, batch_size=batch_size, threads=1, **options
     )
 
 
@@ -93,9 +94,9 @@ def test_boxes_return_to_the_original_images():
 
 def test_images_that_keep_their_proportions_come_once_each_and_return_to_their_pixels():
     """Wide, high and square inputs, each compiled once; an image that cannot be read is left out."""
-    resize = Resize(((64, 128), (128, 64), (80, 80)), (64,), 128, 64)
+    resize = KeepRatio(shapes=((64, 128), (128, 64), (80, 80)), short=(64,), long=128)
     source, record, detector = Rectangles(13, broken=(7,)), Record(), PixelDetector()
-    options = dict(input_size=resize, max_boxes=2, batch_size=4, threads=1, on_error="skip")
+    options = dict(resize=resize, max_boxes=2, batch_size=4, threads=1, on_error="skip")
     with eval_batches(source, **options) as batches:
         metrics = evaluate_stream(DetectFn(detector), VARIABLES, batches, source, [record])
     assert metrics["images"] == 12 and detector.traces == 3
@@ -120,7 +121,8 @@ def test_to_images_scales_clips_and_drops():
         labels=np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2]], np.int32),
         valid=np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1]], bool),
     )
-    batch = Batch(*[None] * 9)._replace(
+    batch = Batch.of_images(
+        None,
         image_sizes=np.array([[10, 10], [10, 8], [0, 0]]),
         original_sizes=np.array([[20, 50], [10, 16], [0, 0]]),
         real=np.array([True, True, False]),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jdet.data.pipeline import eval_batches
-from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.warp import Warp
 from jdet.evaluation import detect, tta
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation.gather import SampleImages
@@ -87,22 +87,22 @@ def evaluated(over, **share):
     variables = jax.device_put({"shift": np.float32(0)}, mesh_lib.replicated(over))
     source, keep = Watched(COUNT), SampleImages(3, COUNT)
 
-    def walk(size, detect, extra, **options):
+    def walk(inputs, detect, extra, **options):
         evaluators = evaluate_lib.make_evaluators(("voc", "coco"), source.class_names)
-        with eval_batches(source, input_size=size, batch_size=4, threads=1, **share) as batches:
+        with eval_batches(source, **inputs, batch_size=4, threads=1, **share) as batches:
             return evaluate_lib.evaluate_stream(
                 detect, variables, batches, source, [*evaluators, *extra], **options
             )
 
-    metrics = walk(SIDE, detect.DetectFn(PixelDetector(), over), [keep, Record()])
+    metrics = walk({"resize": Warp(SIDE)}, detect.DetectFn(PixelDetector(), over), [keep, Record()])
     kept = [(found.id, np.asarray(ground_truth.image).shape) for found, ground_truth in keep.pairs]
     read = sorted(source.read)
     passes = custom((1, 1, True, 0, 0), (2, 1, False, 0, 0))
     framed = custom((1, 1, True, 0, 0), (2, 2, False, 0, 0))
     more = {}
-    for name, how, resize in (("several", passes, Resize.square(SIDE)), ("framed", framed, KEPT)):
+    for name, how, resize in (("several", passes, Warp(SIDE)), ("framed", framed, KEPT)):
         looking = tta.MultiScale(detect.DetectFn(AnySize(), over), how, resize)
-        more[name] = walk(looking.views, looking.detect, [], to_images=looking.to_images)
+        more[name] = walk({"views": looking.views}, looking.detect, [], to_images=looking.to_images)
     return {"metrics": metrics, "kept": kept, "read": read, **more}
 
 

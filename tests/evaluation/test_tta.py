@@ -8,8 +8,9 @@ import pytest
 from jdet import build
 from jdet.config import get_defaults, validate
 from jdet.data.pipeline import eval_batches
+from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.multi_scale import prepare_views
-from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.warp import Warp
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import tta
 from jdet.evaluation.detect import DetectFn, to_images
@@ -40,13 +41,13 @@ def shapes(multi):
 
 
 def looking(*passes, detector=None, over=None, resize=None, **values):
-    resize = resize or Resize.square(SIDE)
+    resize = resize or Warp(SIDE)
     return tta.MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), resize)
 
 
 def found_by(multi, source, batch_size=4):
     record = Record()
-    with eval_batches(source, input_size=multi.views, batch_size=batch_size, threads=1) as stream:
+    with eval_batches(source, views=multi.views, batch_size=batch_size, threads=1) as stream:
         evaluate_stream(
             multi.detect, VARIABLES, stream, source, [record], to_images=multi.to_images
         )
@@ -57,9 +58,9 @@ def batch_of(images, multi, real=None):
     """Images of any size as a batch of several views."""
     prepared = [prepare_views(image, multi.views) for image in images]
     columns = [tuple(map(np.stack, zip(*field))) for field in zip(*prepared)]
-    return Batch(*[None] * 9)._replace(
-        images=columns[0],
-        image_sizes=columns[1],
+    return Batch.of_images(
+        columns[0],
+        columns[1],
         original_sizes=np.array([image.shape[:2] for image in images]),
         real=np.ones(len(images), bool) if real is None else np.array(real),
     )
@@ -67,7 +68,7 @@ def batch_of(images, multi, real=None):
 
 def test_one_look_with_suppression_is_plain_detection():
     source, plain = Rectangles(7), Record()
-    with eval_batches(source, input_size=SIDE, batch_size=4, threads=1) as stream:
+    with eval_batches(source, resize=Warp(SIDE), batch_size=4, threads=1) as stream:
         evaluate_stream(DetectFn(PixelDetector()), VARIABLES, stream, source, [plain])
     multi = looking((1.0, 1.0, False, 0, 0), merge="nms", pixel_offset=0.0)
     assert shapes(multi) == [(SIDE, SIDE)] and multi.looks == 1
@@ -103,7 +104,7 @@ def test_each_look_by_itself_returns_to_the_original_pixels():
         np.testing.assert_allclose(high.boxes, [[16, 32, 48, 96]], atol=1e-3)
 
 
-KEPT = Resize(((32, 64), (64, 32), (40, 40)), (32,), 64, 32)
+KEPT = KeepRatio(shapes=((32, 64), (64, 32), (40, 40)), short=(32,), long=64)
 
 
 def test_kept_proportions_at_several_scales():
@@ -141,7 +142,7 @@ def test_kept_proportions_at_several_scales():
 
 def test_evaluation_of_kept_proportions_looks_at_every_image_once():
     source = Rectangles(9)
-    large = Resize(((64, 128), (128, 64), (80, 80)), (64,), 128, 64)
+    large = KeepRatio(shapes=((64, 128), (128, 64), (80, 80)), short=(64,), long=128)
     multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0), resize=large)
     pairs = found_by(multi, source, batch_size=2)
     assert multi.looks == 3 and len(multi.views) == 6
@@ -266,7 +267,7 @@ def test_presets_are_the_published_passes():
             del expected[2.0, 2.0]
         assert passes == expected and list(passes) == list(expected)
         assert found[1:] == (merge, 0.45, 1.0, 0.01, 0)
-    views = shapes(tta.MultiScale(DetectFn(AnySize()), voc, Resize.square(300)))
+    views = shapes(tta.MultiScale(DetectFn(AnySize()), voc, Warp(300)))
     assert views[:3] == [(300, 300), (180, 300), (300, 180)]
     assert [v[0] for v in views[3:]] == [180, 360, 420, 480, 540, 660]
     config = get_defaults()
@@ -412,7 +413,7 @@ def test_better_than_one_look():
 
     def ap(multi):
         evaluator = VocEvaluator(source.class_names, iou_threshold=0.75)
-        with eval_batches(source, input_size=multi.views, batch_size=5, threads=1) as stream:
+        with eval_batches(source, views=multi.views, batch_size=5, threads=1) as stream:
             found = evaluate_stream(
                 multi.detect, shifted, stream, source, [evaluator], to_images=multi.to_images
             )

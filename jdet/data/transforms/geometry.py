@@ -202,7 +202,7 @@ def place(
     canvas: Canvas,
     width: int,
     height: int,
-    frame: Size,
+    size: Size,
     patch: Patch = WHOLE,
 ) -> Placement:
     """Works out where the image lands when a patch of its canvas becomes the output.
@@ -211,12 +211,12 @@ def place(
         canvas: where the image lies.
         width: of the image, in pixels.
         height: of the image, in pixels.
-        frame: of the output.
+        size: of the output.
         patch: x1 y1 x2 y2 in fractions of the canvas; offset and sides are rounded down to whole
             canvas pixels as in Caffe, sides to one pixel at least.
     """
-    x0, x1, left, right = _place_axis(patch[0], patch[2], canvas.width, canvas.x, width, frame[1])
-    y0, y1, top, bottom = _place_axis(patch[1], patch[3], canvas.height, canvas.y, height, frame[0])
+    x0, x1, left, right = _place_axis(patch[0], patch[2], canvas.width, canvas.x, width, size[1])
+    y0, y1, top, bottom = _place_axis(patch[1], patch[3], canvas.height, canvas.y, height, size[0])
     return Placement(Rect(x0, y0, x1, y1), Rect(left, top, right, bottom))
 
 
@@ -246,15 +246,15 @@ def _place_axis(
 
 
 def move_boxes(
-    boxes: np.ndarray, placement: Placement, frame: Size, *, turn: Orientation
+    boxes: np.ndarray, placement: Placement, size: Size, *, orientation: Orientation
 ) -> np.ndarray:
     """Takes boxes from the image to the output, clipped to the output.
 
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2 in pixels of the image.
         placement: where the image lies in the output; ``source`` must have pixels.
-        frame: of the output.
-        turn: of the output.
+        size: of the output.
+        orientation: of the output.
 
     Returns:
         float32 [n, 4] in pixels of the output; boxes outside the output have no area.
@@ -263,14 +263,16 @@ def move_boxes(
     kx, ky = (right - left) / (x1 - x0), (bottom - top) / (y1 - y0)
     scale = np.array([kx, ky, kx, ky], np.float32)
     shift = np.array([left - x0 * kx, top - y0 * ky] * 2, np.float32)
-    height, width = frame
+    height, width = size
     moved = np.clip(boxes * scale + shift, 0, np.array([width, height] * 2, np.float32))
     x1, y1, x2, y2 = moved.T
-    if turn.flip:
+    if orientation.flip:
         x1, x2 = width - x2, width - x1
-    if turn.flip_vertical:
+    if orientation.flip_vertical:
         y1, y2 = height - y2, height - y1
-    if turn.quarter:  # what was at the bottom is on the left, what was on the left is at the top
+    if (
+        orientation.quarter
+    ):  # what was at the bottom is on the left, what was on the left is at the top
         x1, y1, x2, y2 = height - y2, x1, height - y1, x2
     return np.stack([x1, y1, x2, y2], axis=1)
 
@@ -278,11 +280,11 @@ def move_boxes(
 def render(
     image: np.ndarray,
     placement: Placement,
-    frame: Size,
+    size: Size,
     *,
     interpolation: int,
     fill: tuple[float, float, float],
-    turn: Orientation,
+    orientation: Orientation,
     distortion: Distortion,
 ) -> np.ndarray:
     """Samples the image into the output.
@@ -295,32 +297,34 @@ def render(
     Args:
         image: uint8 [H, W, 3], RGB.
         placement: which pixels of ``image`` go where.
-        frame: of the output.
+        size: of the output.
         interpolation: one of the values of `INTERPOLATIONS`.
         fill: RGB colour of the output beside the image.
-        turn: of the output.
+        orientation: of the output.
         distortion: photometric distortion of the image.
 
     Returns:
-        uint8 [*frame, 3].
+        uint8 [*size, 3].
     """
     source, target = placement
     if not source.pixels:
-        return blank(frame, fill)
+        return blank(size, fill)
     pixels = image[source.y0 : source.y1, source.x0 : source.x1]
     if source.pixels <= target.pixels:
         pixels = distort(pixels, distortion)
     pixels = resize(pixels, target.x1 - target.x0, target.y1 - target.y0, interpolation)
     if source.pixels > target.pixels:
         pixels = distort(pixels, distortion)
-    if target.pixels < frame[0] * frame[1]:
-        output = blank(frame, fill)
+    if target.pixels < size[0] * size[1]:
+        output = blank(size, fill)
         output[target.y0 : target.y1, target.x0 : target.x1] = pixels
         pixels = output
-    if turn.flip or turn.flip_vertical:
-        code = -1 if turn.flip and turn.flip_vertical else 1 if turn.flip else 0
+    if orientation.flip or orientation.flip_vertical:
+        code = (
+            -1 if orientation.flip and orientation.flip_vertical else 1 if orientation.flip else 0
+        )
         pixels = cv2.flip(pixels, code)
-    return cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE) if turn.quarter else pixels
+    return cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE) if orientation.quarter else pixels
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:
@@ -334,24 +338,24 @@ def plain_interpolation(image: np.ndarray, width: int, height: int) -> int:
     return cv2.INTER_AREA if strong else cv2.INTER_LINEAR
 
 
-def pad(image: np.ndarray, frame: Size, fill: tuple[float, float, float]) -> np.ndarray:
-    """The image uint8 [H, W, 3] in the upper left corner of a frame it fits into."""
+def pad(image: np.ndarray, size: Size, fill: tuple[float, float, float]) -> np.ndarray:
+    """The image uint8 [H, W, 3] in the upper left corner of an output it fits into."""
     height, width = image.shape[:2]
-    if (height, width) == frame:
+    if (height, width) == size:
         return image
-    output = blank(frame, fill)
+    output = blank(size, fill)
     output[:height, :width] = image
     return output
 
 
-def blank(frame: Size, fill: tuple[float, float, float]) -> np.ndarray:
-    """A new image uint8 [*frame, 3] of one colour."""
-    return _filled(frame, fill).copy()
+def blank(size: Size, fill: tuple[float, float, float]) -> np.ndarray:
+    """A new image uint8 [*size, 3] of one colour."""
+    return _filled(size, fill).copy()
 
 
 @functools.lru_cache(maxsize=8)
-def _filled(frame: Size, fill: tuple[float, float, float]) -> np.ndarray:
+def _filled(size: Size, fill: tuple[float, float, float]) -> np.ndarray:
     # Assigning a colour to every pixel takes longer than a resize; copying a filled array does not.
-    canvas = np.empty((*frame, 3), np.uint8)
+    canvas = np.empty((*size, 3), np.uint8)
     canvas[:] = np.rint(fill)
     return canvas

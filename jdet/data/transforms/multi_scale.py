@@ -3,7 +3,7 @@
 A view is one network input. Where images are warped, every image is warped to every square view; one
 that is wider than high shows images that are at least as wide as high, and the other way round, so that a
 long and a short side keep their meaning. Where images keep their proportions, a view is one of the shapes
-of one scale, and shows the images that are framed so.
+of one scale, and shows the images that get it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import dataclasses
 
 import numpy as np
 
+from jdet.data.transforms.element import Element
+from jdet.data.transforms.finish import Row
 from jdet.data.transforms.geometry import Size
-from jdet.data.transforms.resize import Resize
-from jdet.data.transforms.ssd import Element, Row
+from jdet.data.transforms.resize import Resize, fit
 from jdet.types import Batch
 
 
@@ -39,7 +40,7 @@ class View:
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """An image uint8 [H, W, 3] that it shows as uint8 [*shape, 3], with its size int32 [2]."""
-        return (self.resize or Resize((self.shape,))).prepare(image)
+        return self.resize.prepare(image) if self.resize else fit(image, self.shape, self.shape)
 
 
 def prepare_views(
@@ -52,7 +53,7 @@ def prepare_views(
         views: the sizes.
 
     Returns:
-        One uint8 [height, width, 3] a view, black where the view does not show the image, and the
+        One uint8 [height, width, 3] per view, black where the view does not show the image, and the
         size of what it shows, int32 [2]: the image's content, or zeros.
     """
     images, sizes = [], []
@@ -77,7 +78,7 @@ class FinishViews:
     views: tuple[View, ...]
 
     def __call__(self, element: Element) -> Row:
-        """Returns a row whose ``images`` and ``image_sizes`` are tuples with an entry a view."""
+        """Returns a row whose ``images`` and ``image_sizes`` are tuples with an entry per view."""
         image = element.image
         images, sizes = prepare_views(image, self.views)
         fields = Batch(

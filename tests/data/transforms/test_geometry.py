@@ -42,9 +42,11 @@ def smooth(height, width, cells=8):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def draw(image, placement, size=SIZE, kind="linear", turn=UPRIGHT, distortion=NO_DISTORTION):
+def draw(image, placement, size=SIZE, kind="linear", orientation=UPRIGHT, distortion=NO_DISTORTION):
     options = {"interpolation": INTERPOLATIONS[kind], "fill": MEAN}
-    return render(image, placement, (size, size), turn=turn, distortion=distortion, **options)
+    return render(
+        image, placement, (size, size), orientation=orientation, distortion=distortion, **options
+    )
 
 
 def on_real_canvas(image, canvas, patch, size, kind, flip=False):
@@ -197,7 +199,7 @@ def test_crop_inside_the_image_is_exact(kind, flip):
         assert placement.target == (0, 0, SIZE, SIZE)
         expected = on_real_canvas(image, canvas, patch, SIZE, kind, flip)
         np.testing.assert_array_equal(
-            draw(image, placement, kind=kind, turn=Orientation(flip)), expected
+            draw(image, placement, kind=kind, orientation=Orientation(flip)), expected
         )
 
 
@@ -307,8 +309,8 @@ def test_boxes_follow_the_pixels(turn):
         placement = place(canvas, 300, 200, (SIZE, SIZE), patch)
         if not placement.source.pixels:
             continue
-        moved = move_boxes(box, placement, (SIZE, SIZE), turn=turn)[0]
-        bright = (draw(image, placement, kind="nearest", turn=turn) == 255).all(axis=2)
+        moved = move_boxes(box, placement, (SIZE, SIZE), orientation=turn)[0]
+        bright = (draw(image, placement, kind="nearest", orientation=turn) == 255).all(axis=2)
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         if min(moved[2] - moved[0], moved[3] - moved[1]) > 2:
             found = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
@@ -322,18 +324,18 @@ def test_turns_are_the_eight_orientations_of_a_square():
     image = noise(SIZE, SIZE)
     placement = place(Canvas(SIZE, SIZE), SIZE, SIZE, (SIZE, SIZE))
     np.testing.assert_array_equal(
-        draw(image, placement, turn=Orientation(flip=True)), image[:, ::-1]
+        draw(image, placement, orientation=Orientation(flip=True)), image[:, ::-1]
     )
     np.testing.assert_array_equal(
-        draw(image, placement, turn=Orientation(flip_vertical=True)), image[::-1]
+        draw(image, placement, orientation=Orientation(flip_vertical=True)), image[::-1]
     )
     # Clockwise: the top row becomes the last column.
-    quarter = draw(image, placement, turn=Orientation(quarter=True))
+    quarter = draw(image, placement, orientation=Orientation(quarter=True))
     np.testing.assert_array_equal(quarter[:, -1], image[0])
     np.testing.assert_array_equal(quarter, np.rot90(image, -1))
-    everything = draw(image, placement, turn=Orientation(True, True, True))
+    everything = draw(image, placement, orientation=Orientation(True, True, True))
     np.testing.assert_array_equal(everything, np.rot90(image[::-1, ::-1], -1))
-    assert len({draw(image, placement, turn=turn).tobytes() for turn in TURNS}) == 8
+    assert len({draw(image, placement, orientation=turn).tobytes() for turn in TURNS}) == 8
 
 
 scenes = st.fixed_dictionaries(
@@ -363,20 +365,22 @@ def test_invariants(scene):
     (x0, y0, x1, y1), (left, top, right, bottom) = placement = place(
         canvas, width, height, (size, size), patch
     )
-    result = draw(noise(height, width), placement, size, turn=scene["turn"])
+    result = draw(noise(height, width), placement, size, orientation=scene["turn"])
     assert result.shape == (size, size, 3) and result.dtype == np.uint8
     if not placement.source.pixels:
         return
     assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
     assert 0 <= left < right <= size and 0 <= top < bottom <= size
-    moved = move_boxes(boxes, placement, (size, size), turn=scene["turn"])
+    moved = move_boxes(boxes, placement, (size, size), orientation=scene["turn"])
     assert moved.dtype == np.float32 and moved.shape == boxes.shape
     assert (moved >= 0).all() and (moved <= size).all() and (moved[:, :2] <= moved[:, 2:]).all()
     # A centre inside the patch leaves something to see, unless the object is below a pixel.
     kept = centres_inside(inside, patch) & ((boxes[:, 2:] - boxes[:, :2]) > 4).all(axis=1)
     assert (moved[kept, :2] < moved[kept, 2:]).all()
     turn = scene["turn"]
-    again = move_boxes(boxes, placement, (size, size), turn=turn._replace(flip=not turn.flip))
+    again = move_boxes(
+        boxes, placement, (size, size), orientation=turn._replace(flip=not turn.flip)
+    )
     axis = [1, 3] if turn.quarter else [0, 2]
     np.testing.assert_allclose(again[:, axis[::-1]], size - moved[:, axis], atol=1e-4)
 

@@ -7,21 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdet.config import get_defaults, validate
+from jdet import build
+from jdet.config import get_defaults
 from jdet.data import pipeline
 from jdet.data.transforms import geometry
-from jdet.data.transforms.resize import Resize, made_up
-from jdet.data.transforms.ssd import Augment, Element, Finish, moved_objects, operations
-from jdet.types import ConfigError, Example
+from jdet.data.transforms.element import Element
+from jdet.data.transforms.finish import Finish, locate, moved_objects
+from jdet.data.transforms.keep_ratio import KeepRatio, made_up
+from jdet.data.transforms.ssd import SSDAugment
+from jdet.data.transforms.warp import Warp
+from jdet.types import Batch, ConfigError, Example
 
-COCO = Resize(made_up(800, 1333), (800,), 1333, 800)
+COCO = KeepRatio()
 sides = st.integers(1, 5000)
-
-
-def config(**resize):
-    c = get_defaults()
-    c.resize.update({"mode": "keep_ratio", **resize})
-    return c
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,7 @@ def test_sizes_of_the_reference(height, width, content, shape):
 
 @given(sides, sides, st.integers(1, 1000), st.integers(1000, 2000))
 def test_content_fits_keeps_its_proportions_and_is_as_large_as_can_be(height, width, short, long):
-    resize = Resize(made_up(short, long), (short,), long, short)
+    resize = KeepRatio(short=(short,), long=long)
     shape = resize.shapes[resize.shape_of(height, width)]
     rows, columns = resize.content(height, width, shape)
     assert 1 <= rows <= shape[0] and 1 <= columns <= shape[1]
@@ -54,7 +52,7 @@ def test_content_fits_keeps_its_proportions_and_is_as_large_as_can_be(height, wi
 
 @given(sides, sides, st.integers(1, 64))
 def test_images_are_shrunk_into_shapes_that_are_too_small_for_them(height, width, short):
-    resize = Resize(((32, 48), (48, 32)), (short,), 64, short)
+    resize = KeepRatio(shapes=((32, 48), (48, 32)), short=(short,), long=64)
     shape = resize.shapes[resize.shape_of(height, width)]
     content = resize.content(height, width, shape)
     assert content[0] <= shape[0] and content[1] <= shape[1]
@@ -66,14 +64,14 @@ def test_images_are_shrunk_into_shapes_that_are_too_small_for_them(height, width
 
 
 def test_the_shape_is_that_of_the_largest_scale_and_holds_all():
-    resize = Resize.from_config(config(short=(480, 640, 800), sampling="list"))
+    resize = KeepRatio(short=(480, 640, 800), sampling="list")
     rng = np.random.default_rng(0)
     drawn = {resize.draw(rng) for _ in range(100)}
     assert drawn == {480, 640, 800}
     shape = resize.shapes[resize.shape_of(480, 640)]
     contents = [resize.content(480, 640, shape, short) for short in sorted(drawn)]
     assert contents == [(480, 640), (640, 853), (800, 1067)]
-    wide = Resize.from_config(config(short=(640, 800), sampling="range"))
+    wide = KeepRatio(short=(640, 800), sampling="range")
     drawn = [wide.draw(rng) for _ in range(2000)]
     assert (min(drawn), max(drawn)) == (640, 800) and len(set(drawn)) == 161
 
@@ -84,7 +82,7 @@ def test_a_square_shape_is_made_up_only_where_it_saves_something():
 
 
 def test_testing_has_a_short_side_of_its_own():
-    resize = Resize.from_config(config(short=(480, 640), test_short=700))
+    resize = KeepRatio(short=(480, 640), test_short=700)
     assert resize.content(500, 500, (900, 900)) == (700, 700)
     assert resize.shapes[0] == (704, 1344)
 
@@ -103,7 +101,7 @@ def make_image(height, width):
 @pytest.mark.parametrize("flip", [False, True])
 def test_pixels_boxes_and_padding_agree(flip):
     """A box drawn into the image is where its row says; all else is padding of the fill's colour."""
-    resize = Resize(((64, 96),), (48,), 90, 48)
+    resize = KeepRatio(shapes=((64, 96),), short=(48,), long=90)
     image = np.zeros((80, 120, 3), np.uint8)
     image[20:60, 30:90] = 200
     boxes = np.array([[30, 20, 90, 60]], np.float32)
@@ -112,9 +110,9 @@ def test_pixels_boxes_and_padding_agree(flip):
         boxes=boxes,
         labels=np.zeros(1, np.int32),
         ignore=np.zeros(1, bool),
-        turn=geometry.Orientation(flip=flip),
+        orientation=geometry.Orientation(flip=flip),
         shape=(64, 96),
-        short=40,
+        scale=40,
     )
     row = Finish(resize, 4, (7.0, 8.0, 9.0))(element).fields
     assert row.image_sizes.tolist() == [40, 60] and row.original_sizes.tolist() == [80, 120]
@@ -130,8 +128,8 @@ def test_pixels_boxes_and_padding_agree(flip):
     assert (row.images[40:] == (7, 8, 9)).all() and (row.images[:, 60:] == (7, 8, 9)).all()
 
 
-def test_preparing_a_image_is_what_evaluation_does():
-    resize = Resize(((64, 96), (96, 64)), (48,), 90, 48)
+def test_preparing_an_image_is_what_evaluation_does():
+    resize = KeepRatio(shapes=((64, 96), (96, 64)), short=(48,), long=90)
     for height, width in ((100, 130), (130, 100), (30, 300)):
         image = make_image(height, width)
         prepared, content = resize.prepare(image)
@@ -143,8 +141,8 @@ def test_preparing_a_image_is_what_evaluation_does():
 
 def test_cropped_and_zoomed_images_keep_their_proportions_too():
     """SSD's crops are of any aspect: what is cut out is resized, not the image it came from."""
-    resize = Resize(((96, 96),), (64,), 90, 64)
-    chain = operations(Augment.from_config(get_defaults().augment), resize)
+    resize = KeepRatio(shapes=((96, 96),), short=(64,), long=90)
+    chain = SSDAugment().operations(resize)
     assert list(chain)[-1] == "scale"
     boxes = np.array([[40, 30, 120, 90]], np.float32)
     seen = set()
@@ -155,7 +153,7 @@ def test_cropped_and_zoomed_images_keep_their_proportions_too():
             element = operation(element, rng)
         canvas = element.canvas or geometry.Canvas(200, 120)
         cut = geometry.patch_size(canvas, element.patch)
-        moved, kept = moved_objects(element, resize)
+        moved, kept = moved_objects(element, locate(element, resize))
         rows, columns = resize.content(*cut, (96, 96), 64)
         seen.add((rows, columns))
         assert abs(columns / rows - cut[1] / cut[0]) <= 0.05 * cut[1] / cut[0]
@@ -188,12 +186,11 @@ class Folder:
 
 
 SIZES = [(60, 90), (90, 60), (60, 91), (64, 64), (91, 60), (60, 80), (62, 62), (60, 85), (30, 300)]
-SMALL = Resize(((48, 64), (64, 48), (48, 48)), (40, 44), 64, 44)
+SMALL = KeepRatio(shapes=((48, 64), (64, 48), (48, 48)), short=(40, 44), long=64)
 
 
 def stream(**options):
-    c = get_defaults()
-    settings = dict(input_size=SMALL, augment=c.augment, max_boxes=3, batch_size=4, seed=5)
+    settings = dict(resize=SMALL, augment=SSDAugment(), max_boxes=3, batch_size=4, seed=5)
     return pipeline.train_batches(Folder(SIZES), **{**settings, **options})
 
 
@@ -203,8 +200,8 @@ def take(batches, count):
 
 
 def same(a, b):
-    for one, other in zip(a, b, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for name in Batch._fields:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
 
 
 def test_batches_hold_one_shape_and_epochs_every_image():
@@ -225,14 +222,15 @@ def test_batch_k_is_the_same_wherever_it_is_asked_for():
     same(whole[5], take(stream(start=5), 1)[0])
     halves = [take(stream(process_index=p, process_count=2, start=3), 2) for p in (0, 1)]
     for k in range(2):
-        together = [np.concatenate(fields) for fields in zip(halves[0][k], halves[1][k])]
-        same(whole[3 + k], together)
+        parts = [half[k]._asdict() for half in halves]
+        fields = {n: np.concatenate([p[n] for p in parts]) for n in parts[0] if n != "masks"}
+        same(whole[3 + k], Batch(**fields))
     for got, expected in zip(take(stream(start=2, workers=2), 3), whole[2:5], strict=True):
         same(got, expected)
 
 
 def test_evaluation_shows_every_image_once_in_its_own_shape():
-    with pipeline.eval_batches(Folder(SIZES), input_size=SMALL, batch_size=4, limit=8) as batches:
+    with pipeline.eval_batches(Folder(SIZES), resize=SMALL, batch_size=4, limit=8) as batches:
         assert batches.length == 3  # 4 wide, 2 high and 2 square images
         rows = list(batches)
     seen = np.concatenate([batch.index[batch.real] for batch in rows])
@@ -244,29 +242,54 @@ def test_evaluation_shows_every_image_once_in_its_own_shape():
 
 
 def test_other_scales_of_the_same_images():
-    resize = Resize(((800, 1344), (1344, 800)), (640, 800), 1333, 800, True)
+    resize = KeepRatio(
+        shapes=((800, 1344), (1344, 800)), short=(640, 800), long=1333, sampling="range"
+    )
     assert resize.scaled(1) is resize
     twice = resize.scaled(1.5)
     assert twice.shapes == ((1216, 2016), (2016, 1216)) and twice.short == (1200,)
     assert twice.content(480, 640, twice.shapes[0]) == (1200, 1600)
-    assert Resize.square(300).scaled(2) == Resize.square(300)
+    assert Warp(300).scaled(2) == Warp(300)
     assert resize.scaled(0.001).shapes == ((32, 32),)
-    assert Resize.from_config(config(shapes=((64, 96), (64, 96)))).shapes == ((64, 96),)
+    assert KeepRatio(shapes=((64, 96), (64, 96))).shapes == ((64, 96),)
+
+
+def config(**resize):
+    c = get_defaults()
+    c.resize = build.group("resize", "keep_ratio", **resize)
+    return c
 
 
 def test_wrong_settings_are_named():
     for wrong, message in (
-        (dict(short=()), "resize.short"),
-        (dict(short=(1400,)), "resize.short"),
-        (dict(short=(0.5,)), "resize.short"),
-        (dict(test_short=2000), "resize.test_short"),
-        (dict(shapes=((800,),)), "resize.shapes"),
+        (dict(short=()), "config.resize.short="),
+        (dict(short=(1400,)), "config.resize.short="),
+        (dict(short=(0.5,)), "config.resize.short="),
+        (dict(test_short=2000), "config.resize.test_short=2000"),
+        (dict(shapes=((800,),)), "config.resize.shapes="),
+        (dict(long=0), "config.resize.long=0"),
+        (dict(sampling="lists"), "config.resize.sampling='lists'.*'list' or 'range'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Resize.from_config(config(**wrong))
+            build.resize(config(**wrong))
     turning = config()
     turning.augment.rotate = 0.5
-    with pytest.raises(ConfigError, match="rotate"):
-        Resize.from_config(turning)
-    with pytest.raises(ConfigError, match="resize.mode"):
-        validate(config(mode="keep"))
+    with pytest.raises(ConfigError, match="config.augment.rotate=0.5 turns"):
+        build.augment(turning)
+    unknown = config()
+    unknown.resize.name = "keep"
+    with pytest.raises(ConfigError, match="resize 'keep' does not exist.*keep_ratio"):
+        build.resize(unknown)
+
+
+def test_what_is_said_of_sizes():
+    assert Warp(300).describe() == ""
+    assert COCO.describe() == (
+        "images keep their proportions: short side 800, long side at most 1333, inputs of 800×1344, "
+        "1344×800, 896×896"
+    )
+    assert "short side 640 to 800," in KeepRatio(short=(800, 640), sampling="range").describe()
+    assert (Warp(300).test_setting(), COCO.test_setting()) == (
+        "config.input_size=300",
+        "config.resize.test_short=800",
+    )

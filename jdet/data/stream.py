@@ -1,0 +1,154 @@
+"""Batches as they leave the input pipeline, and what was left out of them.
+
+A row of a batch travels as a ``Batch`` without its leading axis; rows are stacked field by field. A field
+that no row has (None) stays None.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import logging
+
+from jdet.data.transforms.finish import Row
+from jdet.types import Batch
+
+
+class Report(NamedTuple):
+    """What a stream left out so far.
+
+    Attributes:
+        skipped: reason by id of every image that could not be read.
+        skips: how often such an image was met (each epoch counts).
+        crowded: how often an image had more than ``max_boxes`` objects.
+        dropped_boxes: objects left out of those.
+    """
+
+    skipped: dict[str, str]
+    skips: int
+    crowded: int
+    dropped_boxes: int
+
+
+class BatchStream(Iterator[Batch]):
+    """Iterator over batches that owns its threads and processes; close it, or use ``with``.
+
+    Attributes:
+        length: number of batches in all, None for an endless stream.
+        position: index k of the batch that comes next; ``train_batches(start=k)`` resumes there.
+    """
+
+    def __init__(
+        self,
+        batches: grain.IterDataset,
+        *,
+        batch_size: int,
+        position: int,
+        length: int | None,
+        epoch: int,
+    ):
+        self.length = length
+        self.position = position
+        self._batch_size = batch_size
+        self._epoch = epoch  # images
+        self._iterator: Any = iter(batches)
+        self._skipped: dict[str, str] = {}
+        self._skips = self._crowded = self._dropped = 0
+
+    @property
+    def next_element(self) -> int:
+        """Images ahead of the next batch, over all processes; epochs = that / len(source)."""
+        return self.position * self._batch_size
+
+    def __next__(self) -> Batch:
+        loaded: Loaded = next(self._iterator)
+        self.position += 1
+        for name, reason in loaded.skipped:
+            if name not in self._skipped:
+                logging.warning("Skipped %s", reason)  # the reason names the file
+            self._skipped[name] = reason
+            self._skips += 1
+        for name, dropped in loaded.crowded:
+            if not self._crowded:
+                logging.warning(
+                    "%s has %d objects more than data.max_boxes; the smallest are left out. "
+                    "Further images like this one are only counted.",
+                    *(name, dropped),
+                )
+            self._crowded += 1
+            self._dropped += dropped
+        finished, into = divmod(self.next_element, self._epoch)
+        if into < self._batch_size and (self._skipped or self._crowded):
+            logging.warning(
+                "Until the end of epoch %d: %d unreadable images left out%s; %d images with more "
+                "than data.max_boxes objects lost %d",
+                finished,
+                self._skips,
+                f" ({', '.join(sorted(self._skipped))})" if self._skipped else "",
+                self._crowded,
+                self._dropped,
+            )
+        # Plain arrays: grain's own, which lie in memory shared with a worker, lose it with the
+        # first view of them that goes.
+        return _map_fields(np.asarray, loaded.batch)
+
+    def report(self) -> Report:
+        """What was left out of the batches delivered so far."""
+        return Report(dict(self._skipped), self._skips, self._crowded, self._dropped)
+
+    def close(self) -> None:
+        """Stops threads and worker processes; may be called twice."""
+        if isinstance(self._iterator, grain.DatasetIterator):
+            self._iterator.close()
+            self._iterator = iter(())
+            # grain's iterators lie in reference cycles, and their finalizers fail when they only
+            # run while the interpreter shuts down.
+            gc.collect()
+
+    def __enter__(self) -> BatchStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Loaded(NamedTuple):
+    """A batch with its notes, as it travels from a worker.
+
+    Attributes:
+        batch: of numpy arrays.
+        skipped: name of each image that could not be read, and the reason.
+        crowded: name of each image with more than ``max_boxes`` objects, and how many were left out.
+    """
+
+    batch: Batch
+    skipped: tuple[tuple[str, str], ...]
+    crowded: tuple[tuple[str, int], ...]
+
+
+def collate(rows: Sequence[Row]) -> Loaded:
+    """Stacks rows into a batch."""
+    first, others = rows[0].fields, [row.fields for row in rows[1:]]
+    return Loaded(
+        batch=_map_fields(lambda *arrays: np.stack(arrays), first, *others),
+        skipped=tuple((row.id, row.problem) for row in rows if row.problem),
+        crowded=tuple((row.id, row.dropped) for row in rows if row.dropped),
+    )
+
+
+def _map_fields(function: Callable[..., np.ndarray], *batches: Batch) -> Batch:
+    """Applies a function to each field of several batches, and to each entry of a field with views."""
+
+    def apply(*values: Any) -> Any:
+        if values[0] is None:
+            return None
+        if isinstance(values[0], tuple):
+            return tuple(map(apply, *values))
+        return function(*values)
+
+    names = Batch._fields
+    return Batch(**{name: apply(*(getattr(b, name) for b in batches)) for name in names})

@@ -1,0 +1,58 @@
+"""An image on its way through the input pipeline, with what was decided about it so far.
+
+A random operation draws numbers and notes its decision in the ``Element``; the pixels are touched once, at
+the end (``jdet.data.transforms.finish``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jdet.data.transforms.geometry import UPRIGHT, WHOLE, Canvas, Orientation, Patch, Size
+from jdet.data.transforms.photometric import NO_DISTORTION, Distortion
+
+
+class Element(NamedTuple):
+    """What was read of one image, and what the random operations decided.
+
+    Attributes:
+        index: position in the source.
+        id: name of the image.
+        image: uint8 [H, W, 3], RGB; None for padding and for images that cannot be read.
+        boxes: float32 [n, 4] in pixels of ``image``.
+        labels: int32 [n].
+        ignore: bool [n].
+        masks: one COCO segmentation per object in pixels of ``image``, as in ``Example``; or None.
+        problem: why the image cannot be read.
+        distortion: photometric distortion.
+        canvas: zoom-out canvas; None stands for the image itself.
+        patch: crop, in fractions of the canvas.
+        interpolation: one of the values of ``geometry.INTERPOLATIONS``; None for that of evaluation.
+        orientation: mirrors and quarter turn of the output.
+        shape: height and width of the network input; None for the first of the resize.
+        scale: what the resize drew for training, in its own unit; 0 for the size of testing.
+    """
+
+    index: int = 0
+    id: str = ""
+    image: np.ndarray | None = None
+    boxes: np.ndarray = np.zeros((0, 4), np.float32)
+    labels: np.ndarray = np.zeros(0, np.int32)
+    ignore: np.ndarray = np.zeros(0, np.bool_)
+    masks: tuple[Any, ...] | None = None
+    problem: str = ""
+    distortion: Distortion = NO_DISTORTION
+    canvas: Canvas | None = None
+    patch: Patch = WHOLE
+    interpolation: int | None = None
+    orientation: Orientation = UPRIGHT
+    shape: Size | None = None
+    scale: float = 0
+
+
+Operation = Callable[[Element, np.random.Generator], Element]
+"""A random operation; the input pipeline seeds its generator from the config's seed, the operation's name
+and the position in the stream."""
