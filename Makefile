@@ -44,7 +44,7 @@ format: setup
 	$(bin)/ruff format .
 
 tables: setup
-	$(run) -m experiments.table
+	$(run) -m experiments.studies.table
 
 bench: setup
 	for name in input_pipeline train_step inference nms; do \

@@ -16,8 +16,8 @@ Ours: not run by us
 Cost: 73 epochs of 118,287 images, 205 GMAC an image of 800×1280
 """
 
-from experiments.retinanet_coco import recipe, settings
+from experiments.common_dense import coco_recipe, coco_settings
 
 
 def get_config(arg=""):
-    return recipe(settings(arg), "atss")
+    return coco_recipe(coco_settings(arg), "atss")

@@ -19,13 +19,10 @@ Ours: depends on the data; ``dense_deeppcb.py`` gives a feeling
 Cost: depends on the data
 """
 
-from experiments.retinanet_coco import decay_without_norms, dense_model
-from experiments.scratchdet_custom import own_images, recipe
-from experiments.scratchdet_voc import pick
-from jdet import build
+from experiments.common import own_images, own_recipe, pick
+from experiments.common_dense import DETECTORS, decay_without_norms, keep_proportions, sized_model
 from jdet.config import parse_arg
 
-DETECTORS = ("atss", "fcos", "retinanet")
 SMALL = 24
 """Square root of the area, pixels, under which objects need a level of stride 4."""
 
@@ -35,25 +32,10 @@ def get_config(arg=""):
         arg, root="", detector="atss", cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0
     )
     pick("detector", arg.detector, DETECTORS)
-    c, source, smallest = own_images(arg, "dense_custom")
-    keep_proportions(c, arg.size or (160 if arg.cpu else 640))
-    c.model = model(arg.detector, arg.cpu, fine=smallest * c.input_size < SMALL)
-    recipe(c, arg, len(source))
+    c, images, smallest = own_images(arg, "dense_custom")
+    short = arg.size or (160 if arg.cpu else 640)
+    keep_proportions(c, short, long=short * 5 // 3)
+    c.model = sized_model(arg.detector, arg.cpu, fine=smallest * c.input_size < SMALL)
+    own_recipe(c, arg, images)
     decay_without_norms(c)
     return c
-
-
-def keep_proportions(c, short):
-    """Images by their short side, the long one five thirds of it at most."""
-    c.input_size = short
-    c.resize = build.group("resize", "keep_ratio", short=(short,), long=short * 5 // 3)
-
-
-def model(name, cpu, fine):
-    """A dense detector for an accelerator or for two CPU cores; ``fine``: from stride 4 on."""
-    taps = ("c2", "c3", "c4", "c5")[not fine :]
-    if not cpu:
-        return dense_model(name, 50, "group", taps=taps)
-    return dense_model(
-        name, 18, "batch", width=0.5, channels=64, extra="conv_p5", head_depth=1, taps=taps
-    )

@@ -24,9 +24,8 @@ Cost: ``:cpu`` 1.6 (fcos, atss) to 2.0 (retinanet) GMAC an image, 1500 steps of 
     hour on two CPU cores; the full arm 6000 steps of 16
 """
 
-from experiments.retinanet_coco import decay_without_norms, dense_model
-from experiments.scratchdet_deeppcb import recipe, small_machine
-from experiments.scratchdet_voc import pick, voc
+from experiments.common import boards_on_cpu, boards_recipe, pick, voc
+from experiments.common_dense import decay_without_norms, dense_model
 from jdet.config import parse_arg
 
 DETECTORS = {"retinanet": dict(anchor_scale=3.0), "fcos": {}, "atss": dict(anchor_scale=4.0)}
@@ -37,13 +36,13 @@ def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, detector="retinanet", steps=0, lr=0.04, seed=0)
     pick("detector", arg.detector, DETECTORS)
     c = voc("data/deeppcb", "trainval", "test", arg.seed)
-    recipe(c, arg)
+    boards_recipe(c, arg)
     decay_without_norms(c)
 
     if arg.cpu:
         c.input_size = 320
         size = dict(depth=18, width=0.375, channels=64, head_depth=1, taps=("c2", "c3", "c4", "c5"))
-        small_machine(c, arg)
+        boards_on_cpu(c, arg)
     else:
         c.input_size = 640
         size = dict(depth=34)

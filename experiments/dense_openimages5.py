@@ -17,9 +17,8 @@ Cost: ``:cpu`` 1400 steps of 16; the full arm 12,000 steps of 32
 """
 
 from experiments import scratchdet_openimages5
-from experiments.dense_custom import DETECTORS, keep_proportions, model
-from experiments.retinanet_coco import decay_without_norms
-from experiments.scratchdet_voc import pick
+from experiments.common import pick
+from experiments.common_dense import DETECTORS, decay_without_norms, keep_proportions, sized_model
 from jdet.config import parse_arg
 
 
@@ -29,8 +28,8 @@ def get_config(arg=""):
     c = scratchdet_openimages5.get_config(
         f"cpu={arg.cpu},steps={arg.steps},lr={arg.lr},seed={arg.seed}"
     )
-    keep_proportions(c, 192 if arg.cpu else 480)
-    c.resize.long = c.resize.short[0] * 4 // 3
-    c.model = model(arg.detector, arg.cpu, fine=False)
+    short = 192 if arg.cpu else 480
+    keep_proportions(c, short, long=short * 4 // 3)
+    c.model = sized_model(arg.detector, arg.cpu, fine=False)
     decay_without_norms(c)
     return c

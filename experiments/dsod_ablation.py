@@ -31,8 +31,8 @@ Ours: not run by us
 Cost: about 773 epochs of 16,551 images a row, 0.7 (row 1) to 15.7 (row 9) GMAC an image
 """
 
-from experiments.dsod_voc import DSOD_ARGUMENTS, experiment
-from experiments.scratchdet_voc import pick
+from experiments.common import pick
+from experiments.common_dsod import DSOD_ARGUMENTS, dsod_on_voc
 from jdet.config import parse_arg
 from jdet.types import ConfigError
 
@@ -67,4 +67,4 @@ def get_config(arg=""):
         raise ConfigError(f"row={arg.row} with base={arg.base}: base is for rows 7, 8 and 9")
     if arg.row in ("7", "8", "9"):
         body = dict(transition_base=arg.base)
-    return experiment(arg, name, head, body)
+    return dsod_on_voc(arg, name, head, body)

@@ -15,14 +15,14 @@ Ours: not run by us
 Cost: about 346 epochs of 118,287 images, 18.4 GMAC an image
 """
 
-from experiments.dsod_voc import DSOD_ARGUMENTS, dsod, recipe, share_statistics, start
-from experiments.scratchdet_coco import coco
+from experiments.common import coco, voc_or_folder
+from experiments.common_dsod import DSOD_ARGUMENTS, dsod, recipe, share_statistics
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, head="dense", **{k: v for k, v in DSOD_ARGUMENTS.items() if k != "coco"})
-    c = start(arg) if arg.mini else coco(arg.root, arg.seed, arg.train, arg.test)
+    c = voc_or_folder(arg) if arg.mini else coco(arg.root, arg.seed, arg.train, arg.test)
     boxes = dict(first_ratio=0.07, min_ratio=0.15, train_ignored=False)
     c.model = dsod("64-192-48-1", arg.head, last_scale=arg.last_scale, **boxes)
     share_statistics(c, arg)

@@ -17,12 +17,13 @@ Ours: full arms not run by us; in miniature (BCCD, two seeds) 21.3 at 0.001, 3.7
 Cost: about 773 epochs of 16,551 images an arm, 15.1 GMAC an image; mini at most 0.9 CPU seconds a step
 """
 
-from experiments.dsod_voc import ARGUMENTS, dsod, recipe, start
+from experiments.common import voc_or_folder
+from experiments.common_dsod import ARGUMENTS, dsod, recipe
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, head="dense", **ARGUMENTS)
-    c = start(arg)
+    c = voc_or_folder(arg)
     c.model = dsod("64-192-48-1", arg.head, norm="none", head_norm="none")
     return recipe(c, arg, 0.005, 128, 100_000, (20_000, 40_000, 60_000, 80_000))

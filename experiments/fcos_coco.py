@@ -18,7 +18,7 @@ Ours: not run by us
 Cost: 73 epochs of 118,287 images, 205 GMAC an image of 800×1280
 """
 
-from experiments.retinanet_coco import recipe, settings
+from experiments.common_dense import coco_recipe, coco_settings
 
 PLAIN = dict(
     center_radius=0.0,
@@ -32,5 +32,5 @@ PLAIN = dict(
 
 
 def get_config(arg=""):
-    arg = settings(arg, plain=False)
-    return recipe(arg, "fcos", **(PLAIN if arg.plain else {}))
+    arg = coco_settings(arg, plain=False)
+    return coco_recipe(arg, "fcos", **(PLAIN if arg.plain else {}))

@@ -16,12 +16,12 @@ Cost: 660 epochs of 292 images an arm, 33 GMAC an image
 """
 
 from experiments import scratchdet_bccd
-from experiments.megdet_voc import ARGUMENTS, megdet
+from experiments.common import MEGDET, megdet
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, **ARGUMENTS)
+    arg = parse_arg(arg, **MEGDET)
     c = scratchdet_bccd.get_config(f"seed={arg.seed}")
     c.train.eval_every = 0
     return megdet(c, arg, lr=0.003 if arg.norm == "none" else 0.15, reference=32, stretch=60)

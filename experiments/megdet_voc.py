@@ -39,60 +39,18 @@ Cost: 220 (long: 360) epochs of 16,551 images an arm, 33.3 GMAC an image; mini 6
     images, 5 (8) minutes of a CPU core
 """
 
-from experiments.scratchdet_table2 import STEMS
-from experiments.scratchdet_voc import miniature, pick, scratchdet, voc
+from experiments.common import MEGDET, STEMS, megdet, miniature, scratchdet, voc_or_folder
 from jdet import build
 from jdet.config import parse_arg
-from jdet.train.schedule import POLICIES
-from jdet.types import ConfigError
-
-ARGUMENTS = dict(
-    batch=128,
-    bn=0,
-    norm="both",
-    warmup=True,
-    policy="normal",
-    epochs=0.0,
-    steps=0,
-    accumulation=1,
-    lr=0.0,
-    seed=0,
-)
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, root="data", train="", test="", mini=False, **ARGUMENTS)
-    own = ("trainval", "test") if arg.mini else ("07+12", "07test")
-    c = voc(arg.root, arg.train or own[0], arg.test or own[1], arg.seed)
-    c.data.workers = 2
+    arg = parse_arg(arg, root="data", train="", test="", mini=False, **MEGDET)
+    c = voc_or_folder(arg)
     c.model = scratchdet("root_resnet34")
     megdet(c, arg, lr=0.001 if arg.norm == "none" else 0.05, reference=128, stretch=20)
     if arg.mini:
         shrink(c, arg)
-    return c
-
-
-def megdet(c, arg, lr, reference, stretch):
-    """The recipe; ``lr`` is for ``reference`` images, and the policies' epochs are stretched."""
-    pick("norm", arg.norm, ("both", "none"))
-    pick("policy", arg.policy, POLICIES)
-    if arg.epochs and arg.steps:
-        raise ConfigError(f"epochs={arg.epochs:g} and steps={arg.steps}: give one of them")
-    c.train.batch_size, c.train.accumulation = arg.batch, arg.accumulation
-    c.train.steps = arg.steps
-    c.train.epochs = 0.0 if arg.steps else arg.epochs or stretch * POLICIES[arg.policy].epochs
-    c.optimizer.schedule = arg.policy
-    c.optimizer.lr, c.optimizer.reference_batch = arg.lr or lr, reference
-    if arg.warmup:
-        c.optimizer.warmup, c.optimizer.warmup_epochs = 500, 1.0
-        if arg.steps:
-            c.optimizer.warmup = min(500, arg.steps // 10)
-        c.optimizer.warmup_lr = c.optimizer.lr * 16 / reference
-    c.model.norm = c.model.head_norm = "none" if arg.norm == "none" else "sync_batch"
-    if arg.norm == "both":
-        c.parallel.bn_group_size = arg.bn or min(32, arg.batch)
-    elif arg.bn:
-        raise ConfigError(f"bn={arg.bn} is for norm=both; there is no norm")
     return c
 
 

@@ -14,13 +14,12 @@ Ours: not run by us
 Cost: 420 epochs of 118,287 images, 99.9 GMAC an image
 """
 
-from experiments.scratchdet_coco import coco
-from experiments.scratchdet_voc import MODEL, norms, scratchdet
+from experiments.common import SCRATCHDET, coco, norms, scratchdet
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
-    model = MODEL | dict(release="mmdetection")
+    model = SCRATCHDET | dict(release="mmdetection")
     arg = parse_arg(arg, root="data", **model, lr=0.03, batch=0, seed=0)
     c = coco(arg.root, arg.seed)
     c.input_size = 512

@@ -18,7 +18,7 @@ Cost: ``:cpu`` 25 minutes on two busy CPU cores, about 17 on free ones (estimate
     1500 steps of the full arm 6 minutes on a shared H200
 """
 
-from experiments.scratchdet_voc import voc
+from experiments.common import voc
 from jdet import build
 from jdet.config import parse_arg
 

@@ -15,13 +15,12 @@ Ours: not run by us
 Cost: about 346 epochs of 118,287 images, 34.8 GMAC an image
 """
 
-from experiments.scratchdet_voc import MODEL, batch_and_rate, norms, scratchdet
-from jdet import build
-from jdet.config import get_defaults, parse_arg
+from experiments.common import SCRATCHDET, batch_and_rate, coco, norms, scratchdet
+from jdet.config import parse_arg
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, root="data", **MODEL, lr=0.0, batch=0, seed=0, tta="none")
+    arg = parse_arg(arg, root="data", **SCRATCHDET, lr=0.0, batch=0, seed=0, tta="none")
     c = coco(arg.root, arg.seed)
     boxes = dict(first_ratio=0.07, min_ratio=0.15, train_ignored=False)
     c.model = scratchdet(arg.backbone, arg.release, **norms(arg), **boxes)
@@ -30,18 +29,4 @@ def get_config(arg=""):
     c.optimizer.boundaries = (150 / 320, 250 / 320, 310 / 320)
     batch_and_rate(c, arg)
     c.eval.tta.preset = arg.tta
-    return c
-
-
-def coco(root, seed, train="", test=""):
-    """Defaults with a seed and COCO as data: train2017 and val2017, or other splits."""
-    c = get_defaults()
-    c.seed = seed
-    c.data.root = root
-    for role, split in (("train", train or "train2017"), ("eval", test or "val2017")):
-        file = c.data.get_ref("root") + f"/coco/annotations/instances_{split}.json"
-        c.data[role] = build.group("source", "coco", annotation_file=file, keep_masks=False)
-    c.data.max_boxes = 100
-    c.data.workers = 2
-    c.eval.metrics = ("coco",)
     return c

@@ -23,7 +23,7 @@ Cost: ``:cpu`` 14 minutes on two CPU cores; the full arm 148 GMAC an image, 6000
     minutes on a shared H200
 """
 
-from experiments.scratchdet_voc import voc
+from experiments.common import boards_on_cpu, boards_recipe, voc
 from jdet import build
 from jdet.config import parse_arg
 
@@ -31,13 +31,13 @@ from jdet.config import parse_arg
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, steps=0, lr=0.05, seed=0)
     c = voc("data/deeppcb", "trainval", "test", arg.seed)
-    recipe(c, arg)
+    boards_recipe(c, arg)
 
     if arg.cpu:
         c.input_size = 320
         backbone, width = build.group("backbone", "resnet", depth=18, width=0.375), 0.375
         boxes = dict(taps=("c2", "c3", "c4", "c5"), first_ratio=0.05, min_ratio=0.08, max_ratio=0.5)
-        small_machine(c, arg)
+        boards_on_cpu(c, arg)
     else:
         c.input_size = 640
         backbone, width = build.group("backbone", "root_resnet", depth=34), 1.0
@@ -50,32 +50,3 @@ def get_config(arg=""):
     c.model = build.group("detector", "ssd", backbone=backbone, neck=neck, **boxes)
     c.train.eval_every = max(c.train.steps // 4, 1)
     return c
-
-
-def recipe(c, arg):
-    """Images and optimisation, whichever detector; ``lr`` is for 16 images."""
-    boards(c)
-    c.optimizer.lr = arg.lr
-    c.optimizer.schedule = "cosine"
-    c.optimizer.warmup = 100 if not arg.steps else min(100, arg.steps // 10)
-    c.train.batch_size = c.optimizer.reference_batch = 16
-    c.eval.metrics = ("voc", "coco")
-
-
-def small_machine(c, arg):
-    """Twelve epochs in small steps: of 8 images they teach far more than half as many of 16."""
-    c.train.batch_size = 8
-    c.train.steps = arg.steps or 1500
-    c.train.ema = 0.995
-    c.parallel.cpu_devices = 2
-
-
-def boards(c):
-    """Augmentation for binary scans of one scale: the eight orientations."""
-    c.data.max_boxes = 16
-    c.augment.photometric = 0.0
-    c.augment.expand = 0.0
-    c.augment.crop = False
-    c.augment.flip_vertical = 0.5
-    c.augment.rotate = 0.5
-    c.augment.interpolation = "linear"

@@ -18,7 +18,7 @@ Cost: ``:cpu`` under half an hour on two CPU cores (estimated from the first ste
     the full arm 33 GMAC an image, 12,000 steps of 32; 2000 steps 7 minutes on a shared H200
 """
 
-from experiments.scratchdet_voc import voc
+from experiments.common import voc
 from jdet import build
 from jdet.config import parse_arg
 

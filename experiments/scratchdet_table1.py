@@ -28,7 +28,7 @@ Ours: full arms not run by us; in miniature (BCCD, two seeds) none diverges at 0
 Cost: 773 to 928 epochs of 16,551 images an arm, 31.4 GMAC an image; mini 0.75 CPU seconds a step
 """
 
-from experiments.scratchdet_voc import miniature, pick, voc
+from experiments.common import miniature, pick, voc_or_folder
 from jdet import build
 from jdet.config import parse_arg
 
@@ -46,8 +46,7 @@ def get_config(arg=""):
     arg = parse_arg(arg, norm="both", lr=0.05, kind="batch", batch=0, **data)
     pick("norm", arg.norm, PLACES)
     pick("lr", arg.lr, SCHEDULES)
-    own = ("trainval", "test") if arg.mini else ("07+12", "07test")
-    c = voc(arg.root, arg.train or own[0], arg.test or own[1], arg.seed)
+    c = voc_or_folder(arg)
     backbone, head = PLACES[arg.norm]
     c.model = build.group(
         "detector",
@@ -57,7 +56,6 @@ def get_config(arg=""):
         norm=arg.kind if backbone else "none",
         head_norm=arg.kind if head else "none",
     )
-    c.data.workers = 2
     c.train.batch_size = arg.batch or 128
     steps, c.optimizer.boundaries = SCHEDULES[arg.lr]
     c.train.steps = arg.steps or steps

@@ -29,16 +29,9 @@ Cost: about 773 epochs of 16,551 images an arm, 3.6 (s2_root1) to 26.6 (s1_root5
     mini 0.76 CPU seconds a step (s1_root3), boards 2.1
 """
 
-from experiments.scratchdet_deeppcb import boards
-from experiments.scratchdet_voc import miniature, pick, voc
+from experiments.common import STEMS, boards, miniature, pick, voc_or_folder
 from jdet import build
 from jdet.config import parse_arg
-
-STEMS = {"s2_7x7": dict(root=0, stem_stride=2, pool=3)}
-STEMS |= {f"s2_root{n}": dict(root=n, stem_stride=2, pool=2) for n in (1, 2, 3)}
-STEMS |= {"s1_7x7": dict(root=0, stem_stride=1, pool=3)}
-STEMS |= {f"s1_root{n}": dict(root=n, stem_stride=1, pool=2) for n in (1, 2, 3, 4, 5)}
-STEMS |= {"s2_nopool": dict(root=0, stem_stride=2, pool=0)}
 
 
 def get_config(arg=""):
@@ -46,8 +39,7 @@ def get_config(arg=""):
     arg = parse_arg(arg, stem="s1_root3", norm="batch", lr=0.05, batch=0, **data)
     pick("stem", arg.stem, STEMS)
     arg.mini |= arg.boards
-    own = ("trainval", "test") if arg.mini else ("07+12", "07test")
-    c = voc(arg.root, arg.train or own[0], arg.test or own[1], arg.seed)
+    c = voc_or_folder(arg)
     c.model = build.group(
         "detector",
         "ssd",
@@ -56,7 +48,6 @@ def get_config(arg=""):
         norm=arg.norm,
         head_norm=arg.norm,
     )
-    c.data.workers = 2
     c.train.batch_size = arg.batch or 128
     c.train.steps = arg.steps or 100_000
     c.train.eval_every = max(c.train.steps // 10, 1)

@@ -16,7 +16,7 @@ Ours: not run by us
 Cost: about 232 epochs of 16,551 images, 31.4 (size=300) or 90.2 (512) GMAC an image
 """
 
-from experiments.scratchdet_voc import pick, voc
+from experiments.common import pick, voc
 from jdet import build
 from jdet.config import parse_arg
 

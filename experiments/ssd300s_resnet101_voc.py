@@ -17,7 +17,7 @@ Ours: not run by us
 Cost: about 464 epochs of 16,551 images, 19.9 GMAC an image (ssd321: 155 epochs, 35.9 GMAC)
 """
 
-from experiments.scratchdet_voc import voc
+from experiments.common import voc
 from jdet import build
 from jdet.config import parse_arg
 

@@ -15,14 +15,15 @@ Ours: not run by us
 Cost: about 464 epochs of 16,551 images, 31.5 GMAC an image
 """
 
-from experiments.dsod_voc import ARGUMENTS, is_dense, recipe, start
+from experiments.common import voc_or_folder
+from experiments.common_dsod import ARGUMENTS, is_dense, recipe
 from jdet import build
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, head="dense", **ARGUMENTS)
-    c = start(arg)
+    c = voc_or_folder(arg)
     c.model = build.group(
         "detector",
         "ssd",

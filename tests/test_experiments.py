@@ -1,6 +1,7 @@
 """Every experiment loads, validates, builds and passes abstract evaluation."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import jax
@@ -23,13 +24,14 @@ from experiments import (
     scratchdet_voc,
     ssd300s_resnet101_voc,
     ssd300s_vgg_dense,
-    table,
 )
+from experiments.common import BACKBONES, STEMS
+from experiments.studies import table
 from jdet import build
 from jdet.config import validate
 from jdet.train import optim
 from jdet.train.schedule import learning_rate, resolve
-from jdet.types import ConfigError
+from jdet.types import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -41,13 +43,13 @@ ARGUMENTS = {
     "dsod_voc": ["", "head=plain,mini", "size=512", "last_scale=1x1", "train=07++12", "mini"],
     "ssd300s_vgg_dense": ["", "head=plain", "mini"],
     **{f"scratchdet_{name}": ["", "cpu"] for name in ("bccd", "deeppcb", "openimages5")},
-    "scratchdet_voc": [f"backbone={name}" for name in scratchdet_voc.BACKBONES]
+    "scratchdet_voc": [f"backbone={name}" for name in BACKBONES]
     + ["backbone=vgg16,norm=none,head_norm=batch,lr=0.01", "gn", "release=mmdetection"]
     + [f"backbone={name},release=caffe" for name in ("root_resnet18", "root_resnet34")],
     "scratchdet_coco": ["", "gn"],
     "scratchdet512_coco": ["", "release=", "gn"],
     "scratchdet_table1": ["kind=group", *(f"norm={n},mini" for n in scratchdet_table1.PLACES)],
-    "scratchdet_table2": [f"stem={stem}" for stem in scratchdet_table2.STEMS]
+    "scratchdet_table2": [f"stem={stem}" for stem in STEMS]
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
     "megdet_voc": ["", "batch=256,policy=long,norm=none", "mini,batch=8", "mini,norm=none"],
     "megdet_bccd": ["", "batch=8,policy=long"],
@@ -135,7 +137,7 @@ def test_custom_experiment_says_what_it_needs(experiment, tmp_path):
     module = load(ROOT / "experiments" / f"{experiment}.py")
     with pytest.raises(ConfigError, match=f"{experiment}.py:root=PATH"):
         module.get_config("")
-    with pytest.raises(ConfigError, match="neither of VOC shape"):
+    with pytest.raises(DataError, match="neither of VOC shape"):
         module.get_config(f"root={tmp_path}")
 
 
@@ -149,6 +151,19 @@ def test_voc_recipe_is_the_papers():
 
 def test_table_of_experiments_is_up_to_date():
     assert table.README.read_text() == table.table(), "run `make tables` and commit the README"
+
+
+def test_experiments_are_short_and_take_helpers_from_the_common_files():
+    """Of each other they use ``get_config`` alone; a file without one is no experiment."""
+    assert not {path.stem for path in FILES} & {"common", "common_dense", "common_dsod"}
+    for path in FILES:
+        text = path.read_text()
+        assert text.count("\n") <= 80, path.name
+        for names in re.findall(r"^from experiments import (.*)$", text, re.M):
+            for name in names.split(", "):
+                used = set(re.findall(rf"\b{name}\.(\w+)", text)) - {"py"}
+                assert used == {"get_config"}, (path.name, name, used)
+        assert not re.search(r"^from experiments\.(?!common)", text, re.M), path.name
 
 
 def test_table_needs_its_facts(tmp_path):

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from experiments import miniature, studies, study_runs, study_table
+from experiments.studies import miniature, questions, summary
+from experiments.studies import runs as runs_lib
 from jdet.config import validate
 
 SCORES = {"none": {0.001: 0.3}, "head": {0.001: 0.4, 0.01: 0.5}}
@@ -15,13 +16,13 @@ SCORES |= {"both": {0.001: 0.5, 0.01: 0.6, 0.05: 0.7}}
 
 def record(run, status="completed", value=0.5, steps=600, **further):
     run.folder.mkdir(parents=True)
-    metrics = {study_table.MAIN: value, "voc07/AP/cell": value, **further} if value else {}
+    metrics = {summary.MAIN: value, "voc07/AP/cell": value, **further} if value else {}
     facts = dict(status=status, step=600, steps=steps, metrics=metrics, images_per_second=20.0)
     (run.folder / "run.json").write_text(json.dumps(facts | dict(micro_batch=8, devices=2)))
 
 
 def finish_table1(tmp_path, seeds):
-    runs = study_runs.plan("table1", tmp_path, seeds)
+    runs = runs_lib.plan("table1", tmp_path, seeds)
     for run in runs:
         norm, _, rate = run.arm.partition("@")
         value = SCORES[norm].get(float(rate))
@@ -32,12 +33,12 @@ def finish_table1(tmp_path, seeds):
     return runs
 
 
-@pytest.mark.parametrize("study", studies.STUDIES)
+@pytest.mark.parametrize("study", questions.STUDIES)
 def test_every_arm_is_a_config(study, tmp_path):
     from importlib import import_module
 
-    for run in study_runs.plan(study, tmp_path, [3]):
-        words = study_runs.command(run, "some/set", 40)
+    for run in runs_lib.plan(study, tmp_path, [3]):
+        words = runs_lib.command(run, "some/set", 40)
         name, _, arguments = words[3].removeprefix("--config=experiments/").partition(".py:")
         config = import_module(f"experiments.{name}").get_config(arguments)
         validate(config)
@@ -48,41 +49,41 @@ def test_every_arm_is_a_config(study, tmp_path):
 def test_a_folder_of_sets_serves_every_study(tmp_path):
     (tmp_path / "bccd").mkdir()
     for study, name in (("table1", "bccd"), ("root_block", "")):
-        run = study_runs.plan(study, tmp_path / "runs", [0])[0]
-        assert f"root={tmp_path / name}," in study_runs.experiment(run, str(tmp_path), 0)
+        run = runs_lib.plan(study, tmp_path / "runs", [0])[0]
+        assert f"root={tmp_path / name}," in runs_lib.experiment(run, str(tmp_path), 0)
 
 
 def test_claims_and_means(tmp_path):
     runs = finish_table1(tmp_path, [0, 1])
-    found = study_table.summary("table1", runs)
+    found = summary.summary("table1", runs)
     assert all(holds is True for holds in found["claims"].values()), found["claims"]
     arm = found["arms"]["both@0.05"]
     assert arm["mean"] == pytest.approx(0.705) and arm["low"] == 0.7 and arm["high"] == 0.71
     assert arm["seconds"] == 600 * 16 / 20
     assert found["arms"]["none@0.05"]["diverged"] == 2
-    text = study_table.markdown("table1", found)
+    text = summary.markdown("table1", found)
     assert "| both@0.05 | 70.5 | 70.0 … 71.0 | 2 | 600 | 8.0 | 70.5 |" in text
     assert "| none@0.05 | 0.0 (2 diverged) |" in text and "holds" in text
 
 
 def test_a_claim_can_fail(tmp_path, monkeypatch):
     monkeypatch.setitem(SCORES, "head", {0.001: 0.9})
-    found = study_table.summary("table1", finish_table1(tmp_path, [0]))
+    found = summary.summary("table1", finish_table1(tmp_path, [0]))
     assert found["claims"]["backbone norms beat head norms"] is False
     assert found["claims"]["head norms beat none"] is True
 
 
 def test_no_verdict_on_half_a_study(tmp_path):
-    runs = study_runs.plan("table1", tmp_path, [0], only="both")
+    runs = runs_lib.plan("table1", tmp_path, [0], only="both")
     assert [run.arm for run in runs] == ["both@0.001", "both@0.01", "both@0.05"]
     record(runs[0])
-    found = study_table.summary("table1", runs)
+    found = summary.summary("table1", runs)
     assert list(found["arms"]) == ["both@0.001"]
     assert set(found["claims"].values()) == {None}
 
 
 def test_done_runs_are_left_alone_and_others_started(tmp_path, monkeypatch, capfd):
-    runs = study_runs.plan("dsod", tmp_path, [0], only="dense|plain")
+    runs = runs_lib.plan("dsod", tmp_path, [0], only="dense|plain")
     record(runs[0])
     record(runs[1], "interrupted")
     program = (
@@ -105,16 +106,16 @@ def test_done_runs_are_left_alone_and_others_started(tmp_path, monkeypatch, capf
 def test_nothing_starts_after_a_stop(tmp_path):
     runner = miniature.Runner("root", 0, 1)
     runner.stop()
-    runner.all(study_runs.plan("dsod", tmp_path, [0]), lambda: None)
+    runner.all(runs_lib.plan("dsod", tmp_path, [0]), lambda: None)
     assert not list(tmp_path.iterdir())
 
 
 def test_table_has_all_runs_of_the_folder(tmp_path):
     """Also those that this command did not ask for, and none twice."""
     finish_table1(tmp_path, [0, 11])
-    assert len(study_runs.begun("table1", tmp_path)) == 24
+    assert len(runs_lib.begun("table1", tmp_path)) == 24
     (tmp_path / "table1" / "both@0.05-s1.log").touch()
-    text = study_table.write("table1", tmp_path)
+    text = summary.write("table1", tmp_path)
     assert (tmp_path / "table1" / "table.md").read_text() == text
     found = json.loads((tmp_path / "table1" / "table.json").read_text())
     assert found["arms"]["both@0.05"]["scores"] == pytest.approx([0.7, 0.81])
@@ -122,20 +123,20 @@ def test_table_has_all_runs_of_the_folder(tmp_path):
 
 
 def test_a_metric_without_objects_is_left_out(tmp_path):
-    first, second = study_runs.plan("root_block", tmp_path, [0, 1], only="s1_root3")
+    first, second = runs_lib.plan("root_block", tmp_path, [0, 1], only="s1_root3")
     record(first, **{"coco/APs": None, "coco/APm": None})
     record(second, **{"coco/APs": None, "coco/APm": 0.25})
-    found = study_table.summary("root_block", [first, second])
+    found = summary.summary("root_block", [first, second])
     metrics = found["arms"]["s1_root3"]["metrics"]
     assert metrics["coco/APm"] == 0.25 and "coco/APs" not in metrics
-    assert "coco/APm" in study_table.markdown("root_block", found)
+    assert "coco/APm" in summary.markdown("root_block", found)
 
 
 def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
-    (run,) = study_runs.plan("dsod", tmp_path, [0], only="dense")
+    (run,) = runs_lib.plan("dsod", tmp_path, [0], only="dense")
     record(run, steps=40)
-    assert study_runs.other_length([run], "root", 40) == ""
-    assert "holds a run of 40 steps, and 50 are" in study_runs.other_length([run], "root", 50)
+    assert runs_lib.other_length([run], "root", 40) == ""
+    assert "holds a run of 40 steps, and 50 are" in runs_lib.other_length([run], "root", 50)
     monkeypatch.setattr(sys, "argv", ["miniature", "dsod", f"--runs={tmp_path}", "--only=dense"])
     with pytest.raises(SystemExit):
         miniature.main()
@@ -144,21 +145,21 @@ def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
 
 def test_lengths_in_epochs_are_compared_as_steps(tmp_path):
     """32 images of 292 are 9.125 steps an epoch, and the normal policy has 66 of them."""
-    (run,) = study_runs.plan("megdet", tmp_path, [0], only="^b32-bn8$")
+    (run,) = runs_lib.plan("megdet", tmp_path, [0], only="^b32-bn8$")
     record(run, steps=603)
     path = run.folder / "run.json"
     path.write_text(json.dumps(run.record() | dict(num_examples=292)))
-    assert study_runs.other_length([run], "root", 0) == ""
-    assert "holds a run of 603 steps, and 40 are" in study_runs.other_length([run], "root", 40)
+    assert runs_lib.other_length([run], "root", 0) == ""
+    assert "holds a run of 603 steps, and 40 are" in runs_lib.other_length([run], "root", 40)
 
 
 def test_claims_about_large_batches():
-    scores = {arm: [0.6] for arm in studies.STUDIES["megdet"].arms}
+    scores = {arm: [0.6] for arm in questions.STUDIES["megdet"].arms}
     scores |= {arm: [0.5] for arm in scores if "bn2" in arm or "bn8" in arm}
     scores |= {arm: [0.3] for arm in scores if "cold" in arm}
     scores |= {arm: [0.7] for arm in scores if "long" in arm}
     scores |= {"b128-none": [0.0], "b128-none-half": [0.1], "b32-none": [0.4]}
-    claims = dict(studies.STUDIES["megdet"].claims)
+    claims = dict(questions.STUDIES["megdet"].claims)
     assert all(holds(scores) for holds in claims.values())
     for arm, value, text in (
         ("b128-none", 0.5, "without norms the largest batch fails at the linear rate"),
@@ -171,7 +172,7 @@ def test_claims_about_large_batches():
 
 
 def test_a_failure_is_not_hidden_by_an_older_record(tmp_path, monkeypatch, capfd):
-    (run,) = study_runs.plan("dsod", tmp_path, [0], only="dense")
+    (run,) = runs_lib.plan("dsod", tmp_path, [0], only="dense")
     record(run, "interrupted")
     monkeypatch.setattr(
         miniature, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]

@@ -195,10 +195,10 @@ def test_rings_of_slices():
 def test_report_on_the_command_line(tmp_path):
     config = tmp_path / "tiny.py"
     config.write_text(
-        "from experiments import scratchdet_voc\n"
+        "from experiments import common, scratchdet_voc\n"
         "def get_config(arg=''):\n"
         "    c = scratchdet_voc.get_config('backbone=root_resnet18,norm=sync_batch,batch=4')\n"
-        "    c = scratchdet_voc.miniature(c, 100, 0.125, 4)\n"
+        "    c = common.miniature(c, 100, 0.125, 4)\n"
         "    c.input_size = 64\n"
         "    c.class_names = ('cat', 'dog')\n"
         "    return c\n"

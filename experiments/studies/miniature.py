@@ -1,11 +1,11 @@
 """Runs a study of many arms on a small machine and writes its table.
 
-    python -m experiments.miniature table1 root_block dsod --root=data --runs=runs/miniature
-    python -m experiments.miniature table1 --only=0.05 --seeds=0,1,2 --jobs=2
+    python -m experiments.studies.miniature table1 root_block dsod --root=data --runs=runs/miniature
+    python -m experiments.studies.miniature table1 --only=0.05 --seeds=0,1,2 --jobs=2
 
 An arm is a run of ``jdet.main`` in a folder of its own, ``RUNS/STUDY/ARM-sSEED``. Finished arms are not run
 again and stopped ones go on where they were, so that the command can be stopped and repeated at will. A
-run that diverges is a result. After every run ``RUNS/STUDY/table.md`` and ``table.json`` are written anew
+run that diverges is a result. After every run ``RUNS/STUDY/table.md`` and ``table.json`` are written again
 from all finished runs in the folder, whichever command began them: mean and range over the seeds, and
 whether what the paper found shows here too.
 """
@@ -24,9 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import STUDIES
-from experiments.study_runs import DONE, Run, begun, command, other_length, plan
-from experiments.study_table import score, write
+from experiments.studies.questions import STUDIES
+from experiments.studies.runs import DONE, Run, begun, command, other_length, plan
+from experiments.studies.summary import score, write
 
 
 class Runner:

@@ -1,4 +1,6 @@
-"""Writes the table of all experiments into ``experiments/README.md``: ``python -m experiments.table``.
+"""Writes the table of all experiments into ``experiments/README.md``.
+
+    python -m experiments.studies.table
 
 Every experiment says in its docstring what the table says: the question in its first line, then lines
 that begin with ``Source:``, ``Paper:`` (numbers of others), ``Ours:`` (measured by us, or "not run by us")
@@ -12,9 +14,8 @@ from pathlib import Path
 from jdet.atomic_files import write_text
 from jdet.types import ConfigError
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 README = HERE / "README.md"
-PROGRAMS = ("table.py", "miniature.py", "studies.py", "study_runs.py", "study_table.py")
 KEYS = ("Source", "Paper", "Ours", "Cost")
 INTRODUCTION = """# Experiments
 
@@ -27,8 +28,8 @@ measured; nothing was measured unless this table says so. The table is made from
 
 
 def files() -> list[Path]:
-    """The experiments, by name."""
-    return sorted(path for path in HERE.glob("*.py") if path.name not in PROGRAMS)
+    """The experiments, by name: the files with a ``get_config``."""
+    return sorted(path for path in HERE.glob("*.py") if "\ndef get_config(" in path.read_text())
 
 
 def facts(path: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Questions that take many arms to answer: their experiments, and what the papers found.
 
-``experiments/miniature.py`` runs them on a small machine.
+``python -m experiments.studies.miniature`` runs them on a small machine.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import STUDIES
-from experiments.study_runs import DONE, Run, begun
+from experiments.studies.questions import STUDIES
+from experiments.studies.runs import DONE, Run, begun
 from jdet import atomic_files
 
 MAIN = "voc07/mAP"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.studies import STUDIES
+from experiments.studies.questions import STUDIES
 from jdet.train.schedule import resolve
 
 DONE = ("completed", "diverged")
