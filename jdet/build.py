@@ -37,6 +37,8 @@ from jdet.detectors.atss import ATSS
 from jdet.detectors.fcos import FCOS
 from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.ssd import SSD, tap_geometry
+from jdet.evaluation.coco_ap import CocoEvaluator
+from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.fpn import FPN
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
@@ -67,6 +69,11 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "resize": {"warp": Warp, "keep_ratio": KeepRatio},
     "augment": {"ssd": SSDAugment, "none": Augment},
+    "evaluator": {
+        "voc": VocEvaluator,
+        "coco": CocoEvaluator,
+        "coco_segm": functools.partial(CocoEvaluator, iou_type="segm"),
+    },
 }
 
 BOUND = (

@@ -100,13 +100,14 @@ def get_defaults() -> ConfigDict:
 
     c.eval = evaluation = ConfigDict()
     evaluation.batch_size = 32
-    evaluation.metrics = ("voc",)  # of "voc", "coco"
+    evaluation.metrics = ("voc",)  # evaluators: "voc", "coco" (boxes), "coco_segm" (masks), or your
+    # own as "module:Class", which is made from the class names; the first has the main metric
     evaluation.images = 8  # images drawn beside the ground truth
     evaluation.score_drawn = 0.5  # lowest score drawn
     evaluation.use_ema = True  # evaluate the moving average where there is one
     evaluation.max_images = 0  # 0: all
     evaluation.precise_bn = 0  # training batches over which statistics of batch norms are measured
-    # anew with the weights to evaluate; 0: the running ones
+    # again with the weights to evaluate; 0: the running ones
 
     evaluation.tta = tta = ConfigDict()  # multi-scale testing, after the plain evaluation
     tta.preset = "none"  # "none" | "flip" | "voc" | "coco" (RefineDet's passes) | "custom"
@@ -255,9 +256,6 @@ def validate(config: ConfigDict) -> None:
         value = _lookup(config, key)
         if not low <= value <= high:
             raise ConfigError(f"config.{key}={value}; it must lie in {low} … {high}")
-    for name in config.eval.metrics:
-        if name not in ("voc", "coco"):
-            raise ConfigError(f"config.eval.metrics names {name!r}; there are voc, coco")
     _check_landscape(config.landscape)
 
 

@@ -31,9 +31,9 @@ from jdet.atomic_files import write_json
 from jdet.data.find_images import SUFFIXES, ImageFile, find_images, unique_name
 from jdet.data.image_io import read_image, write_image
 from jdet.evaluation import tta as multi_scale
-from jdet.evaluation.coco_ap import to_coco_json
 from jdet.evaluation.drawing import draw_detections
 from jdet.evaluation.predictor import Predictor, Started, Views
+from jdet.evaluation.results import to_coco_json
 from jdet.train.checkpoints import checkpoint
 from jdet.types import ConfigError, DataError, ImageDetections
 
@@ -105,8 +105,7 @@ def detect_files(
         results = predictor.finish(found, names, [image.shape[:2] for _, image in images])
         for (file, image), result in zip(images, results, strict=True):
             keep = (result.scores >= score) & (result.boxes[:, :2] < result.boxes[:, 2:]).all(1)
-            kept = ImageDetections(result.id, *(a[keep] for a in result[1:]))
-            yield file, image, kept
+            yield file, image, result.select(keep)
 
     reads = _read_ahead(files, predictor.prepare, 2 * predictor.batch_size, on_error)
     while group := list(itertools.islice(reads, predictor.batch_size)):
@@ -185,7 +184,7 @@ def write_results(
         height, width = image.shape[:2]
         info = {"id": image_ids[file.name], "file_name": file.name}
         images.append({**info, "width": width, "height": height})
-        own = to_coco_json([found], category_ids=predictor.category_ids, image_ids=image_ids)
+        own = to_coco_json(found, image_ids[file.name], predictor.category_ids)
         for record, label in zip(own, found.labels, strict=True):
             name = predictor.class_names[label]
             records.append({**record, "file_name": file.name, "category_name": name})

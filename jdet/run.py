@@ -8,7 +8,6 @@ metrics = run.evaluate("runs/mine")
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,16 @@ from jdet import build
 from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
-from jdet.data import pipeline
+from jdet.data.pipeline import BatchStream
 from jdet.data.sources import fingerprint
-from jdet.evaluation import drawing, report
 from jdet.evaluation import evaluate as evaluate_lib
-from jdet.evaluation.detect import DetectFn
-from jdet.evaluation.gather import SampleImages
+from jdet.evaluation import loaders
+from jdet.evaluation.weights import make_weights
 from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loop, optim, state
 from jdet.train.checkpoints import checkpoint, select
-from jdet.types import ConfigError, Evaluated, Source
+from jdet.types import ConfigError, Evaluated, Source, TrainState
 
 DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
@@ -72,34 +70,36 @@ def train(
     if jax.process_index() == 0:
         _announce(config, detector, train_source, eval_source)
 
-    def train_stream(start: int) -> pipeline.BatchStream:
+    def train_stream(start: int) -> BatchStream:
         # Asked for once the workdir is known to be ours.
         if jax.process_index() == 0:
             _write_defects(Path(workdir) / "defects.txt", train_source, eval_source)
-        return _train_batches(config, train_source, start)
+        return loaders.train_batches(config, train_source, start)
 
-    weights = evaluate_lib.make_weights(
-        config, detector, mesh, lambda: _train_batches(config, train_source)
+    weights = make_weights(
+        config, detector, mesh, lambda: loaders.train_batches(config, train_source)
     )
-    evaluate_state = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
-    several_sizes = evaluate_lib.make_multi_scale(
-        config, detector, eval_source, mesh, Path(workdir)
-    )
+    evaluation = evaluate_lib.make_evaluation(config, detector, eval_source, mesh, Path(workdir))
+    multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
+
+    def evaluate_state(trained: TrainState, step: int) -> Evaluated:
+        _draw_curves(Path(workdir))
+        return evaluation(weights(trained), step)
+
     result = loop.train(
         config,
         workdir,
         detector=detector,
         train_stream=train_stream,
         num_examples=len(train_source),
-        evaluate=lambda trained, step: evaluate_state(weights(trained), step),
+        evaluate=evaluate_state,
         overwrite=overwrite,
         writers=writers,
         build=lambda other: build.detector(other, other.class_names),
     )
-    if jax.process_index() == 0:  # again, now that the last evaluation is in the log
-        _draw_curves(Path(workdir))
-    if several_sizes is not None and result.status == "completed":
-        more = several_sizes(weights(result.state), result.step, repeat=False)
+    _draw_curves(Path(workdir))  # again, now that the last evaluation is in the log
+    if multi_scale is not None and result.status == "completed":
+        more = multi_scale(weights(result.state), result.step, repeat=False)
         result = result._replace(metrics={**result.metrics, **more})
     return result
 
@@ -107,7 +107,7 @@ def train(
 def evaluate(
     workdir: str | Path, *, step: int | str | None = None, config: ConfigDict | None = None
 ) -> dict[str, float]:
-    """Evaluates a checkpoint and writes ``report.json`` and images into the workdir.
+    """Evaluates a checkpoint and writes report, detections and images into the workdir.
 
     Args:
         workdir: folder of a run.
@@ -137,66 +137,17 @@ def evaluate(
     _agree(config, {"eval": source}, checkpoint=int(saved.step))
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
-    run = make_evaluation(config, detector, source, mesh, Path(workdir))
-    several_sizes = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
-    weights = evaluate_lib.make_weights(
-        config, detector, mesh, lambda: _train_batches(config, train_source)
+    evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir))
+    multi_scale = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
+    weights = make_weights(
+        config, detector, mesh, lambda: loaders.train_batches(config, train_source)
     )
     variables = weights(saved)
-    metrics = dict(run(variables, int(saved.step)).metrics)
-    if several_sizes is not None:
-        metrics |= several_sizes(variables, int(saved.step))
+    metrics = dict(evaluation(variables, int(saved.step)).metrics)
+    _draw_curves(Path(workdir))
+    if multi_scale is not None:
+        metrics |= multi_scale(variables, int(saved.step))
     return metrics
-
-
-def _train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeline.BatchStream:
-    """This process's share of the training batches from batch ``start`` on."""
-    return pipeline.train_batches(
-        source,
-        resize=build.resize(config),
-        augment=build.augment(config),
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        start=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **evaluate_lib.reading(config),
-    )
-
-
-def make_evaluation(
-    config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
-) -> Callable[[Any, int], Evaluated]:
-    """``evaluation(variables, step)``: metrics and images; writes report, images and curves.
-
-    The network is compiled once, at the first call.
-    """
-    detect = DetectFn(detector, mesh)
-
-    def run(variables: Any, step: int) -> Evaluated:
-        keep = SampleImages(config.eval.images, evaluate_lib.images(config, source))
-        metrics, seconds = evaluate_lib.evaluate(config, source, mesh, detect, variables, also=keep)
-        images: dict[str, Any] = {}
-        if jax.process_index() == 0:
-            report.write_report(
-                workdir / "report.json",
-                step=step,
-                metrics=metrics,
-                settings=report.settings_of(config, source),
-                seconds_per_image=seconds,
-            )
-            report.print_table(metrics, source.class_names)
-            drawn = drawing.write_images(
-                workdir / "detections",
-                keep.pairs,
-                source.class_names,
-                score_threshold=config.eval.score_drawn,
-            )
-            _draw_curves(workdir)
-            images = {f"detections/{name}": image for name, image in drawn.items()}
-        return Evaluated(metrics, images)
-
-    return run
 
 
 LOCAL = (
@@ -260,8 +211,9 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
 
 
 def _draw_curves(workdir: Path) -> None:
+    """Draws what the log holds so far; on process 0."""
     log = workdir / "metrics.jsonl"
-    if log.exists():
+    if jax.process_index() == 0 and log.exists():
         plot_curves(log, workdir / "curves.png")
 
 

@@ -1,23 +1,24 @@
-"""Runs a detector over a finite stream of images and hands what it finds to evaluators.
+"""Runs a detector on batches and moves its detections to the original images.
 
 This is the one place where detections leave the network's pixels for those of the original image
-(``to_images``). The device works on one batch while the host scores the one before.
-
-Of several processes each reads, detects and looks up the ground truth for its own rows of every batch; what
-it found goes to process 0, which scores all images in the order of the source.
+(``to_images``). The device works on one batch while the host handles the one before (``one_ahead``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jdet.evaluation.masks import paste_masks
 from jdet.types import Batch, ConfigError, Detections, ImageDetections
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class DetectFn:
@@ -77,7 +78,7 @@ class DetectFn:
         """Shapes and types of the result for a shape (B, H, W), without compiling.
 
         Raises:
-            ConfigError: as of a call, or the detector cannot take such an input.
+            ConfigError: as in a call, or the detector cannot take such an input.
         """
         return jax.eval_shape(self._jitted, variables, *self._arguments(shape))
 
@@ -92,7 +93,7 @@ class DetectFn:
             The program, of type ``jax.stages.Compiled``.
 
         Raises:
-            ConfigError: as of ``trace``.
+            ConfigError: as in ``trace``.
         """
         images, sizes = self._arguments(shape)
         if images.shape not in self._compiled:
@@ -126,11 +127,33 @@ def local_rows(array: Any) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
+def one_ahead(batches: Iterable[T], start: Callable[[T], R]) -> Iterator[tuple[T, R]]:
+    """Starts every batch before the one before it is handed out, to keep the device and the host busy.
+
+    Args:
+        batches: what to work on.
+        start: begins the work on the device and returns at once.
+
+    Yields:
+        Every batch with what ``start`` returned for it, in order.
+    """
+    pending: tuple[T, R] | None = None
+    for batch in batches:
+        started = start(batch)
+        if pending is not None:
+            yield pending
+        pending = batch, started
+    if pending is not None:
+        yield pending
+
+
 def to_images(detections: Detections, batch: Batch, ids: Sequence[str]) -> list[ImageDetections]:
     """Moves detections from the network's pixels to those of the original images.
 
     Boxes are scaled by original size / content size and clipped to the image. Rows that are not
-    ``valid``, or not finite, are dropped; nothing else is, whatever its score or size.
+    ``valid``, or not finite, are dropped; nothing else is, whatever its score or size. Masks are pasted
+    into the scaled boxes before those are clipped (``masks.paste_masks``), for that is the frame in which
+    they were predicted.
 
     Args:
         detections: arrays [B, D, …], on host or device; of several processes, this one's rows count.
@@ -140,14 +163,27 @@ def to_images(detections: Detections, batch: Batch, ids: Sequence[str]) -> list[
     Returns:
         One record per row with ``batch.real``, in order.
     """
-    boxes, scores, labels, valid = map(local_rows, detections)
+    found = jax.tree.map(local_rows, detections)
     content, original = np.asarray(batch.image_sizes), np.asarray(batch.original_sizes)
     scale = (original / np.maximum(content, 1)).astype(np.float32)[:, None, ::-1]  # [B, 1, xy]
     limit = original.astype(np.float32)[:, None, ::-1]
     with np.errstate(invalid="ignore"):  # rows that are not finite are dropped below
-        boxes = np.clip(boxes * np.tile(scale, 2), 0, np.tile(limit, 2))
-    keep = valid & np.isfinite(boxes).all(-1) & np.isfinite(scores)
-    return [
-        ImageDetections(ids[i], boxes[i][keep[i]], scores[i][keep[i]], labels[i][keep[i]])
-        for i in np.flatnonzero(batch.real).tolist()
-    ]
+        scaled = found.boxes * np.tile(scale, 2)
+        boxes = np.clip(scaled, 0, np.tile(limit, 2))
+    keep = found.valid & np.isfinite(boxes).all(-1) & np.isfinite(found.scores)
+    images = []
+    for i in np.flatnonzero(batch.real).tolist():
+        masks = None
+        if found.masks is not None:
+            height, width = original[i].tolist()
+            masks = paste_masks(found.masks[i][keep[i]], scaled[i][keep[i]], height, width)
+        images.append(
+            ImageDetections(
+                id=ids[i],
+                boxes=boxes[i][keep[i]],
+                scores=found.scores[i][keep[i]],
+                labels=found.labels[i][keep[i]],
+                masks=masks,
+            )
+        )
+    return images

@@ -1,11 +1,16 @@
-"""Weights to evaluate, and one walk over the evaluation set at one input size or at several."""
+"""One pass over the evaluation set, at one input size or at several, and what it leaves in the workdir.
+
+``report.json`` holds the metrics with what they depend on, ``detections.json`` and ``images.json`` all
+detections as COCO result files (``jdet.evaluation.results``), ``evaluation_curves.json`` precision over
+recall, and ``detections/`` drawn images.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,39 +18,43 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jdet import build
-from jdet.data import pipeline
+from jdet.atomic_files import write_json
 from jdet.data.pipeline import BatchStream
 from jdet.data.transforms.multi_scale import View
-from jdet.evaluation import report, tta
-from jdet.evaluation.coco_ap import CocoEvaluator
-from jdet.evaluation.detect import DetectFn, to_images
+from jdet.evaluation import drawing, loaders, report, tta
+from jdet.evaluation import results as results_lib
+from jdet.evaluation.detect import DetectFn, one_ahead, to_images
 from jdet.evaluation.gather import Evaluator, Gather, SampleImages
-from jdet.evaluation.voc_ap import VocEvaluator
+from jdet.evaluation.multi_scale import MultiScale
+from jdet.evaluation.results import Results
 from jdet.parallel import broadcast
-from jdet.parallel import mesh as mesh_lib
-from jdet.train import precise_bn, state
-from jdet.types import Batch, ConfigError, ImageDetections, Source
+from jdet.train import state
+from jdet.types import Batch, ConfigError, Evaluated, ImageDetections, Source
 
-_EVALUATORS = {"voc": VocEvaluator, "coco": CocoEvaluator}
+CURVES = "evaluation_curves.json"
+"""What the evaluators' ``curves`` return, with the step."""
+
+MULTI_SCALE_DETECTIONS = "detections_tta.json"
+"""Of multi-scale testing, as ``detections.json``."""
 
 
 def make_evaluators(names: Sequence[str], class_names: Sequence[str]) -> list[Evaluator]:
     """The evaluators that ``config.eval.metrics`` asks for.
 
     Args:
-        names: of ``"voc"`` and ``"coco"``.
+        names: rows of the build kind ``evaluator``, or "module:Class".
         class_names: K names, in label order.
 
     Returns:
         One empty evaluator per name.
 
     Raises:
-        ConfigError: a name that does not exist.
+        ConfigError: a name that does not exist, or an evaluator that cannot be made.
     """
-    for name in names:
-        if name not in _EVALUATORS:
-            raise ConfigError(f"eval.metrics: no metric {name!r}; there are {sorted(_EVALUATORS)}")
-    return [_EVALUATORS[name](class_names) for name in names]
+    try:
+        return [build.resolve("evaluator", name)(class_names) for name in names]
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"config.eval.metrics: {error}") from error
 
 
 def metric_names(names: Sequence[str], class_names: Sequence[str]) -> list[str]:
@@ -56,44 +65,48 @@ def metric_names(names: Sequence[str], class_names: Sequence[str]) -> list[str]:
     return found
 
 
-def make_weights(
-    config: ConfigDict,
-    detector: Any,
-    mesh: Any,
-    train_batches: Callable[[], pipeline.BatchStream],
-) -> Callable[[Any], dict[str, Any]]:
-    """``weights(state)``: the variables to evaluate, on the mesh, by ``eval.use_ema`` and ``precise_bn``.
+def make_evaluation(
+    config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
+) -> Callable[[Any, int], Evaluated]:
+    """``evaluation(variables, step)``: metrics and drawn images; writes all files of an evaluation.
 
-    Args:
-        config: complete config.
-        detector: with the mesh's axis name in its norms.
-        mesh: of the run.
-        train_batches: opens the training stream at its first batch.
+    The network is compiled once per input shape, at the first call.
 
     Raises:
-        ConfigError: ``eval.precise_bn`` without batch norms; from ``weights``, what the stream raises.
+        ConfigError: ``config.eval.metrics`` names what does not exist.
     """
-    wanted, model = config.eval.precise_bn, config.model
+    make_evaluators(
+        config.eval.metrics, source.class_names
+    )  # fails here, before anything is compiled
+    detect = DetectFn(detector, mesh)
 
-    def on_mesh(trained: Any) -> dict[str, Any]:
-        variables = state.eval_variables(trained, config.eval.use_ema)
-        return jax.device_put(variables, mesh_lib.replicated(mesh))
-
-    if not wanted:
-        return on_mesh
-    if not {model.norm, model.head_norm} & {"batch", "sync_batch"}:
-        raise ConfigError(
-            f"config.eval.precise_bn={wanted} measures the statistics of batch norms; config.model.norm "
-            f"is {model.norm}, head_norm {model.head_norm}: set it to 0"
+    def evaluation(variables: Any, step: int) -> Evaluated:
+        found = evaluate(config, source, mesh, detect, variables, samples=config.eval.images)
+        if jax.process_index() != 0:
+            return Evaluated(found.metrics)
+        found.results.write(workdir, _category_ids(config, source))
+        curves: dict[str, Any] = {}
+        for evaluator in found.evaluators:
+            curves |= evaluator.curves() if hasattr(evaluator, "curves") else {}
+        write_json(workdir / CURVES, {"step": step, "curves": curves})
+        report.write_report(
+            workdir / "report.json",
+            step=step,
+            metrics=found.metrics,
+            settings=report.settings_of(config, source, found.evaluators),
+            seconds_per_image=found.seconds_per_image,
         )
-    measure = precise_bn.make_precise_bn(detector, mesh, config)
+        report.print_table(found.metrics, source.class_names, report.per_class(found.evaluators))
+        drawn = drawing.write_images(
+            workdir / "detections",
+            found.samples.pairs,
+            source.class_names,
+            score_threshold=config.eval.score_drawn,
+        )
+        images = {f"detections/{name}": image for name, image in drawn.items()}
+        return Evaluated(found.metrics, images)
 
-    def weights(trained: Any) -> dict[str, Any]:
-        logging.info("statistics of batch norms from the first %d training batches", wanted)
-        with train_batches() as batches:
-            return measure(on_mesh(trained), batches)
-
-    return weights
+    return evaluation
 
 
 def make_multi_scale(
@@ -101,8 +114,9 @@ def make_multi_scale(
 ) -> Callable[..., dict[str, float]] | None:
     """``evaluation(variables, step, repeat=True)`` by ``config.eval.tta``; None where it is off.
 
-    It returns metrics whose names begin with ``tta/``, prints them beside those of one size, and adds
-    them to ``report.json``. Without ``repeat``, what the report already holds is not done again.
+    It returns metrics whose names begin with ``tta/``, prints them beside those of one size, adds them to
+    ``report.json`` and writes ``detections_tta.json``. Without ``repeat``, what the report already holds is
+    not done again.
 
     Raises:
         ConfigError: a bad setting, a detector that takes one input size, or a size without levels;
@@ -111,37 +125,64 @@ def make_multi_scale(
     settings = tta.settings(config.eval.tta)
     if settings is None:
         return None
-    looking = tta.MultiScale(DetectFn(detector, mesh), settings, build.resize(config))
+    multi_scale = MultiScale(DetectFn(detector, mesh), settings, build.resize(config))
+    batch_size = loaders.eval_batch_size(config, mesh)
     params, stats = state.abstract_variables(detector, config)
-    looking.check({"params": params, "batch_stats": stats}, eval_batch(config, mesh))
+    multi_scale.check({"params": params, "batch_stats": stats}, batch_size)
     path, group = workdir / "report.json", config.eval.tta.to_dict()
 
-    def run(variables: Any, step: int, *, repeat: bool = True) -> dict[str, float]:
+    def evaluation(variables: Any, step: int, *, repeat: bool = True) -> dict[str, float]:
         if not repeat:
             held = broadcast.from_main(lambda: report.multi_scale_metrics(path, step, group))
             if held:
                 return held
-        logging.info("multi-scale testing, %d looks at each image", looking.looks)
-        looking.prepare(variables, eval_batch(config, mesh))
-        found, seconds = evaluate(
+        logging.info("multi-scale testing, %d passes per image", multi_scale.passes_per_image)
+        multi_scale.prepare(variables, batch_size)
+        found = evaluate(
             config,
             source,
             mesh,
-            looking.detect,
+            multi_scale.detect,
             variables,
-            views=looking.views,
-            to_images=looking.to_images,
+            views=multi_scale.views,
+            to_images=multi_scale.to_images,
         )
-        metrics = {f"{report.MULTI_SCALE}{name}": value for name, value in found.items()}
+        metrics = {f"{report.MULTI_SCALE}{name}": value for name, value in found.metrics.items()}
         if jax.process_index() == 0:
+            ids = _category_ids(config, source)
+            found.results.write(workdir, ids, name=MULTI_SCALE_DETECTIONS)
             whole = report.add_multi_scale(
-                path, step=step, metrics=metrics, settings=group, seconds_per_image=seconds
+                path,
+                step=step,
+                metrics=metrics,
+                settings=group,
+                seconds_per_image=found.seconds_per_image,
             )
-            report.print_table(whole["metrics"], source.class_names)
+            means = report.per_class(found.evaluators)
+            report.print_table(whole["metrics"], source.class_names, means)
             print(report.format_speed(whole))
         return metrics
 
-    return run
+    return evaluation
+
+
+class Outcome(NamedTuple):
+    """One pass over the evaluation set; what evaluators, results and samples hold is on process 0.
+
+    Attributes:
+        metrics: of all evaluators, on every process.
+        evaluators: of ``config.eval.metrics``, in this order.
+        results: the detections of every image.
+        samples: images to draw.
+        seconds_per_image: after the first batch, which brings the compilation; None for a set of one
+            batch. Rows that fill up the last batch count as images, for they cost as much.
+    """
+
+    metrics: dict[str, float]
+    evaluators: Sequence[Evaluator]
+    results: Results
+    samples: SampleImages
+    seconds_per_image: float | None
 
 
 def evaluate(
@@ -152,40 +193,40 @@ def evaluate(
     variables: Any,
     *,
     views: Sequence[View] = (),
-    also: SampleImages | None = None,
-    **options: Any,
-) -> tuple[dict[str, float], float | None]:
-    """Metrics of one walk over the evaluation set, and seconds per image after the first batch.
+    samples: int = 0,
+    to_images: Callable[[Any, Batch, Sequence[str]], list[ImageDetections]] = to_images,
+) -> Outcome:
+    """Runs over the evaluation set once; of several processes each reads its own rows of every batch.
 
-    Of several processes each reads its own rows of every batch. The first batch brings the
-    compilation; a set of one batch has no speed (None). Rows that fill up the last batch count as
-    images, for they cost as much.
+    Args:
+        config: complete config.
+        source: the evaluation set.
+        mesh: of the run.
+        detect: as in ``evaluate_stream``.
+        variables: the detector's variables, on device.
+        views: as in ``loaders.eval_batches``.
+        samples: images to keep for drawing.
+        to_images: as in ``evaluate_stream``.
     """
-    evaluators: list[Any] = make_evaluators(config.eval.metrics, source.class_names)
+    evaluators = make_evaluators(config.eval.metrics, source.class_names)
+    expected = loaders.eval_images(config, source)
+    keep, results = SampleImages(samples, expected), Results(source)
     marks: list[float] = []
-    batch_size = eval_batch(config, mesh)
-    with pipeline.eval_batches(
-        source,
-        resize=None if views else build.resize(config),
-        views=views,
-        batch_size=batch_size,
-        limit=config.eval.max_images,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **reading(config),
-    ) as stream:
+    with loaders.eval_batches(config, source, mesh, views) as stream:
         metrics = evaluate_stream(
             detect,
             variables,
             stream,
             source,
-            [*evaluators, also] if also else evaluators,
-            expected=images(config, source),
+            [*evaluators, keep],
+            expected=expected,
             on_progress=lambda *_: marks.append(time.perf_counter()),
-            **options,
+            to_images=to_images,
+            results=results,
         )
-    later = len(marks) - 1
-    return metrics, (marks[-1] - marks[0]) / (later * batch_size) if later else None
+    later = (len(marks) - 1) * loaders.eval_batch_size(config, mesh)
+    seconds = (marks[-1] - marks[0]) / later if later else None
+    return Outcome(metrics, evaluators, results, keep, seconds)
 
 
 def evaluate_stream(
@@ -198,6 +239,7 @@ def evaluate_stream(
     expected: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     to_images: Callable[[Any, Batch, Sequence[str]], list[ImageDetections]] = to_images,
+    results: Results | None = None,
 ) -> dict[str, float]:
     """Detects in every image of a stream and evaluates against the source's own objects.
 
@@ -214,6 +256,7 @@ def evaluate_stream(
         on_progress: called with (images done, images expected) after every batch; of several
             processes each counts its own.
         to_images: what makes image detections of ``detect_fn``'s result; ``MultiScale``'s own.
+        results: given the detections of every image, on process 0.
 
     Returns:
         All evaluators' numbers, on every process.
@@ -223,18 +266,19 @@ def evaluate_stream(
         RuntimeError: an image came twice or not at all, so that the numbers would be wrong. Only
             what the stream itself skipped as unreadable may be missing; a warning counts it.
     """
-    tally = Gather(source, evaluators, len(source) if expected is None else expected)
+    gather = Gather(source, evaluators, len(source) if expected is None else expected, results)
     done = 0
-
-    def finish(detections: Any, batch: Batch) -> None:
-        nonlocal done
+    # The batch before is scored while the device works on this one.
+    for batch, found in one_ahead(
+        stream, lambda batch: detect_fn(variables, batch.images, batch.image_sizes)
+    ):
         rows = np.flatnonzero(batch.real)
         index = np.asarray(batch.index)
-        tally.check(index[rows])
+        gather.check(index[rows])
         ground_truths = {row: source[int(index[row])] for row in rows}
         ids = [ground_truths[row].id if row in ground_truths else "" for row in range(len(index))]
-        images = to_images(detections, batch, ids)
-        tally.add(
+        images = to_images(found, batch, ids)
+        gather.add(
             [
                 (int(index[row]), image, ground_truths[row])
                 for image, row in zip(images, rows, strict=True)
@@ -242,32 +286,11 @@ def evaluate_stream(
         )
         done += len(rows)
         if on_progress is not None:
-            on_progress(done, tally.expected)
-
-    pending: tuple[Any, Batch] | None = None
-    for batch in stream:
-        # Dispatch returns at once; the batch before is scored while the device works on this one.
-        found = detect_fn(variables, batch.images, batch.image_sizes)
-        if pending is not None:
-            finish(*pending)
-        pending = found, batch
-    if pending is not None:
-        finish(*pending)
-    return tally.result(len(stream.report().skipped) if isinstance(stream, BatchStream) else 0)
+            on_progress(done, gather.expected)
+    return gather.result(len(stream.report().skipped) if isinstance(stream, BatchStream) else 0)
 
 
-def images(config: ConfigDict, source: Source) -> int:
-    """How many images an evaluation looks at."""
-    return min(len(source), config.eval.max_images) or len(source)
-
-
-def eval_batch(config: ConfigDict, mesh: Any) -> int:
-    """Images at a time: ``eval.batch_size``, brought up to a multiple of the devices."""
-    return -(-config.eval.batch_size // mesh.size) * mesh.size
-
-
-def reading(config: ConfigDict) -> dict[str, Any]:
-    """Settings that all input streams share."""
-    data = config.data
-    keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
-    return {key: data[key] for key in keys}
+def _category_ids(config: ConfigDict, source: Source) -> tuple[int | str, ...]:
+    """The evaluation set's own ids of the classes, else the run's."""
+    own = getattr(source, "category_ids", None)
+    return results_lib.category_ids(source.class_names, own, config.category_ids)

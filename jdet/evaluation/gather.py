@@ -1,4 +1,4 @@
-"""Every image of an evaluation counted once and scored in one place, whoever looked at it."""
+"""Gathers detections on process 0 and passes every image to the evaluators exactly once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ import jax
 import numpy as np
 from absl import logging
 
+from jdet.evaluation.results import Results
 from jdet.parallel import broadcast
 from jdet.types import Example, ImageDetections, Source
 
 
 class Evaluator(Protocol):
-    """Takes images one by one, answers with numbers under slash names."""
+    """Takes images one by one and returns metrics; made from the class names alone.
 
-    def add(self, detections: ImageDetections, ground_truth: Example) -> None: ...  # noqa: D102
+    Those that ``config.eval.metrics`` names (build kind ``evaluator``) may also have
 
-    def result(self) -> dict[str, float]: ...  # noqa: D102
+    * ``protocol``: what the metrics are, in one line, for ``report.json``;
+    * ``per_class``: prefix → name of the mean, for metrics ``<prefix>/AP/<class>`` and ``<prefix>/<mean>``;
+    * ``needs``: optional fields of ``Example`` that are compared, such as "masks"; others may be None;
+    * ``curves()``: once all images are in, lists of numbers by slash names, ``{name: {"x": …, "y": …}}``.
+    """
+
+    def add(self, detections: ImageDetections, ground_truth: Example) -> None:
+        """Takes what was found in one image, unthresholded, and its objects."""
+
+    def result(self) -> dict[str, float]:
+        """Metrics under slash names, the main one first; nan where nothing defines a number."""
 
 
 class SampleImages:
@@ -60,19 +71,28 @@ Scored = tuple[int, ImageDetections, Example]
 
 
 class Gather:
-    """Hands the images of all processes to the evaluators of process 0, and counts each."""
+    """Passes the images of all processes to the evaluators of process 0, and counts each."""
 
     GATHER_EVERY = 8  # batches; each time the processes wait for one another
 
-    def __init__(self, source: Source, evaluators: Sequence[Evaluator], expected: int):
+    def __init__(
+        self,
+        source: Source,
+        evaluators: Sequence[Evaluator],
+        expected: int,
+        results: Results | None = None,
+    ):
         """Starts empty.
 
         Args:
             source: of the images.
-            evaluators: of process 0; those of the others are not used.
+            evaluators: of process 0; those of the others are not used, but for what they need.
             expected: number of images over all processes.
+            results: given all detections on process 0.
         """
         self._source, self._evaluators, self.expected = source, evaluators, expected
+        self._results = results
+        self._masks = any("masks" in getattr(each, "needs", ()) for each in evaluators)
         self._seen = np.zeros(expected, int)
         self._alone = jax.process_count() == 1
         self._held: list[tuple[int, Scored]] = []
@@ -101,8 +121,10 @@ class Gather:
         for index, found, ground_truth in images:
             # Decoded images stay where they are; a path is worth as much on process 0.
             image = ground_truth.image if isinstance(ground_truth.image, str) else b""
-            scored = index, found, ground_truth._replace(image=image, masks=None)
-            self._held.append((self._batches, scored))
+            ground_truth = ground_truth._replace(image=image)
+            if not self._masks:
+                ground_truth = ground_truth._replace(masks=None)
+            self._held.append((self._batches, (index, found, ground_truth)))
         if self._batches % self.GATHER_EVERY == 0:
             self._flush()
 
@@ -116,6 +138,8 @@ class Gather:
     def _score(self, images: Sequence[Scored]) -> None:
         for index, found, ground_truth in images:
             self._seen[index] += 1
+            if self._results is not None:
+                self._results.add(index, found)
             for evaluator in self._evaluators:
                 whole = ground_truth
                 if not self._alone and isinstance(evaluator, SampleImages):

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from jdet import build
 from jdet import config as config_lib
 from jdet.data.transforms.multi_scale import prepare_views
-from jdet.evaluation import tta as multi_scale
+from jdet.evaluation import tta as tta_lib
 from jdet.evaluation.detect import DetectFn, to_images
+from jdet.evaluation.multi_scale import MultiScale
 from jdet.train import state
 from jdet.train.checkpoints import checkpoint
 from jdet.types import Batch, ConfigError, ImageDetections
@@ -84,10 +85,10 @@ class Predictor:
         self.batch_size = batch_size
         self._detect = DetectFn(build.detector(config, self.class_names))
         self._variables = jax.device_put(state.eval_variables(weights, config.eval.use_ema))
-        settings = multi_scale.settings(_tta_group(config, tta))
+        settings = tta_lib.settings(_tta_group(config, tta))
         self._looking = None
         if settings is not None:
-            self._looking = multi_scale.MultiScale(self._detect, settings, self.resize)
+            self._looking = MultiScale(self._detect, settings, self.resize)
             self._looking.prepare(self._variables, batch_size)
 
     def prepare(self, image: np.ndarray) -> Views:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,37 +16,36 @@ from rich.markup import escape
 from rich.table import Table
 
 from jdet.atomic_files import write_json
+from jdet.evaluation.gather import Evaluator
 from jdet.types import Source
-
-# Metrics that have a value per class, `<prefix>/AP/<class>`, and the name of their mean.
-_PER_CLASS = {"voc07": "mAP", "voc12": "mAP", "coco": "AP"}
 
 MULTI_SCALE = "tta/"
 """Begins the names of metrics of multi-scale testing."""
 
-_PROTOCOLS = {
-    "voc": "VOC devkit: IoU >= 0.5; voc07 is 11-point, voc12 the area; difficult objects ignored",
-    "coco": "pycocotools: IoU 0.50:0.95, 100 detections per image and class; crowd ignored",
-}
 
-
-def settings_of(config: ConfigDict, source: Source) -> dict[str, Any]:
+def settings_of(
+    config: ConfigDict, source: Source, evaluators: Sequence[Evaluator]
+) -> dict[str, Any]:
     """What a reader must know to compare the numbers with others.
 
     Args:
         config: the run's config.
         source: the evaluation set.
+        evaluators: of ``config.eval.metrics``, in this order.
 
     Returns:
         Plain values for ``write_report``: the set and how many of its images were evaluated, input
-        size, the protocol of each metric, training batches that batch norms were measured on anew, and
-        the model's group of the config, which holds score threshold, NMS overlap and number of
-        detections.
+        size, the protocol of each metric, training batches over which the statistics of batch norms were
+        measured, and the model's group of the config, which holds score threshold, NMS overlap and
+        number of detections.
     """
     return {
         "data": json.loads(config.data.eval.to_json()),
         "images": min(len(source), config.eval.max_images or len(source)),
-        "protocols": {name: _PROTOCOLS[name] for name in config.eval.metrics},
+        "protocols": {
+            name: getattr(evaluator, "protocol", "")
+            for name, evaluator in zip(config.eval.metrics, evaluators, strict=True)
+        },
         "input_size": config.input_size,
         "precise_bn": config.eval.precise_bn,
         "model": json.loads(config.model.to_json()),
@@ -97,7 +96,7 @@ def add_multi_scale(
         step: optimiser steps the evaluated weights have taken.
         metrics: numbers under names that begin with ``MULTI_SCALE``.
         settings: the group ``eval.tta`` of the config, kept under "tta".
-        seconds_per_image: as of ``write_report``, kept under "tta".
+        seconds_per_image: as in ``write_report``, kept under "tta".
 
     Returns:
         The whole report.
@@ -144,14 +143,25 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
 
 
-def format_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> str:
+def per_class(evaluators: Iterable[Evaluator]) -> dict[str, str]:
+    """Prefixes of metrics with a value per class and the names of their means, of all evaluators."""
+    found: dict[str, str] = {}
+    for evaluator in evaluators:
+        found |= getattr(evaluator, "per_class", {})
+    return found
+
+
+def format_table(
+    metrics: Mapping[str, float], class_names: Sequence[str], means: Mapping[str, str]
+) -> str:
     """The numbers in percent as plain text: a row per class, their mean, then all other metrics.
 
     Args:
         metrics: numbers 0 … 1 under slash names; nan is shown as a dash.
         class_names: rows of the table, in order.
+        means: from ``per_class``.
     """
-    header, rows, others = _rows(metrics, class_names)
+    header, rows, others = _rows(metrics, class_names, means)
     lines = []
     if rows:
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -165,20 +175,25 @@ def format_table(metrics: Mapping[str, float], class_names: Sequence[str]) -> st
 
 
 def print_table(
-    metrics: Mapping[str, float], class_names: Sequence[str], *, file: TextIO | None = None
+    metrics: Mapping[str, float],
+    class_names: Sequence[str],
+    means: Mapping[str, str],
+    *,
+    file: TextIO | None = None,
 ) -> None:
     """Prints the table, with colours and rules on a terminal and as ``format_table`` elsewhere.
 
     Args:
         metrics: numbers 0 … 1 under slash names.
         class_names: rows of the table, in order.
+        means: from ``per_class``.
         file: where to, standard output if None.
     """
     console = Console(file=file or sys.stdout)
     if not console.is_terminal:
-        console.file.write(format_table(metrics, class_names) + "\n")
+        console.file.write(format_table(metrics, class_names, means) + "\n")
         return
-    header, rows, others = _rows(metrics, class_names)
+    header, rows, others = _rows(metrics, class_names, means)
     if rows:
         table = Table(title="average precision", title_justify="left")
         table.add_column(header[0])
@@ -197,20 +212,20 @@ def print_table(
 
 
 def _rows(
-    metrics: Mapping[str, float], class_names: Sequence[str]
+    metrics: Mapping[str, float], class_names: Sequence[str], means: Mapping[str, str]
 ) -> tuple[list[str], list[list[str]], list[tuple[str, str]]]:
     """Header, a row per class followed by the row of means, and the metrics that fit neither."""
-    known = {**_PER_CLASS, **{f"{MULTI_SCALE}{v}": mean for v, mean in _PER_CLASS.items()}}
+    known = {**means, **{f"{MULTI_SCALE}{v}": mean for v, mean in means.items()}}
     variants = [v for v in known if any(k.startswith(f"{v}/AP/") for k in metrics)]
     rows = [
         [name, *(_percent(metrics.get(f"{v}/AP/{name}")) for v in variants)] for name in class_names
     ]
     rows.append(["mean", *(_percent(metrics.get(f"{v}/{known[v]}")) for v in variants)])
-    means = {f"{v}/{known[v]}" for v in variants}
+    shown = {f"{v}/{known[v]}" for v in variants}
     others = [
         (name, _percent(value))
         for name, value in metrics.items()
-        if name not in means and "/AP/" not in name
+        if name not in shown and not any(name.startswith(f"{v}/AP/") for v in variants)
     ]
     return ["AP, %", *variants], rows if variants else [], others
 

@@ -25,7 +25,7 @@ A class without a countable object has no AP: ``nan``, left out of the mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -38,7 +38,14 @@ class VocEvaluator:
     """Collects images one by one and computes AP per class and its mean, in both VOC variants.
 
     Matching happens image by image, so memory grows by a few numbers per detection.
+
+    Attributes:
+        class_names: K names, in label order.
+        protocol: what the metrics are, in one line.
+        per_class: prefixes of the metrics that have a value per class, and the names of their means.
     """
+
+    per_class = {"voc07": "mAP", "voc12": "mAP"}
 
     def __init__(
         self, class_names: Sequence[str], *, iou_threshold: float = 0.5, pixel_offset: float = 0.0
@@ -52,6 +59,10 @@ class VocEvaluator:
                 boxes that still are inclusive pixels.
         """
         self.class_names = tuple(class_names)
+        self.protocol = (
+            f"VOC devkit: IoU >= {iou_threshold:g}; voc07 is 11-point, voc12 the area; difficult objects "
+            "ignored"
+        )
         self.iou_threshold = iou_threshold
         self.pixel_offset = pixel_offset
         self._matches: list[tuple[np.ndarray, ...]] = []  # scores, labels, overlaps, objects
@@ -97,6 +108,38 @@ class VocEvaluator:
             AP of VOC2007 (11 points) and of VOC2010-12 (area), float64 [K] each; nan where a class
             has no countable object.
         """
+        eleven, area = [], []
+        for correct, _, positives in self._ranked():
+            eleven.append(eleven_point_ap(correct, positives))
+            area.append(area_ap(correct, positives))
+        return np.array(eleven), np.array(area)
+
+    def curves(self) -> dict[str, dict[str, list[float]]]:
+        """Precision over recall of every class that has countable objects, at each object that is found.
+
+        Returns:
+            By ``voc/precision_recall/<class>``: ``x`` the recall once an object is found, ``y`` the
+            precision there, and ``score`` of the detection that finds it.
+        """
+        found = {}
+        for name, (correct, scores, positives) in zip(
+            self.class_names, self._ranked(), strict=True
+        ):
+            if positives:
+                hits = np.flatnonzero(correct)
+                count = np.arange(1, len(hits) + 1)
+                found[f"voc/precision_recall/{name}"] = {
+                    "x": (count / positives).tolist(),
+                    "y": (count / (hits + 1)).tolist(),
+                    "score": scores[hits].astype(float).tolist(),
+                }
+        return found
+
+    def _ranked(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        """Detections of each class best first: whether each is right bool [d], its score, and positives.
+
+        Those that are neither right nor wrong leave the curve as it is, so they are not among them.
+        """
         scores, labels, overlaps, objects = (
             np.concatenate([m[i] for m in self._matches] or [np.zeros(0)]) for i in range(4)
         )
@@ -104,7 +147,7 @@ class VocEvaluator:
         ignore = np.concatenate(self._ignore or [np.zeros(0, bool)])
 
         order = np.argsort(-scores, kind="stable")
-        labels, objects = labels[order], objects[order].astype(int)
+        scores, labels, objects = scores[order], labels[order], objects[order].astype(int)
         hit = overlaps[order] >= self.iou_threshold
         neither = np.zeros(len(order), bool)
         neither[hit] = ignore[objects[hit]]
@@ -113,14 +156,9 @@ class VocEvaluator:
         correct = np.zeros(len(order), bool)
         correct[candidates[first]] = True
 
-        eleven, area = [], []
         for label in range(len(self.class_names)):
-            positives = int(np.sum((object_labels == label) & ~ignore))
-            # Rows that are neither right nor wrong leave the curve as it is, so they are dropped.
-            curve = correct[(labels == label) & ~neither]
-            eleven.append(eleven_point_ap(curve, positives))
-            area.append(area_ap(curve, positives))
-        return np.array(eleven), np.array(area)
+            rows = (labels == label) & ~neither
+            yield correct[rows], scores[rows], int(np.sum((object_labels == label) & ~ignore))
 
     def result(self) -> dict[str, float]:
         """``voc07/mAP``, ``voc07/AP/<class>`` and the same under ``voc12``: 0 … 1, or nan."""
@@ -131,21 +169,6 @@ class VocEvaluator:
             for name, ap in zip(self.class_names, aps, strict=True):
                 metrics[f"{variant}/AP/{name}"] = float(ap)
         return metrics
-
-
-def voc_ap(
-    detections: Iterable[ImageDetections],
-    ground_truths: Iterable[Example],
-    class_names: Sequence[str],
-    *,
-    iou_threshold: float = 0.5,
-    pixel_offset: float = 0.0,
-) -> dict[str, float]:
-    """``VocEvaluator`` over two lists of the same images in the same order."""
-    evaluator = VocEvaluator(class_names, iou_threshold=iou_threshold, pixel_offset=pixel_offset)
-    for found, ground_truth in zip(detections, ground_truths, strict=True):
-        evaluator.add(found, ground_truth)
-    return evaluator.result()
 
 
 def eleven_point_ap(correct: np.ndarray, positives: int) -> float:

@@ -13,7 +13,7 @@ from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
 from jdet import build
-from jdet.evaluation import evaluate as evaluate_lib
+from jdet.evaluation import loaders
 from jdet.evaluation.detect import DetectFn
 from jdet.parallel import mesh as mesh_lib
 from jdet.preflight import collectives, hlo, traffic
@@ -121,7 +121,7 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
         compile_it = traced.lower().compile
     else:
         variables = _variables(config, detector, mesh)
-        batch = evaluate_lib.eval_batch(config, mesh)
+        batch = loaders.eval_batch_size(config, mesh)
         images = batch // mesh.size
         shape = (batch, *build.resize(config).largest)
         flops = 2.0 * images * _forward_macs(config, detector)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jdet.config import nearest
+from jdet.parallel.device_memory import host_memory
 from jdet.preflight import chips
 from jdet.types import ConfigError
 
@@ -147,11 +148,6 @@ def memory(device: Any) -> float:
     except (jax.errors.JaxRuntimeError, NotImplementedError):  # a device to compile for alone
         stats = {}
     return float(stats.get("bytes_limit", chip.memory if chip else 0))
-
-
-def host_memory() -> float:
-    """Bytes of this machine's memory."""
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def wrapped(generation: str, shape: Sequence[int]) -> tuple[bool, ...]:

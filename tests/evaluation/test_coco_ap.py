@@ -1,17 +1,18 @@
 import importlib.util
 import io
-import json
 import math
 from contextlib import redirect_stdout
 
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from jdet.evaluation import coco_ap
-from jdet.evaluation.coco_ap import STATS, CocoEvaluator, to_coco_json
+from jdet.evaluation.coco_ap import STATS, CocoEvaluator
+from jdet.types import DataError
 from tests.evaluation.records import (
-    FIXTURES,
     coco_fixture,
     detections,
     example,
@@ -38,10 +39,14 @@ def test_the_fastest_engine_that_is_installed_computes(monkeypatch, engine):
 
 
 def evaluate(names, found, ground_truths):
-    evaluator = CocoEvaluator(names)
+    return evaluator_of(names, found, ground_truths).result()
+
+
+def evaluator_of(names, found, ground_truths, **options):
+    evaluator = CocoEvaluator(names, **options)
     for image, ground_truth in zip(found, ground_truths, strict=True):
         evaluator.add(image, ground_truth)
-    return evaluator.result()
+    return evaluator
 
 
 @needs_fixtures
@@ -64,21 +69,6 @@ def test_ap_per_class_is_that_of_the_class_alone():
                ("boxes", "labels", "ignore", "areas")}) for t in ground_truths]  # fmt: skip
         alone = evaluate(names, found, own)
         assert alone["coco/AP"] == pytest.approx(result[f"coco/AP/{names[label]}"])
-
-
-@needs_fixtures
-def test_result_file_gives_pycocotools_the_same_numbers(tmp_path):
-    names, found, ground_truths = coco_fixture("voc100")
-    ground_truth = read_json("voc100", "gt.json")
-    records = to_coco_json(found, category_ids=[c["id"] for c in ground_truth["categories"]])
-    (tmp_path / "results.json").write_text(json.dumps(records))
-    with redirect_stdout(io.StringIO()):
-        coco = COCO(str(FIXTURES / "voc100" / "gt.json"))
-        check = COCOeval(coco, coco.loadRes(str(tmp_path / "results.json")), "bbox")
-        check.evaluate(), check.accumulate(), check.summarize()
-    assert check.stats[0] == pytest.approx(
-        evaluate(names, found, ground_truths)["coco/AP"], abs=1e-9
-    )
 
 
 def test_no_detections_is_zero_not_a_crash():
@@ -109,14 +99,125 @@ def test_areas_come_from_the_example():
     assert result["coco/APs"] == pytest.approx(1) and math.isnan(result["coco/APm"])
 
 
-def test_json_records_carry_original_ids():
-    image = detections("42", [[1.5, 2, 11.5, 22]], [1], [0.75])
-    assert to_coco_json([image]) == [
-        {"image_id": 42, "category_id": 2, "bbox": [1.5, 2.0, 10.0, 20.0], "score": 0.75}
-    ]
-    record = to_coco_json([image], category_ids=[1, 90], image_ids={"42": 7})[0]
-    assert (record["image_id"], record["category_id"]) == (7, 90)
-    assert to_coco_json([image._replace(id="2007_000027")])[0]["image_id"] == "2007_000027"
+@needs_fixtures
+def test_curves_are_those_whose_mean_is_the_ap():
+    names, found, ground_truths = coco_fixture("voc100")
+    evaluator = evaluator_of([*names, "absent"], found, ground_truths)
+    curves, result = evaluator.curves(), evaluator.result()
+    assert set(curves) == {f"coco/precision_recall/{name}" for name in names}
+    for name in names:
+        curve = curves[f"coco/precision_recall/{name}"]
+        np.testing.assert_allclose(curve["x"], np.linspace(0, 1, 101))
+        assert np.mean(curve["mean"]) == pytest.approx(result[f"coco/AP/{name}"])
+        assert (np.diff(curve["y"]) <= 0).all() and (np.diff(curve["score"]) <= 0).all()
+    at_half = np.mean([curves[f"coco/precision_recall/{name}"]["y"] for name in names])
+    assert at_half == pytest.approx(result["coco/AP50"])
+
+
+def shape_masks(rng, count, side=64):
+    """Ellipses and what a network might find for them: masks [n, side, side], and others nearby."""
+    y, x = np.mgrid[:side, :side] + 0.5
+    ground_truth, found = [], []
+    for _ in range(count):
+        centre, radii = rng.uniform(15, side - 15, 2), rng.uniform(4, 20, 2)
+        move, grow = rng.normal(0, 2.5, 2), rng.uniform(0.8, 1.2)
+        for masks, c, r in (
+            (ground_truth, centre, radii),
+            (found, centre + move, radii * grow),
+        ):
+            masks.append(((x - c[0]) / r[0]) ** 2 + ((y - c[1]) / r[1]) ** 2 <= 1)
+    return np.array(ground_truth), np.array(found)
+
+
+def encoded(mask):
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def uncompressed(mask):
+    column = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(column)) + 1
+    edges = [0, *changes.tolist(), len(column)]
+    counts = np.diff(edges).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if column[0] else counts}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_masks_have_pycocotools_own_numbers():
+    """Polygons, both kinds of run-length encoding and a crowd, against files read by pycocotools."""
+    rng = np.random.default_rng(0)
+    images, annotations, records, pairs = [], [], [], []
+    for i in range(1, 7):
+        truth, found = shape_masks(rng, 4)
+        labels, scores = rng.integers(0, 2, 4), np.sort(rng.random(4))[::-1]
+        x, y = rng.uniform(5, 30, 2)
+        segmentations = [
+            [[x, y, x + 25, y, x + 25, y + 25, x, y + 25], [40, 50, 60, 50, 60, 60]],
+            uncompressed(truth[1]),
+            encoded(truth[2]),
+            encoded(truth[3]),
+        ]
+        found[0] = np.roll(truth[0], 1)
+        found[0] |= coco_mask.decode(
+            coco_mask.merge(coco_mask.frPyObjects(segmentations[0], 64, 64))
+        ).astype(bool)
+        ignore = [False, False, False, True]
+        areas = [664, *truth[1:].sum((1, 2)).tolist()]
+        boxes = [np.array([0, 0, 64, 64])] * 4  # nothing of these numbers is a box's
+        masks = tuple(encoded(mask) for mask in found)
+        images.append({"id": i, "height": 64, "width": 64})
+        for k in range(4):
+            one = {"image_id": i, "category_id": int(labels[k]) + 1}
+            annotations.append(
+                {
+                    **one,
+                    "id": 4 * i + k,
+                    "segmentation": segmentations[k],
+                    "area": areas[k],
+                    "bbox": [0, 0, 64, 64],
+                    "iscrowd": int(ignore[k]),
+                }
+            )
+            score = float(np.float32(scores[k]))
+            records.append({**one, "segmentation": masks[k], "score": score})
+        ground_truth = example(str(i), boxes, labels, ignore=ignore, areas=areas)
+        pairs.append(
+            (
+                detections(str(i), boxes, labels, scores)._replace(masks=masks),
+                ground_truth._replace(masks=tuple(segmentations)),
+            )
+        )
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    coco = COCO()
+    coco.dataset = {"images": images, "annotations": annotations, "categories": categories}
+    with redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        check = COCOeval(coco, coco.loadRes(records), "segm")
+        check.evaluate(), check.accumulate(), check.summarize()
+    evaluator = evaluator_of(["a", "b"], *zip(*pairs), iou_type="segm")
+    result = evaluator.result()
+    assert 0.2 < check.stats[0] < 0.9
+    for name, value in zip(STATS, check.stats, strict=True):
+        expected = math.nan if value < 0 else value
+        assert result[f"coco_segm/{name}"] == pytest.approx(expected, abs=1e-9, nan_ok=True), name
+    assert evaluator.needs == ("masks",) and evaluator.per_class == {"coco_segm": "AP"}
+
+
+def test_masks_that_are_missing_are_named():
+    mask = encoded(np.ones((4, 4), bool))
+    with_mask = detections("a", [SQUARE], [0], [0.5])._replace(masks=(mask,))
+    bare = example("a", [SQUARE], [0])
+    evaluator = CocoEvaluator(["x"], iou_type="segm")
+    with pytest.raises(DataError, match="image a: .*objects without a mask"):
+        evaluator.add(with_mask, bare)
+    with pytest.raises(DataError, match="image a: .*detections without a mask"):
+        evaluator.add(with_mask._replace(masks=None), bare._replace(masks=([[1, 1, 9, 1, 9, 9]],)))
+    with pytest.raises(DataError, match="image a: a segmentation is polygons"):
+        evaluator.add(with_mask, bare._replace(masks=("circle",)))
+    # Where there is nothing, there need be no masks.
+    evaluator.add(detections("a", [], [], []), example("a", [], []))
+    with pytest.raises(ValueError, match="iou_type='mask'"):
+        CocoEvaluator(["x"], iou_type="mask")
 
 
 def test_images_must_correspond():

@@ -62,7 +62,10 @@ def mesh(groups, members):
 
 
 class Record:
-    def __init__(self):
+    """An evaluator with nothing but what it must have."""
+
+    def __init__(self, class_names=()):
+        self.class_names = class_names
         self.pairs = []
 
     def add(self, detections, ground_truth):
@@ -223,11 +226,13 @@ def test_kept_images_are_spread_over_the_stream():
         assert keep.pairs == [(i, i) for i in expected] and keep.result() == {}
 
 
-def test_metrics_are_named():
-    with pytest.raises(
-        ConfigError, match=r"eval.metrics: no metric 'map'; there are \['coco', 'voc'\]"
-    ):
-        make_evaluators(["voc", "map"], ["x"])
+def test_evaluators_are_rows_of_the_table_or_classes_of_ones_own():
+    with pytest.raises(ConfigError, match="config.eval.metrics: .*'coco_seg'.*mean 'coco_segm'"):
+        make_evaluators(["voc", "coco_seg"], ["x"])
+    with pytest.raises(ConfigError, match="config.eval.metrics: .*cannot be imported"):
+        make_evaluators(["tests.evaluation.test_detect:Nothing"], ["x"])
+    (own,) = make_evaluators(["tests.evaluation.test_detect:Record"], ["x"])
+    assert isinstance(own, Record) and own.class_names == ["x"]
 
 
 def test_metric_names_are_those_of_an_evaluation():

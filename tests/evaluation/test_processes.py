@@ -16,9 +16,10 @@ import pytest
 
 from jdet.data.pipeline import eval_batches
 from jdet.data.transforms.warp import Warp
-from jdet.evaluation import detect, tta
+from jdet.evaluation import detect
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation.gather import SampleImages
+from jdet.evaluation.multi_scale import MultiScale
 from jdet.parallel import mesh as mesh_lib
 from jdet.types import ConfigError
 from tests.evaluation.test_detect import SIDE, PixelDetector, Record, Rectangles, mesh
@@ -101,8 +102,8 @@ def evaluated(over, **share):
     framed = custom((1, 1, True, 0, 0), (2, 2, False, 0, 0))
     more = {}
     for name, how, resize in (("several", passes, Warp(SIDE)), ("framed", framed, KEPT)):
-        looking = tta.MultiScale(detect.DetectFn(AnySize(), over), how, resize)
-        more[name] = walk({"views": looking.views}, looking.detect, [], to_images=looking.to_images)
+        multi = MultiScale(detect.DetectFn(AnySize(), over), how, resize)
+        more[name] = walk({"views": multi.views}, multi.detect, [], to_images=multi.to_images)
     return {"metrics": metrics, "kept": kept, "read": read, **more}
 
 

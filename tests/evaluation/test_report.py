@@ -6,8 +6,10 @@ import pytest
 
 from jdet.config import get_defaults
 from jdet.evaluation import report
+from jdet.evaluation.evaluate import make_evaluators
 
 NAMES = ("cat [wild]", "dog")
+MEANS = {"voc07": "mAP", "coco": "AP"}
 METRICS = {
     "voc07/mAP": 0.75,
     "voc07/AP/cat [wild]": 0.75,
@@ -66,7 +68,7 @@ def test_multi_scale_stands_beside_one_size(tmp_path):
 
 def test_multi_scale_has_its_own_columns():
     metrics = METRICS | {f"tta/{k}": v for k, v in METRICS.items()}
-    assert report.format_table(metrics, NAMES).splitlines() == [
+    assert report.format_table(metrics, NAMES, MEANS).splitlines() == [
         "AP, %       voc07   coco  tta/voc07  tta/coco",
         "---------------------------------------------",
         "cat [wild]  75.00  40.00      75.00     40.00",
@@ -82,14 +84,19 @@ def test_settings_say_what_the_numbers_depend_on():
     config = get_defaults()
     config.eval.metrics = ("voc", "coco")
     config.eval.max_images = 3
-    settings = report.settings_of(config, range(5))
+    evaluators = make_evaluators(config.eval.metrics, NAMES)
+    settings = report.settings_of(config, range(5), evaluators)
     assert settings["images"] == 3 and settings["input_size"] == 300
-    assert set(settings["protocols"]) == {"voc", "coco"} and settings["model"] == {"name": "ssd"}
+    assert settings["model"] == {"name": "ssd"}
+    assert settings["protocols"] == {
+        "voc": "VOC devkit: IoU >= 0.5; voc07 is 11-point, voc12 the area; difficult objects ignored",
+        "coco": "pycocotools: IoU 0.50:0.95, 100 detections per image and class; crowd ignored",
+    }
     json.dumps(settings)
 
 
 def test_plain_table():
-    assert report.format_table(METRICS, NAMES).splitlines() == [
+    assert report.format_table(METRICS, NAMES, MEANS).splitlines() == [
         "AP, %       voc07   coco",
         "------------------------",
         "cat [wild]  75.00  40.00",
@@ -101,13 +108,13 @@ def test_plain_table():
 
 
 def test_numbers_without_classes_are_a_list():
-    assert report.format_table({"x/y": 0.125}, NAMES) == "x/y   12.50"
+    assert report.format_table({"x/y": 0.125}, NAMES, MEANS) == "x/y   12.50"
 
 
 def test_table_off_a_terminal_is_plain():
     file = io.StringIO()
-    report.print_table(METRICS, NAMES, file=file)
-    assert file.getvalue() == report.format_table(METRICS, NAMES) + "\n"
+    report.print_table(METRICS, NAMES, MEANS, file=file)
+    assert file.getvalue() == report.format_table(METRICS, NAMES, MEANS) + "\n"
 
 
 def test_table_on_a_terminal_has_the_same_cells(monkeypatch):
@@ -118,6 +125,6 @@ def test_table_on_a_terminal_has_the_same_cells(monkeypatch):
             return True
 
     file = Terminal()
-    report.print_table(METRICS, NAMES, file=file)
+    report.print_table(METRICS, NAMES, MEANS, file=file)
     text = file.getvalue()
     assert "│ cat [wild] │ 75.00 │ 40.00 │" in text and "coco/AP50" in text and "│" in text

@@ -2,6 +2,7 @@ import itertools
 
 import jax
 import jax.monitoring
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,9 +13,10 @@ from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.multi_scale import prepare_views
 from jdet.data.transforms.warp import Warp
 from jdet.evaluation import evaluate as evaluate_lib
-from jdet.evaluation import tta
+from jdet.evaluation import multi_scale, tta
 from jdet.evaluation.detect import DetectFn, to_images
 from jdet.evaluation.evaluate import evaluate_stream
+from jdet.evaluation.multi_scale import MultiScale
 from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.train import state
 from jdet.types import Batch, ConfigError, Detections, ImageDetections
@@ -42,7 +44,7 @@ def shapes(multi):
 
 def looking(*passes, detector=None, over=None, resize=None, **values):
     resize = resize or Warp(SIDE)
-    return tta.MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), resize)
+    return MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), resize)
 
 
 def found_by(multi, source, batch_size=4):
@@ -66,28 +68,28 @@ def batch_of(images, multi, real=None):
     )
 
 
-def test_one_look_with_suppression_is_plain_detection():
+def test_one_pass_with_nms_is_plain_detection():
     source, plain = Rectangles(7), Record()
     with eval_batches(source, resize=Warp(SIDE), batch_size=4, threads=1) as stream:
         evaluate_stream(DetectFn(PixelDetector()), VARIABLES, stream, source, [plain])
     multi = looking((1.0, 1.0, False, 0, 0), merge="nms", pixel_offset=0.0)
-    assert shapes(multi) == [(SIDE, SIDE)] and multi.looks == 1
+    assert shapes(multi) == [(SIDE, SIDE)] and multi.passes_per_image == 1
     for (ours, _), (theirs, _) in zip(found_by(multi, source), plain.pairs, strict=True):
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_all_looks_find_the_same_boxes():
+def test_all_passes_find_the_same_boxes():
     """Square, oriented, larger, smaller and mirrored: every one comes back to the original pixels."""
     source = Rectangles(9)
     multi = looking((1, 1, True, 0, 0), (2, 1, True, 0, 0), (3, 3, True, 0, 0))
-    assert shapes(multi) == [(32, 32), (32, 64), (64, 32), (96, 96)] and multi.looks == 6
+    assert shapes(multi) == [(32, 32), (32, 64), (64, 32), (96, 96)] and multi.passes_per_image == 6
     for found, ground_truth in found_by(multi, source):
         # Vertical edges are those of whole pixels in every view but where the image is smaller.
         assert len(found.labels) == len(ground_truth.labels)
         np.testing.assert_allclose(found.boxes, ground_truth.boxes, atol=2.5)
 
 
-def test_each_look_by_itself_returns_to_the_original_pixels():
+def test_each_pass_by_itself_returns_to_the_original_pixels():
     image = np.full((64, 128, 3), 100, np.uint8)
     image[16:48, 32:96] = (255, 0, 0)
     tall = image.transpose(1, 0, 2).copy()
@@ -112,7 +114,7 @@ def test_kept_proportions_at_several_scales():
     multi = looking((1, 1, True, 0, 0), (2, 2, True, 0, 0), (0.5, 0.5, False, 0, 0), resize=KEPT)
     halves = [(32, 32)]  # of all three shapes, in multiples of 32
     assert shapes(multi) == [*KEPT.shapes, (64, 128), (128, 64), (96, 96), *halves]
-    assert multi.looks == 5
+    assert multi.passes_per_image == 5
     sizes = [(50, 100), (100, 50), (64, 64), (60, 66), (10, 200), (3, 2)]
     images = [np.full((*size, 3), 100, np.uint8) for size in sizes]
     for image, (height, width) in zip(images, sizes):
@@ -140,12 +142,12 @@ def test_kept_proportions_at_several_scales():
         np.testing.assert_allclose(found.boxes[0], box, atol=2.5)
 
 
-def test_evaluation_of_kept_proportions_looks_at_every_image_once():
+def test_evaluation_of_kept_proportions_has_every_image_once():
     source = Rectangles(9)
     large = KeepRatio(shapes=((64, 128), (128, 64), (80, 80)), short=(64,), long=128)
     multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0), resize=large)
     pairs = found_by(multi, source, batch_size=2)
-    assert multi.looks == 3 and len(multi.views) == 6
+    assert multi.passes_per_image == 3 and len(multi.views) == 6
     assert sorted(ground_truth.id for _, ground_truth in pairs) == sorted(
         source[i].id for i in range(9)
     )
@@ -156,33 +158,36 @@ def test_evaluation_of_kept_proportions_looks_at_every_image_once():
 
 def test_a_pass_that_changes_proportions_is_refused():
     with pytest.raises(ConfigError, match="pass of 1 × 0.6 changes proportions.*'flip'"):
-        tta.MultiScale(DetectFn(AnySize()), tta.settings(options(preset="voc")), KEPT)
+        MultiScale(DetectFn(AnySize()), tta.settings(options(preset="voc")), KEPT)
 
 
 def test_mirroring_twice_is_nothing():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (3, 8, 12, 3)).astype(np.uint8)
     sizes = np.array([[8, 12], [8, 7], [0, 0]])
-    once = tta.mirror_images(images, sizes)
+    once = multi_scale.mirror_images(images, sizes)
     np.testing.assert_array_equal(once[0], images[0, :, ::-1])
     np.testing.assert_array_equal(once[1, :, :7], images[1, :, 6::-1])  # the content alone
     np.testing.assert_array_equal(once[1, :, 7:], images[1, :, 7:])
-    np.testing.assert_array_equal(tta.mirror_images(once, sizes), images)
-    found = Detections(rng.uniform(0, 8, (3, 5, 4)).astype(np.float32), *[None] * 3)
-    back = tta.mirror_detections(tta.mirror_detections(found, sizes), sizes)
+    np.testing.assert_array_equal(multi_scale.mirror_images(once, sizes), images)
+    boxes = rng.uniform(0, 8, (3, 5, 4)).astype(np.float32)
+    found = Detections(boxes=boxes, scores=None, labels=None, valid=None)
+    back = multi_scale.mirror_detections(multi_scale.mirror_detections(found, sizes), sizes)
     np.testing.assert_allclose(back.boxes, found.boxes, atol=1e-5)
-    one = tta.mirror_detections(found, sizes).boxes[1, 0]
+    one = multi_scale.mirror_detections(found, sizes).boxes[1, 0]
     x1, y1, x2, y2 = found.boxes[1, 0]
     np.testing.assert_allclose(one, [7 - x2, y1, 7 - x1, y2])
 
 
-def test_a_image_is_only_in_its_own_orientation():
+def test_an_image_is_only_in_its_own_orientation():
     multi = looking((1.0, 0.5, True, 0, 0))
     wide = np.full((20, 40, 3), 100, np.uint8)
     wide[5:15, 10:20] = (255, 0, 0)
     batch = batch_of([wide, wide], multi, real=[True, False])
     started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
-    assert [shapes(multi)[run.view] for run, _ in started] == [(16, 32)] * 2  # no call for nobody
+    assert [shapes(multi)[run.view] for run, _ in started] == [
+        (16, 32)
+    ] * 2  # no call without an image
     (found,) = multi.to_images(started, batch, ["a", ""])
     assert found.id == "a" and len(found.boxes) == 1
 
@@ -197,12 +202,12 @@ def test_a_image_is_only_in_its_own_orientation():
         ((32, 41), [1]),
     ],
 )
-def test_sizes_a_pass_is_trusted_with(limits, kept):
+def test_sizes_a_pass_keeps(limits, kept):
     """Sides in pixels of the original image: 32×30, 20×50 and 60×41; limits are exclusive."""
     boxes = np.array([[0, 0, 32, 30], [5, 5, 25, 55], [0, 0, 60, 41]], np.float32)
     found = ImageDetections("x", boxes, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
     one = custom((1.0, 1.0, True, *limits)).passes[0]
-    np.testing.assert_array_equal(tta._of_size(found, one).labels, kept)
+    np.testing.assert_array_equal(multi_scale._of_size(found, one).labels, kept)
 
 
 def test_a_filtered_pass_adds_nothing_to_the_vote():
@@ -241,7 +246,7 @@ def test_one_program_per_input_size(layout):
         found_by(multi, source)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert len(multi.views) == 4 and multi.looks == 6
+    assert len(multi.views) == 4 and multi.passes_per_image == 6
     assert detector.traces == 4 and prepared == 4  # mirrored images go through the same
     assert first == 5 and sum(compiled) == first  # and one program merges
 
@@ -267,7 +272,7 @@ def test_presets_are_the_published_passes():
             del expected[2.0, 2.0]
         assert passes == expected and list(passes) == list(expected)
         assert found[1:] == (merge, 0.45, 1.0, 0.01, 0)
-    views = shapes(tta.MultiScale(DetectFn(AnySize()), voc, Warp(300)))
+    views = shapes(MultiScale(DetectFn(AnySize()), voc, Warp(300)))
     assert views[:3] == [(300, 300), (180, 300), (300, 180)]
     assert [v[0] for v in views[3:]] == [180, 360, 420, 480, 540, 660]
     config = get_defaults()
@@ -311,6 +316,17 @@ def test_off_by_default_and_a_detector_of_one_size_is_refused():
         looking((1, 1, True, 0, 0), detector=PixelDetector())
 
 
+def test_masks_are_refused_as_they_are_not_merged():
+    class Masks(AnySize):
+        def apply(self, *arguments, **options):
+            found = super().apply(*arguments, **options)
+            return found._replace(masks=jnp.zeros((*found.scores.shape, 4, 4)))
+
+    multi = looking((1, 1, True, 0, 0), detector=Masks())
+    with pytest.raises(ConfigError, match="Masks makes masks.*config.eval.tta.preset='none'"):
+        multi.prepare(VARIABLES, 4)
+
+
 def test_too_little_memory_is_said_before_running():
     detector = AnySize()
     multi = looking((1, 1, True, 0, 0), (2.2, 2.2, True, 0, 0), detector=detector)
@@ -332,7 +348,7 @@ def test_memory_that_runs_out_is_explained(late):
     def fail(*_):
         if not late:
             np.asarray(Full())
-        return Detections(*[Full()] * 4)
+        return Detections(boxes=Full(), scores=Full(), labels=Full(), valid=Full())
 
     multi._detect = fail
     with pytest.raises(ConfigError, match=r"scale 1.5 \(48×48 pixels\).* memory ran out; lower"):
@@ -346,13 +362,6 @@ def test_memory_that_runs_out_is_explained(late):
     multi._detect = broken
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         multi.detect(VARIABLES, batch.images, batch.image_sizes)
-
-
-def test_free_memory_of_a_cpu_is_the_hosts_shared_by_its_devices():
-    one, four = (tta.free_memory(jax.devices()[:n]) for n in (1, 4))
-    if one is None:
-        pytest.skip("no /proc/meminfo")
-    assert 2**20 < one < 2**50 and four == pytest.approx(one / 4, rel=0.2)
 
 
 def tiny_ssd(size=64):
@@ -390,7 +399,7 @@ def test_an_ssd_at_several_sizes(tmp_path, monkeypatch):
     variables = {"params": params, "batch_stats": jax.tree.map(np.ones_like, stats)}
     metrics = run(variables, 7)
     assert list(metrics)[0] == "tta/voc07/mAP" and 0 <= metrics["tta/voc07/mAP"] <= 1
-    monkeypatch.delattr(tta.MultiScale, "detect")  # would fail if it were run again
+    monkeypatch.delattr(MultiScale, "detect")  # would fail if it were run again
     assert run(variables, 7, repeat=False) == pytest.approx(metrics, nan_ok=True)
     with pytest.raises(AttributeError):
         run(variables, 8, repeat=False)
@@ -406,8 +415,8 @@ def test_a_scale_without_levels_is_named_before_anything_is_compiled(tmp_path):
         evaluate_lib.make_multi_scale(config, detector, source, mesh(1, 1), tmp_path)
 
 
-def test_better_than_one_look():
-    """Scores 1 for an exact box and a shifted detector: votes of mirrored looks cancel the shift."""
+def test_better_than_one_pass():
+    """Scores 1 for an exact box and a shifted detector: votes of mirrored passes cancel the shift."""
     source = Rectangles(10)
     shifted = {"shift": np.float32(1.0)}  # a pixel of the network to the lower right
 
@@ -426,7 +435,9 @@ def test_better_than_one_look():
 def test_plain_mapping_is_used(monkeypatch):
     """There is one place where boxes leave the network's pixels."""
     calls = []
-    monkeypatch.setattr(tta.detect, "to_images", lambda *a: calls.append(1) or to_images(*a))
+    monkeypatch.setattr(
+        multi_scale.detect, "to_images", lambda *a: calls.append(1) or to_images(*a)
+    )
     multi = looking((1, 1, True, 0, 0), (2, 2, False, 0, 0))
     batch = batch_of([np.zeros((8, 8, 3), np.uint8)], multi)
     multi.to_images(multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, ["x"])

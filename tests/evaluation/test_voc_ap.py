@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdet.evaluation.voc_ap import VocEvaluator, area_ap, eleven_point_ap, voc_ap
+from jdet.evaluation.voc_ap import VocEvaluator, area_ap, eleven_point_ap
 from tests.evaluation.records import (
     coco_fixture,
     detections,
@@ -16,6 +16,17 @@ from tests.evaluation.records import (
 )
 
 SQUARE = [10, 10, 20, 20]
+
+
+def evaluator_of(found, ground_truths, class_names, **options):
+    evaluator = VocEvaluator(class_names, **options)
+    for image, ground_truth in zip(found, ground_truths, strict=True):
+        evaluator.add(image, ground_truth)
+    return evaluator
+
+
+def voc_ap(*arguments, **options):
+    return evaluator_of(*arguments, **options).result()
 
 
 @needs_fixtures
@@ -200,6 +211,34 @@ def test_ap_of_a_curve_by_hand():
     # Recall exactly 3/10 does not reach the fourth level, which is one rounding above it.
     assert eleven_point_ap(np.ones(3, bool), 10) == pytest.approx(3 / 11)
     assert eleven_point_ap(np.ones(4, bool), 10) == pytest.approx(5 / 11)
+
+
+def test_curves_are_those_that_the_ap_is_the_area_of():
+    """And their scores: a detector cut at one of them has this precision and recall."""
+    rng = np.random.default_rng(3)
+    ground_truths, found = [], []
+    for i in range(30):
+        corners = rng.integers(0, 40, (3, 2))
+        boxes = np.concatenate([corners, corners + 20], axis=1)
+        ground_truths.append(
+            example(str(i), boxes, rng.integers(0, 2, 3), ignore=rng.random(3) < 0.2)
+        )
+        noisy = np.concatenate([boxes, boxes + rng.normal(0, 5, boxes.shape)])
+        found.append(detections(str(i), noisy, rng.integers(0, 2, 6), rng.random(6)))
+    evaluator = evaluator_of(found, ground_truths, ["a", "b", "absent"])
+    curves, result = evaluator.curves(), evaluator.result()
+    assert set(curves) == {"voc/precision_recall/a", "voc/precision_recall/b"}
+    for label, name in enumerate("ab"):
+        curve = curves[f"voc/precision_recall/{name}"]
+        x, y = np.array(curve["x"]), np.array(curve["y"])
+        envelope = np.maximum.accumulate(y[::-1])[::-1]
+        area = np.sum(np.diff(x, prepend=0) * envelope)
+        assert 0.1 < area == pytest.approx(result[f"voc12/AP/{name}"])
+        middle = len(x) // 2
+        cut = [image.select(image.scores >= curve["score"][middle]) for image in found]
+        tp, fp, npos = plain_devkit(cut, ground_truths, label, 0.5)
+        assert tp.sum() / npos == pytest.approx(x[middle])
+        assert tp.sum() / (tp.sum() + fp.sum()) == pytest.approx(y[middle])
 
 
 def test_images_must_correspond():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet.evaluation import evaluate as evaluate_lib
+from jdet.evaluation.weights import make_weights
 from jdet.nn.norm import FrozenBatchNorm, Norm
 from jdet.parallel import mesh as mesh_lib
 from jdet.train.precise_bn import make_precise_bn
@@ -170,14 +170,14 @@ def test_weights_are_those_of_the_moving_average():
 
     for use_ema, params, scale, more in ((True, average, 3.0, 1), (False, trained.params, 1.0, 0)):
         config.eval.use_ema = use_ema
-        measured = evaluate_lib.make_weights(config, detector, mesh, train_batches)(trained)
+        measured = make_weights(config, detector, mesh, train_batches)(trained)
         kept = {"batch_stats": jax.tree.map(lambda x, more=more: x + more, stats)}
         check(measured, kept, population(1, 1, 8, scale))
         jax.tree.map(np.testing.assert_array_equal, measured["params"], params)
     assert len(opened) == 2 and all(each.closed for each in opened)
 
     config.eval.precise_bn = 0
-    plain = evaluate_lib.make_weights(config, detector, mesh, train_batches)(trained)
+    plain = make_weights(config, detector, mesh, train_batches)(trained)
     jax.tree.map(np.testing.assert_array_equal, plain["batch_stats"], stats)
     assert len(opened) == 2
 
@@ -193,4 +193,4 @@ def test_what_cannot_be_measured():
         make_precise_bn(detector, mesh, config)(variables, stream())
     config.model = {"norm": "group", "head_norm": "none"}
     with pytest.raises(ConfigError, match="eval.precise_bn=3.*norm is group, head_norm none"):
-        evaluate_lib.make_weights(config, detector, mesh, stream)
+        make_weights(config, detector, mesh, stream)

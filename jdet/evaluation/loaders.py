@@ -1,0 +1,68 @@
+"""The input streams of a config, as far as this process reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jdet import build
+from jdet.data import pipeline
+from jdet.data.transforms.multi_scale import View
+from jdet.types import Source
+
+
+def train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeline.BatchStream:
+    """The training batches from batch ``start`` on."""
+    return pipeline.train_batches(
+        source,
+        resize=build.resize(config),
+        augment=build.augment(config),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        start=start,
+        **_options(config),
+    )
+
+
+def eval_batches(
+    config: ConfigDict, source: Source, mesh: Any, views: Sequence[View] = ()
+) -> pipeline.BatchStream:
+    """The evaluation set once.
+
+    Args:
+        config: complete config.
+        source: of the images.
+        mesh: the devices that a batch is split over.
+        views: the network inputs of multi-scale testing; empty: one, by ``config.resize``.
+    """
+    return pipeline.eval_batches(
+        source,
+        resize=None if views else build.resize(config),
+        views=views,
+        batch_size=eval_batch_size(config, mesh),
+        limit=config.eval.max_images,
+        **_options(config),
+    )
+
+
+def eval_images(config: ConfigDict, source: Source) -> int:
+    """How many images an evaluation has."""
+    return min(len(source), config.eval.max_images) or len(source)
+
+
+def eval_batch_size(config: ConfigDict, mesh: Any) -> int:
+    """Images of a batch: ``eval.batch_size``, brought up to a multiple of the devices."""
+    return -(-config.eval.batch_size // mesh.size) * mesh.size
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """What all streams share."""
+    keys = ("max_boxes", "workers", "threads", "prefetch", "on_error")
+    return {
+        **{key: config.data[key] for key in keys},
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
