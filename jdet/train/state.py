@@ -25,20 +25,9 @@ def zero_batch(config: ConfigDict, batch_size: int, shape: tuple[int, int] | Non
         batch_size: B.
         shape: height and width of the network input; None: the square ``input_size``.
     """
-    b, n = batch_size, config.data.max_boxes
     shape = shape or (config.input_size, config.input_size)
-    sizes = jnp.broadcast_to(jnp.asarray(shape, jnp.int32), (b, 2))
-    return Batch(
-        images=jnp.zeros((b, *shape, 3), jnp.uint8),
-        boxes=jnp.zeros((b, n, 4), jnp.float32),
-        labels=jnp.zeros((b, n), jnp.int32),
-        valid=jnp.zeros((b, n), bool),
-        ignore=jnp.zeros((b, n), bool),
-        image_sizes=sizes,
-        original_sizes=sizes,
-        index=jnp.zeros((b,), jnp.int32),
-        real=jnp.ones((b,), bool),
-    )
+    images = jnp.zeros((batch_size, *shape, 3), jnp.uint8)
+    return jax.tree.map(jnp.asarray, Batch.of_images(images, max_boxes=config.data.max_boxes))
 
 
 def init_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tuple[Any, Any]:

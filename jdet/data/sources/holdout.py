@@ -17,6 +17,7 @@ class Holdout:
     Attributes:
         class_names: of the source.
         category_ids: of the source; empty where it has none.
+        image_ids: of the source, for the images of this side; empty where it has none.
 
     Args:
         source: the whole set.
@@ -39,6 +40,8 @@ class Holdout:
                 "make a split of your own"
             )
         self._index = [i for i, side in enumerate(sides) if side == held_out]
+        image_ids = getattr(source, "image_ids", ())
+        self.image_ids = tuple(image_ids[i] for i in self._index) if image_ids else ()
 
     def __len__(self) -> int:
         return len(self._index)

@@ -38,12 +38,6 @@ def yxyx_to_xyxy(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(boxes)[..., [1, 0, 3, 2]] * scale
 
 
-def xyxy_to_yxyx(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The inverse of ``yxyx_to_xyxy``."""
-    scale = np.array([size[1], size[0]] * 2, np.asarray(boxes).dtype)
-    return (np.asarray(boxes) / scale)[..., [1, 0, 3, 2]]
-
-
 class TfdsSource(LabelledSource):
     """Images and boxes of a data set that TFDS has prepared in the array_record format.
 
@@ -125,7 +119,7 @@ def _objects(found: dict[str, Any], size: tuple[int, int], labels: list) -> list
 
 
 class _Reader:
-    """Open record files of one split. Opened anew in every process; never pickled."""
+    """Open record files of one split. Opened again in every process; never pickled."""
 
     def __init__(self, name: str, split: str, data_dir: str | None):
         try:

@@ -36,11 +36,6 @@ def voc_to_xyxy(boxes: np.ndarray) -> np.ndarray:
     return np.asarray(boxes) - np.array([1, 1, 0, 0], np.asarray(boxes).dtype)
 
 
-def xyxy_to_voc(boxes: np.ndarray) -> np.ndarray:
-    """The inverse of ``voc_to_xyxy``."""
-    return np.asarray(boxes) + np.array([1, 1, 0, 0], np.asarray(boxes).dtype)
-
-
 class VocSource(LabelledSource):
     """Images and boxes of one or several PASCAL VOC folders.
 

@@ -48,6 +48,10 @@ class Labelled(Names):
     category_ids = (7,)
 
     @property
+    def image_ids(self):
+        return tuple(1000 + i for i in range(len(self)))
+
+    @property
     def ids(self):
         return tuple(self.names)
 
@@ -70,7 +74,9 @@ def test_what_the_source_tells_is_passed_on():
         assert side.describe().startswith(f"{len(side)} of 40 images")
         assert side.describe().endswith("COCO pets.json: 40 images")
         for i in range(len(side)):
-            assert side.image_size(i) == source.image_size(source.names.index(side[i].id))
+            position = source.names.index(side[i].id)
+            assert side.image_size(i) == source.image_size(position)
+            assert side.image_ids[i] == source.image_ids[position]
     told = [{defect.id for defect in side.defects} for side in (rest, held_out)]
     assert told[0] | told[1] == {*source.names, "skipped"} and not told[0] & told[1]
     assert ids(held_out) <= told[1]
@@ -86,5 +92,6 @@ def test_names_are_asked_for_without_reading_images():
 
 def test_a_source_that_tells_nothing():
     side = Holdout(Names([f"image{i}" for i in range(40)]), 4, True)
-    assert side.image_size(0) is None and side.defects == [] and side.category_ids == ()
+    assert side.image_size(0) is None and side.defects == []
+    assert side.category_ids == side.image_ids == ()
     assert "of 40 images, split by name, of Names" in side.describe()
