@@ -46,7 +46,9 @@ def measure(name, batch, shape, objects):
             for level in priors
         ]
 
-    found = (random(4), random(CLASSES), random() if name != "retinanet" else None)
+    found = {"offsets": random(4), "logits": random(CLASSES)}
+    if name != "retinanet":
+        found["centerness"] = random()
     sides = rng.uniform(8, 400, (batch, objects, 2))
     low = rng.uniform(0, 1, sides.shape) * (np.array(shape[::-1]) - sides)
     boxes = jnp.asarray(np.concatenate([low, low + sides], -1), jnp.float32)
@@ -54,11 +56,11 @@ def measure(name, batch, shape, objects):
     valid, sizes = jnp.ones((batch, objects), bool), jnp.broadcast_to(jnp.array(shape), (batch, 2))
 
     def losses(found, boxes, labels, valid):
-        means = detector.loss_terms(Predictions(*found, priors), boxes, labels, valid, sizes)
+        means = detector.loss_terms(Predictions(found, priors), boxes, labels, valid, sizes)
         return sum(mean.total / jnp.maximum(mean.weight, 1) for mean in means.values())
 
     def focal_only(found, boxes, labels, valid):
-        logits = jnp.concatenate(found[1], axis=1)
+        logits = jnp.concatenate(found["logits"], axis=1)
         background = jnp.full(logits.shape[1], -1)
         return jnp.sum(jax.vmap(lambda x: detector.focal_loss(x, background))(logits)) / batch
 

@@ -65,7 +65,7 @@ def measure(case, args):
         if hasattr(detector, "by_level"):
             found = detector.apply(variables, images, sizes, train=False, method="by_level")
             priors.append(found.priors)
-            return found[:-1]
+            return (found.outputs,)
         *outputs, boxes = detector.apply(variables, images, train=False)
         priors.append(boxes)
         return outputs

@@ -243,7 +243,7 @@ def peer(case, args, work, detector, batch, parameters):
 
     if not (args.peer_python and MODELS[case.model].peer):
         return {}
-    levels, (_, cells) = detector.default_box_levels(), detector.level_sizes()
+    levels, (_, cells) = detector.anchor_levels(), detector.level_sizes()
     priors = anchors.default_boxes(levels, [(side, side) for side in cells], None)
     with tempfile.TemporaryDirectory() as folder:
         inputs = f"{folder}/inputs.npz"

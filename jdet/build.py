@@ -12,17 +12,16 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from jdet.backbones.dsod import DSOD
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
-from jdet.config import nearest
+from jdet.config import nearest, norms
 from jdet.data.sources.coco import CocoSource
 from jdet.data.sources.holdout import Holdout
 from jdet.data.sources.shapes import ShapesSource
@@ -34,9 +33,10 @@ from jdet.data.transforms.resize import Resize
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.detectors.atss import ATSS
+from jdet.detectors.base import Detector
 from jdet.detectors.fcos import FCOS
 from jdet.detectors.retinanet import RetinaNet
-from jdet.detectors.ssd import SSD, tap_geometry
+from jdet.detectors.ssd import SSD
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.necks.dense_prediction import DensePrediction
@@ -44,6 +44,7 @@ from jdet.necks.fpn import FPN
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 from jdet.nn.norm import KINDS, Norm
 from jdet.nn.remat import Remat
+from jdet.nn.stages import stage_geometry
 from jdet.types import ConfigError, Source
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
@@ -77,8 +78,6 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 BOUND = (
-    "backbone",
-    "neck",
     "norm",
     "head_norm",
     "dtype",
@@ -86,20 +85,16 @@ BOUND = (
     "on_error",
     "design_cells",
     "input_size",
+    "padded_inputs",
 )
 """Fields that the program fills in; a config group does not carry them as plain values."""
 
+DEFAULTS_OF_NORM = {"": "batch", "_momentum": 0.9, "_epsilon": 1e-5}
+"""Keys of a norm in the group of a detector, by what follows its name, and their defaults: the kind
+(``jdet.nn.norm``), the share of the old running statistics in the new, and what is added to variances."""
 
-SHARED_FIELDS = {
-    "taps": (),  # backbone stages that are levels; empty: all from stride 8 on
-    "norm": "batch",  # of backbone and neck
-    "norm_momentum": 0.9,  # share of the old running statistics in the new
-    "norm_epsilon": 1e-5,
-    "head_norm": "batch",
-    "head_norm_momentum": 0.9,
-    "head_norm_epsilon": 1e-5,
-}
-"""Fields of a detector group from which backbone, neck and norms are made."""
+NORM_OF_KIND = {"backbone": "norm", "neck": "norm"}
+"""Which norm of the detector's group a nested part gets as its ``norm``; all other kinds: ``head_norm``."""
 
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
@@ -123,10 +118,20 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     )
 
 
+def class_of(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """The class that a row of the table makes an object of."""
+    return factory.func if isinstance(factory, functools.partial) else factory
+
+
+def parts_of(factory: Callable[..., Any]) -> Mapping[str, str]:
+    """The nested groups that a class declares: field → kind, in the order in which they are made."""
+    return getattr(class_of(factory), "parts", {})
+
+
 def fields(factory: Callable[..., Any]) -> dict[str, Any]:
     """Names and defaults of what a class can be given; ``inspect.Parameter.empty`` where required."""
     preset = factory.keywords if isinstance(factory, functools.partial) else {}
-    cls = factory.func if isinstance(factory, functools.partial) else factory
+    cls = class_of(factory)
     if dataclasses.is_dataclass(cls):
         empty = inspect.Parameter.empty
         found = {
@@ -137,6 +142,21 @@ def fields(factory: Callable[..., Any]) -> dict[str, Any]:
     else:
         found = {k: p.default for k, p in inspect.signature(cls).parameters.items()}
     return {**found, **preset}
+
+
+def shared_fields(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Keys of a detector's group from which its parts and norms are made, with their defaults.
+
+    ``taps``: backbone stages that are levels; empty: all from stride 8 on. ``norm…`` of backbone and neck,
+    ``head_norm…`` of everything else; each where a part or a field can use it.
+    """
+    parts, known = parts_of(factory), fields(factory)
+    wanted = {NORM_OF_KIND.get(kind, "head_norm") for kind in parts.values()}
+    wanted |= {name for name in ("norm", "head_norm") if name in known}
+    found: dict[str, Any] = {"taps": ()} if "backbone" in parts.values() else {}
+    for name in sorted(wanted, reverse=True):
+        found |= {f"{name}{end}": default for end, default in DEFAULTS_OF_NORM.items()}
+    return found
 
 
 def group(kind: str, name: str, **values: Any) -> ConfigDict:
@@ -150,19 +170,19 @@ def group(kind: str, name: str, **values: Any) -> ConfigDict:
         ConfigError: a value's name is not a field of the class.
     """
     factory = resolve(kind, name)
-    known = fields(factory)
+    known = {key: default for key, default in fields(factory).items() if key not in BOUND}
     plain: dict[str, Any] = {
         key: default
         for key, default in known.items()
-        if key not in BOUND and isinstance(default, bool | int | float | str | tuple)
+        if isinstance(default, bool | int | float | str | tuple)
     }
     for key, default in known.items():
-        if key not in BOUND and default is None:
+        if default is None:
             annotation = str(inspect.signature(factory).parameters[key].annotation)
             sequence = re.search("sequence|tuple", annotation, re.IGNORECASE)
             plain[key] = config_dict.placeholder(tuple if sequence else str)
     if kind == "detector":
-        plain.update(SHARED_FIELDS)
+        plain.update(shared_fields(factory))
     for key in values:
         if key not in known and key not in plain:
             raise ConfigError(
@@ -201,8 +221,8 @@ def make(kind: str, config: Mapping[str, Any], where: str, **bound: Any) -> Any:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -> Any:
-    """The detector of a whole config.
+def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -> Detector:
+    """The detector of a whole config, with its nested parts.
 
     Args:
         config: with groups ``model``, ``input_size``, ``precision``, ``train.remat``, ``parallel``.
@@ -211,102 +231,154 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
             ``detect`` and notebooks, which run under plain ``jit``.
 
     Raises:
-        ConfigError: unknown names, keys or values; a default-box layout that contradicts itself.
+        ConfigError: unknown names, keys or values; a layout of anchors that contradicts itself.
     """
     model = config.model
-    for key in ("backbone", "neck", *SHARED_FIELDS):
-        if key not in model:
-            raise ConfigError(
-                f"config.model.{key} is missing; make the group with "
-                "jdet.build.group('detector', …, backbone=…, neck=…), which fills everything in"
-            )
-    for key in ("norm", "head_norm"):
-        if model[key] not in KINDS:
-            raise ConfigError(
-                f"config.model.{key}={model[key]!r} is no norm{nearest(model[key], KINDS)}; "
-                f"there are {', '.join(KINDS)}"
-            )
-
-    group_size = config.parallel.bn_group_size
-    if group_size and "sync_batch" not in (model.norm, model.head_norm):
+    factory = resolve("detector", model.name)
+    cls = class_of(factory)
+    if not (isinstance(cls, type) and issubclass(cls, Detector)):
         raise ConfigError(
-            f"config.parallel.bn_group_size={group_size} is for sync_batch; config.model.norm is "
-            f"{model.norm}, head_norm {model.head_norm}"
+            f"config.model.name={model.name!r} is not a detector; derive the class from "
+            "jdet.detectors.base.Detector"
         )
-
-    def norm(which: str) -> Norm:
-        return Norm(
-            model[which],
-            momentum=model[f"{which}_momentum"],
-            epsilon=model[f"{which}_epsilon"],
-            group_size=group_size,
-            axis_name=axis_name,
-        )
-
-    dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+    shared = shared_fields(factory)
+    _complete("detector", model, "config.model", shared)
     remat = Remat(config.train.remat, tuple(config.train.remat_parts))
-    common = {"norm": norm("norm"), "dtype": dtype, "remat": remat}
-    backbone = make("backbone", model.backbone, "config.model.backbone", **common)
-    taps = tuple(model.taps) or tuple(s for s in backbone.stage_names if int(s[1:]) >= 3)
-    for tap in taps:
-        if tap not in backbone.stage_names:
-            raise ConfigError(
-                f"config.model.taps names stage {tap!r}; backbone {model.backbone.name!r} has "
-                f"{', '.join(backbone.stage_names)}"
-            )
-    common["design_cells"] = tap_geometry(backbone, taps, config.input_size)[1][-1]
-    neck = make("neck", model.neck, "config.model.neck", taps=taps, **common)
-    own = {k: v for k, v in model.items() if k not in ("backbone", "neck", *SHARED_FIELDS)}
-    pads = resize(config).keeps_ratio
-    if not pads and "mask_padding" in own:
-        own["mask_padding"] = False  # warped images fill their input
-    module = make(
-        "detector",
-        own,
-        "config.model",
-        num_classes=len(class_names),
-        input_size=config.input_size,
-        backbone=backbone,
-        neck=neck,
-        head_norm=norm("head_norm"),
-        dtype=dtype,
-        remat=remat,
-    )
-    parts = [name for name, made in (("neck", neck), ("head", module)) if hasattr(made, "remat")]
-    remat.check((*getattr(backbone, "remat_parts", ()), *parts))
-    if pads and not getattr(module, "knows_padding", False):
+    bound = {
+        **_norms(config, axis_name),
+        "dtype": {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision],
+        "remat": remat,
+        "num_classes": len(class_names),
+        "input_size": config.input_size,
+        "padded_inputs": resize(config).keeps_ratio,
+    }
+    module, segments = _assemble("detector", model, "config.model", bound, drop=shared)
+    remat.check(segments)
+    if bound["padded_inputs"] and not module.knows_padding:
         raise ConfigError(
             f"config.model.name={model.name!r} would learn from the padding of "
             f"config.resize.name={config.resize.name!r}; set it to 'warp'"
         )
-    check_default_boxes(module, config.input_size)
+    module.check_design()
     return module
 
 
-def check_default_boxes(module: Any, input_size: int) -> None:
-    """Holds the levels a detector really makes against its design, before anything is compiled.
+def _norms(config: ConfigDict, axis_name: str | None) -> dict[str, Norm]:
+    """The norms that a detector's group names, by field.
 
     Raises:
-        ConfigError: there are no such levels, or the network's maps do not carry the designed number of
-            default boxes.
+        ConfigError: a norm does not exist, or a group size without one that uses it.
     """
-    try:
-        _, cells = module.level_sizes()
-        per_location = [level.boxes_per_location for level in module.default_box_levels()]
-    except ValueError as error:
-        raise ConfigError(f"config.model: {error}") from error
-    expected = sum(side * side * count for side, count in zip(cells, per_location))
-    images = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.uint8)
-    offsets, _ = jax.eval_shape(
-        lambda rng, images: module.init_with_output(rng, images, train=False)[0][:2],
-        jax.random.key(0),
-        images,
-    )
-    if offsets.shape[1] != expected:
+    chosen = norms(config)
+    for key, kind in chosen.items():
+        if kind not in KINDS:
+            raise ConfigError(
+                f"config.model.{key}={kind!r} is no norm{nearest(kind, KINDS)}; "
+                f"there are {', '.join(KINDS)}"
+            )
+    group_size = config.parallel.bn_group_size
+    if group_size and "sync_batch" not in chosen.values():
+        named = ", ".join(f"config.model.{key} is {kind}" for key, kind in chosen.items())
         raise ConfigError(
-            f"config.model makes {offsets.shape[1]} default boxes at config.input_size={input_size}, "
-            f"its levels {'/'.join(map(str, cells))} call for {expected}; check backbone, neck and taps"
+            f"config.parallel.bn_group_size={group_size} is for sync_batch; {named or 'there is no norm'}"
         )
+    return {
+        key: Norm(
+            kind,
+            momentum=config.model[f"{key}_momentum"],
+            epsilon=config.model[f"{key}_epsilon"],
+            group_size=group_size,
+            axis_name=axis_name,
+        )
+        for key, kind in chosen.items()
+    }
+
+
+def _assemble(
+    kind: str, config: Mapping[str, Any], where: str, bound: Mapping[str, Any], drop: Any = ()
+) -> tuple[Any, list[str]]:
+    """Makes the nested parts that a class declares, each with its own, and then the object itself.
+
+    Args:
+        kind: row of the table.
+        config: the group, with a group for every part.
+        where: its key in the whole config, for messages.
+        bound: what the program fills in.
+        drop: keys of the group that are not fields of the class.
+
+    Returns:
+        The object, and the names of the segments that rematerialisation can be limited to.
+    """
+    _complete(kind, config, where)
+    own = {key: value for key, value in config.items() if key not in drop}
+    here, segments = dict(bound), []
+    for field, part_kind in parts_of(resolve(kind, config["name"])).items():
+        norm = (
+            {"norm": bound[key]}
+            if (key := NORM_OF_KIND.get(part_kind, "head_norm")) in bound
+            else {}
+        )
+        part, more = _assemble(part_kind, own.pop(field), f"{where}.{field}", {**here, **norm})
+        here[field] = part
+        segments += more
+        if part_kind == "backbone":
+            here |= _taps(part, config.get("taps", ()), where, bound["input_size"])
+    made = make(kind, own, where, **here)
+    return made, segments + list(getattr(made, "remat_parts", ()))
+
+
+def _complete(kind: str, config: Mapping[str, Any], where: str, keys: Iterable[str] = ()) -> None:
+    """Refuses a group that lacks one of its parts, or one of further keys."""
+    parts = parts_of(resolve(kind, config["name"]))
+    for key in (*parts, *keys):
+        if key not in config:
+            groups = "".join(f", {part}=…" for part in parts)
+            raise ConfigError(
+                f"{where}.{key} is missing; make the group with "
+                f"jdet.build.group({kind!r}, {config['name']!r}{groups}), which fills everything in"
+            )
+
+
+def _taps(backbone: Any, given: Sequence[str], where: str, input_size: int) -> dict[str, Any]:
+    """The stages that are levels, and the map size (cells a side) of the last at the input size."""
+    try:
+        geometry = stage_geometry(backbone, input_size)
+    except ValueError as error:
+        raise ConfigError(f"{where}.backbone: {error}") from error
+    for tap in given:
+        if tap not in geometry:
+            raise ConfigError(
+                f"{where}.taps names stage {tap!r}; backbone {type(backbone).__name__} has "
+                f"{', '.join(geometry)}"
+            )
+    taps = tuple(given) or tuple(name for name, (stride, _) in geometry.items() if stride >= 8)
+    if not taps:
+        raise ConfigError(
+            f"{where}.taps is empty and backbone {type(backbone).__name__} has no stage of stride 8 or "
+            f"more; name levels among {', '.join(geometry)}"
+        )
+    return {"taps": taps, "design_cells": geometry[taps[-1]][1]}
+
+
+def test_keys(config: ConfigDict) -> set[str]:
+    """Dotted keys below ``config.model`` that may differ between training and evaluation."""
+
+    def of(kind: str, group: Mapping[str, Any], prefix: str) -> set[str]:
+        factory = resolve(kind, group["name"])
+        found = {f"{prefix}{name}" for name in getattr(class_of(factory), "test_fields", ())}
+        for field, part_kind in parts_of(factory).items():
+            found |= of(part_kind, group[field], f"{prefix}{field}.")
+        return found
+
+    return of("detector", config.model, "")
+
+
+def summary(config: ConfigDict) -> str:
+    """The detector of a config in a line: its name, those of its parts, and its norms."""
+    model = config.model
+    parts = [f"{field} {model[field].name}" for field in parts_of(resolve("detector", model.name))]
+    kinds = [f"{key.replace('_', ' ')} {kind}" for key, kind in norms(config).items()]
+    return ", ".join([model.name, *parts, *kinds])
 
 
 def resize(config: ConfigDict) -> Resize:

@@ -375,6 +375,11 @@ def migrate(stored: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def norms(config: ConfigDict) -> dict[str, str]:
+    """The norms that the model's group chooses, by key: ``norm``, ``head_norm``, where it has them."""
+    return {key: config.model[key] for key in ("norm", "head_norm") if key in config.model}
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested groups as one level of dotted keys, each after ``prefix``."""
     flat: dict[str, Any] = {}

@@ -2,8 +2,9 @@
 
     python -m jdet.describe --config=experiments/x.py [--shape=800x1280] [--memory] [--json=FILE]
 
-Per module the output shape, parameters and multiply-accumulates, then totals and the default boxes of
-each level, at the largest input shape of the config or at any other. Everything comes from abstract
+Per module the output shape, parameters and multiply-accumulates, then totals and, where the detector has
+any, the anchors of each level, at the largest input shape of the config or at any other.
+Everything comes from abstract
 evaluation: nothing is computed, no weights are made. With ``--memory`` the training step is compiled
 for the devices of this machine, and the compiler says what memory it takes.
 """
@@ -57,8 +58,8 @@ class Description(NamedTuple):
 
     Attributes:
         rows: every module, parents before children.
-        levels: per pyramid level: map (height, width), step, box sizes, boxes per location, number of
-            boxes.
+        levels: per level of anchors: map (height, width), step, box sizes, boxes per location, number
+            of boxes; empty where the detector has no anchors.
         parameters: trainable, whole model.
         statistics: running statistics, whole model.
         macs: of one image, whole model.
@@ -91,27 +92,31 @@ def describe(
     detector = build.detector(config, class_names)
     shapes = build.resize(config).shapes
     shape = shape or max(shapes, key=math.prod)
-    if shape not in shapes and not getattr(detector, "any_input_size", False):
+    if shape not in shapes and not detector.any_input_size:
         raise ConfigError(
             f"--shape={shape[0]}x{shape[1]}: {config.model.name} takes inputs of config.input_size="
             f"{config.input_size} only; set that instead"
         )
-    image = jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
     params, stats = state.abstract_variables(detector, config)
     variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
 
-    def forward(variables, image):
-        return detector.apply(variables, image, train=False, capture_intermediates=True)[1]
+    def detect(variables, images, sizes):
+        return detector.apply(
+            variables, images, sizes, method="detect", capture_intermediates=True
+        )[1]
 
-    outputs = jax.eval_shape(forward, variables, image)["intermediates"]
-    closed = jax.make_jaxpr(lambda v, x: detector.apply(v, x, train=False)[:-1])(variables, image)
+    # A function of its own for each: JAX would take one trace for the other.
+    outputs = jax.eval_shape(detect, variables, *image)["intermediates"]
+    closed = jax.make_jaxpr(lambda *args: detector.apply(*args, method="detect"))(variables, *image)
     macs = count_macs(closed.jaxpr)
 
     counts = {kind: _sizes(variables.get(kind, {})) for kind in ("params", "batch_stats")}
     made = dict(_outputs(outputs, ""))
+    tops = list(dict.fromkeys(path.split("/")[0] for path in [*detector.parts, *made]))
     paths = sorted(
         {path for leaf in [*counts["params"], *macs] for path in _ancestors(leaf)},
-        key=lambda path: _order(path, list(made)),
+        key=lambda path: _order(path, tops),
     )
     rows = [
         Row(
@@ -123,16 +128,15 @@ def describe(
         )
         for path in paths
     ]
-    maps = [x.shape[1:3] for x in outputs["neck"]["__call__"][0]]
     levels = [
         {
-            "map": list(cells),
-            "step": level.step,
-            "sizes": list(level.sides),
-            "boxes_per_location": level.boxes_per_location,
-            "boxes": math.prod(cells) * level.boxes_per_location,
+            "map": list(found.cells),
+            "step": found.level.step,
+            "sizes": list(found.level.sides),
+            "boxes_per_location": found.level.boxes_per_location,
+            "boxes": found.boxes,
         }
-        for cells, level in zip(maps, detector.default_box_levels())  # small inputs have fewer maps
+        for found in detector.anchors(shape) or ()
     ]
     return Description(
         rows,
@@ -173,15 +177,14 @@ def _below(values: dict[str, int], path: str) -> int:
     return sum(n for key, n in values.items() if key == path or key.startswith(path + "/"))
 
 
-def _order(path: str, called: list[str]) -> tuple[Any, ...]:
-    """Backbone before neck before head, then natural order of the names."""
-    top = ("backbone", "neck", "head")
+def _order(path: str, tops: list[str]) -> tuple[Any, ...]:
+    """Modules of the top in the order of the network, then natural order of the names."""
     first = path.split("/")[0]
     pieces = tuple(
         tuple((0, int(c), "") if c.isdigit() else (1, 0, c) for c in _split_digits(part))
         for part in path.split("/")
     )
-    return (top.index(first) if first in top else len(top), pieces)
+    return (tops.index(first) if first in tops else len(tops), pieces)
 
 
 def _split_digits(text: str) -> list[str]:
@@ -202,14 +205,14 @@ def to_json(description: Description) -> dict[str, Any]:
         "parameters": description.parameters,
         "statistics": description.statistics,
         "gmacs": description.macs / 1e9,
-        "default_boxes": sum(level["boxes"] for level in description.levels),
+        "anchors": sum(level["boxes"] for level in description.levels),
         "levels": description.levels,
         "modules": [row._asdict() for row in description.rows],
     }
 
 
 def print_description(description: Description, depth: int) -> None:
-    """Prints modules down to ``depth`` names, default boxes per level, and totals."""
+    """Prints modules down to ``depth`` names, anchors per level, and totals."""
     from rich.console import Console
     from rich.table import Table
 
@@ -222,21 +225,22 @@ def print_description(description: Description, depth: int) -> None:
             name = "  " * level + row.path.rsplit("/", 1)[-1]
             table.add_row(name, shape, f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}")
     console.print(table)
-    table = Table(*[_right(x) for x in ("map", "step", "sizes", "per cell", "boxes")], box=None)
-    for level in description.levels:
-        table.add_row(
-            "×".join(map(str, level["map"])),
-            f"{level['step']:g}",
-            " ".join(f"{size:g}" for size in level["sizes"]),
-            str(level["boxes_per_location"]),
-            f"{level['boxes']:,}",
-        )
-    console.print("\ndefault boxes (pixels of the network input)")
-    console.print(table)
     boxes = sum(level["boxes"] for level in description.levels)
+    if description.levels:
+        table = Table(*[_right(x) for x in ("map", "step", "sizes", "per cell", "boxes")], box=None)
+        for level in description.levels:
+            table.add_row(
+                "×".join(map(str, level["map"])),
+                f"{level['step']:g}",
+                " ".join(f"{size:g}" for size in level["sizes"]),
+                str(level["boxes_per_location"]),
+                f"{level['boxes']:,}",
+            )
+        console.print("\nanchors (pixels of the network input)")
+        console.print(table)
     console.print(
         f"\n{description.parameters:,} trainable parameters, {description.statistics:,} running "
-        f"statistics, {description.macs / 1e9:.2f} GMAC an image, {boxes:,} default boxes, input "
+        f"statistics, {description.macs / 1e9:.2f} GMAC an image, {boxes:,} anchors, input "
         f"{'×'.join(map(str, description.shape))}, {description.classes} classes"
     )
 

@@ -175,17 +175,6 @@ def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
     consistency.check(facts | more)
 
 
-POST_PROCESSING = (
-    "score_threshold",
-    "nms_iou",
-    "soft_nms",
-    "soft_sigma",
-    "pre_nms",
-    "max_detections",
-)
-"""Fields of a detector that may differ between training and evaluation."""
-
-
 def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> None:
     """Refuses to decode weights by another layout than they were trained for.
 
@@ -194,8 +183,12 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
     """
 
     def network(c: ConfigDict) -> dict[str, Any]:
-        model = {k: v for k, v in c.model.to_dict().items() if k not in POST_PROCESSING}
-        return {"config.input_size": c.input_size, **config_lib.flatten(model, "config.model.")}
+        free = build.test_keys(c)
+        model = {k: v for k, v in config_lib.flatten(c.model.to_dict()).items() if k not in free}
+        return {
+            "config.input_size": c.input_size,
+            **{f"config.model.{key}": value for key, value in model.items()},
+        }
 
     ours, theirs = network(config), network(trained)
     different = [
@@ -262,20 +255,18 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     if sizes := resize.describe():
         logging.info("%s", sizes)
     params, stats = state.abstract_variables(detector, config)
-    model = config.model
-    frozen = [f"config.model.{k}" for k in ("norm", "head_norm") if model[k] == "frozen_batch"]
+    frozen = [
+        f"config.model.{key}"
+        for key, kind in config_lib.norms(config).items()
+        if kind == "frozen_batch"
+    ]
     uses = optim.parameter_rules(config.optimizer, params)
     still = sum(use.parameters for use in uses if use.lr == 0)
     if still:
         frozen.append(f"{still:,} parameters by config.optimizer.rules")
     logging.info(
-        "model: %s, backbone %s, neck %s, norm %s, head norm %s, %s trainable parameters, %s running "
-        "statistics; %s, %s frozen",
-        model.name,
-        model.backbone.name,
-        model.neck.name,
-        model.norm,
-        model.head_norm,
+        "model: %s, %s trainable parameters, %s running statistics; %s, %s frozen",
+        build.summary(config),
         f"{state.count_parameters(params) - still:,}",
         f"{state.count_parameters(stats):,}",
         f"initialised from {config.init_from.path}"
@@ -283,9 +274,10 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         else "random initialisation, nothing pre-trained",
         " and ".join(frozen) or "nothing",
     )
-    if hasattr(detector, "iou_threshold"):
-        if missed := box_coverage.warning(train, detector, config.class_names, resize):
-            logging.warning("%s", missed)
+
+    objects = box_coverage.sampler(train, resize)
+    if warning := detector.start_warning(objects, config.class_names, resize):
+        logging.warning("%s", warning)
 
 
 def _write_defects(path: Path, train: Source, evaluation: Source) -> None:

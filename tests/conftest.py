@@ -1,11 +1,13 @@
 """Every test sees four CPU devices and a compilation cache that outlives the session."""
 
+import gc
 import os
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
@@ -20,3 +22,11 @@ flags.FLAGS.mark_as_parsed()
 # The first example of a test compiles; and a suite that decides over a merge must not roll dice.
 settings.register_profile("jdet", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("jdet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_do_not_pile_up():
+    """Compiled programs of a file are dropped after it: held in memory they came to 4 GB a worker."""
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -89,12 +89,12 @@ def test_models_are_the_experiments(name, boxes):
     detector = build.detector(config, models.class_names(name))
     cells = detector.level_sizes()[1]
     maps = [(side, side) for side in cells]
-    assert len(anchors.default_boxes(detector.default_box_levels(), maps, None)) == boxes
+    assert len(anchors.default_boxes(detector.anchor_levels(), maps, None)) == boxes
 
 
 def test_images_have_objects_inside():
     config = models.config(models.Case("ssd300_vgg16", "float32", 2, 64))
-    batch = models.images(config, 20)
+    batch = models.random_batch(config, 20)
     assert batch.images.shape == (2, 64, 64, 3)
     assert batch.valid.sum() == 2 * models.OBJECTS
     assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all() and batch.boxes.max() <= 64
@@ -108,7 +108,7 @@ def test_peer_gets_what_jdet_has(tmp_path):
     case = models.Case("ssd300_vgg16", "bfloat16", 1)
     config = models.config(case)
     detector = build.detector(config, models.class_names("ssd300_vgg16"))
-    batch = models.images(config, 20)
+    batch = models.random_batch(config, 20)
     args = parse("--peer-python", str(python), "--peer-plain")
     found = models.peer(case, args, "train", detector, batch, 5)
     assert found["boxes"] == 8732

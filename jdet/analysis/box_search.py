@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.analysis import box_coverage
-from jdet.analysis.box_coverage import Objects
-from jdet.ops import anchors
+from jdet.nn.stages import stage_geometry
+from jdet.ops import anchors, coverage
+from jdet.ops.coverage import Objects
 
 FIRST = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.12, 0.15, 0.20, 0.25)
 SECOND = (0.06, 0.08, 0.10, 0.12, 0.15, 0.20, 0.25, 0.30, 0.40)
@@ -29,13 +29,13 @@ SEARCHED = 3000
 
 
 class Setting(NamedTuple):
-    """What decides over the default boxes; fields as in the config."""
+    """What decides over the default boxes; fields as in the config, ratios None where none apply."""
 
     input_size: int
     taps: tuple[str, ...]
-    first_ratio: float
-    min_ratio: float
-    max_ratio: float
+    first_ratio: Any
+    min_ratio: Any
+    max_ratio: Any
 
 
 class Proposal(NamedTuple):
@@ -94,8 +94,8 @@ def judge(
     threshold: float,
     clip: int = 0,
 ) -> Proposal:
-    """Recall and overlap of default boxes, class by class; arguments as of ``box_coverage.cover``."""
-    best = box_coverage.best_iou(objects, levels, cells, clip)
+    """Recall and overlap of default boxes, class by class; arguments as in ``coverage.cover``."""
+    best = coverage.best_iou(objects, levels, cells, clip)
     counts = np.bincount(objects.labels, minlength=num_classes)
     with np.errstate(invalid="ignore"):  # classes without objects become NaN
         recall = np.bincount(objects.labels, best >= threshold, num_classes) / counts
@@ -167,11 +167,10 @@ def propose(
         classes' recall stays below ``ENOUGH`` in the mean and a larger input does better.
     """
     current = tuple(detector.neck.taps)
-    names = detector.backbone.stage_names
+    geometry = stage_geometry(detector.backbone, detector.input_size)
+    names, coarsest = tuple(geometry), max(8, geometry[current[0]][0])
     choices = {current} | {
-        names[i:]
-        for i in range(len(names))
-        if finest_stride <= 2 ** int(names[i][1:]) <= max(8, 2 ** int(current[0][1:]))
+        names[i:] for i in range(len(names)) if finest_stride <= geometry[names[i]][0] <= coarsest
     }
     size = detector.input_size
 

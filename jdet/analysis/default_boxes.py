@@ -21,8 +21,13 @@ from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.box_search import Proposal, Setting, judge, propose
 from jdet.data.transforms.warp import Warp
+from jdet.detectors.pyramid import PyramidDetector
 from jdet.detectors.ssd import SSD
+from jdet.ops import coverage
 from jdet.types import ConfigError
+
+RATIOS = ("first_ratio", "min_ratio", "max_ratio")
+"""The rule of SSD's default-box sizes."""
 
 COLUMNS = ("min_sizes", "max_sizes", "aspect_ratios", "steps", "first_centres")
 """Columns of the table of default boxes that a config can replace; proposals go by the rule."""
@@ -63,7 +68,8 @@ def analyse(
     """Measures and proposes.
 
     Args:
-        config: a whole config whose detector has SSD's default boxes.
+        config: a whole config whose detector has anchors that become positive by their IoU. Settings are
+            proposed for SSD's default boxes, which follow a rule of three ratios.
         augmented: measure the objects as the training augmentation shows them.
         max_images: size of the sample; 0: all images.
         finest_stride: of the first level in proposals, at least.
@@ -74,16 +80,17 @@ def analyse(
         the ratios, ``boxes``, ``recall`` by class, ``best_iou`` and ``flags``, recommended first).
 
     Raises:
-        ConfigError: the config cannot be built, its detector has no default boxes, or its data no
-            objects.
+        ConfigError: the config is invalid, its detector has no such anchors, or its data no objects.
         DataError: the data set is missing or contradicts itself.
     """
     source, _ = build.sources(config)
     names = tuple(source.class_names)
     detector = build.detector(config, names)
-    if not isinstance(detector, SSD):
+    threshold = detector.positive_iou
+    if threshold is None or not isinstance(detector, PyramidDetector):
         raise ConfigError(
-            f"config.model.name={config.model.name!r} has no default boxes of SSD; this is for 'ssd'"
+            f"config.model.name={config.model.name!r} has no anchors that become positive by their IoU; "
+            "there is nothing to measure"
         )
     objects = box_coverage.read_objects(
         source,
@@ -96,15 +103,17 @@ def analyse(
     )
     if not len(objects.labels):
         raise ConfigError("config.data.train has no objects to measure; name data with boxes")
-    levels, (_, cells) = detector.default_box_levels(), detector.level_sizes()
-    threshold = detector.iou_threshold
-    clip = config.input_size if detector.clip_boxes else 0
-    coverage = box_coverage.cover(objects, levels, cells, threshold, clip)
+    levels, (_, cells) = detector.anchor_levels(), detector.level_sizes()
+    clip = config.input_size if getattr(detector, "clip_boxes", False) else 0
+    found = coverage.cover(objects, levels, cells, threshold, clip)
     taps = tuple(detector.neck.taps)
-    ratios = (config.model.first_ratio, config.model.min_ratio, config.model.max_ratio)
+    by_rule = isinstance(detector, SSD)
+    ratios = (config.model[name] if by_rule else None for name in RATIOS)
     now = Setting(config.input_size, taps, *ratios)
     current = judge(objects, now, levels, cells, len(names), threshold, clip)
-    proposals = propose(objects, detector, len(names), finest_stride=finest_stride)
+    proposals = []
+    if by_rule:
+        proposals = propose(objects, detector, len(names), finest_stride=finest_stride)
 
     def plain(proposal: Proposal) -> dict[str, Any]:
         return {
@@ -123,7 +132,7 @@ def analyse(
         "images": len(np.unique(objects.images)),
         "objects": len(objects.labels),
         "class_names": names,
-        "rows": box_coverage.summary(objects, coverage, names, threshold),
+        "rows": box_coverage.summary(objects, found, names, threshold),
         "current": {**plain(current), "flags": []},
         "proposals": [plain(proposal) for proposal in proposals],
     }
@@ -178,16 +187,18 @@ def print_analysis(found: dict[str, Any]) -> None:
         recall = np.array(list(row["recall"].values()))
         worst = int(np.nanargmin(recall))
         table.add_row(
-            "proposed" if row is found["proposals"][0] else name,
+            "proposed" if found["proposals"] and row is found["proposals"][0] else name,
             str(row["input_size"]),
             " ".join(row["taps"]),
-            f"{row['first_ratio']:g} {row['min_ratio']:g} {row['max_ratio']:g}",
+            "–" if row["first_ratio"] is None else " ".join(f"{row[r]:g}" for r in RATIOS),
             f"{row['boxes']:,}",
             f"{np.nanmean(recall):.3f}",
             f"{found['class_names'][worst]} {recall[worst]:.3f}",
             f"{row['best_iou']:.3f}",
         )
     console.print(table)
+    if not found["proposals"]:
+        return
     best = found["proposals"][0]
     console.print(
         "\nrecall and best IoU here are means over the classes; the proposal, to paste:\n"

@@ -160,7 +160,7 @@ def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
         detector: an ``SSD``, unbound.
         objects: float32 [n, 4], x1 y1 x2 y2 in pixels of the network input.
     """
-    levels, (_, cells) = detector.default_box_levels(), detector.level_sizes()
+    levels, (_, cells) = detector.anchor_levels(), detector.level_sizes()
     clip = (detector.input_size,) * 2 if detector.clip_boxes else None
     priors = anchors.default_boxes(levels, [(side, side) for side in cells], clip)
     corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))

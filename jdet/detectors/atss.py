@@ -35,8 +35,8 @@ class ATSS(CenternessDetector):
         super().__post_init__()
         check_above(self, 0, "anchor_scale", "topk")
 
-    def default_box_levels(self) -> tuple[anchors.AnchorLevel, ...]:
-        """Sides and steps of the anchors, one entry a level."""
+    def anchor_levels(self) -> tuple[anchors.AnchorLevel, ...]:
+        """Sides and steps of the anchors, one entry per level."""
         strides = self.level_sizes()[0]
         return tuple(anchors.AnchorLevel((self.anchor_scale * s,), (1.0,), s) for s in strides)
 

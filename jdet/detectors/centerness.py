@@ -90,7 +90,7 @@ class CenternessDetector(DenseDetector):
         Returns:
             "loc", "cls" and "centerness" (cross-entropy of positives).
         """
-        offsets, logits, centerness, flat = found.joined()
+        outputs, flat = found.joined()
         flat = jnp.asarray(flat)
         within = inside(flat, image_sizes)
 
@@ -116,9 +116,10 @@ class CenternessDetector(DenseDetector):
                 positive,
             )
 
-        arrays = (offsets, logits, centerness, ground_truth, labels, valid, within, image_sizes)
+        predicted = (outputs[name] for name in ("offsets", "logits", "centerness"))
+        arrays = (*predicted, ground_truth, labels, valid, within, image_sizes)
         *sums, positive = jax.vmap(one_image)(*arrays)
-        self.count_samples(positive, within, within)
+        self.count_places(positive, within, within)
         loc, weight, cls, middle, count = map(jnp.sum, (*sums, positive.astype(jnp.float32)))
         return {
             "loc": Mean(self.box_weight * loc, weight),
@@ -127,15 +128,14 @@ class CenternessDetector(DenseDetector):
         }
 
     def candidates(
-        self, logits: jax.Array, centerness: jax.Array | None, within: jax.Array
+        self, outputs: dict[str, jax.Array], within: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """An image's best (anchor, class) pairs on a level; as ``DenseDetector.candidates``."""
-        assert centerness is not None
-        middle = jax.nn.sigmoid(centerness)
+        """The best (anchor, class) pairs of one image on one level; as ``DenseDetector.candidates``."""
+        middle = jax.nn.sigmoid(outputs["centerness"])
         if self.score == "product":
-            best, index, labels = super().candidates(logits, None, within)
+            best, index, labels = super().candidates(outputs, within)
             return best * middle[index], index, labels
-        scores = jnp.sqrt(jax.nn.sigmoid(logits) * middle[:, None])
+        scores = jnp.sqrt(jax.nn.sigmoid(outputs["logits"]) * middle[:, None])
         scores = jnp.where(within[:, None], scores, 0.0)
         return nms.best_pairs(scores, self.score_threshold, self.pre_nms)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdet.detectors.dense_head import DenseHead
-from jdet.detectors.ssd import tap_geometry
+from jdet.detectors.pyramid import PyramidDetector
 from jdet.nn import padding
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
@@ -21,43 +21,31 @@ from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
 
 
 class Predictions(NamedTuple):
-    """What a dense detector says of images: lists, one entry a level, finest first.
+    """What a dense detector predicts, level by level, finest first.
 
     Attributes:
-        offsets: float32 [B, A, 4], what they mean is the detector's.
-        logits: float32 [B, A, K].
-        centerness: float32 [B, A], logits; None where the detector predicts none.
-        priors: float32 [A, 4], cx cy w h in pixels of the network input.
+        outputs: arrays [B, A, …] of every level by the name that the head gives them, such as "offsets"
+            [B, A, 4], "logits" [B, A, K] and "centerness" [B, A]. What they mean is the detector's.
+        priors: float32 [A, 4] of every level, cx cy w h in pixels of the network input.
     """
 
-    offsets: Any
-    logits: Any
-    centerness: Any
-    priors: Any
+    outputs: dict[str, list[Any]]
+    priors: list[np.ndarray]
 
-    def joined(self) -> Predictions:
-        """The levels one after the other, as arrays."""
-        return Predictions(
-            jnp.concatenate(self.offsets, axis=1),
-            jnp.concatenate(self.logits, axis=1),
-            self.centerness and jnp.concatenate(self.centerness, axis=1),
-            np.concatenate(self.priors),
-        )
+    def joined(self) -> tuple[dict[str, jax.Array], np.ndarray]:
+        """The arrays of all levels one after the other, [B, A, …], and the priors [A, 4]."""
+        whole = {name: jnp.concatenate(levels, axis=1) for name, levels in self.outputs.items()}
+        return whole, np.concatenate(self.priors)
 
 
-class DenseDetector(nn.Module):
+class DenseDetector(PyramidDetector, kw_only=True):
     """One-stage detector that predicts at every place of a feature pyramid.
 
     Class logits have K channels, one independent decision each; there is no background channel. A
-    detector of its own says where its boxes start from (``default_box_levels``), what offsets mean
+    subclass says where its boxes start from (``anchor_levels``), what offsets mean
     (``corners``) and what is learnt (``loss_terms``).
 
     Attributes:
-        num_classes: K.
-        input_size: side of the square input, pixels. Other sizes can be fed.
-        backbone: module from images to named stages.
-        neck: module from stages to levels of equal channels, finest first; its ``taps`` are the stages
-            it starts from.
         head_norm: after every convolution of the towers; with statistics of their own for every level.
         head_depth: convolutions of each tower.
         head_channels: of the towers.
@@ -66,7 +54,6 @@ class DenseDetector(nn.Module):
         focal_alpha: weight of positives in the focal loss.
         focal_gamma: its exponent.
         box_weight: weight of the box loss.
-        train_ignored: crowds and difficult objects are trained on; False: dropped.
         score_threshold: lowest score of a detection.
         pre_nms: (anchor, class) pairs of each level that enter NMS.
         nms_iou: overlap above which the worse box of a class is dropped.
@@ -75,18 +62,14 @@ class DenseDetector(nn.Module):
         max_detections: detections per image, D.
         mask_padding: what lies beside an image's content does not reach it, see ``jdet.nn.padding``;
             False: the network sees the padding, in the mean colour, as in the reference implementations
-            (anchors centred there take no part all the same). Configs that warp images set it to False,
-            for those fill their inputs.
-        mean: RGB mean subtracted from 0 … 255 images.
-        std: divisor after that.
+            (anchors centred there take no part all the same).
+        padded_inputs: images may be smaller than the network input; where they are warped to it, there is
+            no padding to keep out.
         remat: what the backward pass computes again in the head; its part is ``head``.
-        dtype: of activations; losses and boxes are float32.
+
+    All others are those of ``PyramidDetector`` and ``Detector``.
     """
 
-    num_classes: int
-    input_size: int
-    backbone: nn.Module
-    neck: nn.Module
     head_norm: Norm = Norm("none")
     head_depth: int = 4
     head_channels: int = 256
@@ -95,7 +78,6 @@ class DenseDetector(nn.Module):
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     box_weight: float = 1.0
-    train_ignored: bool = False
     score_threshold: float = 0.05
     pre_nms: int = 1000
     nms_iou: float = 0.5
@@ -103,14 +85,20 @@ class DenseDetector(nn.Module):
     soft_sigma: float = 0.5
     max_detections: int = 100
     mask_padding: bool = True
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    padded_inputs: bool = True
     remat: Remat = Remat()
-    dtype: Any = jnp.float32
 
-    any_input_size = True  # ``detect`` takes images of other sizes than ``input_size``
-    knows_padding = True  # what lies beside an image's content is not learnt from
-    clip_boxes = False  # anchors are not cut to the image
+    remat_parts: ClassVar[tuple[str, ...]] = ("head",)
+    test_fields: ClassVar[tuple[str, ...]] = (
+        "score_threshold",
+        "nms_iou",
+        "soft_nms",
+        "soft_sigma",
+        "pre_nms",
+        "max_detections",
+    )
     torchvision_anchors = False
 
     def __post_init__(self):
@@ -120,11 +108,21 @@ class DenseDetector(nn.Module):
         if not 0 < self.prior < 1:
             raise ValueError(f"model.prior={self.prior}; it must lie between 0 and 1")
 
+    @property
+    def any_input_size(self) -> bool:
+        """All layers slide over the image."""
+        return True
+
+    @property
+    def knows_padding(self) -> bool:
+        """Anchors in the padding take no part."""
+        return True
+
     def setup(self):
         """The head needs the number of anchors."""
         self.head = self.make_head(
             num_classes=self.num_classes,
-            boxes_per_location=self.default_box_levels()[0].boxes_per_location,
+            boxes_per_location=self.anchor_levels()[0].boxes_per_location,
             depth=self.head_depth,
             channels=self.head_channels,
             norm=self.head_norm,
@@ -138,17 +136,9 @@ class DenseDetector(nn.Module):
         """The head, from the fields that all detectors have."""
         return DenseHead(**fields)
 
-    def level_sizes(self) -> tuple[list[int], list[int]]:
-        """Nominal stride and map size (cells a side) of each level at ``input_size``."""
-        strides, cells = tap_geometry(self.backbone, self.neck.taps, self.input_size)
-        for size in self.neck.extra_sizes(cells[-1]):
-            strides.append(2 * strides[-1])
-            cells.append(size)
-        return strides, cells
-
-    def default_box_levels(self) -> tuple[anchors.AnchorLevel, ...]:
-        """What boxes are predicted from, one entry a level."""
-        raise NotImplementedError
+    def extra_stride(self, size: int, below: int) -> int:
+        """Every level that the neck adds halves the one below, down to maps of one cell."""
+        return 2
 
     def references(self) -> dict[str, Any]:
         """What offsets refer to, beside the anchors: two detectors with equal ones mean the same."""
@@ -156,7 +146,7 @@ class DenseDetector(nn.Module):
 
     def head_layout(self) -> HeadLayout:
         """Class layer, box layers and anchors (pixels), for starting from another run."""
-        levels = self.default_box_levels()
+        levels = self.anchor_levels()
         references = {
             "anchor sides": tuple(level.sides for level in levels),
             "anchor ratios": tuple(level.ratios for level in levels),
@@ -167,7 +157,9 @@ class DenseDetector(nn.Module):
         classes = (ClassLayer(r"head/cls/.*", levels[0].boxes_per_location),)
         return HeadLayout(classes, r"head/(box|centerness)/.*|head/box_scale", references)
 
-    def __call__(self, images: jax.Array, *, train: bool) -> tuple[Any, ...]:
+    def __call__(
+        self, images: jax.Array, *, train: bool
+    ) -> tuple[dict[str, jax.Array], np.ndarray]:
         """The network.
 
         Args:
@@ -175,11 +167,9 @@ class DenseDetector(nn.Module):
             train: use and update batch statistics.
 
         Returns:
-            Offsets float32 [B, A, 4], logits float32 [B, A, K], those of the centre-ness float32 [B, A]
-            where it is predicted, and the anchors float32 [A, 4], cx cy w h in pixels.
+            ``Predictions.joined`` of all levels: arrays by name and the anchors.
         """
-        found = self.by_level(images, train=train).joined()
-        return tuple(part for part in found if part is not None)
+        return self.by_level(images, train=train).joined()
 
     def by_level(
         self, images: jax.Array, image_sizes: jax.Array | None = None, *, train: bool
@@ -192,15 +182,12 @@ class DenseDetector(nn.Module):
             train: use and update batch statistics.
         """
         whole = (images.shape[1], images.shape[2])
-        x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        with padding.content(image_sizes, whole):
-            x = padding.cleared(x)  # whatever colour it has been given
-        with padding.content(image_sizes if self.mask_padding else None, whole):
-            stages = self.backbone(x.astype(self.dtype), train=train)
-            levels = self.neck(stages, train=train)
-            offsets, logits, centerness = self.head(levels, train=train)
-        priors = self.priors([x.shape[1:3] for x in levels], whole)
-        return Predictions(offsets, logits, centerness, priors)
+        masked = self.mask_padding and self.padded_inputs
+        x = self.normalised(images, image_sizes)
+        with padding.content(image_sizes if masked else None, whole):
+            levels = self.levels(x, train=train)
+            outputs = self.head(levels, train=train)
+        return Predictions(outputs, self.priors([x.shape[1:3] for x in levels], whole))
 
     def priors(self, shapes: Sequence[tuple[int, ...]], image: tuple[int, ...]) -> list[np.ndarray]:
         """Anchors float32 [h·w·A, 4] of each level, cx cy w h in pixels.
@@ -210,7 +197,7 @@ class DenseDetector(nn.Module):
             image: height and width of the network input, pixels.
         """
         found = []
-        for level, (height, width) in zip(self.default_box_levels(), shapes, strict=True):
+        for level, (height, width) in zip(self.anchor_levels(), shapes, strict=True):
             if self.torchvision_anchors:
                 level = level._replace(step=(image[0] // height, image[1] // width))
             found.append(anchors.default_boxes([level], [(height, width)]))
@@ -262,20 +249,16 @@ class DenseDetector(nn.Module):
         """
         raise NotImplementedError
 
-    def count_samples(self, positive: jax.Array, counts: jax.Array, within: jax.Array) -> None:
-        """Leaves what ``train.sample_stats`` asks for (``jdet.train.diagnostics.sample_stats``).
+    def count_places(self, positive: jax.Array, counts: jax.Array, within: jax.Array) -> None:
+        """Counts samples for ``train.sample_stats``.
 
         Args:
             positive: bool [B, A].
             counts: bool [B, A], places whose classes are learnt.
             within: bool [B, A], places on the images.
         """
-        if self.scope is None or self.is_initializing():  # nowhere to leave anything
-            return
-        found = {"positives": positive, "negatives": counts & ~positive}
-        for name, places in (found | {"background": within & ~positive}).items():
-            number = jnp.sum(places, axis=1, dtype=jnp.float32)
-            self.sow("samples", name, number, reduce_fn=lambda _, new: new)
+        groups = (positive, counts & ~positive, within & ~positive)
+        self.count_samples(*(jnp.sum(places, axis=1, dtype=jnp.float32) for places in groups))
 
     def detect(self, images: jax.Array, image_sizes: jax.Array) -> Detections:
         """Detections of a batch (Lin et al. 2017b, sec. 4).
@@ -291,32 +274,30 @@ class DenseDetector(nn.Module):
         return self.postprocess(self.by_level(images, image_sizes, train=False), image_sizes)
 
     def candidates(
-        self, logits: jax.Array, centerness: jax.Array | None, within: jax.Array
+        self, outputs: dict[str, jax.Array], within: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """An image's best (anchor, class) pairs on a level.
+        """The best (anchor, class) pairs of one image on one level.
 
         Args:
-            logits: float32 [A, K].
-            centerness: float32 [A], logits, or None.
+            outputs: of the head, [A, …] each.
             within: bool [A], anchors that may find something.
 
         Returns:
             Scores float32 [n] (0: there is none), anchors and classes int32 [n].
         """
-        del centerness
-        scores = jnp.where(within[:, None], jax.nn.sigmoid(logits), 0.0)
+        scores = jnp.where(within[:, None], jax.nn.sigmoid(outputs["logits"]), 0.0)
         return nms.best_pairs(scores, self.score_threshold, self.pre_nms)
 
     def postprocess(self, found: Predictions, image_sizes: jax.Array) -> Detections:
         """Decodes and runs NMS; ``image_sizes`` as in ``detect``."""
         within = [inside(level, image_sizes) for level in found.priors]
 
-        def one_image(offsets, logits, centerness, within, image_size):
+        def one_image(outputs, within, image_size):
             kept = []
             for i, level in enumerate(found.priors):
-                middle = None if centerness is None else centerness[i]
-                best, index, labels = self.candidates(logits[i], middle, within[i])
-                corners = self.corners(offsets[i][index], jnp.asarray(level)[index])
+                own = {name: levels[i] for name, levels in outputs.items()}
+                best, index, labels = self.candidates(own, within[i])
+                corners = self.corners(own["offsets"][index], jnp.asarray(level)[index])
                 kept.append((boxes.clip(corners, image_size), best, labels))
             return nms.candidates_nms(
                 *(jnp.concatenate(parts) for parts in zip(*kept)),
@@ -327,8 +308,7 @@ class DenseDetector(nn.Module):
                 min_score=self.score_threshold,
             )
 
-        arrays = (found.offsets, found.logits, found.centerness, within, image_sizes)
-        return jax.vmap(one_image)(*arrays)
+        return jax.vmap(one_image)(found.outputs, within, image_sizes)
 
     def focal_loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """Focal loss of every place, float32 [A], for logits [A, K] and labels [A], -1 for background."""

@@ -56,9 +56,7 @@ class DenseHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, levels: Sequence[jax.Array], *, train: bool
-    ) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array] | None]:
+    def __call__(self, levels: Sequence[jax.Array], *, train: bool) -> dict[str, list[jax.Array]]:
         """Predictions of all levels, float32.
 
         Args:
@@ -66,8 +64,8 @@ class DenseHead(nn.Module):
             train: use and update batch statistics.
 
         Returns:
-            Offsets [B, h·w·A, 4], logits [B, h·w·A, K] and, where it is predicted, logits of the
-            centre-ness [B, h·w·A], one entry a level each.
+            "offsets" [B, h·w·A, 4], "logits" [B, h·w·A, K] and, where it is predicted, "centerness"
+            [B, h·w·A], its logits; lists with one entry per level.
         """
         bias = nn.initializers.constant(-math.log((1 - self.prior) / self.prior))
 
@@ -83,10 +81,11 @@ class DenseHead(nn.Module):
         if self.level_scales:
             scales = self.param("box_scale", nn.initializers.ones, (len(levels),), jnp.float32)
             offsets = [scale * x for scale, x in zip(scales, offsets)]
-        if self.centerness == "none":
-            return offsets, logits, None
-        centerness = self._predict(towers[self.centerness], "centerness", 1)
-        return offsets, logits, [x[..., 0] for x in centerness]
+        outputs = {"offsets": offsets, "logits": logits}
+        if self.centerness != "none":
+            centerness = self._predict(towers[self.centerness], "centerness", 1)
+            outputs["centerness"] = [x[..., 0] for x in centerness]
+        return outputs
 
     def _tower(self, levels, kind, train):
         per_level = self.norm.kind in ("batch", "sync_batch", "frozen_batch")

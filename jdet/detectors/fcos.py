@@ -63,8 +63,8 @@ class FCOS(CenternessDetector):
         if any(not low < high for low, high in zip((0.0, *bounds), bounds)):
             raise ValueError(f"model.regress_bounds={bounds}; they must rise from above 0")
 
-    def default_box_levels(self) -> tuple[anchors.AnchorLevel, ...]:
-        """The points, as centres of squares of one cell; one entry a level."""
+    def anchor_levels(self) -> tuple[anchors.AnchorLevel, ...]:
+        """The points, as centres of squares of one cell; one entry per level."""
         strides = self.level_sizes()[0]
         if self.regress_bounds and len(self.regress_bounds) != len(strides) - 1:
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
@@ -62,6 +64,16 @@ class RetinaNet(DenseDetector):
     smooth_l1_beta: float = 0.1
     normalizer: str = "batch"
 
+    anchor_remedy: ClassVar[str] = (
+        "each through the anchors it overlaps most, but weakly. config.model.anchor_scale, octaves "
+        "and aspect_ratios change the anchors, config.model.taps their levels"
+    )
+
+    @property
+    def positive_iou(self) -> float:
+        """IoU from which an anchor is positive."""
+        return self.iou_threshold
+
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "box_loss", BOX_LOSSES)
@@ -79,8 +91,8 @@ class RetinaNet(DenseDetector):
             raise ValueError(f"model.aspect_ratios={ratios!r}; give numbers above 0, one at least")
         check_above(self, 0, "anchor_scale", "smooth_l1_beta", "octaves")
 
-    def default_box_levels(self) -> tuple[anchors.AnchorLevel, ...]:
-        """Sides, ratios and steps of the anchors, one entry a level."""
+    def anchor_levels(self) -> tuple[anchors.AnchorLevel, ...]:
+        """Sides, ratios and steps of the anchors, one entry per level."""
         return anchors.retinanet_levels(
             self.level_sizes()[0],
             scale=self.anchor_scale,
@@ -102,7 +114,8 @@ class RetinaNet(DenseDetector):
         image_sizes: jax.Array,
     ) -> dict[str, Mean]:
         """Max-IoU assignment, box and focal loss (sec. 4.1); as ``DenseDetector.loss_terms``."""
-        offsets, logits, _, priors = found.joined()
+        outputs, priors = found.joined()
+        offsets, logits = outputs["offsets"], outputs["logits"]
         corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
 
         def one_image(offsets, logits, ground_truth, labels, valid, within):
@@ -132,7 +145,7 @@ class RetinaNet(DenseDetector):
         loc, cls, positive, counts = jax.vmap(one_image)(
             offsets, logits, ground_truth, labels, valid, within
         )
-        self.count_samples(positive, counts, within)
+        self.count_places(positive, counts, within)
         positives = jnp.sum(positive, axis=1, dtype=jnp.float32)
         if self.normalizer == "image":
             each = jnp.maximum(positives, 1)

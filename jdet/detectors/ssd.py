@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdet.detectors.pyramid import PyramidDetector
 from jdet.nn.conv import Conv, caffe_xavier
 from jdet.nn.norm import L2Norm, Norm
 from jdet.ops import anchors, boxes, coding, losses, matching, nms, sampling
 from jdet.types import Batch, ClassLayer, ConfigError, Detections, HeadLayout, Mean
 
 
-class SSD(nn.Module):
+class SSD(PyramidDetector, kw_only=True):
     """Single-shot detector over the levels of a neck.
 
     Background exists only here: class logits have K + 1 channels and channel 0 is background.
 
+    Images are normalised by the RGB means of the Caffe release; the published learning rates belong to a
+    ``std`` of 1. Default boxes are laid out for ``input_size``; other sizes can be fed, steps and sizes of
+    the default boxes stay.
+
     Attributes:
-        num_classes: K, without background.
-        input_size: side of the square input the default boxes are laid out for, pixels. Other sizes can
-            be fed; steps and sizes of the default boxes stay.
-        backbone: module from images to named stages.
-        neck: module from stages to levels; its ``taps`` are the stages that are levels themselves.
         head_norm: normalisation after the prediction convolutions, on offsets and logits alike
             (ScratchDet, "BN in head").
         l2norm_levels: how many levels, finest first, pass an L2 normalisation with learned scale
@@ -45,20 +45,14 @@ class SSD(nn.Module):
         iou_threshold: overlap from which a default box is positive beside the bipartite matches.
         negative_ratio: hard negatives per positive.
         loc_weight: weight of the box loss.
-        train_ignored: difficult objects are trained on (VOC); False drops them (crowds of COCO).
         score_threshold: lowest score of a detection.
         nms_iou: overlap above which the worse box of a class is dropped.
         pre_nms: candidates per class.
         max_detections: detections per image, D.
-        mean: RGB mean subtracted from 0 … 255 images.
-        std: divisor after that; the published learning rates belong to 1.
-        dtype: of activations; losses and boxes are float32.
+
+    All others are those of ``PyramidDetector`` and ``Detector``.
     """
 
-    num_classes: int
-    input_size: int
-    backbone: nn.Module
-    neck: nn.Module
     head_norm: Norm = Norm("batch")
     l2norm_levels: int = 0
     first_ratio: float = 0.10
@@ -79,29 +73,40 @@ class SSD(nn.Module):
     nms_iou: float = 0.45
     pre_nms: int = 400
     max_detections: int = 200
-    mean: tuple[float, float, float] = (123.0, 117.0, 104.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    dtype: Any = jnp.float32
+    mean: tuple[float, ...] = (123.0, 117.0, 104.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    test_fields: ClassVar[tuple[str, ...]] = (
+        "score_threshold",
+        "nms_iou",
+        "pre_nms",
+        "max_detections",
+    )
+    anchor_remedy: ClassVar[str] = (
+        "each through the one default box it overlaps most (bipartite matching), but weakly. "
+        "`python -m jdet.analysis.default_boxes --config=…` with the same config measures this and "
+        "proposes settings"
+    )
 
     def __post_init__(self):
         super().__post_init__()
         if not self.head_kernels or any(side < 1 or side % 2 == 0 for side in self.head_kernels):
             raise ValueError(
-                f"model.head_kernels={tuple(self.head_kernels)}; give odd sides, one a level or fewer: the "
-                "last serves all further levels"
+                f"model.head_kernels={tuple(self.head_kernels)}; give odd sides, one per level or fewer: "
+                "the last serves all further levels"
             )
 
     def setup(self):
         """Lays out the levels; the head needs their number of boxes."""
-        self.levels = self.default_box_levels()
+        self.box_levels = self.anchor_levels()
         self.head = SSDHead(
             self.num_classes + 1,
-            tuple(level.boxes_per_location for level in self.levels),
+            tuple(level.boxes_per_location for level in self.box_levels),
             self.head_norm,
             self.head_kernels,
             self.dtype,
         )
-        l2norm_levels = len(self.levels) if self.l2norm_levels < 0 else self.l2norm_levels
+        l2norm_levels = len(self.box_levels) if self.l2norm_levels < 0 else self.l2norm_levels
         self.l2norm = [L2Norm() for _ in range(l2norm_levels)]
 
     @property
@@ -109,19 +114,16 @@ class SSD(nn.Module):
         """``detect`` takes images of other sizes than ``input_size``: the neck keeps its layers."""
         return getattr(self.neck, "design_cells", 0) > 0
 
-    def level_sizes(self) -> tuple[list[int], list[int]]:
-        """Nominal stride and map size (cells a side) of each level at ``input_size``."""
-        strides, cells = tap_geometry(self.backbone, self.neck.taps, self.input_size)
-        for size in self.neck.extra_sizes(cells[-1]):
-            strides.append(strides[-1] * (2 if size < cells[-1] else 1))
-            cells.append(size)
-        return strides, cells
+    @property
+    def positive_iou(self) -> float:
+        """IoU from which a default box is positive."""
+        return self.iou_threshold
 
-    def default_box_levels(self) -> tuple[anchors.DefaultBoxLevel, ...]:
-        """Sizes, ratios and steps of the default boxes, one entry a level.
+    def anchor_levels(self) -> tuple[anchors.DefaultBoxLevel, ...]:
+        """Sizes, ratios and steps of the default boxes, one entry per level.
 
         Raises:
-            ValueError: a column of the config has not one value a level, or one that cannot be.
+            ValueError: a column of the config does not have one value per level, or an invalid one.
         """
         levels = anchors.ssd_levels(
             self.input_size,
@@ -143,7 +145,7 @@ class SSD(nn.Module):
 
     def head_layout(self) -> HeadLayout:
         """Class layers, box layers and default boxes (pixels), for starting from another run."""
-        levels = self.default_box_levels()
+        levels = self.anchor_levels()
         classes = tuple(
             ClassLayer(rf"head/cls{i}(_norm)?/.*", level.boxes_per_location, background=1)
             for i, level in enumerate(levels)
@@ -178,14 +180,12 @@ class SSD(nn.Module):
                 f"images of {images.shape[1]}×{images.shape[2]} pixels leave no level: a cell of the "
                 f"finest has {strides[0]} pixels; take larger ones"
             )
-        x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        stages = self.backbone(x.astype(self.dtype), train=train)
-        levels = self.neck(stages, train=train)
+        levels = self.levels(self.normalised(images), train=train)
         # A smaller image than the design: the coarsest levels vanish, the others stay put.
-        specs = self.levels[: len(levels)]
+        specs = self.box_levels[: len(levels)]
         priors = anchors.default_boxes(
             specs,
-            [level.shape[1:3] for level in levels],
+            [(level.shape[1], level.shape[2]) for level in levels],
             (images.shape[1], images.shape[2]) if self.clip_boxes else None,
         )
         for i, norm in enumerate(self.l2norm[: len(levels)]):
@@ -222,9 +222,7 @@ class SSD(nn.Module):
             iou_threshold=self.iou_threshold,
             negative_ratio=self.negative_ratio,
         )
-        if not self.is_initializing():
-            for name, count in samples._asdict().items():
-                self.sow("samples", name, count, reduce_fn=lambda _, new: new)
+        self.count_samples(samples.positives, samples.negatives, samples.background)
         weight = jnp.sum(samples.positives)
         return {
             "loc": Mean(self.loc_weight * jnp.sum(loc), weight),
@@ -262,23 +260,6 @@ class SSD(nn.Module):
             )
 
         return jax.vmap(one_image)(corners, scores)
-
-
-def tap_geometry(
-    backbone: Any, taps: Sequence[str], input_size: int
-) -> tuple[list[int], list[int]]:
-    """Nominal stride and map size (cells a side) of backbone stages at an input size.
-
-    A backbone says them by ``stage_geometry(size)``; of one without, stage ``cN`` has stride 2^N.
-    """
-    strides, cells = [], []
-    geometry = getattr(backbone, "stage_geometry", lambda size: {})(input_size)
-    for tap in taps:
-        named = 2 ** int(tap[1:])
-        stride, side = geometry.get(tap, (named, -(-input_size // named)))
-        strides.append(stride)
-        cells.append(side)
-    return strides, cells
 
 
 class Samples(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from jdet.config import norms
 from jdet.data import pipeline
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import precise_bn, state
@@ -32,7 +33,7 @@ def make_weights(
     Raises:
         ConfigError: ``eval.precise_bn`` without batch norms; from ``weights``, what the stream raises.
     """
-    wanted, model = config.eval.precise_bn, config.model
+    wanted = config.eval.precise_bn
 
     def on_mesh(trained: Any) -> dict[str, Any]:
         variables = state.eval_variables(trained, config.eval.use_ema)
@@ -40,10 +41,12 @@ def make_weights(
 
     if not wanted:
         return on_mesh
-    if not {model.norm, model.head_norm} & {"batch", "sync_batch"}:
+    kinds = norms(config)
+    if kinds and not set(kinds.values()) & {"batch", "sync_batch"}:
+        chosen = ", ".join(f"config.model.{key} is {kind}" for key, kind in kinds.items())
         raise ConfigError(
-            f"config.eval.precise_bn={wanted} measures the statistics of batch norms; config.model.norm "
-            f"is {model.norm}, head_norm {model.head_norm}: set it to 0"
+            f"config.eval.precise_bn={wanted} measures the statistics of batch norms; {chosen}: set it "
+            "to 0"
         )
     measure = precise_bn.make_precise_bn(detector, mesh, config)
 

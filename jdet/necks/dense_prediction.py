@@ -53,6 +53,8 @@ class DensePrediction(nn.Module):
     kernel_init: Any = caffe_xavier
     dtype: Any = None
     remat: Remat = Remat()
+
+    remat_parts = ("neck",)
     design_cells: int = 0
 
     def __post_init__(self):

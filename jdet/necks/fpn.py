@@ -53,6 +53,8 @@ class FPN(nn.Module):
     kernel_init: Any = xavier
     dtype: Any = None
 
+    remat_parts = ("neck",)
+
     def __post_init__(self):
         super().__post_init__()
         if self.extra not in EXTRAS:

@@ -56,6 +56,8 @@ class Extras(nn.Module, abc.ABC):
     remat: Remat = Remat()
     design_cells: int = 0
 
+    remat_parts = ("neck",)
+
     @abc.abstractmethod
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""

@@ -84,6 +84,23 @@ class AnchorLevel(NamedTuple):
         return 2 * np.round(sizes / 2) if self.rounded else sizes
 
 
+class LevelAnchors(NamedTuple):
+    """The anchors of one level on a map of a known size.
+
+    Attributes:
+        level: their sides, ratios and step.
+        cells: height and width of the map.
+    """
+
+    level: DefaultBoxLevel | AnchorLevel
+    cells: tuple[int, int]
+
+    @property
+    def boxes(self) -> int:
+        """Number of anchors."""
+        return math.prod(self.cells) * self.level.boxes_per_location
+
+
 def retinanet_levels(
     strides: Sequence[int],
     *,

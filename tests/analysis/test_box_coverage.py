@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from jdet import build
-from jdet.analysis import box_coverage
-from jdet.analysis.box_coverage import Objects, best_iou, cover, read_objects, summary
+from jdet.analysis.box_coverage import read_objects, sampler, summary
 from jdet.config import get_defaults
 from jdet.data.sources.shapes import ShapesSource
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.ops import anchors
+from jdet.ops.coverage import Objects, best_iou, cover
 from jdet.types import DataError, Example
 
 STRIDES, CELLS = [8, 16, 32, 64], [12, 6, 3, 1]  # at 96 pixels
@@ -155,17 +155,19 @@ def detector(**values):
     return build.detector(c, ("a", "b"))
 
 
+def warning(source, model, sample=2000):
+    return model.start_warning(sampler(source, SQUARE, sample), source.class_names, SQUARE)
+
+
 def test_warning_counts_what_no_default_box_reaches():
     small, large = [100, 50, 106, 53], [20, 10, 100, 50]  # 3 and 38 pixels of the input
-    said = box_coverage.warning(Boxes(small, large, labels=[1, 0]), detector(), ("a", "b"), SQUARE)
-    assert "b 100% (20 of 20 looked at, median size of those 3 pixels)" in said
+    said = warning(Boxes(small, large, labels=[1, 0]), detector())
+    assert "b 100% (20 of 20 sampled, median size of those 3 pixels)" in said
     assert "a " not in said.split(":")[1] and "jdet.analysis.default_boxes" in said
     assert "bipartite" in said and "config.input_size=96" in said
-    assert box_coverage.warning(Boxes(large), detector(), ("a", "b"), SQUARE) == ""
+    assert warning(Boxes(large), detector()) == ""
     only_ignored = Boxes(small, large, ignore=[True, False])
-    assert (
-        box_coverage.warning(only_ignored, detector(train_ignored=False), ("a", "b"), SQUARE) == ""
-    )
+    assert warning(only_ignored, detector(train_ignored=False)) == ""
 
 
 def test_warning_looks_at_a_sample_only():
@@ -177,5 +179,5 @@ def test_warning_looks_at_a_sample_only():
             return super().__getitem__(index)
 
     source = Counting(size=32, count=5000, num_classes=2, min_scale=0.2)
-    box_coverage.warning(source, detector(), source.class_names, SQUARE, sample=50)
+    warning(source, detector(), sample=50)
     assert 0 < source.read <= 10

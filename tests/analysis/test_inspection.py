@@ -52,7 +52,7 @@ def test_level_outputs_are_what_the_head_gets(vgg):
     head = jax.jit(lambda v, x: vgg.apply(v, x, train=False)[1])(variables, images)
     boxes = sum(
         np.prod(level.shape[1:3]) * spec.boxes_per_location
-        for level, spec in zip(levels, vgg.default_box_levels())
+        for level, spec in zip(levels, vgg.anchor_levels())
     )
     assert head.shape[1] == boxes
     same = inspection.level_outputs(vgg, variables, images.astype(jnp.float32))

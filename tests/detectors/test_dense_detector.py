@@ -49,8 +49,10 @@ def random_predictions(model, count=2, size=64, seed=0):
     def draw(*shape):
         return [jnp.asarray(rng.normal(size=(count, len(p), *shape)), jnp.float32) for p in priors]
 
-    centerness = draw() if hasattr(model, "centerness_branch") else None
-    return Predictions(draw(4), draw(5), centerness, priors)
+    outputs = {"offsets": draw(4), "logits": draw(5)}
+    if hasattr(model, "centerness_branch"):
+        outputs["centerness"] = draw()
+    return Predictions(outputs, priors)
 
 
 @pytest.mark.parametrize("name, head_norm", [("fcos", "group"), ("atss", "batch")])
@@ -77,12 +79,12 @@ def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(na
     def run(predictions, *arrays):
         return jax.value_and_grad(
             lambda p: (lambda means: (sum(means.values()), means))(
-                losses_of(model, Predictions(*p, found.priors), *arrays)
+                losses_of(model, Predictions(p, found.priors), *arrays)
             ),
             has_aux=True,
         )(predictions)
 
-    predictions = tuple(found[:3])
+    predictions = found.outputs
     ground_truth, labels, valid = batch.boxes, batch.labels, batch.valid
     (_, means), gradient = run(predictions, ground_truth, labels, valid)
     assert means["loc"] > 0
@@ -142,11 +144,11 @@ def test_soft_suppression_keeps_more_at_lower_scores(soft):
 def test_losses_of_two_devices_add_up(name):
     model, batch = make(name), harness.make_batch(64, count=2)
     found = random_predictions(model)
-    arrays = (found[:3], batch.boxes, batch.labels, batch.boxes[..., 0] > 0)
+    arrays = (found.outputs, batch.boxes, batch.labels, batch.boxes[..., 0] > 0)
 
     def losses(predictions, *arrays):
         sizes = jnp.full((len(arrays[0]), 2), 64) + 0 * arrays[1][:, :1]
-        return model.loss_terms(Predictions(*predictions, found.priors), *arrays, sizes)
+        return model.loss_terms(Predictions(predictions, found.priors), *arrays, sizes)
 
     kinds = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((2,), ("group",), axis_types=kinds, devices=jax.devices()[:2])
@@ -240,7 +242,7 @@ def test_padding_that_is_let_in_has_the_mean_colour():
         painted = jnp.where(jnp.arange(64)[:, None, None] < 32, images, colour).astype(jnp.uint8)
         network = model.clone(mask_padding=masked)
         found = network.apply(variables, painted, sizes, train=False, method="by_level")
-        return found.logits[0].reshape(8, 8, -1)[:4]
+        return found.outputs["logits"][0].reshape(8, 8, -1)[:4]
 
     np.testing.assert_array_equal(logits(0), logits(255))
     assert np.abs(logits(0) - logits(0, masked=True))[3].max() > 1e-6
@@ -248,6 +250,6 @@ def test_padding_that_is_let_in_has_the_mean_colour():
 
 def test_warped_images_have_no_padding_to_mask():
     c = config("fcos", backbone=dict(width=0.125))
-    assert build.detector(c, CLASSES).mask_padding
+    assert build.detector(c, CLASSES).padded_inputs
     c.resize = build.group("resize", "warp")
-    assert not build.detector(c, CLASSES).mask_padding
+    assert not build.detector(c, CLASSES).padded_inputs

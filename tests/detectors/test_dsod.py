@@ -73,7 +73,7 @@ def test_last_scale_changes_the_last_level_only():
 def test_2x2_map_between_others_has_its_own_step():
     model = make(512, neck=dict(last_scale="2x2"))
     assert model.level_sizes()[1] == [64, 32, 16, 8, 4, 2, 1]
-    assert [x.step for x in model.default_box_levels()] == [8, 16, 32, 64, 128, 256, 512]
+    assert [x.step for x in model.anchor_levels()] == [8, 16, 32, 64, 128, 256, 512]
 
 
 def test_every_level_has_a_learned_length():

@@ -53,7 +53,8 @@ def test_points_losses_and_gradients_equal_torchvision(model):
     np.testing.assert_array_equal(match, golden["matched_idxs"])
 
     def losses(offsets, logits, centerness):
-        found = Predictions(offsets, logits, centerness, priors)
+        outputs = {"offsets": offsets, "logits": logits, "centerness": centerness}
+        found = Predictions(outputs, priors)
         means = model.loss_terms(found, *arrays, jnp.full((3, 2), 128))
         return {key: mean.total / mean.weight for key, mean in means.items()}
 
@@ -78,10 +79,11 @@ def test_postprocessing_equals_torchvision(model):
     golden = load("fcos_postprocess")
     golden["level_sizes"] = [h * w for h, w in SHAPES]
     golden["bbox_ctrness"] = golden["bbox_ctrness"][..., 0]
-    outputs = [by_level(golden, key) for key in ("bbox_regression", "cls_logits", "bbox_ctrness")]
+    keys = {"offsets": "bbox_regression", "logits": "cls_logits", "centerness": "bbox_ctrness"}
+    outputs = {name: by_level(golden, key) for name, key in keys.items()}
     priors = model.priors(SHAPES, (128, 128))
-    run = jax.jit(lambda *x: model.postprocess(Predictions(*x, priors), jnp.array([[128, 128]])))
-    found = run(*outputs)
+    run = jax.jit(lambda x: model.postprocess(Predictions(x, priors), jnp.array([[128, 128]])))
+    found = run(outputs)
     assert found.valid.all()
     np.testing.assert_allclose(found.scores[0], golden["scores"], rtol=1e-5)
     np.testing.assert_array_equal(found.labels[0], golden["labels"])

@@ -72,7 +72,7 @@ def test_loss_and_gradient_equal_torchvision():
 
     @functools.partial(jax.jit, static_argnames=("normalizer", "fields"))
     def losses(offsets, logits, normalizer="image", fields=(("low_quality", "anchor"),)):
-        found = Predictions([offsets], [logits], None, [np.asarray(priors)])
+        found = Predictions({"offsets": [offsets], "logits": [logits]}, [np.asarray(priors)])
         model = make(normalizer=normalizer, **dict(fields))
         return model.loss_terms(found, *arrays, sizes)
 
@@ -106,8 +106,8 @@ def test_postprocessing_equals_torchvision():
         for key in ("bbox_regression", "cls_logits")
     )
     levels = np.split(np.asarray(priors), ends)
-    found = jax.jit(lambda o, x, s: model.postprocess(Predictions(o, x, None, levels), s))(
-        offsets, logits, jnp.array([[128, 128]])
+    found = jax.jit(lambda outputs, s: model.postprocess(Predictions(outputs, levels), s))(
+        {"offsets": offsets, "logits": logits}, jnp.array([[128, 128]])
     )
     assert found.valid.all()
     np.testing.assert_allclose(found.scores[0], golden["scores"], rtol=1e-5)
@@ -142,9 +142,10 @@ def started():
 def test_start_is_the_prior_and_the_published_loss(started):
     """Every class begins at 1 %; the focal loss of the background is then as small as stated."""
     batch, network, losses, _ = started
-    _, logits, _, priors = network(batch.images)
-    np.testing.assert_allclose(jax.nn.sigmoid(jnp.concatenate(logits, 1)), 0.01, rtol=0.3)
-    assert [level.shape for level in priors] == [(9 * n, 4) for n in (64, 16, 4, 1, 1)]
+    found = network(batch.images)
+    logits = jnp.concatenate(found.outputs["logits"], 1)
+    np.testing.assert_allclose(jax.nn.sigmoid(logits), 0.01, rtol=0.3)
+    assert [level.shape for level in found.priors] == [(9 * n, 4) for n in (64, 16, 4, 1, 1)]
     means = losses(batch)
     expected = 4 * 9 * 86 * len(CLASSES) * 0.75 * 0.01**2 * -np.log(0.99)
     positives = float(means["cls"].weight)

@@ -135,7 +135,7 @@ def test_8732_default_boxes_at_300(backbone, neck, cells):
     model = make(size=300, backbone=backbone, neck=neck)  # building asserts the real maps
     assert model.level_sizes()[1] == cells
     assert (
-        sum(n * n * level.boxes_per_location for n, level in zip(cells, model.default_box_levels()))
+        sum(n * n * level.boxes_per_location for n, level in zip(cells, model.anchor_levels()))
         == 8732
     )
 
@@ -165,7 +165,7 @@ def test_tables_of_default_boxes_are_checked_and_used():
         with pytest.raises(ConfigError, match=message):
             make(**column)
     model = make(max_sizes=(0.0, 30.0, 40.0, 60.0), steps=(8.5, 17.0, 34.0, 64.0), clip_boxes=True)
-    assert [level.boxes_per_location for level in model.default_box_levels()] == [3, 6, 4, 4]
+    assert [level.boxes_per_location for level in model.anchor_levels()] == [3, 6, 4, 4]
     layouts = []
 
     def trace(images):
@@ -237,7 +237,7 @@ def test_layers_stay_what_they_are_at_other_sizes(neck, size):
     offsets, _ = jax.eval_shape(run, variables, images)
     expected = [c if isinstance(c, tuple) else (c, c) for c in CELLS[neck, size]]
     assert levels == expected
-    per_location = [level.boxes_per_location for level in model.default_box_levels()]
+    per_location = [level.boxes_per_location for level in model.anchor_levels()]
     assert offsets.shape[1] == sum(h * w * n for (h, w), n in zip(expected, per_location))
 
 

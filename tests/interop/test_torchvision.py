@@ -86,14 +86,14 @@ def test_whole_detector_equals_torchvision(name, head_norm, fields):
         np.testing.assert_allclose(level[0, ..., ::8], expected, rtol=1e-3, atol=1e-4 * scale)
     assert [level.shape[1:3] for level in features] == [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
-    joined = outputs.joined()
-    close(joined.logits[0], given["logits"])
+    joined, priors = outputs.joined()
+    close(joined["logits"][0], given["logits"])
     if "centerness" in given:
-        close(joined.centerness[0], given["centerness"][:, 0])
-        close(jax.nn.relu(joined.offsets[0]), given["offsets"])
+        close(joined["centerness"][0], given["centerness"][:, 0])
+        close(jax.nn.relu(joined["offsets"][0]), given["offsets"])
     else:
-        close(joined.offsets[0], given["offsets"])
-    np.testing.assert_allclose(cxcywh_to_xyxy(joined.priors), given["anchors"], atol=1e-4)
+        close(joined["offsets"][0], given["offsets"])
+    np.testing.assert_allclose(cxcywh_to_xyxy(priors), given["anchors"], atol=1e-4)
 
     assert found.valid.all()
     np.testing.assert_allclose(found.scores[0], given["scores"], atol=1e-4)

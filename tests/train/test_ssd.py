@@ -85,5 +85,5 @@ def test_every_parameter_has_its_caffe_factors():
     assert sum(use.parameters for use in uses.values()) == state.count_parameters(params)
     assert sum(use.tensors for use in uses.values()) == len(jax.tree.leaves(params))
     head = next(use for pattern, use in uses.items() if pattern.startswith("head/"))
-    levels = len(build.detector(config, ("a", "b")).default_box_levels())
+    levels = len(build.detector(config, ("a", "b")).anchor_levels())
     assert (head.decay, head.tensors) == (0.0, 4 * levels)  # scale and shift, boxes and classes

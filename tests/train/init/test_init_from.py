@@ -184,7 +184,7 @@ def test_voc_detector_starts_with_the_outputs_of_the_coco_detector(coco, tmp_pat
     assert record["parameters"] == [total, total] and record["step"] == 7
     assert record["statistics"] == [state.count_parameters(begun.stats)] * 2
     assert record["classes"]["tvmonitor"] == "tv" and record["classes"]["cat"] == "cat"
-    levels = len(detector_of(config).default_box_levels())
+    levels = len(detector_of(config).anchor_levels())
     tensors = levels * (5 if head_norm == "batch" else 2)  # kernel and a norm's four; or a bias
     head = record["modules"]["head"]
     assert head["mapped"][0] == head["loaded"][0] == tensors
@@ -243,7 +243,7 @@ def test_class_without_counterpart_keeps_its_initial_values(coco, tmp_path):
     begun, fresh = jax.device_get((loaded(plan), small_start()))
     old = coco_variables("batch")[0]["head"]["cls1"]["kernel"]
     new, initial = begun.params["head"]["cls1"]["kernel"], fresh.params["head"]["cls1"]["kernel"]
-    slots = detector_of(config).default_box_levels()[1].boxes_per_location
+    slots = detector_of(config).anchor_levels()[1].boxes_per_location
     new, initial = (x.reshape(3, 3, -1, slots, 4) for x in (new, initial))
     old = old.reshape(3, 3, -1, slots, 81)
     np.testing.assert_array_equal(new[..., [0, 1, 3]], old[..., [0, 3, 1]])  # car, person

@@ -1,0 +1,127 @@
+"""What detectors with anchors on the levels of a neck share: layout, its check, coverage of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdet.detectors.base import Detector
+from jdet.nn.stages import stage_geometry
+from jdet.ops import coverage
+from jdet.ops.anchors import LevelAnchors
+from jdet.types import ConfigError
+
+MISSED_SHARE = 0.15
+"""Share of a class's objects without an anchor at the threshold that is worth a warning."""
+
+FEWEST_OBJECTS = 10
+"""Objects of a class below which such a share says little."""
+
+
+class PyramidDetector(Detector, kw_only=True):
+    """A detector that predicts from the levels that a neck makes of a backbone's stages.
+
+    Attributes:
+        backbone: module from normalised images [B, H, W, C] to named stages.
+        neck: module from stages to levels, finest first; its ``taps`` are the stages it starts from.
+        train_ignored: objects with ``ignore`` (VOC's difficult ones, COCO's crowds) are trained on; False:
+            they are dropped.
+    """
+
+    backbone: Any
+    neck: Any
+    train_ignored: bool = False
+
+    parts: ClassVar[dict[str, str]] = {"backbone": "backbone", "neck": "neck"}
+    anchor_remedy: ClassVar[str] = ""
+    """What can be done about objects that no anchor matches; ends the sentence of ``start_warning``."""
+
+    def level_sizes(self) -> tuple[list[int], list[int]]:
+        """Nominal stride and map size (cells a side) of each level at ``input_size``."""
+        geometry = stage_geometry(self.backbone, self.input_size)
+        strides = [geometry[tap][0] for tap in self.neck.taps]
+        cells = [geometry[tap][1] for tap in self.neck.taps]
+        for size in self.neck.extra_sizes(cells[-1]):
+            strides.append(strides[-1] * self.extra_stride(size, cells[-1]))
+            cells.append(size)
+        return strides, cells
+
+    def extra_stride(self, size: int, below: int) -> int:
+        """Stride of a level of ``size`` cells a side that the neck adds on a map of ``below`` cells."""
+        return 2 if size < below else 1
+
+    def anchor_levels(self) -> tuple[Any, ...]:
+        """What boxes are predicted from, one entry per level (``jdet.ops.anchors``)."""
+        raise NotImplementedError
+
+    def levels(self, images: jax.Array, *, train: bool) -> list[jax.Array]:
+        """Maps [B, h, w, C] of all levels, finest first, of normalised images [B, H, W, C]."""
+        return self.neck(self.backbone(images, train=train), train=train)
+
+    def anchors(self, shape: tuple[int, int]) -> tuple[LevelAnchors, ...]:
+        """The anchors of every level at a network input of this height and width.
+
+        The sizes of the maps are those of the network itself, by abstract evaluation.
+        """
+        images = jax.ShapeDtypeStruct((1, *shape, len(self.mean)), jnp.float32)
+        maps = jax.eval_shape(
+            lambda key, x: self.init_with_output(key, x, train=False, method="levels")[0],
+            jax.random.key(0),
+            images,
+        )
+        # Levels of a small image may vanish, the coarsest first.
+        return tuple(
+            LevelAnchors(level, (x.shape[1], x.shape[2]))
+            for level, x in zip(self.anchor_levels(), maps)
+        )
+
+    def check_design(self) -> None:
+        """Holds the levels that the network really makes against the layout of the anchors."""
+        try:
+            _, cells = self.level_sizes()
+            per_location = [level.boxes_per_location for level in self.anchor_levels()]
+        except ValueError as error:
+            raise ConfigError(f"config.model: {error}") from error
+        expected = sum(side * side * count for side, count in zip(cells, per_location))
+        made = sum(level.boxes for level in self.anchors((self.input_size, self.input_size)))
+        if made != expected:
+            raise ConfigError(
+                f"config.model makes {made} anchors at config.input_size={self.input_size}, its levels "
+                f"{'/'.join(map(str, cells))} call for {expected}; check backbone, neck and taps"
+            )
+
+    def start_warning(
+        self, objects: Callable[..., Any], class_names: Sequence[str], resize: Any
+    ) -> str:
+        """Names the classes of which many objects have no anchor at the positive threshold."""
+        if self.positive_iou is None:
+            return ""
+        # A square that every input lies in: anchors beside the image are not the best of any object.
+        side = max(max(shape) for shape in resize.shapes)
+        design = self.clone(input_size=side)
+        found = objects(keep_ignored=self.train_ignored)
+        clip = side if getattr(self, "clip_boxes", False) else 0
+        best = coverage.best_iou(found, design.anchor_levels(), design.level_sizes()[1], clip)
+        missed = best < self.positive_iou
+        scale = np.sqrt(np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=-1))
+        parts = []
+        for label, name in enumerate(class_names):
+            own = found.labels == label
+            if own.sum() >= FEWEST_OBJECTS and missed[own].mean() > MISSED_SHARE:
+                parts.append(
+                    f"{name} {missed[own].mean():.0%} ({missed[own].sum()} of {own.sum()} sampled, "
+                    f"median size of those {np.median(scale[own & missed]):.0f} pixels)"
+                )
+        if not parts:
+            return ""
+        seen = f"config.input_size={side}"
+        if resize.keeps_ratio:
+            seen = f"config.resize.test_short={resize.test_short}"
+        return (
+            f"no anchor reaches an IoU of {self.positive_iou:g} with many objects at {seen}: "
+            f"{'; '.join(parts)}. They are trained all the same, {self.anchor_remedy}"
+        )
