@@ -43,7 +43,7 @@ class RuleUse(NamedTuple):
     parameters: int
 
 
-_NORM = ".*norm[^/]*/(scale|bias)"
+_NORM = ".*[nN]orm[^/]*/(scale|bias)"  # also of Flax's own layers, such as GroupNorm_0
 _KERNEL = ".*kernel"
 _BIAS = ".*bias"
 
