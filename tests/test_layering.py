@@ -30,7 +30,7 @@ BELOW = {
     "evaluation.voc_ap": set(),
     "evaluation.coco_ap": {"data", "evaluation.masks"},
     "evaluation": {"config", "build", "ops", "data", "parallel", "train"},
-    "analysis": {"ops", "data", "detectors", "train", "config", "build", "cli", "evaluation"},
+    "analysis": {"ops", "nn", "data", "detectors", "train", "config", "build", "cli", "evaluation"},
     "interop": {"config", "train"},
     "cli": {"config", "train"},
     "cpu_allocator": set(),
