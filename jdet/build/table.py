@@ -1,0 +1,92 @@
+"""THE table: from the names in a config to the classes of jdet.
+
+``{"name": "root_resnet", "depth": 34}`` becomes ``ResNet(depth=34)``: ``name`` picks the row, every
+other key is a field of the class. ``"my_package.my_module:MyClass"`` is taken as well, so a class of
+your own needs no registration.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from jdet.backbones.dsod import DSOD
+from jdet.backbones.resnet import ResNet
+from jdet.backbones.vgg import VGG16
+from jdet.config import nearest, norms
+from jdet.data.sources.coco import CocoSource
+from jdet.data.sources.holdout import Holdout
+from jdet.data.sources.shapes import ShapesSource
+from jdet.data.sources.tfds import TfdsSource
+from jdet.data.sources.voc import VocSource
+from jdet.data.transforms.augment import Augment
+from jdet.data.transforms.keep_ratio import KeepRatio
+from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.ssd import SSDAugment
+from jdet.data.transforms.warp import Warp
+from jdet.detectors.atss import ATSS
+from jdet.detectors.base import Detector
+from jdet.detectors.fcos import FCOS
+from jdet.detectors.retinanet import RetinaNet
+from jdet.detectors.ssd import SSD
+from jdet.evaluation.coco_ap import CocoEvaluator
+from jdet.evaluation.voc_ap import VocEvaluator
+from jdet.necks.dense_prediction import DensePrediction
+from jdet.necks.fpn import FPN
+from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
+from jdet.nn.norm import KINDS, Norm
+from jdet.nn.remat import Remat
+from jdet.nn.stages import stage_geometry
+from jdet.types import ConfigError, Source
+
+TABLE: dict[str, dict[str, Callable[..., Any]]] = {
+    "backbone": {
+        "vgg16": VGG16,
+        "resnet": functools.partial(ResNet, root=0, stem_stride=2, pool=3),
+        "root_resnet": ResNet,
+        "dsod": DSOD,
+    },
+    "neck": {
+        "ssd_extras": SSDExtras,
+        "residual_extras": ResidualExtras,
+        "bottleneck_extras": BottleneckExtras,
+        "dense_prediction": DensePrediction,
+        "fpn": FPN,
+    },
+    "detector": {"ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS},
+    "source": {
+        "voc": VocSource,
+        "coco": CocoSource,
+        "tfds": TfdsSource,
+        "shapes": ShapesSource,
+    },
+    "resize": {"warp": Warp, "keep_ratio": KeepRatio},
+    "augment": {"ssd": SSDAugment, "none": Augment},
+    "evaluator": {
+        "voc": VocEvaluator,
+        "coco": CocoEvaluator,
+        "coco_segm": functools.partial(CocoEvaluator, iou_type="segm"),
+    },
+}
+
+def resolve(kind: str, name: str) -> Callable[..., Any]:
+    """The class (or partial of it) behind a name.
+
+    Raises:
+        ConfigError: no such name; the message lists what exists and the nearest.
+    """
+    table = TABLE[kind]
+    if name in table:
+        return table[name]
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
+    raise ConfigError(
+        f"{kind} {name!r} does not exist{nearest(name, table)}; there are {', '.join(sorted(table))}, "
+        "or give your own as 'module:Class'"
+    )
