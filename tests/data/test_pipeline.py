@@ -1,6 +1,5 @@
-"""The stream: determinism, resumption, workers and processes, bad images, alignment of labels."""
+"""Training batches: layout, alignment of labels, determinism, resumption, workers and processes."""
 
-import itertools
 import signal
 import subprocess
 import sys
@@ -14,98 +13,24 @@ import cv2
 import numpy as np
 import pytest
 
-from jdet.data.pipeline import _seed, eval_batches, train_batches
+from jdet.data.pipeline import _seed
 from jdet.data.transforms.augment import Augment
-from jdet.data.transforms.multi_scale import View
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
-from jdet.types import Batch, ConfigError, DataError, Example
+from jdet.types import Batch, ConfigError, DataError
+from tests.data.images import (
+    COLOURS,
+    PLAIN,
+    TURNED,
+    Images,
+    assert_equal,
+    column,
+    evaluate,
+    stream,
+    take,
+    warped,
+)
 from tests.harness import child_environment
-
-MEAN = (123, 117, 104)
-COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 10]], np.uint8)
-
-
-def encode(image, suffix=".png"):
-    return cv2.imencode(suffix, image[..., ::-1])[1].tobytes()
-
-
-def warped(image):
-    """An image as evaluation shows it at 32×32 pixels."""
-    return View((32, 32)).prepare(image)[0]
-
-
-class Images:
-    """PNG bytes; objects are rectangles in the colour of their label, apart from each other.
-
-    Image i has i mod 4 objects and 64 + i columns, image ``crowded`` has seven objects, and
-    images in ``broken`` are truncated JPEGs.
-    """
-
-    class_names = ("red", "green", "blue", "yellow")
-
-    def __init__(self, count, broken=(), crowded=None, empty=False):
-        self.count, self.broken, self.crowded, self.empty = count, broken, crowded, empty
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        assert 0 <= index < self.count
-        rng = np.random.default_rng(index)
-        image = rng.integers(60, 120, (56, 64 + index, 3)).astype(np.uint8)
-        objects = 0 if self.empty else 7 if index == self.crowded else index % 4
-        cells = rng.permutation(8)[:objects]
-        corner = np.stack([2 + 16 * (cells % 4), 2 + 27 * (cells // 4)], 1)
-        boxes = np.concatenate([corner, corner + rng.integers(8, 15, (objects, 2))], 1)
-        labels = rng.integers(0, 4, objects).astype(np.int32)
-        for (x0, y0, x1, y1), label in zip(boxes, labels, strict=True):
-            image[y0:y1, x0:x1] = COLOURS[label]
-        data = encode(image)
-        if index in self.broken:
-            data = encode(image, ".jpg")[:-40]
-        boxes = boxes.reshape(-1, 4).astype(np.float32)
-        ignore = labels == 3
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        return Example(f"p{index}", data, boxes, labels, ignore, areas)
-
-
-TURNED = {"flip_vertical": 0.5, "rotate": 0.5}
-PLAIN = {"photometric": 0.0, "expand": 0.0, "crop": False, "flip": 0.0, "interpolation": "linear"}
-
-
-def stream(source, **changes):
-    options = {"augment": SSDAugment(), "max_boxes": 5, "batch_size": 4, "seed": 1}
-    return train_batches(source, **{"resize": Warp(32), **options, "threads": 0, **changes})
-
-
-def take(source, count, **changes):
-    with stream(source, **changes) as batches:
-        return list(itertools.islice(batches, count))
-
-
-def evaluate(source, **changes):
-    if "views" not in changes:
-        changes = {"resize": Warp(32), **changes}
-    with eval_batches(source, **{"batch_size": 4, "threads": 0, **changes}) as s:
-        return list(s)
-
-
-def assert_equal(first, second):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        for name in Batch._fields:
-            x, y = getattr(a, name), getattr(b, name)
-            assert (x is None) == (y is None), name
-            if x is not None:
-                np.testing.assert_array_equal(x, y, err_msg=name, strict=True)
-
-
-def column(batches, name):
-    """A field of all batches in one array; empty where the batches do not have it."""
-    fields = [getattr(batch, name) for batch in batches]
-    return np.zeros(0) if fields[0] is None else np.concatenate(fields)
-
 
 # ------------------------------------------------------------------ layout
 
@@ -312,7 +237,7 @@ def test_worker_processes_change_nothing():
 def test_workers_end_with_a_killed_parent(tmp_path):
     program = """
         import multiprocessing, time
-        from tests.data import test_pipeline as t
+        from tests.data import images as t
 
         if __name__ == "__main__":
             batches = t.stream(t.Images(5), workers=1)
@@ -339,217 +264,6 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     while status.exists() and status.read_text().split()[2] != "Z" and time.monotonic() < end:
         time.sleep(0.05)
     assert not status.exists() or status.read_text().split()[2] == "Z"
-
-
-# ------------------------------------------------------------------ evaluation
-
-
-def test_evaluation_covers_the_source_in_order():
-    source = Images(10)
-    batches = evaluate(source, max_boxes=4)
-    assert len(batches) == 3
-    np.testing.assert_array_equal(column(batches, "real"), np.arange(12) < 10)
-    np.testing.assert_array_equal(column(batches, "index"), [*range(10), 0, 0])
-    for batch in batches:
-        for row in np.flatnonzero(batch.real):
-            example = source[batch.index[row]]
-            original = cv2.imdecode(np.frombuffer(example.image, np.uint8), cv2.IMREAD_COLOR)
-            expected = warped(original[..., ::-1])
-            np.testing.assert_array_equal(batch.images[row], expected)
-            height, width = batch.original_sizes[row]
-            assert (height, width) == original.shape[:2]
-            valid = batch.valid[row]
-            scale = np.array([width / 32, height / 32] * 2)
-            np.testing.assert_allclose(batch.boxes[row][valid] * scale, example.boxes, atol=1e-4)
-            np.testing.assert_array_equal(batch.labels[row][valid], example.labels)
-    last = batches[-1]
-    assert not last.images[2:].any() and not last.valid[2:].any()
-
-
-def test_evaluation_length_limit_and_no_objects():
-    with eval_batches(Images(10), resize=Warp(32), batch_size=4, limit=5, threads=1) as batches:
-        assert batches.length == 2
-        seen = list(batches)
-        assert batches.report() == ({}, 0, 0, 0)
-    assert column(seen, "real").sum() == 5
-    assert seen[0].boxes.shape == (4, 0, 4)
-    assert len(evaluate(Images(3), limit=99)) == 1
-
-
-def test_evaluation_gives_processes_equally_many_batches():
-    source = Images(9)
-    parts = [evaluate(source, process_index=p, process_count=2) for p in (0, 1)]
-    assert [len(part) for part in parts] == [3, 3]
-    rows = [np.concatenate([a.index, b.index]) for a, b in zip(*parts, strict=True)]
-    np.testing.assert_array_equal(np.concatenate(rows), column(evaluate(source), "index"))
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_evaluation_at_several_sizes(workers):
-    source, views = Images(5), [View(s) for s in ((32, 32), (24, 40), (40, 24), (48, 48))]
-    plain = evaluate(source)
-    batches = evaluate(source, views=views, workers=workers)
-    for one, many in zip(plain, batches, strict=True):
-        np.testing.assert_array_equal(many.images[0], one.images)
-        for name in ("index", "real"):
-            np.testing.assert_array_equal(getattr(many, name), getattr(one, name))
-        for row in np.flatnonzero(one.real):
-            original = cv2.imdecode(
-                np.frombuffer(source[one.index[row]].image, np.uint8), cv2.IMREAD_COLOR
-            )[..., ::-1]
-            np.testing.assert_array_equal(many.original_sizes[row], original.shape[:2])
-            for images, sizes, view in zip(many.images, many.image_sizes, views, strict=True):
-                assert images.shape == (4, *view.shape, 3)
-                if view.shows(*original.shape[:2]):
-                    np.testing.assert_array_equal(images[row], view.prepare(original)[0])
-                    np.testing.assert_array_equal(sizes[row], view.shape)
-                else:
-                    assert not images[row].any() and not sizes[row].any()
-    last = batches[-1]
-    assert not any(x[1:].any() for x in (*last.images, *last.image_sizes))
-
-
-def test_long_and_short_side_keep_their_meaning():
-    landscape, portrait, square = (24, 40), (40, 24), (32, 32)
-    for size, seen in (((10, 30), [1, 0, 1]), ((30, 10), [0, 1, 1]), ((10, 10), [1, 0, 1])):
-        assert [View(shape).shows(*size) for shape in (landscape, portrait, square)] == seen
-
-
-def test_strong_shrink_averages():
-    """A fine grid that linear interpolation would read as flat becomes its mean."""
-    image = np.zeros((320, 320, 3), np.uint8)
-    image[::2] = 200
-    assert (np.abs(warped(image).astype(int) - 100) <= 1).all()
-
-
-def test_views_or_a_resize():
-    for changes in ({}, {"resize": Warp(8), "views": [View((8, 8))]}):
-        with pytest.raises(TypeError, match="either"):
-            eval_batches(Images(2), batch_size=1, **changes)
-
-
-# ------------------------------------------------------------------ bad images
-
-
-@pytest.mark.parametrize("threads", [0, 2])
-def test_unreadable_image_raises_with_its_name(threads):
-    with pytest.raises(DataError, match="p4: truncated JPEG"):
-        take(Images(6, broken=(4,)), 3, threads=threads)
-    with pytest.raises(DataError, match="p4: truncated JPEG"):
-        evaluate(Images(6, broken=(4,)), threads=threads)
-
-
-def test_unreadable_image_can_be_skipped(caplog):
-    whole = take(Images(6), 6)
-    with stream(Images(6, broken=(4,)), on_error="skip") as batches:
-        seen = [next(batches) for _ in range(6)]
-        report = batches.report()
-    assert report.skips == 4 and list(report.skipped) == ["p4"]
-    assert "truncated JPEG" in report.skipped["p4"]
-    assert (
-        caplog.text.count("Skipped p4: truncated") == 1
-    )  # in the log once, in the report every time
-    bad = column(seen, "index") == 4
-    np.testing.assert_array_equal(column(seen, "real"), ~bad)
-    assert (column(seen, "images")[bad] == MEAN).all() and not column(seen, "valid")[bad].any()
-    for name in set(Batch._fields) - {"masks"}:  # nothing else moves
-        np.testing.assert_array_equal(column(seen, name)[~bad], column(whole, name)[~bad])
-
-
-def test_what_was_left_out_is_listed_at_the_end_of_each_epoch(caplog):
-    with stream(Images(6, broken=(4,)), on_error="skip") as batches:
-        for _ in range(4):
-            next(batches)
-    ends = [r.getMessage() for r in caplog.records if "end of epoch" in r.getMessage()]
-    assert ends and "(p4)" in ends[0] and "end of epoch 1" in ends[0]
-
-
-def test_skipped_image_is_left_out_of_the_evaluation():
-    (batch,) = evaluate(Images(4, broken=(2,)), on_error="skip")
-    assert batch.real.tolist() == [True, True, False, True]
-    assert batch.index.tolist() == [0, 1, 2, 3]
-
-
-class BrokenLabels(Images):
-    def __getitem__(self, index):
-        if index == 1:
-            raise DataError("labels/1.xml: not well-formed")
-        return super().__getitem__(index)
-
-
-def test_unreadable_labels_count_like_unreadable_images():
-    with pytest.raises(DataError, match=r"1\.xml"):
-        evaluate(BrokenLabels(4))
-    with eval_batches(BrokenLabels(4), resize=Warp(8), batch_size=4, on_error="skip") as batches:
-        assert next(batches).real.tolist() == [True, False, True, True]
-        assert batches.report().skipped == {
-            "image 1 of BrokenLabels": "labels/1.xml: not well-formed"
-        }
-
-
-def test_file_names_appear_in_errors(tmp_path):
-    class Files(Images):
-        def __getitem__(self, index):
-            return super().__getitem__(index)._replace(image=str(tmp_path / f"{index}.jpg"))
-
-    with pytest.raises(DataError, match=r"0\.jpg: cannot be read"):
-        evaluate(Files(2))
-
-
-class Sizes(Images):
-    """As label files say them; image 1 was turned after it was labelled, 2 was made smaller."""
-
-    def image_size(self, index):
-        return [(56, 64), (65, 56), (112, 132)][index]
-
-
-def test_images_that_disagree_with_their_labels(tmp_path):
-    for index, words in (
-        (1, "65x56 .*say 56x65; an EXIF tag"),
-        (2, "66x56 .*say 132x112; put back"),
-    ):
-        source = Sizes(3)
-        source.image_size = lambda i, index=index: Sizes(3).image_size(i) if i == index else None
-        with pytest.raises(DataError, match=f"p{index}: the image is {words}"):
-            evaluate(source)
-    with eval_batches(Sizes(3), resize=Warp(8), batch_size=3, on_error="skip") as batches:
-        assert next(batches).real.tolist() == [True, False, False]
-        assert sorted(batches.report().skipped) == ["p1", "p2"]
-
-
-def test_sizes_of_images_in_memory_are_not_asked_for():
-    class Drawn(Images):
-        def image_size(self, index):
-            raise AssertionError("drawing it again costs as much as the image")
-
-        def __getitem__(self, index):
-            return super().__getitem__(index)._replace(image=np.zeros((9, 9, 3), np.uint8))
-
-    evaluate(Drawn(2))
-
-
-def test_more_objects_than_rows(caplog):
-    """The largest stay, in their order; the rest is counted, and said once."""
-    source, options = Images(6, crowded=2), SSDAugment(**PLAIN)
-    with stream(source, max_boxes=3, augment=options, batch_size=6) as batches:
-        seen = [next(batches) for _ in range(3)]
-        assert batches.report() == ({}, 0, 3, 12)
-    assert caplog.text.count("p2 has 4 objects more than data.max_boxes") == 1
-    example = source[2]
-    largest = np.sort(np.argsort(-example.areas, kind="stable")[:3])
-    for batch in seen:
-        (row,) = np.flatnonzero(batch.index == 2)
-        assert batch.valid[row].all()
-        np.testing.assert_array_equal(batch.labels[row], example.labels[largest])
-    with eval_batches(source, resize=Warp(8), batch_size=6) as batches:
-        next(batches)
-        assert batches.report().dropped_boxes == 0  # none were asked for
-
-
-def test_images_without_objects_are_kept():
-    batches = take(Images(4, empty=True), 2)
-    assert np.unique(column(batches, "index")).size == 4
-    assert column(batches, "real").all() and not column(batches, "valid").any()
 
 
 # ------------------------------------------------------------------ arguments and closing
