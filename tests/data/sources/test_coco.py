@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from jdet.data.sources.coco import CocoSource, xywh_to_xyxy, xyxy_to_xywh
 from jdet.types import DataError, Source
+from tests.harness import ROOT
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_open"
+SHARED = ROOT.parent / "shared" / "data" / "coco_open"
 
 
 def annotation(id, image_id=7, category_id=3, bbox=(1, 2, 10, 20), **more):
