@@ -1,0 +1,19 @@
+"""From the names in a config to objects; ``jdet.build.table`` has all names.
+
+    build.group("backbone", "root_resnet", depth=34)    # a complete config group, for experiments
+    build.detector(config, class_names)                 # the detector of a whole config
+    build.sources(config)                               # its data
+"""
+
+from jdet.build.data import augment as augment
+from jdet.build.data import resize as resize
+from jdet.build.data import source as source
+from jdet.build.data import sources as sources
+from jdet.build.detector_parts import detector as detector
+from jdet.build.detector_parts import summary as summary
+from jdet.build.detector_parts import test_keys as test_keys
+from jdet.build.groups import fields as fields
+from jdet.build.groups import group as group
+from jdet.build.groups import make as make
+from jdet.build.table import TABLE as TABLE
+from jdet.build.table import resolve as resolve
