@@ -1,8 +1,8 @@
 """From the names in a config to objects; ``jdet.build.table`` has all names.
 
-    build.group("backbone", "root_resnet", depth=34)    # a complete config group, for experiments
-    build.detector(config, class_names)                 # the detector of a whole config
-    build.sources(config)                               # its data
+build.group("backbone", "root_resnet", depth=34)    # a complete config group, for experiments
+build.detector(config, class_names)                 # the detector of a whole config
+build.sources(config)                               # its data
 """
 
 from jdet.build.data import augment as augment

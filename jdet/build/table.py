@@ -15,19 +15,16 @@ from typing import Any
 from jdet.backbones.dsod import DSOD
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
-from jdet.config import nearest, norms
+from jdet.config import nearest
 from jdet.data.sources.coco import CocoSource
-from jdet.data.sources.holdout import Holdout
 from jdet.data.sources.shapes import ShapesSource
 from jdet.data.sources.tfds import TfdsSource
 from jdet.data.sources.voc import VocSource
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.keep_ratio import KeepRatio
-from jdet.data.transforms.resize import Resize
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.detectors.atss import ATSS
-from jdet.detectors.base import Detector
 from jdet.detectors.fcos import FCOS
 from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.ssd import SSD
@@ -36,10 +33,7 @@ from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.fpn import FPN
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
-from jdet.nn.norm import KINDS, Norm
-from jdet.nn.remat import Remat
-from jdet.nn.stages import stage_geometry
-from jdet.types import ConfigError, Source
+from jdet.types import ConfigError
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "backbone": {
@@ -70,6 +64,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "coco_segm": functools.partial(CocoEvaluator, iou_type="segm"),
     },
 }
+
 
 def resolve(kind: str, name: str) -> Callable[..., Any]:
     """The class (or partial of it) behind a name.
