@@ -1,13 +1,13 @@
-"""Assignment and losses of dense detectors at full resolution: time, and memory beside the predictions.
+"""Assignment and losses of dense detectors at full resolution: time and additional memory.
 
     python -m benchmarks.assignment [--batch 1] [--shape 800 1344] [--objects 100]
 
-One JSON line a detector: RetinaNet has 201,600 anchors at 800×1344 pixels, FCOS and ATSS 22,400 places;
-80 classes. ``temporary_mib`` is what the compiler takes for assignment, losses and their gradients with
-respect to the predictions, which are ``predictions_mib`` themselves; ``focal_only_*`` is the same for the
-focal loss alone with everything background: the difference is the price of assignment and of the other
-losses. ``matrix_mib`` is one float for every pair of place and object; the usual implementations make
-several.
+One JSON line per detector: RetinaNet has 201,600 anchors at 800×1344 pixels, FCOS and ATSS 22,400 points;
+80 classes. ``temporary_mib`` is the memory that the compiler allocates for assignment, losses and their
+gradients with respect to the predictions, which take ``predictions_mib`` themselves; ``focal_only_*`` is
+the same for the focal loss alone with everything background: the difference is the cost of assignment and
+of the other losses. ``matrix_mib`` is one float per pair of anchor and object; the usual implementations
+allocate several such arrays.
 """
 
 import argparse

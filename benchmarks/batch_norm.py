@@ -1,12 +1,12 @@
-"""Price of batch norm over devices: what it sends, and how long a step takes beside local norms.
+"""Cost of batch norm over devices: bytes sent, and the time of a step relative to local norms.
 
     python -m benchmarks.batch_norm [--devices 8] [--per-device 4] [--size 96] [--rounds 10]
 
 One JSON line per group size, from the images of one device up to all. The network is the ScratchDet of
 ``experiments/quickstart.py`` with norms over groups of images; bytes and number of sums are read from
 the compiled step. All programs take a step in turn, round after round; ``times_local`` is the median
-over rounds of a step's time over that of local norms in the same round. The devices are shares of one
-CPU, so that the time is that of XLA's threads meeting in memory, not of a network.
+over rounds of a step's time divided by that of local norms in the same round. The devices share one CPU, so
+that the time is that of XLA's threads exchanging data in memory, not over a network.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The stopwatch of both sides: no imports but Python's own, so that the peer's Python has it too.
+"""The stopwatch of both sides. It imports the standard library only, so that the peer's Python can use it.
 
-A sample counts where other processes took less than a twentieth of the machine meanwhile; where too
-few are left, all count. ``others`` is their median share; off Linux nobody counts as present.
+A sample counts if other processes took less than a twentieth of the machine during it; if too few samples
+remain, all count. ``others`` is the median share of other processes, which is taken as 0 outside Linux.
 """
 
 import os
@@ -11,12 +11,12 @@ import sys
 import time
 from typing import NamedTuple
 
-LEAST = 150.0  # milliseconds of a sample: shorter calls are timed several at once
+LEAST = 150.0  # milliseconds of a sample; several shorter calls are timed together
 QUIET = 0.05
 
 
 class Sample(NamedTuple):
-    """Milliseconds and the process's own processor milliseconds a call; share of other processes."""
+    """Milliseconds and the process's own processor milliseconds per call; share of other processes."""
 
     ms: float
     cpu_ms: float
@@ -24,7 +24,7 @@ class Sample(NamedTuple):
 
 
 def busy_seconds():
-    """Processor time that the whole machine has spent working; 0 where that is not known."""
+    """Processor time that the whole machine has spent working; 0 if it is not known."""
     try:
         with open("/proc/stat") as file:
             ticks = [int(word) for word in file.readline().split()[1:9]]
@@ -34,7 +34,7 @@ def busy_seconds():
 
 
 def sample(call, finish, calls=1):
-    """One sample of so many calls; ``finish`` waits until all that they started is done."""
+    """One sample of ``calls`` calls; ``finish`` waits until all that they started is done."""
     machine, own, start = busy_seconds(), time.process_time(), time.perf_counter()
     for _ in range(calls):
         call()
@@ -45,7 +45,7 @@ def sample(call, finish, calls=1):
 
 
 def samples(call, finish, count, warmup=2):
-    """``count`` samples after so many calls that do not count; the first tells how many make a sample."""
+    """``count`` samples after ``warmup`` calls; the first one decides how many calls make a sample."""
     for _ in range(warmup):
         call()
         finish()

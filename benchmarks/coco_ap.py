@@ -19,7 +19,7 @@ CLASSES = 80
 
 
 def images(count):
-    """Seven objects an image, as in COCO, each found up to six times beside random detections."""
+    """Seven objects per image, as in COCO, each found up to six times, and random detections."""
     rng = np.random.default_rng(0)
     for index in range(count):
         low = rng.uniform(0, 500, (7, 2))

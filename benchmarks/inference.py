@@ -4,17 +4,17 @@
         [--size PIXELS] [--peer-python PYTHON] [--peer-compile] [--markdown]
     python -m benchmarks.inference --tta voc [--backbone root_resnet18] [--size 300]
 
-One JSON line a case; ``ms`` is the whole, from uint8 images on the device to detections, with a
-synchronisation after every call. ``postprocess`` is softmax, decoding and class-wise suppression of
+One JSON line per case; ``ms`` is the whole, from uint8 images on the device to detections, with a
+synchronisation after every call. ``postprocess`` is softmax, decoding and class-wise NMS of
 all default boxes × 21 classes on untrained logits, of which nearly all pass the score threshold of many
-models: the worst case. Of dense detectors it is decoding and suppression of the best 1,000 (place, class)
-pairs of every level, whatever their scores, on both sides. ``found`` counts detections an image. With a
-Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the same network in
-PyTorch detects on the same images, and its ratio is added; ``peer_rest_ms`` is
-what it takes beside its network.
+models: the worst case. Of dense detectors it is decoding and NMS of the best 1,000 (anchor, class)
+pairs of every level, regardless of their scores, on both sides. ``found`` is the number of detections per
+image. With a Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the
+same network in PyTorch detects on the same images, and the ratio is added; ``peer_rest_ms`` is the time it
+needs for everything but its network.
 
-``--tta`` measures multi-scale testing instead, mapping and merging included, beside one size; of
-untrained logits every look brings its full number of boxes to merge: the worst case.
+``--tta`` measures multi-scale testing instead, mapping and merging included, and one size; with untrained
+logits every pass yields its full number of boxes to merge: the worst case.
 """
 
 import functools
@@ -29,7 +29,7 @@ from jdet import cpu_allocator
 
 
 def milliseconds(function, repeat=9):
-    """Median and minimum of a call that ends when its result is there."""
+    """Median and minimum duration of a call, including the wait for its result."""
     import jax
 
     jax.block_until_ready(function())

@@ -1,4 +1,4 @@
-"""The models as the experiments configure them, what they are fed, and how cases are run and compared."""
+"""The models as the experiments configure them, their inputs, and how cases are run and compared."""
 
 import argparse
 import importlib
@@ -30,7 +30,7 @@ PEER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "1000000000",
 }
-"""glibc keeps freed memory: PyTorch's training steps on CPUs are up to 30 % faster so, and larger."""
+"""Makes glibc keep freed memory: PyTorch's training steps on CPUs are up to 30 % faster, and use more."""
 
 
 class Model(NamedTuple):
@@ -57,11 +57,11 @@ TORCHVISION = {
     "model.neck.extra": "conv_p5",
     "model.neck.extra_relu": True,
     "model.head_norm": "none",
-    # Untrained scores lie below any threshold; this way 1,000 candidates of each level are suppressed.
+    # Untrained scores lie below any threshold; this way 1,000 candidates of each level enter NMS.
     "model.score_threshold": 0.0,
     "model.nms_iou": 0.5,
 }
-"""What dense detectors have in torchvision, without norms in pyramid and towers."""
+"""Settings of dense detectors as in torchvision, without norms in pyramid and towers."""
 
 ANCHORS = TORCHVISION | {"model.torchvision_anchors": True, "model.low_quality": "anchor"}
 SQUARES = TORCHVISION | {
@@ -81,7 +81,7 @@ MODELS = {
     "retinanet_r50": Model("retinanet_coco", "norm=batch,warp", "retinanet_r50", 80, ANCHORS),
     "fcos_r50": Model("fcos_coco", "norm=batch,warp", "fcos_r50", 80, POINTS),
     "atss_r50": Model("atss_coco", "norm=batch,warp", "atss_r50", 80, SQUARES),
-    # Images keep their proportions: layers keep the padding out, though there is none here.
+    # Images keep their proportions: layers mask the padding, though there is none here.
     "retinanet_r50_padded": Model("retinanet_coco", "norm=batch", "retinanet_r50", 80, ANCHORS),
 }
 
@@ -117,7 +117,7 @@ def class_names(model):
 
 
 def random_batch(c, classes):
-    """A batch of noise with ``OBJECTS`` objects an image, on the host."""
+    """A batch of noise with ``OBJECTS`` objects per image, on the host."""
     from jdet import types
 
     batch, size, count = c.train.batch_size, c.input_size, c.data.max_boxes
@@ -160,7 +160,7 @@ def parser(description, batches):
 
 
 def cases(args):
-    """What the arguments ask for."""
+    """The cases that the arguments select."""
     names = list(MODELS) if "all" in args.model else dict.fromkeys(args.model)
     training = getattr(args, "accumulation", [1]), getattr(args, "remat", ["none"])
     several = itertools.product(names, args.precision, args.batch, [args.size], *training)
@@ -204,7 +204,7 @@ def _environment():
 
 
 def prepare():
-    """Leaves the accelerator's memory to whoever asks: the peer needs some of it. Before JAX starts."""
+    """Leaves some of the accelerator's memory to the peer. To be called before JAX starts."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
@@ -223,7 +223,7 @@ def machine():
 
 
 def peak_mib():
-    """Most memory in use so far: of the accelerator, or resident in this process where there is none."""
+    """Peak memory so far: of the accelerator, or of this process if there is none."""
     import jax
 
     stats = jax.devices()[0].memory_stats() or {}
@@ -233,9 +233,9 @@ def peak_mib():
 
 
 def peer(case, args, work, detector, batch, parameters):
-    """The peer's result, nothing where there is no peer, "error" where it failed.
+    """The peer's result; empty if there is no peer, with "error" if it failed.
 
-    It must have the same number of parameters, or it would be another network.
+    It must have the same number of parameters, otherwise it is another network.
     """
     import jax
 
@@ -326,5 +326,5 @@ def row(result):
 
 
 def _short(value):
-    """Three digits, more only before the point."""
+    """Three significant digits; whole numbers in full."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,10 +1,10 @@
-"""Non-maximum suppression in fixed shapes, exact and greedy.
+"""NMS (non-maximum suppression) in fixed shapes, exact and greedy.
 
     python -m benchmarks.nms [--peer-python PYTHON]
 
 Two JSON lines: SSD's 20 classes × 400 candidates each; and a dense detector's 5,000 candidates of 80
 classes in any order, of which the best 100 detections are wanted, plain and soft. With a Python that has
-torch and torchvision, ``torchvision.ops.batched_nms`` (its compiled kernel) suppresses the same boxes, and
+torch and torchvision, ``torchvision.ops.batched_nms`` (its compiled kernel) takes the same boxes, and
 the ratio is added.
 """
 
@@ -68,10 +68,10 @@ def ssd(peer_python):
     low = rng.uniform(0, 250, (20, 400, 2))
     boxes = np.concatenate([low, low + rng.uniform(10, 120, low.shape)], -1).astype(np.float32)
     scores = -np.sort(-rng.random((20, 400)).astype(np.float32), axis=1)
-    suppress = jax.jit(lambda boxes, valid: nms(boxes, valid, 0.45))
+    run = jax.jit(lambda boxes, valid: nms(boxes, valid, 0.45))
     arrays = jnp.asarray(boxes), jnp.ones((20, 400), bool)
-    result = {"what": "nms", "classes": 20, "candidates": 400, "kept": int(suppress(*arrays).sum())}
-    result["ms"], result["min_ms"] = milliseconds(lambda: suppress(*arrays), 25)
+    result = {"what": "nms", "classes": 20, "candidates": 400, "kept": int(run(*arrays).sum())}
+    result["ms"], result["min_ms"] = milliseconds(lambda: run(*arrays), 25)
     labels = np.repeat(np.arange(20), 400)
     flat = dict(boxes=boxes.reshape(-1, 4), scores=scores.reshape(-1), labels=labels)
     report(result, peer_python, **flat, threshold=0.45, keep=8000)
@@ -91,17 +91,17 @@ def dense(peer_python):
     arrays = jnp.asarray(boxes), jnp.asarray(scores), jnp.asarray(labels, jnp.int32)
     result = {"what": "candidates_nms", "classes": 80, "candidates": 5000, "keep": 100}
     for soft in reversed(SOFT):
-        suppress = jax.jit(
+        run = jax.jit(
             lambda *a, soft=soft: candidates_nms(
                 *a, iou_threshold=0.5, keep=100, soft=soft, min_score=0.05
             )
         )
-        result["kept"] = int(suppress(*arrays).valid.sum())
-        result["ms"], result["min_ms"] = milliseconds(lambda s=suppress: s(*arrays), 25)
+        result["kept"] = int(run(*arrays).valid.sum())
+        result["ms"], result["min_ms"] = milliseconds(lambda run=run: run(*arrays), 25)
         if soft != "none":
             result[f"{soft}_ms"] = result["ms"]
-    ground_truth = dict(boxes=boxes, scores=scores, labels=labels)
-    report(result, peer_python, **ground_truth, threshold=0.5, keep=100)
+    candidates = dict(boxes=boxes, scores=scores, labels=labels)
+    report(result, peer_python, **candidates, threshold=0.5, keep=100)
 
 
 def main():

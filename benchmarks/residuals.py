@@ -1,10 +1,10 @@
-"""What waits for the backward pass of a training step, by policy of rematerialisation, per image.
+"""Memory kept for the backward pass of a training step, by policy of rematerialisation, per image.
 
     python -m benchmarks.residuals --config=experiments/retinanet_coco.py:norm=batch [--shape=800x1344]
 
-One JSON line a policy: MiB of one image, parameters and the image itself aside, by JAX's own account,
-before a compiler fuses. Everything is traced, nothing computed. What a device needs in all,
-``jdet.preflight`` and ``jdet.describe --memory`` say.
+One JSON line per policy: MiB of one image, without parameters and the image itself, as counted by JAX,
+before the compiler fuses operations. Everything is traced, nothing computed. ``jdet.preflight`` and
+``jdet.describe --memory`` report what a device needs in all.
 """
 
 import contextlib

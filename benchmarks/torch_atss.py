@@ -1,7 +1,7 @@
 """ATSS in PyTorch: torchvision's FCOS with square anchors and the assignment of Zhang et al. 2020.
 
 The network is the same, and so are the focal, GIoU and centre-ness losses. torchvision has no ATSS; this
-is the rule as the publication states it, image by image, with the matrix of all anchors and objects.
+is the published rule, image by image, with the matrix of all anchors and objects.
 """
 
 import types
@@ -21,12 +21,12 @@ def settings():
 
 
 def install(net):
-    """Puts the assignment in the place of FCOS's."""
+    """Replaces the assignment of FCOS."""
     net.compute_loss = types.MethodType(compute_loss, net)
 
 
 def compute_loss(self, targets, outputs, anchors, num_anchors_per_level):
-    """Losses of a batch, as of ``torchvision.models.detection.FCOS``."""
+    """Losses of a batch, as in ``torchvision.models.detection.FCOS``."""
     matched = [
         assign(image, target["boxes"], num_anchors_per_level)
         for image, target in zip(anchors, targets)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.torch_peer INPUTS.npz --model ssd300_vgg16 --work train --precision float32
 
-INPUTS.npz holds what jdet works on: images, boxes, labels, default boxes. One JSON line: the samples of
-the training step, or of the network and of whole detections. Memory is channels-last, bfloat16 is
-autocast. Where torchvision imports, its own ``ssd300_vgg16`` stands for that model at 300 pixels, unless
-``--plain`` asks for the layers of ``benchmarks.torch_ssd``, and its suppression serves all models. Dense
-detectors are torchvision's alone.
+INPUTS.npz holds jdet's inputs: images, boxes, labels, default boxes. One JSON line: the samples of the
+training step, or of the network and of whole detections. Memory is channels-last, bfloat16 is autocast. If
+torchvision can be imported, its ``ssd300_vgg16`` is used for that model at 300 pixels, unless ``--plain``
+asks for the layers of ``benchmarks.torch_ssd``, and its NMS is used for all models. Dense detectors exist
+in torchvision only.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """SSD with Root-ResNet-18 or VGG-16 in plain PyTorch: layer for layer the networks of the experiments.
 
 Images are uint8 [B, 3, H, W] (channels last in memory), default boxes float32 [A, 4], cx cy w h in
-pixels, true boxes x1 y1 x2 y2 in pixels, labels 0 … K-1; background is logit 0.
+pixels, ground truth x1 y1 x2 y2 in pixels, labels 0 … K-1; background is logit 0.
 """
 
 import functools
@@ -184,7 +184,7 @@ def overlaps(a, b):
 def loss(offsets, logits, priors, ground_truth, labels):
     """SSD's loss; ``ground_truth`` [B, N, 4] and ``labels`` [B, N] hold objects only."""
     iou = overlaps(ground_truth, corners(priors))
-    # The best default box of an object is that object's, whatever the others overlap.
+    # The best default box of an object is matched to it, whatever its overlap with other objects.
     iou = iou.scatter(2, iou.argmax(2, keepdim=True), 2.0)
     best, index = iou.max(1)
     matched = best >= IOU
@@ -202,7 +202,7 @@ def loss(offsets, logits, priors, ground_truth, labels):
 
 
 def greedy(boxes, scores, classes, threshold):
-    """Class-wise suppression where torchvision has none: rows of the best ``KEEP``."""
+    """Class-wise NMS where torchvision has none: rows of the best ``KEEP``."""
     shifted = boxes + classes[:, None] * (boxes.max() - boxes.min() + 1)
     order, kept = scores.argsort(descending=True), []
     while len(order) and len(kept) < KEEP:
@@ -212,7 +212,7 @@ def greedy(boxes, scores, classes, threshold):
     return torch.stack(kept) if kept else order
 
 
-def detect(offsets, logits, priors, suppress):
+def detect(offsets, logits, priors, nms):
     """Boxes, scores and labels of each image."""
     centre = priors[:, :2] + offsets[..., :2] * CENTRE * priors[:, 2:]
     boxes = corners(torch.cat([centre, priors[:, 2:] * (offsets[..., 2:] * SIZE).exp()], -1))
@@ -221,6 +221,6 @@ def detect(offsets, logits, priors, suppress):
     for box, score, row in zip(boxes, scores, rows):
         chosen = score > SCORE
         candidates, label = box[row[chosen]], chosen.nonzero()[:, 1]
-        kept = suppress(candidates, score[chosen], label, NMS)[:KEEP]
+        kept = nms(candidates, score[chosen], label, NMS)[:KEEP]
         found.append((candidates[kept], score[chosen][kept], label[kept]))
     return found

@@ -1,10 +1,10 @@
-"""Training step of every model, beside the same network in PyTorch where there is one.
+"""Training step of every model, compared with the same network in PyTorch if there is one.
 
     python -m benchmarks.train_step [--model MODEL … | all] [--precision float32 bfloat16] [--batch 8 …]
         [--size PIXELS] [--accumulation 1 …] [--remat none …] [--peer-python PYTHON] [--peer-compile]
         [--markdown]
 
-One JSON line a case. The step is the one that training runs: normalisation of uint8 images, network,
+One JSON line per case. The step is the one that training runs: normalisation of uint8 images, network,
 matching, hard negatives, gradients, momentum SGD and the check for non-finite values, of the
 experiment's config on one device. With a Python that has torch (``--peer-python`` or the environment
 variable JDET_PEER_PYTHON) PyTorch's step is timed between two halves of ours, on the same images, boxes
@@ -12,8 +12,8 @@ and default boxes, with an allocator that keeps freed memory, and the ratio of t
 detectors (80 classes, 320 pixels unless --size says otherwise) have torchvision's as peer; ``atss_r50`` has
 its FCOS with the assignment of ATSS, ``benchmarks.torch_atss``.
 
-Short steps are timed several at once, with one synchronisation at the end. ``compile_s`` is the first
-call; where JAX_COMPILATION_CACHE_DIR names a folder with the program in it, that is no compilation. Peak
+Several short steps are timed together, with one synchronisation at the end. ``compile_s`` is the first
+call; if JAX_COMPILATION_CACHE_DIR names a folder with the program in it, nothing is compiled. Peak
 memory is the accelerator's, tuning of kernels included, or on CPUs what is resident in the process.
 """
 

@@ -4,7 +4,6 @@ import importlib
 import json
 import sys
 
-import numpy as np
 import pytest
 
 from benchmarks import clock, models, residuals
@@ -188,12 +187,3 @@ def test_a_failure_shows_and_leaves_the_rest(capsys):
     lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
     assert [line["batch"] for line in lines] == [1, 2]
     assert all(line["error"] == "exit status 1" for line in lines)
-
-
-def test_numbers_keep_three_digits():
-    assert [models._short(x) for x in np.array([0.98123, 12.345, 99.99, 1234.5])] == [
-        "0.981",
-        "12.3",
-        "100",
-        "1234",
-    ]

@@ -9,20 +9,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.conv import caffe_xavier, scale_channels
+from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm, NormConv
+from jdet.nn.initialisers import caffe_xavier
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
 from jdet.nn.remat import Remat
 
 
 class DSOD(nn.Module):
-    """DS/A-B-k-θ: a stem, dense blocks, and transitions that keep the resolution where it is wanted.
+    """DS/A-B-k-θ: a stem, dense blocks, and transitions, some of which keep the resolution.
 
-    A dense layer is a 1×1 convolution to B channels and a 3×3 to k, whose output is concatenated to its
-    input. A 1×1 transition ends every block. The first two blocks have stride 4 and 8 and are
+    A dense layer is a 1×1 convolution to B channels and a 3×3 convolution to k; its output is concatenated
+    to its input. A 1×1 transition ends every block. The first two blocks have stride 4 and 8 and are
     max-pooled after their transition; all others stay at stride 16 ("transition without pooling").
-    The stem is conv-norm-ReLU, everything after it pre-activation. Stages are raw transition outputs,
+    The stem is conv-norm-ReLU, everything after it pre-activation. Stages are the outputs of transitions,
     without norm or ReLU: ``c2`` (stride 4), ``c3`` (stride 8, 38×38 at 300 pixels) and ``c4`` (stride 16,
     19×19, the last transition).
 
@@ -34,17 +35,17 @@ class DSOD(nn.Module):
         blocks: dense layers per block, three or more blocks; (6, 8, 8) leaves out the transition
             without pooling.
         stem: three 3×3 convolutions and a 2×2 max-pool; False: one 7×7 and a 3×3 max-pool.
-        transition_base: channels that the first transition counts as the stem's; 0: what the stem
-            really has. The published plain models with a stem have 64 (352, 736, 1120, 1504 channels
+        transition_base: number of channels that the first transition assumes for the stem; 0: the actual
+            number. The published plain models with a stem have 64 (352, 736, 1120, 1504 channels
             after the transitions of DS/64-192-48-1 in place of 416, 800, 1184, 1568).
-        last_channels: of the last transition; 0: θ as everywhere. With dense prediction layers the
-            published models have 256.
+        last_channels: channels of the last transition; 0: by θ like the others. With dense prediction
+            layers the published models have 256.
         norm: normalisation of all convolutions.
         width: multiplies A, B, k, ``transition_base`` and ``last_channels``.
         remat: what the backward pass computes again; segments are the stem and the dense blocks, each
-            with its pool. The concatenations make a block's activations grow with the square of its
-            depth, and ``convs`` keeps none of those.
-        kernel_init: of all convolutions.
+            with its pool. By the concatenations a block's activations grow with the square of its depth;
+            ``convs`` keeps none of them.
+        kernel_init: initialiser of all convolutions.
         dtype: of activations.
     """
 
@@ -114,7 +115,7 @@ class DSOD(nn.Module):
 
     @property
     def remat_parts(self) -> tuple[str, ...]:
-        """What ``remat`` can be limited to."""
+        """Parts to which ``remat`` can be limited."""
         return ("stem", *self.stage_names)
 
     @nn.compact
@@ -133,7 +134,7 @@ class DSOD(nn.Module):
         bottleneck, growth = self._scaled(self.bottleneck), self._scaled(self.growth)
 
         def block(_, x, i):
-            """Block i: its output, and what the next one goes on from."""
+            """Block i: its output, and the input of the next block."""
             depth, features = self.blocks[i - 1], channels[i - 1]
             x = _DenseBlock(layer, depth, bottleneck, growth, features, name=f"block{i}")(x)
             return x, max_pool(x, 2, ceil=True) if i < 3 else x
@@ -147,7 +148,7 @@ class DSOD(nn.Module):
 
 
 class _Stem(nn.Module):
-    """Three 3×3 convolutions of which the first strides, or one 7×7; stride 2 in all."""
+    """Three 3×3 convolutions, the first with stride 2, or one 7×7 convolution with stride 2."""
 
     layer: Any
     features: int
@@ -163,7 +164,7 @@ class _Stem(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    """Dense layers, each seeing all before it, and the 1×1 transition to ``features`` channels."""
+    """Dense layers, each of which takes the outputs of all before it, and the 1×1 transition."""
 
     layer: Any
     depth: int

@@ -8,8 +8,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jdet.nn.conv import INITIALISERS, scale_channels
+from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
+from jdet.nn.initialisers import INITIALISERS
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool, pooled_size
 from jdet.nn.remat import Remat
@@ -25,14 +26,15 @@ BLOCKS = {
 """Blocks per stage by depth, bottlenecks from 50 on (He et al. 2016a, Table 1)."""
 
 CHANNELS = (64, 128, 256, 512)
-"""Of the stages; a quarter of those of bottlenecks."""
+"""Channels of the stages; stages of bottlenecks have four times as many."""
 
 
 class ResNet(nn.Module):
-    """ResNet whose first layers keep as much resolution as wanted.
+    """ResNet with a choice of first layers, which decide how much resolution is kept.
 
-    The stem is one 7×7 convolution (``root=0``) or ``root`` stacked 3×3 convolutions, of which only
-    the first strides, then an optional max-pool. The named variants (Zhu et al. 2019, Fig. 3, Table 2):
+    The stem is one 7×7 convolution (``root=0``) or ``root`` stacked 3×3 convolutions, of which only the
+    first has a stride, followed by an optional max-pool. The named variants (Zhu et al. 2019, Fig. 3,
+    Table 2):
 
     =====================  ====  ===========  =====  ========================
     variant                root  stem_stride  pool   stages at 300 pixels
@@ -45,34 +47,35 @@ class ResNet(nn.Module):
     =====================  ====  ===========  =====  ========================
 
     Stages 2 to 4 halve the resolution in their first block, with a 1×1 projection on the shortcut. A
-    stage's output is taken after its last block; of ``preact`` blocks that is the bare sum.
+    stage's output is taken after its last block; with ``preact`` blocks that is the sum without norm or
+    ReLU.
 
     Attributes:
         depth: 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
         norm: normalisation of every convolution, the projection of post-activation blocks included.
         root: 3×3 convolutions of the root block; 0: the plain 7×7.
-        root_channels: of each of them; empty: 64 each.
+        root_channels: output channels of each of them; empty: 64 each.
         stem_stride: stride of the first convolution, 1 or 2.
         pool: window of the stride-2 max-pool after the stem: 3 (padded), 2, or 0 for none.
-        caffe_pool: the 3×3 pool has Caffe's place and size: not padded, rounded up. The maps are as
-            large for even sizes; an input of 321 pixels gives 80, 40, 20 (DSSD) instead of 81, 41, 21.
+        caffe_pool: the 3×3 pool is that of Caffe: not padded, output size rounded up. For even sizes the
+            maps are equally large; an input of 321 pixels gives 80, 40, 20 (DSSD) instead of 81, 41, 21.
         block: "post" (conv-norm-ReLU, He et al. 2016a) or "preact" (norm-ReLU-conv, He et al. 2016b;
             the Caffe release of ScratchDet).
-        norm_first: of "preact": the first block of all norms its input too. The Caffe release does at
-            depth 18, not at 34.
+        norm_first: with "preact", the very first block applies norm and ReLU to its input too. The Caffe
+            release does so at depth 18, not at 34.
         tap: "output" of a stage's last block, or its "branch" before the addition (the Caffe release
             of ScratchDet predicts from that). With "branch" there is one more stage, ``end``: the
-            output of the last block, which extra levels go on from.
-        stride_first: bottlenecks stride in their first 1×1 (He et al., Caffe), not in their 3×3.
-        dilation: of the last stage; above 1 that stage keeps the resolution of the one before and is
-            still called ``c5`` (or ``c4``).
+            output of the last block, on which extra levels are built.
+        stride_first: in bottlenecks the first 1×1 convolution strides (He et al., Caffe), not the 3×3.
+        dilation: of the last stage; above 1 this stage keeps the resolution of the one before, and its
+            name, ``c5`` (or ``c4``).
         width: multiplies every channel count.
         remat: what the backward pass computes again; segments are the stem with its pool and the
             residual blocks, or the whole stages.
         zero_init: the last norm of every block starts at scale 0, so that the block starts as its
-            shortcut (Goyal et al. 2017, sec. 5.1); of "post" blocks with a trained norm.
-        kernel_init: of all convolutions: "caffe_xavier", "kaiming" (normal, by the outputs), or an
-            initialiser.
+            shortcut (Goyal et al. 2017, sec. 5.1); only for "post" blocks with a trainable norm.
+        kernel_init: initialiser of all convolutions: a name in ``jdet.nn.initialisers.INITIALISERS`` or a
+            function.
         dtype: of activations.
     """
 
@@ -116,7 +119,7 @@ class ResNet(nn.Module):
             self.block == "preact" or self.norm.kind in ("none", "frozen_batch")
         ):
             raise ValueError(
-                "model.backbone.zero_init=True is for blocks that end in a trained norm; "
+                "model.backbone.zero_init=True is for blocks that end in a trainable norm; "
                 f"model.backbone.block={self.block!r}, model.norm={self.norm.kind!r}"
             )
         if self.root < 0:
@@ -142,7 +145,7 @@ class ResNet(nn.Module):
 
     @property
     def remat_parts(self) -> tuple[str, ...]:
-        """What ``remat`` can be limited to."""
+        """Parts to which ``remat`` can be limited."""
         return ("stem", *self.stage_names)
 
     def stage_geometry(self, size: int) -> dict[str, tuple[int, int]]:
@@ -185,7 +188,7 @@ class ResNet(nn.Module):
             return x
 
         def run(_, x, stage, blocks):
-            """Consecutive blocks of a stage: the last one's output and branch."""
+            """Consecutive blocks of a stage; returns the output and the branch of the last."""
             branch = x
             for i in blocks:
                 extra = {}
@@ -213,7 +216,7 @@ class ResNet(nn.Module):
         return {**stages, "end": x} if self.tap == "branch" else stages
 
     def _block(self, layer: Any, train: bool, init: Any) -> tuple[Any, dict[str, Any]]:
-        """The class of all blocks, and the fields that all share."""
+        """The class of the blocks, and the fields that all of them share."""
         bottleneck = self.depth >= 50
         if self.block == "preact":
             return PreactBlock, dict(

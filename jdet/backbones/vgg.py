@@ -1,4 +1,4 @@
-"""Truncated VGG-16 of SSD (Liu et al. 2016; the "reduced, atrous" net of the Caffe release)."""
+"""Truncated VGG-16 of SSD (Liu et al. 2016; the "reduced, atrous" network of the Caffe release)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class VGG16(nn.Module):
     Attributes:
         norm: normalisation after every convolution.
         width: multiplies every channel count.
-        norm_after_pool: norm and ReLU after each of the five pools too, as the released ScratchDet
-            generator inserts them (the paper norms convolutions only).
+        norm_after_pool: norm and ReLU after each of the five pools too, as in the released ScratchDet
+            generator (in the paper norms follow convolutions only).
         remat: what the backward pass computes again; a segment is a block with its pool, and part
             ``c4`` is the last of them with fc6 and fc7.
         dtype: of activations.
@@ -47,7 +47,7 @@ class VGG16(nn.Module):
 
     @property
     def remat_parts(self) -> tuple[str, ...]:
-        """What ``remat`` can be limited to: the blocks, by stage."""
+        """Parts to which ``remat`` can be limited: the blocks, by stage."""
         return ("c0", "c1", "c2", "c3", "c4")
 
     @nn.compact
@@ -63,7 +63,7 @@ class VGG16(nn.Module):
             return x
 
         def run(_, x, i):
-            """Block i: its output, and what the next one goes on from."""
+            """Block i: its output, and the input of the next block."""
             channels, depth = BLOCKS[i - 1]
             y = _Block(layer, scaled(channels), depth, name=f"block{i}")(x)
             if i < len(BLOCKS):
@@ -81,7 +81,7 @@ class VGG16(nn.Module):
 
 
 class _Block(nn.Module):
-    """A run of 3×3 convolutions at one resolution."""
+    """Several 3×3 convolutions at one resolution."""
 
     layer: Any
     features: int

@@ -88,7 +88,7 @@ class DenseHead(nn.Module):
         return outputs
 
     def _tower(self, levels, kind, train):
-        per_level = self.norm.kind in ("batch", "sync_batch", "frozen_batch")
+        per_level = self.norm.has_statistics
         for i in range(1, self.depth + 1):
             conv = Conv(
                 self.channels,

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jdet.detectors.pyramid import PyramidDetector
 from jdet.nn.conv import Conv, caffe_xavier
@@ -311,7 +312,7 @@ def multibox_loss(
         target = coding.encode(ground_truth[match.index], priors)
         loc = jnp.sum(losses.smooth_l1(offsets, target), axis=-1)
         classes = jnp.where(match.matched, labels[match.index] + 1, 0)
-        cls = losses.softmax_cross_entropy(logits, classes)
+        cls = optax.losses.softmax_cross_entropy_with_integer_labels(logits, classes)
         positives = jnp.sum(match.matched)
         background = ~match.matched & (match.overlap < iou_threshold)
         negatives = sampling.hard_negatives(

@@ -1,20 +1,20 @@
-"""Weights of torchvision's ResNet, FPN, RetinaNet and FCOS in jdet's modules, to compare the two.
+"""Loads weights of torchvision's ResNet, FPN, RetinaNet and FCOS into jdet's modules, to compare the two.
 
-Where torch is, save the state of a model as numbers::
+With torch installed, save the state dict of a model as arrays::
 
     model = torchvision.models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
     numpy.savez("retinanet.npz", **{k: v.numpy() for k, v in model.state_dict().items()})
 
-Where jdet is, no torch is needed::
+jdet reads them without torch::
 
     variables = detector.init(jax.random.key(0), images, train=False)
     variables = from_torchvision(variables, load("retinanet.npz"))
 
 That model is ``build.group("detector", "retinanet", head_norm="none", torchvision_anchors=True, …)`` on
 backbone ``resnet`` of depth 50 and neck ``fpn`` with ``extra="conv_p5", extra_relu=True``;
-``fcos_resnet50_fpn`` is ``"fcos"`` with ``head_norm="group"`` on the same. The classes' docstrings name the
-settings of torchvision's losses and detections. torchvision counts COCO's 91 category ids as classes;
-logits keep that order.
+``fcos_resnet50_fpn`` is ``"fcos"`` with ``head_norm="group"`` on the same. The docstrings of the classes
+list the settings of torchvision's losses and detections. torchvision counts COCO's 91 category ids as
+classes; logits keep that order.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-"""Names of jdet's numbers and of torch's."""
+"""Names of parameters and statistics in jdet and in torch."""
 
 UNUSED = re.compile(r"(fc\..*|.*num_batches_tracked)")
-"""What a state dict holds beside what a detector needs."""
+"""Entries of a state dict that a detector does not need."""
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads a state dict from an .npz file: arrays by torch's names.
 
     Raises:
-        ConfigError: there is no such file, or it is not one of numpy's.
+        ConfigError: the file does not exist, or is not an .npz of plain arrays.
     """
     try:
         with np.load(path) as arrays:
@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def from_torchvision(
     variables: Mapping[str, Any], weights: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The variables of a module with torchvision's numbers in their place.
+    """The variables of a module with torchvision's values.
 
     Args:
         variables: of a ``RetinaNet`` or ``FCOS``, or of a ``ResNet`` or ``FPN`` alone, as ``init`` makes
@@ -77,8 +77,8 @@ def from_torchvision(
         A tree like ``variables``, float32.
 
     Raises:
-        ConfigError: a number has no counterpart or another shape, or the state dict holds some that the
-            module has no place for.
+        ConfigError: a variable has no counterpart or one of another shape, or the state dict has entries
+            that the module lacks.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(variables)
     paths = ["/".join(str(key.key) for key in path[1:]) for path, _ in leaves]
@@ -121,7 +121,7 @@ def _find(path: str, taps: list[str], weights: Mapping[str, np.ndarray]) -> str:
 
 
 def _translate(path: str, taps: list[str]) -> list[str]:
-    """Names that torchvision has for a path: alone, or within what holds the part."""
+    """Torchvision's names for a path: of the part alone, or within the module that contains it."""
     path = re.sub("^(backbone|neck|head)/", "", path)
     layer, _, leaf = path.rpartition("/")
     leaf = LEAVES.get(leaf, leaf)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jdet.necks.ssd_extras import extra_sizes
-from jdet.nn.conv import caffe_xavier, scale_channels
+from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import NormConv
+from jdet.nn.initialisers import caffe_xavier
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
 from jdet.nn.remat import Remat
@@ -20,29 +21,30 @@ LAST_SCALES = ("1x1", "2x2")
 
 
 class DensePrediction(nn.Module):
-    """Levels of which half is learned from the level before and half is that level, pooled.
+    """Levels of which one half is learned from the level before and the other is that level, pooled.
 
-    Every convolution is norm-ReLU-convolution, so levels are raw convolution outputs and the
-    concatenations of them. Above the backbone a level's learned half is a 1×1 and a 3×3 convolution of
-    stride 2; the reused half a 2×2 max-pool and a 1×1 convolution. Both have 256 channels on the first
-    level after a stride-16 tap, 128 on later ones. Plain prediction layers (``dense=False``) are the
-    learned half alone with twice the channels in its 3×3. A backbone tap other than the first has 256
-    reused channels concatenated after its own; the backbone's last transition is its learned half
-    (256 channels in DSOD, see ``DSOD.last_channels``). Channels of DSOD300: 800, 512, 512, 256, 256, 256.
+    Every convolution is norm-ReLU-convolution, so that levels are outputs of convolutions without norm and
+    ReLU, concatenated. Above the backbone the learned half of a level is a 1×1 and a 3×3 convolution of
+    stride 2, the reused half a 2×2 max-pool and a 1×1 convolution. Both have 256 channels on the first
+    level after a stride-16 tap and 128 on later ones. Plain prediction layers (``dense=False``) are the
+    learned half alone, with twice the channels in its 3×3. To a backbone tap other than the first, 256
+    reused channels are concatenated; its learned half is the last transition of the backbone (256 channels
+    in DSOD, see ``DSOD.last_channels``). Channels of DSOD300: 800, 512, 512, 256, 256, 256.
 
     Attributes:
-        taps: backbone stages that are levels themselves, finest first; neighbours in stride.
+        taps: backbone stages that are levels themselves, finest first; each has twice the stride of the one
+            before.
         dense: reuse half of every level but the first; False: plain prediction layers.
-        last_scale: what follows a 3×3 level, always the last one. "1x1", as the paper has it: a 3×3
-            convolution (and pool) without stride and padding. "2x2", as the released code has it: stride 2
-            like all others; its default boxes keep the step of a 1×1 map.
+        last_scale: the level after a 3×3 level, which is always the last one. "1x1", as in the paper: a 3×3
+            convolution (and pool) without stride and padding. "2x2", as in the released code: stride 2 like
+            all others; its default boxes keep the step of a 1×1 map.
         norm: normalisation before every convolution.
         width: multiplies every channel count.
-        kernel_init: of all convolutions.
+        kernel_init: initialiser of all convolutions.
         dtype: of activations.
-        remat: what the backward pass computes again; a segment is a level, and ``neck`` all of them.
-        design_cells: as of ``jdet.necks.ssd_extras.Extras``: with other inputs the layers stay what they
-            are at the design's, and a level that nothing is left of vanishes.
+        remat: what the backward pass computes again; segments are the levels, all part of ``neck``.
+        design_cells: as in ``jdet.necks.ssd_extras.Extras``: inputs of other sizes get the same layers, and
+            a level of which no cell is left is omitted.
     """
 
     taps: tuple[str, ...]
@@ -86,7 +88,7 @@ class DensePrediction(nn.Module):
         scaled = functools.partial(scale_channels, width=self.width)
 
         def join(_, x, below, tap):
-            """A tap and, where wanted, the level below it, pooled."""
+            """A tap and, with dense prediction, the level below it, pooled."""
             if not self.dense:
                 return x
             reused = max_pool(below, 2, ceil=True)

@@ -1,4 +1,4 @@
-"""Feature pyramid network (Lin et al. 2017a) with the extra levels of its users."""
+"""Feature pyramid network (Lin et al. 2017a) with the extra levels of the detectors built on it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import jax.numpy as jnp
 
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
+from jdet.nn.initialisers import xavier
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 
 EXTRAS = {"none": 0, "pool": 1, "conv_c5": 2, "conv_p5": 2}
-"""Levels above the last tap, by the name of their kind."""
-
-xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")  # Glorot & Bengio 2010
+"""Number of levels above the last tap, by kind."""
 
 
 class FPN(nn.Module):
-    """Every tap, joined by what is above it, as a level of ``channels`` channels.
+    """Turns every tap into a level of ``channels`` channels, with the maps above added to it.
 
-    A 1×1 convolution brings a tap to the pyramid's width, the joined map above is added, repeated to
-    the tap's size (nearest neighbour), and a 3×3 convolution makes the level. No activation anywhere.
+    A 1×1 convolution brings a tap to the pyramid's width, the sum of the level above is enlarged to the
+    tap's size (nearest neighbour) and added, and a 3×3 convolution of this sum is the level. There are no
+    activations.
 
     Attributes:
-        taps: backbone stages that are levels, finest first.
+        taps: backbone stages that become levels, finest first.
         channels: of every level.
         extra: levels above the last tap. "none"; "pool": every second pixel of the last level (Lin et
             al. 2017a, for the RPN); "conv_c5": two levels by 3×3 convolutions of stride 2, the first
             on the last stage of the backbone (RetinaNet); "conv_p5": the first on the last level.
-        extra_relu: a ReLU between these two convolutions (RetinaNet as published, detectron2 and
+        extra_relu: a ReLU between these two convolutions (RetinaNet as published, Detectron2 and
             torchvision; MMDetection has none).
         use_norm: every convolution is followed by the model's norm and has no bias.
-        norm: that norm.
+        norm: the model's norm.
         width: multiplies ``channels``.
-        kernel_init: of all convolutions.
+        kernel_init: initialiser of all convolutions.
         remat: what the backward pass computes again; the pyramid is one segment, ``neck``.
         dtype: of activations.
     """
@@ -108,10 +108,10 @@ class FPN(nn.Module):
 
 
 def repeat_to(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Nearest neighbours of x [B, h, w, C] at a larger size: pixel ``floor(i · h / height)`` at ``i``."""
+    """Enlarges x [B, h, w, C] by nearest neighbours: row ``i`` is row ``floor(i · h / height)`` of x."""
     for axis, size in ((1, height), (2, width)):
         have = x.shape[axis]
-        if -(-size // 2) == have:  # each one twice, whose gradient is a sum rather than a scatter
+        if -(-size // 2) == have:  # each row twice: the gradient is a sum rather than a scatter
             x = jax.lax.slice_in_dim(jnp.repeat(x, 2, axis), 0, size, axis=axis)
         else:
             x = jnp.take(x, jnp.arange(size) * have // size, axis=axis)

@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.conv import caffe_xavier, scale_channels
+from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
+from jdet.nn.initialisers import caffe_xavier
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock, preact_parts
@@ -21,9 +22,9 @@ from jdet.nn.residual import BasicBlock, Bottleneck, PreactBlock, preact_parts
 def extra_sizes(size: int, valid_sizes: Sequence[int]) -> list[int]:
     """Map sizes of the levels above a backbone whose last map has ``size`` cells a side.
 
-    Every level halves the map (rounding up) until one cell is left, except that a map of one of
-    ``valid_sizes`` cells is shrunk by a 3×3 without padding. At 300 pixels this gives 10, 5, 3, 1 above
-    a 19×19 map, as published.
+    Every level halves the map (rounding up) until one cell is left, except that a map whose side is one of
+    ``valid_sizes`` is shrunk by a 3×3 convolution without padding. At 300 pixels this gives 10, 5, 3, 1
+    above a 19×19 map, as published.
     """
     sizes = []
     while size > 1:
@@ -33,19 +34,19 @@ def extra_sizes(size: int, valid_sizes: Sequence[int]) -> list[int]:
 
 
 class Extras(nn.Module, abc.ABC):
-    """What all extra levels share: the taps come first, then one level after the other.
+    """Base of the extra levels: the taps are the first levels, the others are built one on the other.
 
     Attributes:
-        taps: backbone stages that are levels themselves, finest first; the extras follow the last, or
-            the stage ``end`` where the backbone has one.
+        taps: backbone stages that are levels themselves, finest first; the extra levels are built on the
+            last, or on the stage ``end`` if the backbone has one.
         norm: normalisation of every convolution.
         width: multiplies every channel count.
-        kernel_init: of all convolutions.
+        kernel_init: initialiser of all convolutions.
         dtype: of activations.
-        remat: what the backward pass computes again; a segment is a level, and ``neck`` all of them.
-        design_cells: cells a side of the last tap at the input the layers are laid out for. With other
-            inputs strides and padding stay what they are there; a level whose map below is too small
-            for its layers vanishes, with those above it. 0: the layers follow the map they get.
+        remat: what the backward pass computes again; segments are the levels, all part of ``neck``.
+        design_cells: side of the last tap's map in cells at the input size the layers are designed for.
+            Inputs of other sizes get the same strides and padding; a level is omitted, with those above
+            it, if the map below is too small for its layers. 0: the layers depend on the map they get.
     """
 
     taps: tuple[str, ...]
@@ -63,28 +64,28 @@ class Extras(nn.Module, abc.ABC):
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
 
     def smallest(self, i: int, below: int) -> int:
-        """Cells a side that the map below extra level ``i`` must have; by design it has ``below``."""
+        """Smallest side, in cells, of the map below extra level ``i``; by design it is ``below``."""
         return 1
 
     @abc.abstractmethod
     def extend(
         self, x: jax.Array, i: int, below: int, layer: Any, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Map below extra level ``i`` (from 1) to the map above it goes on from, and the level.
+        """Builds extra level ``i`` (from 1): returns the map on which the next is built, and the level.
 
-        The layers are those for a map of ``below`` cells a side, whatever ``x`` has.
+        The layers are those for a map with a side of ``below`` cells, whatever the size of ``x``.
         """
 
     def prepare(self, x: jax.Array, train: bool) -> jax.Array:
-        """The map that the first extra level is made of."""
+        """The map on which the first extra level is built."""
         return x
 
     def finish(self, levels: list[jax.Array], layer: Any) -> list[jax.Array]:
-        """The levels that are handed on."""
+        """The levels that the neck returns."""
         return levels
 
     def scaled(self, channels: float) -> int:
-        """A number of channels at this width."""
+        """A number of channels, scaled by ``width``."""
         return scale_channels(channels, self.width)
 
     @nn.compact
@@ -111,16 +112,17 @@ def _extend(neck: Extras, x: jax.Array, **settings: Any) -> tuple[jax.Array, jax
 
 
 class SSDExtras(Extras):
-    """1×1 and 3×3 convolution pairs, one pair a level, until the map is 1×1.
+    """Pairs of a 1×1 and a 3×3 convolution, one pair per level, until the map is 1×1.
 
     The first pair after a stride-16 map has 256 and 512 channels, every other one 128 and 256. Maps of
-    5 and 3 cells are shrunk by a valid 3×3 (SSD300: 19, 10, 5, 3, 1), a map of 2 by a padded 4×4
+    5 and 3 cells are shrunk by a 3×3 without padding (SSD300: 19, 10, 5, 3, 1), a map of 2 by a padded 4×4
     (SSD512: 32, 16, 8, 4, 2, 1), all others by stride 2.
 
     Attributes:
-        channels: of the levels, finest first, the last value for all further ones; the 1×1 before has
-            half of them. Empty: 512 (after a stride-16 map), 256, ….
-        pool_last: levels halve down to 3 cells, and the last one is their average (SSD300S-ResNet-101).
+        channels: of the levels, finest first, the last value for all further ones; the 1×1 convolution
+            has half as many. Empty: 512 (after a stride-16 map), 256, ….
+        pool_last: levels are halved down to 3 cells, and the last level is the average of those
+            (SSD300S-ResNet-101).
         norm_first: norm and ReLU before the first pair, for backbones of pre-activation blocks.
     """
 
@@ -133,17 +135,17 @@ class SSDExtras(Extras):
         return extra_sizes(size, (3,) if self.pool_last else (5, 3))
 
     def prepare(self, x: jax.Array, train: bool) -> jax.Array:
-        """The last stage, normed if asked for."""
+        """The last stage, with ``norm_first`` after norm and ReLU."""
         return jax.nn.relu(self.norm(train=train, name="norm")(x)) if self.norm_first else x
 
     def smallest(self, i: int, below: int) -> int:
-        """As many as the valid 3×3 or the 4×4 covers."""
+        """Side of the window of the unpadded 3×3 or of the 4×4 convolution."""
         return 1 if self.pool_last else {5: 3, 3: 3, 2: 2}.get(below, 1)
 
     def extend(
         self, x: jax.Array, i: int, below: int, layer: Any, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """One more pair."""
+        """One more pair of convolutions."""
         if self.pool_last and below <= 3:
             x = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True).astype(x.dtype)
             return x, x
@@ -168,13 +170,13 @@ class SSDExtras(Extras):
 class ResidualExtras(Extras):
     """ScratchDet's extra levels: residual blocks of 128 channels (Zhu et al. 2019, sec. 3.3).
 
-    The paper's last level is 1×1, which a padded stride-2 block cannot make from 3×3; by default the
-    last block's first 3×3 is therefore valid and its shortcut the 1×1 convolution of the centre cell,
-    and blocks follow until the map is 1×1. What was released differs:
+    The paper's last level is 1×1, which a padded stride-2 block cannot produce from 3×3. By default the
+    first 3×3 of the last block is therefore not padded, and its shortcut is the 1×1 convolution of the
+    centre cell; blocks follow until the map is 1×1. The released implementations differ:
 
-    * "caffe": four blocks, of which the last two keep the map (10, 5, 5, 5 at 300 pixels);
-    * "mmdetection": four blocks, each halving a map above 3 cells (10, 5, 3, 3); a map of 2 that is left
-      over (512 pixels: 16, 8, 4, 2) is brought to 1×1 by a 3×3 and a 4×4 convolution.
+    * "caffe": four blocks, of which the last two keep the size of the map (10, 5, 5, 5 at 300 pixels);
+    * "mmdetection": four blocks, each of which halves a map above 3 cells (10, 5, 3, 3); a remaining map
+      of 2 cells (512 pixels: 16, 8, 4, 2) is brought to 1×1 by a 3×3 and a 4×4 convolution.
 
     Attributes:
         release: "", "caffe" or "mmdetection".
@@ -209,7 +211,7 @@ class ResidualExtras(Extras):
         return [*sizes, 1] if self.release == "mmdetection" and size == 2 else sizes
 
     def _shrinks(self, i: int, size: int) -> tuple[int, bool]:
-        """Stride of block ``i`` on a map of ``size`` cells, and whether it is valid instead."""
+        """Stride of block ``i`` on a map of ``size`` cells, and whether its first 3×3 is not padded."""
         if self.release == "caffe":
             return (2 if i <= 2 else 1), False
         if self.release == "mmdetection":
@@ -217,7 +219,7 @@ class ResidualExtras(Extras):
         return (1, True) if size == 3 else (2, False)
 
     def smallest(self, i: int, below: int) -> int:
-        """As many as the valid 3×3 or the 4×4 covers."""
+        """Side of the window of the unpadded 3×3 or of the 4×4 convolution."""
         if self.release:
             return 2 if i == 5 else 1
         return 3 if below == 3 else 1
@@ -248,8 +250,8 @@ class BottleneckExtras(Extras):
     of stride 2, or 3×3 on maps of 5 and 3 cells (20, 10, 5, 3, 1).
 
     Attributes:
-        prediction_module: one more such bottleneck of size 1×1 on every level, on whose output alone
-            the head predicts (DSSD, Fig. 2c).
+        prediction_module: one more such bottleneck with 1×1 convolutions on every level; the head predicts
+            from its output alone (DSSD, Fig. 2c).
     """
 
     prediction_module: bool = True
@@ -263,7 +265,7 @@ class BottleneckExtras(Extras):
         return sizes
 
     def smallest(self, i: int, below: int) -> int:
-        """As many as the first convolution covers."""
+        """Side of the window of the first convolution."""
         return 3 if below in (5, 3) else 2
 
     def extend(
@@ -283,7 +285,7 @@ class BottleneckExtras(Extras):
         return x, x
 
     def finish(self, levels: list[jax.Array], layer: Any) -> list[jax.Array]:
-        """The levels themselves, or what the prediction modules make of them."""
+        """The levels themselves, or the outputs of the prediction modules."""
         if not self.prediction_module:
             return levels
         return [

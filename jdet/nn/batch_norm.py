@@ -1,4 +1,4 @@
-"""Batch normalisation by the statistics of the batch, with a gradient of its own.
+"""Batch normalisation by the statistics of the batch, with a custom gradient.
 
 Automatic differentiation of the mean and variance makes XLA walk the activations several times more
 than needed; on CPUs that costs twenty times the arithmetic. Written by hand, the forward pass reads
@@ -33,14 +33,14 @@ def batch_norm_train(
         scale: float32 [C].
         bias: float32 [C].
         eps: added to the variance.
-        axis_name: mesh axis over which the statistics are shared too; must be bound.
-        groups: consecutive parts of the batch with statistics of their own; divides B.
-        mask: bool [B, …, 1], what counts in the statistics; None: everything.
+        axis_name: mesh axis over which the statistics are shared as well; must be bound.
+        groups: number of consecutive parts of the batch with separate statistics; divides B.
+        mask: bool [B, …, 1], cells that enter the statistics; None: all.
 
     Returns:
         The result, like ``x``, mean and biased variance, float32 [C], or [groups, C] with more than one
-        group, and how many numbers of a channel they are of, on average over groups. No gradient flows
-        through the last three.
+        group, and the number of values per channel they are computed from, averaged over groups. No
+        gradient flows through the last three.
     """
     shape = x.shape
     x = x.reshape(groups, -1, *shape[1:])
@@ -66,7 +66,7 @@ def _forward(x, scale, bias, mask, eps, team):
     axes = tuple(range(1, x.ndim - 1))
     counted = wide if mask is None else jnp.where(mask, wide, 0)
     sums = [jnp.sum(counted, axes), jnp.sum(counted * counted, axes)]
-    if mask is not None:  # the count travels along, in a row of its own
+    if mask is not None:  # the count is summed over devices along with them, as a third row
         sums.append(jnp.broadcast_to(jnp.sum(mask, axes, dtype=jnp.float32), sums[0].shape))
     sums = jnp.stack(sums)
     if team:
@@ -88,7 +88,7 @@ def _backward(eps, team, saved, gradients):
     centred = x.astype(jnp.float32) - _wide(mean, x)
     axes = tuple(range(1, x.ndim - 1))
     sums = jnp.stack([jnp.sum(dy, axes), jnp.sum(dy * centred, axes)])
-    # Gradients of scale and bias are this device's share; the sum over devices is the caller's.
+    # Gradients of scale and bias are this device's part; the caller sums them over devices.
     dbias, dscale = jnp.sum(sums[0], 0), jnp.sum(sums[1] * inverse, 0)
     if team:
         sums = jax.lax.psum(sums, team)
@@ -108,10 +108,10 @@ _normalise.defvjp(_forward, _backward)
 
 
 def _team(x, axis_name):
-    """Mesh axes to sum over; none where a device has nobody to share with.
+    """Mesh axes to sum over; none if the axis has one device.
 
-    Other axes of one device come along: the sum over them is free, and tells JAX that the result is
-    the same along them, so that nobody reduces it again.
+    Other axes of one device are included: the sum over them is free, and tells JAX that the result does
+    not vary along them, so that it is not reduced again.
     """
     if axis_name is None or jax.lax.axis_size(axis_name) == 1:
         return ()
@@ -120,7 +120,7 @@ def _team(x, axis_name):
 
 
 def _size(x, team):
-    """Numbers of a channel that share statistics."""
+    """Number of values per channel that share statistics."""
     size = x.size // x.shape[0] // x.shape[-1]
     return size * jax.lax.axis_size(team) if team else size
 

@@ -1,4 +1,4 @@
-"""Convolution with explicit symmetric padding and, on CPUs, a weight gradient of its own."""
+"""Convolution with explicit symmetric padding and, on CPUs, a custom weight gradient."""
 
 from __future__ import annotations
 
@@ -10,37 +10,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.nn.initialisers import caffe_xavier
 from jdet.nn.padding import cleared
 from jdet.ops.vma import match_varying
 from jdet.types import ConfigError
 
-caffe_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-"""Caffe's "xavier": uniform in ±sqrt(3 / fan_in)."""
-
-INITIALISERS = {
-    "caffe_xavier": caffe_xavier,
-    "kaiming": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),  # He et al. 2015, eq. 14
-}
-"""Initialisers of kernels that a config can name."""
-
 LARGE_IMAGE = 350_000
-"""Elements of one image's input or output from which XLA's weight gradient on CPUs falls behind.
+"""Elements of one image's input or output above which the custom weight gradient is faster on CPUs.
 
-Measured on two AVX-512 cores with jaxlib 0.10: at 300×300×64 XLA's takes seven times its forward pass.
+Measured on two AVX-512 cores with jaxlib 0.10: at 300×300×64 XLA's weight gradient takes
+seven times as long as its forward pass.
 """
 
 BLOCK = 2**19
-"""Numbers in both operands of one product of the weight gradient on CPUs: 2 MiB, a core's cache."""
+"""Elements in both operands of one product of the weight gradient on CPUs: 2 MiB, a core's cache."""
 
 FEW_CHANNELS = 8
-"""Up to so many input channels all taps stand side by side; more would copy too much."""
+"""Largest number of input channels for which all taps are concatenated; more would copy too much."""
 
 
 def scale_channels(channels: float, width: float) -> int:
-    """A number of channels at a model's width, one at least.
+    """Scales a number of channels by a model's width; at least 1.
 
     Raises:
-        ConfigError: a width that is not above 0.
+        ConfigError: the width is not above 0.
     """
     if width <= 0:
         raise ConfigError(f"width={width} multiplies channel counts; it must be above 0")
@@ -112,11 +105,11 @@ def _xla(x, kernel, strides, padding, dilation):
 
 
 def _weights_of_blocks(x, dy, *, padding):
-    """Weight gradient of a 3×3 convolution of stride 1, one product of matrices per block of rows.
+    """Weight gradient of a 3×3 convolution of stride 1, one matrix product per block of rows.
 
-    The three column shifts of ``x`` against the three row shifts of ``dy`` are all nine taps at once,
-    ``[3·C, pixels] · [pixels, 3·N]``: far less copying than nine shifts of either, and the operands
-    of one block stay in the cache.
+    The product of the three column shifts of ``x`` and the three row shifts of ``dy`` contains all nine
+    taps, ``[3·C, pixels] · [pixels, 3·N]``. This copies far less than nine shifts of either, and the
+    operands of one block stay in the cache.
     """
     count, height, width, channels = x.shape
     features, columns = dy.shape[-1], dy.shape[2]
@@ -143,19 +136,19 @@ def _weights_of_blocks(x, dy, *, padding):
 
 
 def _weights_of_patches(size, strides, padding, x, dy):
-    """Weight gradient with one product of matrices, all taps of ``x`` side by side: few channels."""
+    """Weight gradient as one matrix product with all taps of ``x`` concatenated; for few channels."""
     patches = jnp.concatenate(_taps(size, strides, padding, x, dy), axis=-1)
     return _product(patches, dy).reshape(size, size, x.shape[-1], dy.shape[-1])
 
 
 def _weights_of_taps(size, strides, padding, x, dy):
-    """Weight gradient with one product of matrices per tap of the kernel."""
+    """Weight gradient as one matrix product per tap of the kernel."""
     taps = [_product(tap, dy) for tap in _taps(size, strides, padding, x, dy)]
     return jnp.stack(taps).reshape(size, size, x.shape[-1], dy.shape[-1])
 
 
 def _taps(size, strides, padding, x, dy):
-    """What each tap of the kernel sees of ``x``, row-major, every one shaped like ``dy``."""
+    """The part of ``x`` that each tap of the kernel reads, row-major, each shaped like ``dy``."""
     height, width = dy.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     return [
@@ -179,13 +172,13 @@ def _product(left, right):
 
 
 class Conv(nn.Module):
-    """Convolution with parameters ``kernel`` [k, k, C, features] and, if wanted, ``bias`` [features].
+    """Convolution with parameters ``kernel`` [k, k, C, features] and optionally ``bias`` [features].
 
     Attributes:
         features: output channels.
         kernel_size: side of the square kernel.
         strides: of both axes.
-        padding: zeros on every side; None keeps the size at stride 1.
+        padding: zeros on every side; None: as many as keep the size at stride 1.
         dilation: of the kernel.
         use_bias: add a bias.
         kernel_init: initialiser of the kernel.

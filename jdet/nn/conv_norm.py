@@ -1,4 +1,4 @@
-"""Convolution, normalisation and ReLU in one module: the bricks of all convolutional models."""
+"""Convolution, normalisation and ReLU in one module, of which all convolutional models are built."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jdet.nn.conv import Conv, caffe_xavier
+from jdet.nn.conv import Conv
+from jdet.nn.initialisers import caffe_xavier
 from jdet.nn.norm import Norm
 
 
 class ConvNorm(nn.Module):
-    """Convolution → norm → ReLU; the convolution has a bias only where there is no norm.
+    """Convolution → norm → ReLU; the convolution has a bias only without a norm.
 
     Parameters are named ``conv`` and ``norm``.
 
     Attributes:
         features: output channels.
-        norm: which normalisation.
-        train: passed on to it.
+        norm: the normalisation.
+        train: passed to the norm.
         kernel_size: side of the square kernel.
         strides: of both axes.
-        padding: explicit and symmetric; None keeps the size at stride 1.
+        padding: zeros on every side; None: as many as keep the size at stride 1.
         dilation: of the kernel.
         relu: end with a ReLU.
         norm_scale: initial scale of the norm.
@@ -64,16 +65,16 @@ class ConvNorm(nn.Module):
 class NormConv(nn.Module):
     """Norm → ReLU → convolution: the pre-activation order (He et al. 2016b; DenseNet, DSOD).
 
-    The output is the raw convolution. It has a bias only where there is no norm; the ReLU stays then.
+    The output is that of the convolution. It has a bias only without a norm; the ReLU is there either way.
     Parameters are named ``norm`` and ``conv``.
 
     Attributes:
         features: output channels.
-        norm: which normalisation.
-        train: passed on to it.
+        norm: the normalisation.
+        train: passed to the norm.
         kernel_size: side of the square kernel.
         strides: of both axes.
-        padding: explicit and symmetric; None keeps the size at stride 1.
+        padding: zeros on every side; None: as many as keep the size at stride 1.
         kernel_init: initialiser of the kernel.
         dtype: of the computation; None: of the input.
     """

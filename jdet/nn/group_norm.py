@@ -1,8 +1,8 @@
-"""Group normalisation with a gradient of its own.
+"""Group normalisation with a custom gradient.
 
-As for batch norms (``jdet.nn.batch_norm``): the forward pass reads the activations twice and the backward
-pass twice, and what waits between them is the input as it is, where automatic differentiation would keep
-several float32 arrays of its size.
+As in ``jdet.nn.batch_norm``, the forward pass reads the activations twice and the backward pass twice. Only
+the input is kept between them, in its own dtype, where automatic differentiation would keep several float32
+arrays of its size.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def group_norm(
         x: float32 or bfloat16 [B, …, C].
         scale: float32 [C].
         bias: float32 [C].
-        groups: consecutive parts of the channels; divides C.
+        groups: number of consecutive parts of the channels; divides C.
         eps: added to the variance.
-        mask: bool [B, …, 1], what counts in the statistics; None: everything.
+        mask: bool [B, …, 1], cells that enter the statistics; None: all.
 
     Returns:
         Like ``x``.
@@ -83,7 +83,7 @@ _normalise.defvjp(_forward, _backward)
 
 
 def _of_groups(values: jax.Array, groups: int) -> jax.Array:
-    """Sums over the channels of each group, at every channel of it; [B, C] to [B, C]."""
+    """Sums over the channels of each group, repeated for each of them; [B, C] to [B, C]."""
     parts = values.reshape(values.shape[0], groups, -1)
     return jnp.broadcast_to(jnp.sum(parts, -1, keepdims=True), parts.shape).reshape(values.shape)
 

@@ -1,4 +1,4 @@
-"""Normalisation chosen by name and bound once, so that blocks never know which one they use."""
+"""Normalisation chosen by name and bound once, so that blocks need not know which one they use."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from jdet.nn.group_norm import group_norm
 from jdet.nn.padding import inside
 from jdet.types import Moments
 
-KINDS = ("none", "batch", "sync_batch", "group", "frozen_batch")
+KINDS = ("none", "batch", "sync_batch", "group", "layer", "frozen_batch", "affine_batch")
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last.
 
-    Statistics and the affine map are float32 whatever the input is; cells beside the images
-    (``jdet.nn.padding``) have no part in them. Running statistics keep the unbiased variance, as Caffe and
-    PyTorch do. Gradients flow through the batch statistics. Applied with ``mutable=["moments"]`` it also
-    leaves in that collection a tuple ``seen`` of ``Moments``, one for every call.
+    Statistics and the affine map are float32 whatever the dtype of the input is; padding
+    (``jdet.nn.padding``) is excluded from the statistics. Running statistics keep the unbiased variance, as
+    in Caffe and PyTorch. Gradients flow through the batch statistics. Applied with ``mutable=["moments"]``
+    the layer also stores in that collection a tuple ``seen`` of ``Moments``, one per call.
 
     Attributes:
         train: normalise with the statistics of the batch and update the running ones.
-        momentum: share of the old running statistics in the new ones (PyTorch's 1 - momentum).
+        momentum: weight of the old running statistics in the new ones (PyTorch's 1 - momentum).
         epsilon: added to the variance.
         group_size: images that share statistics; 0: all images of the batch (of this device, or of
             all devices along ``axis_name``). Smaller than the device's batch: consecutive sub-groups.
@@ -53,7 +53,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         if not self.train:
             return normalise(x, mean.value, var.value, scale, bias, self.epsilon)
-        # Shapes alone matter while initialising, and no mesh axis is bound then.
+        # Only shapes matter while initialising, and no mesh axis is bound then.
         axis_name = None if self.is_initializing() else self.axis_name
         groups = 1
         if self.group_size and self.group_size < x.shape[0]:
@@ -80,28 +80,36 @@ class BatchNorm(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation with everything fixed: statistics and affine map are not parameters.
+    """Batch normalisation whose statistics are fixed, and by default the affine map too.
 
-    All four vectors live in the ``batch_stats`` collection, where no optimiser reaches them.
+    What is fixed lives in the ``batch_stats`` collection, which no optimiser updates.
+
+    Attributes:
+        epsilon: added to the variance.
+        affine: scale and bias are trainable parameters.
+        initial_scale: of a trainable affine map.
     """
 
     epsilon: float = 1e-5
+    affine: bool = False
+    initial_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Applies the fixed map to x [B, …, C]; same shape and dtype out."""
+        """Applies the map to x [B, …, C]; same shape and dtype out."""
+        shape = (x.shape[-1],)
 
         def fixed(name, init):
-            return self.variable("batch_stats", name, init, (x.shape[-1],), jnp.float32).value
+            return self.variable("batch_stats", name, init, shape, jnp.float32).value
 
-        return normalise(
-            x,
-            fixed("mean", jnp.zeros),
-            fixed("var", jnp.ones),
-            fixed("scale", jnp.ones),
-            fixed("bias", jnp.zeros),
-            self.epsilon,
-        )
+        mean, var = fixed("mean", jnp.zeros), fixed("var", jnp.ones)
+        if self.affine:
+            initial_scale = nn.initializers.constant(self.initial_scale)
+            scale = self.param("scale", initial_scale, shape, jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        else:
+            scale, bias = fixed("scale", jnp.ones), fixed("bias", jnp.zeros)
+        return normalise(x, mean, var, scale, bias, self.epsilon)
 
 
 def normalise(x, mean, var, scale, bias, epsilon):
@@ -112,8 +120,37 @@ def normalise(x, mean, var, scale, bias, epsilon):
     return (x.astype(jnp.float32) * factor + shift).astype(x.dtype)
 
 
+class LayerNorm(nn.Module):
+    """Normalises the channels of every cell by their mean and variance (Ba et al. 2016).
+
+    Statistics and the affine map are float32 whatever the dtype of the input is. Each cell is normalised
+    on its own, so padding has no influence on other cells.
+
+    Attributes:
+        epsilon: added to the variance (PyTorch: 1e-5).
+        initial_scale: of the affine map.
+    """
+
+    epsilon: float = 1e-5
+    initial_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises x [B, …, C]; same shape and dtype out."""
+        shape = (x.shape[-1],)
+        initial_scale = nn.initializers.constant(self.initial_scale)
+        scale = self.param("scale", initial_scale, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+
+
 class L2Norm(nn.Module):
-    """Scales every pixel's channel vector to a learned length per channel (ParseNet; SSD, conv4_3).
+    """Scales the channel vector of every cell to unit length, then by a learned factor per channel.
+
+    Liu et al. 2015, ParseNet, sec. 3.3; SSD has it on conv4_3.
 
     Attributes:
         initial_scale: 20 in SSD and DSOD.
@@ -140,8 +177,10 @@ class Norm:
 
     ``batch`` normalises over the images of one device; ``sync_batch`` over ``group_size`` images,
     across devices where they hold fewer (ScratchDet trains with plain ``batch``, MegDet with
-    ``sync_batch``); ``frozen_batch`` is fixed; ``group`` has 32 groups (Wu & He 2018), fewer where the
-    channels do not divide; ``none`` leaves the convolution's bias to do the work.
+    ``sync_batch``). ``frozen_batch`` is fixed; ``affine_batch`` has fixed statistics and a trainable scale
+    and bias. ``group`` has 32 groups (Wu & He 2018), or the largest divisor of the channels below that;
+    ``layer`` normalises the channels of every cell (Ba et al. 2016). With ``none`` the convolution before
+    it has a bias instead.
 
     Attributes:
         kind: one of ``KINDS``.
@@ -163,8 +202,13 @@ class Norm:
 
     @property
     def needs_bias(self) -> bool:
-        """Whether the convolution before it must carry a bias."""
+        """Whether the convolution before the norm must have a bias."""
         return self.kind == "none"
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the layer keeps statistics of the maps it is made for, so that it cannot be shared."""
+        return self.kind.endswith("batch")
 
     def __call__(
         self, *, train: bool, name: str | None = None, initial_scale: float = 1.0
@@ -172,17 +216,20 @@ class Norm:
         """The layer, a map of [B, …, C] to the same.
 
         Args:
-            train: as of ``BatchNorm``.
+            train: as in ``BatchNorm``; the other kinds do the same in training and at evaluation.
             name: of the layer among the parameters.
-            initial_scale: of a trained affine map; 0 on the last norm of a residual branch makes the
+            initial_scale: of a trainable affine map; 0 on the last norm of a residual branch makes the
                 block start as its shortcut (Goyal et al. 2017, sec. 5.1).
         """
         if self.kind == "none":
             return lambda x: x
-        if self.kind == "frozen_batch":
-            return FrozenBatchNorm(self.epsilon, name=name)
+        if self.kind in ("frozen_batch", "affine_batch"):
+            affine = self.kind == "affine_batch"
+            return FrozenBatchNorm(self.epsilon, affine, initial_scale, name=name)
         if self.kind == "group":
             return _GroupNorm(self.epsilon, initial_scale, name=name)
+        if self.kind == "layer":
+            return LayerNorm(self.epsilon, initial_scale, name=name)
         sync = self.kind == "sync_batch"
         return BatchNorm(
             train=train,

@@ -1,9 +1,9 @@
-"""Images smaller than the network's input: what lies beside their content is kept from them.
+"""Keeps padding out of the network: masked before every spatial op, excluded from norm statistics.
 
-A convolution of zeros is a constant, the norms move it and the next convolution carries it into the
-image: without care, what a network says of an image depends on how far it was padded. Inside
-``content`` every layer that looks further than its own cell sees zeros there, which is what it sees
-beyond the edge of an image that fills the input, and norms leave those cells out of their statistics.
+A convolution of zeros is a constant, norms shift it, and the next convolution mixes it into the image:
+without masking, the features of an image depend on how far it was padded. Inside the context ``content``
+every layer that reads neighbouring cells sees zeros in the padding, which is what it sees beyond the edge
+of an image that fills the input, and norms exclude those cells from their statistics.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _CONTENT: contextvars.ContextVar[tuple[jax.Array, tuple[int, int]] | None] = con
 
 @contextlib.contextmanager
 def content(image_sizes: jax.Array | None, whole: tuple[int, int]) -> Iterator[None]:
-    """While a network is traced: its images have these sizes.
+    """Context in which a network is traced for images of these sizes.
 
     Args:
-        image_sizes: int32 [B, 2], height and width of each image's content; None: all images are
-            whole, as outside of any such context.
+        image_sizes: int32 [B, 2], height and width of each image's content; None: all images fill the
+            input, as outside of any such context.
         whole: height and width of the input, pixels.
     """
     token = _CONTENT.set(None if image_sizes is None else (image_sizes, whole))

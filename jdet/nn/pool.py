@@ -20,7 +20,7 @@ def max_pool(
 ) -> jax.Array:
     """Maximum over square windows.
 
-    Where several values of a window are equal, the first in row-major order takes the whole
+    If several values of a window are equal to the maximum, the first in row-major order gets the whole
     gradient, as in Caffe and PyTorch.
 
     Args:
@@ -28,8 +28,8 @@ def max_pool(
         window: side of the window.
         strides: of both axes; None: the window.
         padding: on every side, with minus infinity.
-        ceil: Caffe's size, ``ceil((n + 2p - k) / s) + 1`` without a last window that would start in the
-            padding; else the floor, as in PyTorch.
+        ceil: Caffe's output size, ``ceil((n + 2p - k) / s) + 1`` without a last window that would start in
+            the padding; False: the floor, as in PyTorch.
 
     Returns:
         [B, h, w, C].
@@ -72,7 +72,7 @@ def _backward(window, strides, padding, height, width, saved, dy):
         taken = taken | first
         shares.append(jnp.where(first, dy, 0))
     if strides == window:
-        # Windows tile the plane: interleave the shares instead of adding them up.
+        # Windows do not overlap: interleave the shares instead of adding them up.
         tiles = jnp.stack(shares, axis=-2).reshape(*dy.shape[:3], window, window, dy.shape[-1])
         gradient = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(padded.shape)
     else:
@@ -86,7 +86,7 @@ def _backward(window, strides, padding, height, width, saved, dy):
             ]
             config = [(0, 0, 0), *spread, (0, 0, 0)]
             gradient = gradient + jax.lax.pad(share, jnp.zeros((), dy.dtype), config)
-    # Undo the padding; what the floor left out beyond the last window has no gradient.
+    # Undo the padding; cells beyond the last window, which the floor left out, have no gradient.
     undo = [(-padding, n - (m - padding), 0) for n, m in zip(x.shape[1:3], padded.shape[1:3])]
     zero = jnp.zeros((), dy.dtype)
     return (jax.lax.pad(gradient, zero, [(0, 0, 0), *undo, (0, 0, 0)]),)
@@ -96,7 +96,7 @@ _max_pool.defvjp(_forward, _backward)
 
 
 def _pad(x, window, strides, padding, height, width):
-    """Pads so that the windows exactly fit."""
+    """Pads (or crops) so that the windows cover the map exactly."""
     ends = [(count - 1) * strides + window - padding for count in (height, width)]
     sides = [(padding, end - size, 0) for end, size in zip(ends, x.shape[1:3])]  # negative: crops
     lowest = jnp.asarray(-jnp.inf, x.dtype)
@@ -104,7 +104,7 @@ def _pad(x, window, strides, padding, height, width):
 
 
 def _slices(padded, window, strides, height, width):
-    """Every position of the window over all places, row-major: window² arrays [B, h, w, C]."""
+    """The values at every position within the windows, row-major: window² arrays [B, h, w, C]."""
     for top in range(window):
         for left in range(window):
             yield padded[

@@ -1,8 +1,8 @@
-"""Rematerialisation: which activations wait for the backward pass, and which are computed again.
+"""Rematerialisation: which activations are kept for the backward pass, and which are computed again.
 
-Sub-linear memory (Chen et al. 2016), with which MegDet fits 4 and more images on a device: the network
-is cut into segments, what a segment makes inside is thrown away after the forward pass and made again
-when the backward pass comes to it. Loss, gradients and running statistics stay what they are.
+Sub-linear memory (Chen et al. 2016), by which MegDet fits 4 and more images on a device: the network is
+divided into segments, the activations inside a segment are discarded after the forward pass and computed
+again when the backward pass reaches it. Loss, gradients and running statistics do not change.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ POLICIES = ("none", "convs", "full", "stages")
 
 @dataclasses.dataclass(frozen=True)
 class Remat:
-    """What is recomputed, and where.
+    """What is recomputed, and in which parts of the network.
 
     * ``none``: nothing.
-    * ``convs``: norms, ReLUs and pools; the results of convolutions are kept. Nearly free of arithmetic.
+    * ``convs``: norms, ReLUs and pools; the results of convolutions are kept. Costs little arithmetic.
     * ``full``: everything inside a segment; only its input is kept. One more forward pass.
-    * ``stages``: the same with longer segments where a stage has several (ResNets). Less is kept, but
-      more is needed while a stage is recomputed.
+    * ``stages``: as ``full``, with whole stages as segments where a stage has several (ResNets). Less is
+      kept, but more memory is needed while a stage is recomputed.
 
-    Statistics that norms have summed over devices are kept under all of them, so that recomputing brings
-    no second collective.
+    Statistics that norms have summed over devices are kept by all policies, so that recomputation adds no
+    collective.
 
     Attributes:
         policy: one of ``POLICIES``.
-        parts: of the network that it holds for, such as ``("stem", "c2")``; empty: all.
+        parts: parts of the network to which it applies, such as ``("stem", "c2")``; empty: all.
     """
 
     policy: str = "none"
@@ -46,13 +46,13 @@ class Remat:
             )
 
     def check(self, known: Sequence[str]) -> None:
-        """Refuses what would change nothing.
+        """Refuses settings that would have no effect.
 
         Args:
             known: parts of the network that can be recomputed.
 
         Raises:
-            ConfigError: a part that is not there, or parts without a policy.
+            ConfigError: a part does not exist, or parts are given without a policy.
         """
         for part in self.parts:
             if part not in known:
@@ -71,9 +71,9 @@ class Remat:
             )
 
     def segment(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
-        """A function of (module, arrays) as one segment, or as it is where ``part`` is kept.
+        """A function of (module, arrays) as one segment; unchanged if ``part`` is not recomputed.
 
-        Submodules that the function makes belong to the module it is given.
+        Submodules that the function creates belong to the module it is given.
         """
         if self.policy == "none" or (self.parts and part not in self.parts):
             return function

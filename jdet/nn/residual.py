@@ -1,7 +1,7 @@
 """Residual blocks: basic and bottleneck, post- and pre-activation (He et al. 2016a, 2016b).
 
-Every block returns its output and its branch, which is what the last convolution made before the
-addition: some detectors predict from that.
+Every block returns its output and its branch, the result of the last convolution before the addition, from
+which some detectors predict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class BasicBlock(nn.Module):
         features: output channels.
         strides: of the first convolution and of the projection.
         dilation: of both convolutions.
-        valid: the first convolution is not padded; the shortcut projects the map without its border.
+        valid: the first convolution is not padded, and the shortcut projects the map without its border.
         last_scale: initial scale of the last norm.
     """
 
@@ -62,9 +62,9 @@ class Bottleneck(nn.Module):
         strides: of the block.
         dilation: of the 3×3 convolution.
         stride_first: the first convolution strides (He et al., Caffe) rather than the 3×3 one.
-        kernel_size: of the first convolution and of the projection, not padded (DSSD's extra levels
-            take 2 and 3).
-        project: project the shortcut even where shapes agree.
+        kernel_size: of the first convolution and of the projection, which are not padded (DSSD's extra
+            levels have 2 and 3).
+        project: project the shortcut even if shapes agree.
         last_scale: initial scale of the last norm.
     """
 
@@ -103,10 +103,10 @@ def preact_parts(norm: Norm, train: bool, kernel_init: Any, dtype: Any) -> dict[
 
 
 class PreactBlock(nn.Module):
-    """Norm and ReLU before each convolution, a sum without either (He et al. 2016b, Fig. 1b).
+    """Norm and ReLU before each convolution, none after the addition (He et al. 2016b, Fig. 1b).
 
-    The projection, where there is one, takes the normed input and has no norm of its own, as in the
-    Caffe release of ScratchDet.
+    The projection, if there is one, takes the normalised input and has no norm itself, as in the Caffe
+    release of ScratchDet.
 
     Attributes:
         conv: Conv with bias, initialiser and dtype bound.
@@ -115,10 +115,10 @@ class PreactBlock(nn.Module):
         strides: of the block: first 3×3 convolution and projection.
         dilation: of the 3×3 convolutions.
         bottleneck: 1×1 (a quarter of the channels), 3×3, 1×1 rather than two 3×3 convolutions.
-        stride_first: of a bottleneck: the first 1×1 strides rather than the 3×3.
-        valid: the first 3×3 of a basic block is not padded; the shortcut projects the map without its
+        stride_first: in a bottleneck the first 1×1 strides rather than the 3×3.
+        valid: the first 3×3 of a basic block is not padded, and the shortcut projects the map without its
             border.
-        norm_input: False: the input goes into the first convolution as it is.
+        norm_input: norm and ReLU before the first convolution too; False: it takes the input as it is.
     """
 
     conv: Any

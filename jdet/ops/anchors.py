@@ -17,7 +17,7 @@ class DefaultBoxLevel(NamedTuple):
         next_size: size of the next level; the second square box has side sqrt(size · next_size). 0:
             there is no second square box.
         ratios: aspect ratios above 1; each gives a wide and a tall box.
-        step: distance of box centres, pixels.
+        step: distance between neighbouring box centres, pixels.
         first: centre of the first box, pixels; None: half a step.
     """
 
@@ -29,7 +29,7 @@ class DefaultBoxLevel(NamedTuple):
 
     @property
     def sides(self) -> tuple[float, float]:
-        """Its own size and that of the next level."""
+        """The size of this level and that of the next."""
         return (self.size, self.next_size)
 
     @property
@@ -59,10 +59,10 @@ class AnchorLevel(NamedTuple):
     Attributes:
         sides: square roots of the areas, pixels.
         ratios: heights over widths.
-        step: distance of anchor centres, pixels; or a pair, down and across.
-        rounded: half widths and half heights are whole pixels, as torchvision rounds them.
-        start: centre of the first anchor, pixels; 0 is the corner of the image, where all reference
-            implementations of anchors begin. The points of FCOS begin at half a step.
+        step: distance between neighbouring anchor centres, pixels; or a pair, vertical and horizontal.
+        rounded: round half widths and half heights to whole pixels, as torchvision does.
+        start: centre of the first anchor, pixels; 0, the corner of the image, is what all reference
+            implementations of anchors have. The points of FCOS start at half a step.
     """
 
     sides: tuple[float, ...]
@@ -116,7 +116,7 @@ def retinanet_levels(
         scale: smallest side in strides; 4 is 32 pixels on a level of stride 8.
         octaves: sides per level.
         ratios: heights over widths.
-        rounded: sides are cut and half sizes rounded to whole pixels, as in torchvision.
+        rounded: truncate sides and round half sizes to whole pixels, as in torchvision.
     """
     levels = []
     for stride in strides:
@@ -138,17 +138,17 @@ def ssd_levels(
 ) -> tuple[DefaultBoxLevel, ...]:
     """Sizes, aspect ratios and steps of every level for an input size.
 
-    The Caffe rule: the first level has ``first_ratio`` of the input side, the others run from
-    ``min_ratio`` in whole per cents with step ``floor((max - min) / (L - 2))``; sizes are truncated
-    to whole pixels. VOC uses 10/20/90 %, COCO 7/15/90 %. Aspect ratio 2 on the first and the last
-    two levels, 2 and 3 between. At 300 pixels this is the published table (steps 8, 16, 32, 64,
-    100, 300; 8732 boxes).
+    The Caffe rule: the first level's size is ``first_ratio`` of the input side, those of the others rise
+    from ``min_ratio`` in whole per cents with step ``floor((max - min) / (L - 2))``; sizes are truncated to
+    whole pixels. VOC uses 10/20/90 %, COCO 7/15/90 %. The first and the last two levels have aspect ratio
+    2, the levels between them 2 and 3. At 300 pixels this is the published table (steps 8, 16, 32, 64, 100,
+    300; 8732 boxes).
 
     Args:
         input_size: side of the square input, pixels.
         strides: nominal stride of each level (8, 16, …), the step of its default boxes.
-        cells: side of each level's map. Maps of 3 and fewer cells are spread evenly over the image
-            instead (steps 100 and 300 of SSD300). A 2×2 map above a 3×3 one, the last level of the
+        cells: side of each level's map. The boxes of maps of 3 and fewer cells are spread evenly over the
+            image instead (steps 100 and 300 of SSD300). A 2×2 map above a 3×3 one, the last level of the
             released DSOD, keeps the step of a single cell.
         first_ratio: size of the first level, fraction of the side.
         min_ratio: size of the second level.
@@ -190,18 +190,18 @@ def replace_columns(
     steps: Sequence[float] = (),
     first_centres: Sequence[float] = (),
 ) -> tuple[DefaultBoxLevel, ...]:
-    """The levels with whole columns of their table put in place of what the rule gives.
+    """Replaces whole columns of the table of levels that the rule gives.
 
     Args:
         levels: one entry per level.
-        min_sizes: ``size`` of every level; this and all others: empty leaves the column as it is.
+        min_sizes: ``size`` of every level. Of this and all other columns: empty leaves it as it is.
         max_sizes: ``next_size`` of every level.
         aspect_ratios: ``ratios`` of every level.
         steps: ``step`` of every level.
         first_centres: ``first`` of every level.
 
     Raises:
-        ValueError: a column has not one value a level.
+        ValueError: a column does not have one value per level.
     """
     columns: dict[str, tuple[str, Sequence[Any]]] = {
         "size": ("min_sizes", min_sizes),
@@ -216,14 +216,14 @@ def replace_columns(
         if len(values) != len(levels):
             raise ValueError(
                 f"{key}={tuple(values)} has {len(values)} values for {len(levels)} levels; give one "
-                "a level, or none to have them by the rule"
+                "per level, or none to have them by the rule"
             )
         levels = [level._replace(**{field: value}) for level, value in zip(levels, values)]
     return tuple(levels)
 
 
 def check_levels(levels: Sequence[DefaultBoxLevel]) -> None:
-    """Refuses boxes without area, which no offset can be relative to, and centres on one spot.
+    """Refuses boxes without area, against which no offset can be coded, and a step of 0.
 
     Args:
         levels: one entry per level, sizes in pixels.
@@ -265,7 +265,7 @@ def default_boxes(
     Args:
         levels: one entry per level.
         shapes: height and width of each level's map, cells.
-        clip: height and width of the image that boxes are cut to, pixels; None: not cut.
+        clip: height and width of the image to which boxes are clipped, pixels; None: not clipped.
 
     Returns:
         float32 [A, 4], ``cx cy w h`` in pixels of the network input.

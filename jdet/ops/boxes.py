@@ -6,12 +6,6 @@ import jax
 import jax.numpy as jnp
 
 
-def xyxy_to_cxcywh(boxes: jax.Array) -> jax.Array:
-    """Corners ``x1 y1 x2 y2`` to centre and size ``cx cy w h``; [..., 4] to [..., 4]."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
-
-
 def cxcywh_to_xyxy(boxes: jax.Array) -> jax.Array:
     """Centre and size ``cx cy w h`` to corners ``x1 y1 x2 y2``; [..., 4] to [..., 4]."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
@@ -19,7 +13,7 @@ def cxcywh_to_xyxy(boxes: jax.Array) -> jax.Array:
 
 
 def area(boxes: jax.Array) -> jax.Array:
-    """Area in square pixels, [..., 4] to [...]; inverted boxes count as empty."""
+    """Area in square pixels, [..., 4] to [...]; the area of inverted boxes is 0."""
     size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return size[..., 0] * size[..., 1]
 
@@ -47,15 +41,16 @@ def pairwise_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
 
 
 def paired_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
-    """Overlap of each box of ``a`` [..., 4] with its partner in ``b`` [..., 4].
+    """Overlap of each box of ``a`` [..., 4] with the box of ``b`` [..., 4] at the same place.
 
     Args:
         a: float32 boxes.
         b: float32 boxes; leading axes broadcast.
-        kind: as of ``pairwise_iou``.
+        kind: as in ``pairwise_iou``.
 
     Returns:
-        float32 [...]. Pairs of empty boxes have overlap 0. Gradients are finite where one has an area.
+        float32 [...]. Pairs of empty boxes have overlap 0. Gradients are finite if one of the
+            two has an area.
     """
     # One array per coordinate: a trailing axis of 4 or 2 would defeat vectorisation on CPUs.
     ax1, ay1, ax2, ay2 = (a[..., i] for i in range(4))

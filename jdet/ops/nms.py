@@ -62,7 +62,7 @@ def class_wise_nms(
     Args:
         boxes: float32 [A, 4], x1 y1 x2 y2, shared by the classes.
         scores: float32 [A, K], without background. NaN counts as zero.
-        score_threshold: only scores above it take part.
+        score_threshold: only pairs with scores above it are candidates.
         iou_threshold: overlap above which the worse box of the same class is dropped.
         pre_nms: candidates of each class that enter NMS.
         keep: detections of the image over all classes, D.
@@ -171,17 +171,17 @@ def best_pairs(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The best (anchor, class) pairs of a level, as RetinaNet takes them (Lin et al. 2017b, sec. 4).
 
-    Only the ``count`` anchors with the best single score can hold one of the ``count`` best pairs, so
-    two short selections stand for one over all A · K scores; the result is the same, ties included
-    (the lower anchor, then the lower class, comes first).
+    Only the ``count`` anchors with the best single scores can have one of the ``count`` best pairs, so two
+    short selections replace one over all A · K scores. The result is the same, ties included (the lower
+    anchor, then the lower class, comes first).
 
     Args:
         scores: float32 [A, K]. NaN counts as zero.
-        threshold: only scores above it take part.
-        count: n.
+        threshold: only pairs with scores above it are candidates.
+        count: number of pairs, n.
 
     Returns:
-        Scores float32 [n] (0: there is none), anchors and classes int32 [n], with
+        Scores float32 [n] (0 where there is no pair), anchors and classes int32 [n], with
         ``n = min(count, A · K)``.
     """
     num_anchors, num_classes = scores.shape

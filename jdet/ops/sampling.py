@@ -1,4 +1,4 @@
-"""Choice of the examples that enter a loss."""
+"""Selection of the examples that enter a loss."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ import jax.numpy as jnp
 def hard_negatives(difficulty: jax.Array, eligible: jax.Array, count: jax.Array) -> jax.Array:
     """The ``count`` most difficult eligible examples of one image (SSD, sec. 2.2).
 
+    >>> difficulty = jnp.array([0.1, 0.9, 0.5, 0.5, 0.7])
+    >>> eligible = jnp.array([True, False, True, True, True])
+    >>> hard_negatives(difficulty, eligible, jnp.array(2)).tolist()
+    [False, False, True, False, True]
+
+    The second example is the most difficult one, but not eligible; of the two with 0.5 the first is taken.
+
     Args:
         difficulty: float32 [A], larger is harder (cross-entropy against background in SSD).
         eligible: bool [A].
-        count: int32 scalar, how many to take; fewer are taken where fewer are eligible.
+        count: int32 scalar, number of examples to take; fewer if fewer are eligible.
 
     Returns:
-        bool [A]. Among equals the lower index wins, so exactly ``min(count, eligible)`` are taken.
+        bool [A], exactly ``min(count, number of eligible)`` of them True; of equal difficulties the lower
+        index is taken.
     """
     key = jnp.where(eligible, difficulty, -jnp.inf)
     count = jnp.minimum(count, jnp.sum(eligible))

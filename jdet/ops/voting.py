@@ -1,4 +1,4 @@
-"""Merging of detections from several passes over one image: box voting and its relatives."""
+"""Merging of detections from several passes over one image: box voting and related rules."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def cluster(
 ) -> jax.Array:
     """Greedy clusters of boxes that are sorted, best first.
 
-    The best box that is in no cluster yet begins one and takes all boxes of its class that are in
-    none and overlap it. One loop step does that in every image, whatever the class, so the number
-    of steps is the number of clusters and the pairwise matrix never exists in memory.
+    The best box that is in no cluster yet starts one and takes all boxes of its class that overlap it and
+    are in no cluster. One loop step does that in every image, whatever the class, so the number of steps
+    is the number of clusters and the pairwise matrix never exists in memory.
 
     Args:
         boxes: float32 [B, M, 4], x1 y1 x2 y2, sorted by score in each image.
         labels: int32 [B, M].
         valid: bool [B, M], which rows exist.
-        iou_threshold: overlap from which a box joins the better one's cluster.
+        iou_threshold: overlap from which a box joins the cluster of a better box.
         pixel_offset: added to widths and heights (see ``overlap``).
-        at_threshold: an overlap of exactly the threshold joins too.
+        at_threshold: a box whose overlap is exactly the threshold joins too.
 
     Returns:
-        int32 [B, M], rank of the best box of each box's cluster: its own for the best; M where not
-        valid.
+        int32 [B, M], rank of the best box of each box's cluster (its own rank for the best box); M where
+        not valid.
     """
     corners = tuple(boxes[..., i] for i in range(4))
     ranks = jnp.arange(boxes.shape[1])
@@ -65,7 +65,7 @@ def cluster(
 
     def begin(owner):
         free = owner < 0
-        best = jnp.argmax(free, axis=1, keepdims=True)  # the first free one
+        best = jnp.argmax(free, axis=1, keepdims=True)  # the first box in no cluster
 
         def current(values):
             return jnp.take_along_axis(values, best, axis=1)
@@ -96,9 +96,10 @@ def merge(
 
     * "voting" (Gidaris & Komodakis 2015; as in RefineDet's multi-scale test): every greedy cluster
       becomes one box, the mean of its boxes weighted by their scores, with the best score.
-    * "soft_voting": beside it, every other member stays as a box of its own with its score times
-      (1 - overlap with the cluster's best box), where that reaches ``score_threshold``.
-    * "nms": every cluster becomes its best box; an overlap of exactly the threshold does not join.
+    * "soft_voting": in addition every other box of the cluster is kept with its score times
+      (1 - overlap with the cluster's best box), if that reaches ``score_threshold``.
+    * "nms": only the best box of every cluster is kept; a box whose overlap is exactly the threshold does
+      not join.
 
     Args:
         boxes: float32 [B, M, 4], x1 y1 x2 y2, in any order.
@@ -106,10 +107,10 @@ def merge(
         labels: int32 [B, M].
         valid: bool [B, M].
         kind: one of ``KINDS``.
-        keep: boxes of an image that are returned, D.
-        iou_threshold: overlap from which boxes of a class are one.
+        keep: number of boxes returned per image, D.
+        iou_threshold: overlap from which boxes of a class are merged.
         pixel_offset: added to widths and heights for the overlap (see ``overlap``).
-        score_threshold: of "soft_voting".
+        score_threshold: lowest score kept by "soft_voting".
 
     Returns:
         Detections, arrays [B, D, …], best first.

@@ -126,8 +126,8 @@ def test_samples_are_those_that_the_loss_counts(name):
 
 
 @pytest.mark.parametrize("soft", ["linear", "gaussian"])
-def test_soft_suppression_keeps_more_at_lower_scores(soft):
-    """The best is untouched; what hard suppression drops comes back with what is left of its score."""
+def test_soft_nms_keeps_more_at_lower_scores(soft):
+    """The best is untouched; what plain NMS drops is kept with a lower score."""
     crowded = dict(pre_nms=60, max_detections=200, nms_iou=0.1, score_threshold=0.02)
     found = random_predictions(make("retinanet"))
     sizes = jnp.full((2, 2), 64)

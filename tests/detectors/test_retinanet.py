@@ -9,11 +9,10 @@ from jdet import build
 from jdet.config import get_defaults
 from jdet.describe import describe
 from jdet.detectors.dense_detector import Predictions
-from jdet.ops.boxes import xyxy_to_cxcywh
 from jdet.ops.nms import best_pairs
 from jdet.types import ConfigError
 from tests import harness
-from tests.golden import load
+from tests.golden import centred, load
 
 CLASSES = tuple("abcde")
 
@@ -50,7 +49,7 @@ def test_battery(case):
 
 def fixture(name):
     golden = load(name)
-    return golden, xyxy_to_cxcywh(jnp.asarray(golden["anchors"]))
+    return golden, jnp.asarray(centred(golden["anchors"]))
 
 
 def test_loss_and_gradient_equal_torchvision():

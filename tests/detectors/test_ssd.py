@@ -11,7 +11,7 @@ from jdet.ops import boxes, coding
 from jdet.ops.nms import class_wise_nms
 from jdet.types import ConfigError
 from tests import harness
-from tests.golden import load
+from tests.golden import centred, load
 
 CLASSES = tuple("abcde")
 
@@ -60,7 +60,7 @@ def golden_case():
             True,
         )
     # torchvision's table of boxes, clipped width and height included
-    priors = boxes.xyxy_to_cxcywh(jnp.asarray(load("default_boxes_ssd300")["xyxy_coco"]))
+    priors = jnp.asarray(centred(load("default_boxes_ssd300")["xyxy_coco"]))
     arrays = (
         jnp.asarray(ground_truth, jnp.float32),
         jnp.asarray(labels, jnp.int32),
@@ -105,9 +105,9 @@ def test_zero_logits_cost_what_arithmetic_says():
 
 def test_postprocessing_equals_torchvision():
     golden = load("ssd_postprocess")
-    priors = boxes.xyxy_to_cxcywh(jnp.asarray(load("default_boxes_ssd300")["xyxy_coco"]))
+    priors = jnp.asarray(centred(load("default_boxes_ssd300")["xyxy_coco"]))
     corners = coding.decode(jnp.asarray(golden["bbox_regression"][0]), priors)
-    # torchvision clips before the suppression; SSD, and jdet with it, when results leave the net.
+    # torchvision clips before NMS; SSD, and jdet with it, when results leave the net.
     corners = boxes.clip(corners, jnp.array([300, 300]))
     found = class_wise_nms(
         corners,

@@ -42,36 +42,6 @@ def test_value_and_gradients_equal_automatic_differentiation(groups):
     np.testing.assert_allclose(var.reshape(groups, -1), expected_var, rtol=1e-5)
 
 
-@pytest.mark.parametrize("members", [1, 2, 4])
-def test_devices_that_share_statistics_equal_one(members):
-    """Members share, groups do not; gradients of parameters sum over all."""
-    x, scale, bias, dy = case()
-    groups = 4 // members
-    kinds = (jax.sharding.AxisType.Auto,) * 2
-    mesh = jax.make_mesh((groups, members), ("group", "member"), axis_types=kinds)
-    rows = P(("group", "member"))
-
-    @functools.partial(
-        jax.shard_map,
-        mesh=mesh,
-        in_specs=(rows, P(), P(), rows),
-        out_specs=(rows, (rows, P(), P())),
-    )
-    def on_devices(x, scale, bias, dy):
-        def loss(x, scale, bias):
-            y, *_ = batch_norm_train(x, scale, bias, eps=1e-3, axis_name="member")
-            return jax.lax.psum(jnp.sum(y * dy), ("group", "member")), y
-
-        gradient, y = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(x, scale, bias)
-        return y, gradient
-
-    y, gradient = jax.jit(on_devices)(x, scale, bias, dy)
-    expected, pull = jax.vjp(lambda *a: reference(*a, groups)[0], x, scale, bias)
-    np.testing.assert_allclose(y, expected, atol=2e-5)
-    for ours, theirs in zip(gradient, pull(dy)):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("members, sums", [(4, 2), (2, 2), (1, 0)])
 def test_one_reduction_over_devices_in_each_direction(members, sums):
     """None where a device has no team; and JAX knows along which axes the statistics differ."""

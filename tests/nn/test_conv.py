@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from jdet.nn import conv
 from jdet.nn.conv import Conv, conv2d
+from jdet.nn.initialisers import caffe_xavier
 
 
 def arrays(*shapes, seed=0):
@@ -126,7 +127,7 @@ def test_module_names_padding_and_precision():
 
 
 def test_initialiser_is_caffes_xavier():
-    kernel = conv.caffe_xavier(jax.random.key(0), (3, 3, 16, 64), jnp.float32)
+    kernel = caffe_xavier(jax.random.key(0), (3, 3, 16, 64), jnp.float32)
     limit = np.sqrt(3 / (3 * 3 * 16))
     assert np.abs(kernel).max() <= limit
     np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.05)

@@ -1,12 +1,12 @@
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
-from jdet.nn.norm import FrozenBatchNorm, L2Norm, Norm
+from jdet.nn.norm import FrozenBatchNorm, L2Norm, LayerNorm, Norm
 
 X = jnp.asarray(
     np.random.default_rng(0).normal(size=(8, 5, 6, 4)) * np.arange(1, 9)[:, None, None, None] + 3,
@@ -42,39 +42,6 @@ def test_sub_groups_are_normalised_apart():
     np.testing.assert_array_equal(run(Norm("batch", group_size=2), X)[0], run(Norm("batch"), X)[0])
 
 
-@pytest.mark.parametrize("members", [2, 4])
-def test_sync_over_devices_equals_one_device(members):
-    mesh = jax.make_mesh((members,), ("member",), axis_types=(jax.sharding.AxisType.Auto,))
-    target = jnp.asarray(np.random.default_rng(1).normal(size=X.shape), jnp.float32)
-    whole = Norm("sync_batch")(train=True)
-    variables = whole.init(jax.random.key(0), X)
-    split = Norm("sync_batch", axis_name="member")(train=True)
-
-    def loss(layer, params, x, t):
-        y, updates = layer.apply({**variables, "params": params}, x, mutable=["batch_stats"])
-        return jnp.sum((y - t) ** 2), updates["batch_stats"]
-
-    @functools.partial(
-        jax.shard_map, mesh=mesh, in_specs=(P(), P("member"), P("member")), out_specs=P()
-    )
-    def on_devices(params, x, t):
-        def total(params):
-            value, stats = loss(split, params, x, t)
-            return jax.lax.psum(value, "member"), stats
-
-        (value, stats), gradient = jax.value_and_grad(total, has_aux=True)(params)
-        return value, stats, gradient
-
-    value, stats, gradient = jax.jit(on_devices)(variables["params"], X, target)
-    (expected, expected_stats), expected_gradient = jax.value_and_grad(
-        functools.partial(loss, whole), has_aux=True
-    )(variables["params"], X, target)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
-    jax.tree.map(close, stats, expected_stats)
-    jax.tree.map(close, gradient, expected_gradient)
-
-
 def test_group_that_does_not_divide_is_named():
     with pytest.raises(ValueError, match="bn_group_size=3 does not divide the 8"):
         run(Norm("sync_batch", group_size=3), X)
@@ -94,6 +61,45 @@ def test_frozen_norm_has_no_parameters():
     y, after = layer.apply({"batch_stats": stats}, X, mutable=["batch_stats"])
     np.testing.assert_allclose(y, (X - 1) / np.sqrt(4 + 1e-5) * 3 + 2, rtol=1e-4, atol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, after["batch_stats"], stats)
+
+
+def test_affine_norm_trains_scale_and_bias_of_fixed_statistics():
+    layer = Norm("affine_batch")(train=True, initial_scale=3.0)
+    variables = layer.init(jax.random.key(0), X)
+    stats = {"mean": jnp.full(4, 1.0), "var": jnp.full(4, 4.0)}
+    assert set(variables["params"]) == {"scale", "bias"} and set(variables["batch_stats"]) == set(
+        stats
+    )
+
+    def run(params):
+        return layer.apply({"params": params, "batch_stats": stats}, X, mutable=["batch_stats"])
+
+    y, after = run(variables["params"])
+    normalised = (X - 1) / np.sqrt(4 + 1e-5)
+    np.testing.assert_allclose(y, 3 * normalised, rtol=1e-4, atol=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, after["batch_stats"], stats)
+    gradient = jax.grad(lambda params: run(params)[0].sum())(variables["params"])
+    np.testing.assert_allclose(gradient["scale"], normalised.sum((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(gradient["bias"], 240, rtol=1e-6)
+
+
+def test_layer_norm_equals_flax():
+    layer, reference = LayerNorm(), nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)
+    params = {"scale": jnp.arange(1.0, 5), "bias": jnp.arange(4.0)}
+
+    def total(layer, params, x):
+        y = layer.apply({"params": params}, x)
+        return jnp.sum(jnp.sin(y)), y
+
+    (_, ours), gradient = jax.value_and_grad(
+        functools.partial(total, layer), argnums=(0, 1), has_aux=True
+    )(params, X)
+    (_, theirs), expected = jax.value_and_grad(
+        functools.partial(total, reference), argnums=(0, 1), has_aux=True
+    )(params, X)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(ours, theirs)
+    jax.tree.map(close, gradient, expected)
 
 
 def test_group_norm_does_not_mix_images():
@@ -118,10 +124,13 @@ def test_l2_norm_has_the_learned_length():
     np.testing.assert_array_equal(layer.apply(variables, jnp.zeros_like(X)), 0)
 
 
-@pytest.mark.parametrize("kind", ["batch", "sync_batch", "group", "frozen_batch"])
+@pytest.mark.parametrize(
+    "kind", ["batch", "sync_batch", "group", "layer", "frozen_batch", "affine_batch"]
+)
 def test_bfloat16_in_bfloat16_out_with_float32_statistics(kind):
-    low, stats = run(Norm(kind), X.astype(jnp.bfloat16))
-    high, _ = run(Norm(kind), X)
+    rounded = X.astype(jnp.bfloat16)
+    low, stats = run(Norm(kind), rounded)
+    high, _ = run(Norm(kind), rounded.astype(jnp.float32))
     assert low.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(stats))
     np.testing.assert_allclose(low.astype(jnp.float32), high, atol=0.05, rtol=0.02)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdet.ops import boxes, coding
-from tests.golden import load
+from jdet.ops import coding
+from tests.golden import centred, load
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from tests.golden import load
 )
 def test_equal_torchvision(name, variances):
     golden = load("box_coder")
-    anchors = boxes.xyxy_to_cxcywh(jnp.asarray(golden["proposals"]))
+    anchors = jnp.asarray(centred(golden["proposals"]))
     codes = coding.encode(jnp.asarray(golden["gt"]), anchors, variances)
     np.testing.assert_allclose(codes, golden[f"enc_{name}"], rtol=1e-5, atol=1e-5)
     decoded = coding.decode(jnp.asarray(golden["codes"]), anchors, variances)
@@ -26,7 +26,7 @@ def test_equal_torchvision(name, variances):
 
 def test_distances_equal_torchvision():
     golden = load("box_coder")
-    anchors = boxes.xyxy_to_cxcywh(jnp.asarray(golden["proposals"]))
+    anchors = jnp.asarray(centred(golden["proposals"]))
     points, size = anchors[:, :2], jnp.tile(anchors[:, 2:], 2)
     plain = coding.encode_distances(points, jnp.asarray(golden["gt"]))
     np.testing.assert_allclose(plain, golden["lin_enc_nonorm"], rtol=1e-5, atol=1e-5)

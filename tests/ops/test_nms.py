@@ -118,7 +118,7 @@ def test_candidates_are_the_best_of_the_greedy_reference(seed):
 @pytest.mark.parametrize("soft", ["linear", "gaussian"])
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6))
-def test_soft_suppression_is_that_of_the_definition(soft, seed):
+def test_soft_nms_equals_its_definition(soft, seed):
     """Bodla et al. 2017, Fig. 2, in plain Python."""
     boxes, scores, labels = candidates(seed)
     overlap = np.asarray(pairwise_iou(boxes, boxes), np.float32)
@@ -145,7 +145,7 @@ def test_soft_suppression_is_that_of_the_definition(soft, seed):
 
 
 @pytest.mark.parametrize("soft", ["linear", "gaussian"])
-def test_soft_suppression_drops_what_lost_score_alone(soft):
+def test_soft_nms_drops_only_boxes_that_lost_score(soft):
     """A low score is no reason by itself, whatever else is there of its class."""
     boxes = jnp.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [20, 20, 30, 30.0]])
     scores, labels = jnp.array([0.2, 0.06, 0.03, 0.03]), jnp.array([0, 0, 0, 1])
@@ -154,7 +154,7 @@ def test_soft_suppression_drops_what_lost_score_alone(soft):
     np.testing.assert_array_equal(kept.boxes[1:3], boxes[2:])
 
 
-suppress = jax.jit(nms)
+run = jax.jit(nms)
 
 
 @settings(max_examples=40)
@@ -166,7 +166,7 @@ def test_survivors_do_not_overlap_and_the_rest_do(seed):
         np.concatenate([low, low + rng.uniform(1, 40, (3, 25, 2))], -1), jnp.float32
     )
     valid = jnp.asarray(np.arange(25) < rng.integers(0, 26, (3, 1)))
-    keep = np.asarray(suppress(boxes, valid, 0.4))
+    keep = np.asarray(run(boxes, valid, 0.4))
     overlap = np.asarray(pairwise_iou(boxes, boxes))
     for k, o, v in zip(keep, overlap, np.asarray(valid)):
         for i in range(25):

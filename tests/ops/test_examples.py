@@ -1,0 +1,15 @@
+"""The worked examples in the docstrings of the matching and sampling rules."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "name", ["matching.ssd", "matching.max_iou", "matching.fcos", "matching.atss", "sampling"]
+)
+def test_examples_of_docstrings(name):
+    module = importlib.import_module(f"jdet.ops.{name}")
+    result = doctest.testmod(module)
+    assert result.attempted > 2 and not result.failed
