@@ -12,7 +12,8 @@ import numpy as np
 import optax
 
 from jdet.detectors.pyramid import PyramidDetector
-from jdet.nn.conv import Conv, caffe_xavier
+from jdet.nn.conv import Conv
+from jdet.nn.initialisers import caffe_xavier
 from jdet.nn.norm import L2Norm, Norm
 from jdet.ops import anchors, boxes, coding, losses, matching, nms, sampling
 from jdet.types import Batch, ClassLayer, ConfigError, Detections, HeadLayout, Mean

@@ -7,17 +7,17 @@ from typing import Any
 
 
 def stage_geometry(backbone: Any, size: int) -> dict[str, tuple[int, int]]:
-    """Stride and map side (cells) of every stage for an image of ``size`` pixels a side.
+    """Stride and side of the map (cells) of every stage for a square image with a side of ``size`` pixels.
 
-    A backbone says them itself by ``stage_geometry(size)``; of one that does not, or not for all stages,
-    a stage ``cN`` has stride 2^N and a map of ``size`` over that, rounded up.
+    A backbone defines them by a method ``stage_geometry(size)``. Without it, and for stages that it leaves
+    out, a stage ``cN`` has stride 2^N and a map of ``size`` divided by that, rounded up.
 
     Args:
         backbone: module with ``stage_names``.
         size: pixels.
 
     Raises:
-        ValueError: a stage is not named ``cN`` and the backbone does not say its stride.
+        ValueError: a stage is not named ``cN`` and the backbone does not define its stride.
     """
     known = getattr(backbone, "stage_geometry", lambda size: {})(size)
     found = {}
@@ -28,7 +28,7 @@ def stage_geometry(backbone: Any, size: int) -> dict[str, tuple[int, int]]:
         named = re.fullmatch(r"c(\d+)", name)
         if not named:
             raise ValueError(
-                f"backbone {type(backbone).__name__} does not say the stride of its stage {name!r}; give "
+                f"backbone {type(backbone).__name__} does not define the stride of its stage {name!r}; give "
                 "it a method stage_geometry(size) -> {stage: (stride, cells)}, or name stages cN for "
                 "strides of 2^N"
             )

@@ -1,9 +1,9 @@
-"""How well anchors of fixed shapes cover objects: IoU with the best one, by arithmetic on the grid.
+"""How well anchors of fixed shapes cover objects: IoU with the best one, computed from the grid.
 
-NumPy alone, without the boxes themselves. Anchors of one shape stand on a grid. Along an axis, the part
-that two intervals share never grows with the distance of their centres, and IoU grows with the shared
-parts; so of all anchors of one shape the one at the nearest grid point overlaps an object most. That
-leaves one IoU for each object and shape, whatever the size of the map.
+In NumPy, without an array of all boxes. Anchors of one shape form a grid. Along an axis, the intersection
+of two intervals never grows with the distance of their centres, and IoU grows with the intersections; so of
+all anchors of one shape, the one at the nearest grid point overlaps an object most. One IoU per object and
+shape is left to compute, whatever the size of the map.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from jdet.ops.anchors import default_boxes
 
 
 class Objects(NamedTuple):
-    """Objects as the network meets them.
+    """Objects as the network sees them.
 
     Attributes:
         boxes: float64 [n, 4], x1 y1 x2 y2 in pixels of the network input.
         labels: int [n], 0 … K-1.
-        images: int [n], which objects lie in one image.
+        images: int [n], number of the image of each object.
     """
 
     boxes: np.ndarray
@@ -35,12 +35,12 @@ class Objects(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """What the default boxes are to each object.
+    """How the default boxes cover each object.
 
     Attributes:
         best: float64 [n], IoU with the best default box.
-        count: int [n], default boxes that overlap it by the threshold or more.
-        shared: bool [n], its best default box is that of another object of the image too.
+        count: int [n], number of default boxes whose IoU with it reaches the threshold.
+        shared: bool [n], its best default box is also the best one of another object of the image.
     """
 
     best: np.ndarray
