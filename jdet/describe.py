@@ -99,7 +99,7 @@ def describe(
         )
     image = jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
     params, stats = state.abstract_variables(detector, config)
-    variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
+    variables = state.variables(params, stats)
 
     def detect(variables, images, sizes):
         return detector.apply(

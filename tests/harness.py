@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdet.nn.remat import Remat
+from jdet.train.gradient import call_losses
 from jdet.types import Batch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,9 +52,7 @@ def initialise(module, *args, **kwargs):
 def total_loss(module, variables, batch, params=None):
     """The scalar a training step minimises, and updated statistics."""
     variables = variables if params is None else {**variables, "params": params}
-    means, updates = module.apply(
-        variables, batch, train=True, method="losses", mutable=["batch_stats"]
-    )
+    means, updates = call_losses(module, variables, batch, jax.random.key(0))
     loss = sum(mean.total / jnp.maximum(mean.weight, 1) for mean in means.values())
     return loss, updates
 

@@ -25,7 +25,7 @@ BELOW = {
     "parallel": set(),
     "data": set(),
     "build": {"config", "nn", "backbones", "necks", "detectors", "data", *EVALUATORS},
-    "train": {"config", "ops", "detectors", "parallel"},
+    "train": {"config", "ops", "nn", "parallel"},
     "evaluation.masks": set(),
     "evaluation.voc_ap": set(),
     "evaluation.coco_ap": {"data", "evaluation.masks"},

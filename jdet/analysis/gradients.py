@@ -33,8 +33,9 @@ from jdet.analysis.curves import COLORS, dress
 from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
 from jdet.atomic_files import write_text
 from jdet.data import pipeline
-from jdet.train import schedule
+from jdet.train import schedule, state
 from jdet.train.checkpoints import checkpoint
+from jdet.train.gradient import call_losses, step_key
 from jdet.types import Batch, ConfigError, DataError, Source
 
 NORMS = {
@@ -122,14 +123,9 @@ def make_gradient(
     """
 
     def loss(params: Any, rest: Any, batch: Batch) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(0), jnp.sum(batch.index))
-        means, _ = detector.apply(
-            {"params": params, **rest},
-            batch,
-            train=norms == "batch",
-            method="losses",
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
+        key = step_key(0, jnp.sum(batch.index))
+        means, _ = call_losses(
+            detector, {"params": params, **rest}, batch, key, train=norms == "batch"
         )
         parts = []
         for name, mean in means.items():
@@ -151,9 +147,7 @@ def average_weights(detector: Any, variables: Any, draws: Iterator[Batch]) -> di
 
     @jax.jit
     def weigh(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        means, _ = detector.apply(
-            variables, batch, train=False, method="losses", mutable=["batch_stats"]
-        )
+        means, _ = call_losses(detector, variables, batch, step_key(0, 0), train=False)
         return {name: mean.weight for name, mean in means.items()}
 
     images, sums = 0, {}
@@ -216,8 +210,7 @@ def analyse(
         config.train.remat, config.train.remat_parts = "none", ()
     detector = build.detector(config, config.class_names)
     found = checkpoint.load_for_inference(run, step, config.train.best_metric)
-    variables = {"params": found.params, "batch_stats": found.stats}
-    variables = jax.device_put({name: tree for name, tree in variables.items() if tree})
+    variables = jax.device_put(state.variables(found.params, found.stats))
 
     stream = functools.partial(batches, config, source, order=order, seed=seed)
     weights = None

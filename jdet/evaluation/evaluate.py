@@ -128,7 +128,7 @@ def make_multi_scale(
     multi_scale = MultiScale(DetectFn(detector, mesh), settings, build.resize(config))
     batch_size = loaders.eval_batch_size(config, mesh)
     params, stats = state.abstract_variables(detector, config)
-    multi_scale.check({"params": params, "batch_stats": stats}, batch_size)
+    multi_scale.check(state.variables(params, stats), batch_size)
     path, group = workdir / "report.json", config.eval.tta.to_dict()
 
     def evaluation(variables: Any, step: int, *, repeat: bool = True) -> dict[str, float]:

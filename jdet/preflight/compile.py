@@ -185,7 +185,7 @@ def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any
 def _variables(config: ConfigDict, detector: Any, mesh: Any) -> dict[str, Any]:
     """Shapes of what a detection takes besides images, on every device."""
     params, stats = state.abstract_variables(detector, config)
-    variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
+    variables = state.variables(params, stats)
     whole = mesh_lib.replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables)
 
@@ -199,7 +199,7 @@ def _flops(closed: Any) -> float:
 def _forward_macs(config: ConfigDict, detector: Any) -> int:
     """Of the network for one image."""
     params, stats = state.abstract_variables(detector, config)
-    variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
+    variables = state.variables(params, stats)
     images = jax.ShapeDtypeStruct((1, *build.resize(config).largest, 3), "uint8")
     sizes = jax.ShapeDtypeStruct((1, 2), "int32")
     closed = jax.make_jaxpr(lambda *args: detector.apply(*args, method="detect"))(

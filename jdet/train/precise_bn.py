@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from jdet.ops.vma import varying
 from jdet.parallel.mesh import AXES, replicated, to_global
+from jdet.train.gradient import call_losses, step_key
 from jdet.types import Batch, ConfigError, DataError, Moments
 
 
@@ -58,16 +59,10 @@ def make_precise_bn(
     """
     wanted, parts = config.eval.precise_bn, config.train.accumulation
 
-    def see(variables: Any, micro: Batch, index: jax.Array) -> Any:
-        key = jax.random.fold_in(jax.random.key(config.seed), index)
-        _, updates = detector.apply(
-            variables,
-            micro,
-            train=True,
-            method="losses",
-            mutable=["moments"],
-            rngs={"dropout": jax.random.fold_in(key, jax.lax.axis_index(AXES))},
-        )
+    def see(variables: Any, micro: Batch, seen: jax.Array) -> Any:
+        """Moments of one micro-batch, after ``seen`` others."""
+        key = step_key(config.seed, seen // parts)
+        _, updates = call_losses(detector, variables, micro, key, mutable=["moments"])
         return _over_devices(updates.get("moments", {}))
 
     def split(batch: Batch) -> Batch:

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jdet.nn import randomness
 from jdet.parallel.mesh import replicated
 from jdet.types import Batch, TrainState
 
@@ -42,9 +43,9 @@ def init_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tu
         ``params`` and ``stats``, nested dicts; ``stats`` is empty where no layer has any.
     """
     key = jax.random.key(config.seed)
-    rngs = {"params": key, "dropout": key}
-    variables = detector.init(rngs, zero_batch(config, batch_size), train=True, method="losses")
-    return variables["params"], variables.get("batch_stats", {})
+    rngs = {"params": key, **randomness.streams(key)}
+    made = detector.init(rngs, zero_batch(config, batch_size), train=True, method="losses")
+    return made["params"], made.get("batch_stats", {})
 
 
 def abstract_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tuple[Any, Any]:
@@ -120,6 +121,11 @@ def count_parameters(params: Any) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
+def variables(params: Any, stats: Any) -> dict[str, Any]:
+    """What a detector's ``apply`` takes: "params", and "batch_stats" unless the model has none."""
+    return {"params": params, "batch_stats": stats} if stats else {"params": params}
+
+
 def eval_variables(state: Any, use_ema: bool) -> dict[str, Any]:
     """What ``detector.apply`` takes to evaluate.
 
@@ -129,9 +135,9 @@ def eval_variables(state: Any, use_ema: bool) -> dict[str, Any]:
             statistics: those of the parameters as they are describe another network.
 
     Returns:
-        "params", and "batch_stats" unless the model has none.
+        As ``variables``.
     """
     params, stats = state.params, state.stats
     if use_ema and state.ema is not None:
         params, stats = state.ema["params"], state.ema["stats"]
-    return {"params": params, "batch_stats": stats} if stats else {"params": params}
+    return variables(params, stats)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdet.config import get_defaults
+from jdet.nn.randomness import Dropout
 from jdet.types import Batch, Detections, Mean
 
 SIDE, OBJECTS, CLASSES = 16, 3, 2
@@ -45,11 +46,11 @@ class FakeDetector(nn.Module):
     def setup(self):
         self.backbone = Stem(self.norm)
         self.head = nn.Dense(4 + CLASSES)
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def predict(self, images, *, train):
         x = self.backbone(images.astype(jnp.float32) / 128.0 - 1.0, train=train)
-        x = self.drop(x.reshape(x.shape[0], -1), deterministic=not train)
+        x = self.drop(x.reshape(x.shape[0], -1), train=train)
         x = self.head(x)
         return x[:, :4] * SIDE, x[:, 4:]
 

@@ -45,7 +45,7 @@ def run_norms(devices, group, dtype):
 
     from jdet.nn.norm import Norm
     from jdet.parallel import mesh as mesh_lib
-    from jdet.train import step
+    from jdet.train import gradient
     from tests.train import fake
 
     class Two(nn.Module):
@@ -74,7 +74,7 @@ def run_norms(devices, group, dtype):
             return jax.lax.psum(jnp.sum(y * dy), mesh_lib.AXES), (y, updates["batch_stats"])
 
         gradients, (y, after) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
-        return y, step._mean(after), *gradients
+        return y, gradient.mean_statistics(after), *gradients
 
     rows, whole = P(mesh_lib.AXES), P()
     program = jax.jit(
