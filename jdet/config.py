@@ -78,15 +78,30 @@ def get_defaults() -> ConfigDict:
     train.keep = 2  # checkpoints kept besides the best
     train.best_metric = ""  # metric that picks the best checkpoint; "": the first of the evaluation
     train.eval_at_start = False
+    train.saturation = saturation = (
+        ConfigDict()
+    )  # reduce the rate and end when best_metric saturates
+    saturation.patience = 0  # evaluations without improvement before either; 0: off
+    saturation.delta = 0.0  # an improvement is more than this above the best so far
+    saturation.reductions = 1  # of the learning rate before the run ends
+    saturation.factor = 0.1  # of each reduction
 
     c.optimizer = optimizer = ConfigDict()
+    optimizer.name = "sgd"  # "sgd" (momentum in Caffe's order) | "adamw"
     optimizer.lr = 0.05  # at ``reference_batch`` images per step
     optimizer.reference_batch = 128  # peak lr = lr · batch_size / reference_batch; 0: lr as it is
-    optimizer.momentum = 0.9
-    optimizer.nesterov = False
-    optimizer.weight_decay = 5e-4
-    optimizer.decay_mask = "caffe"  # "caffe": no decay on biases and head norms | "all" | "kernels"
-    optimizer.rules = ()  # (path regex, lr factor, decay factor), tried before those of decay_mask
+    optimizer.momentum = 0.9  # of sgd alone
+    optimizer.nesterov = False  # of sgd alone
+    optimizer.beta1 = 0.9  # of adamw alone: decay of the mean of gradients
+    optimizer.beta2 = 0.999  # of adamw alone: of their squares
+    optimizer.epsilon = 1e-8  # of adamw alone, beside the root of the squares
+    optimizer.weight_decay = 5e-4  # adamw: decoupled, times the learning rate; recipes have 0.05
+    optimizer.decay_mask = (
+        "caffe"  # "caffe": no decay on biases and head norms | "all" | "kernels" |
+    )
+    # "no_norm_decay": all but norms, biases and tables of positions
+    optimizer.rules = ()  # (path regex, lr factor, decay factor), tried before those of decay_mask;
+    # lr factor 0: frozen
     optimizer.bias_lr = 2.0  # learning-rate multiplier of convolution biases
     optimizer.clip_norm = 0.0  # global gradient norm; 0: none
     optimizer.schedule = "step"  # "step" | "cosine" | "constant" | "normal" | "long" (MegDet's
@@ -193,10 +208,11 @@ CHOICES = {
     "init_from.class_map": ("names", "none"),
     "train.loss_norm": ("global", "per_device"),
     "train.remat": ("none", "convs", "full", "stages"),
+    "optimizer.name": ("sgd", "adamw"),
     "optimizer.schedule": ("step", "cosine", "constant", "normal", "long"),
     "eval.tta.preset": ("none", "flip", "voc", "coco", "custom"),
     "eval.tta.merge": ("", "voting", "soft_voting", "nms"),
-    "optimizer.decay_mask": ("caffe", "all", "kernels"),
+    "optimizer.decay_mask": ("caffe", "all", "kernels", "no_norm_decay"),
 }
 
 RANGES = {
@@ -212,7 +228,10 @@ RANGES = {
     "train.ema": (0, 0.999999),
     "train.log_every": (1, 10**9),
     "train.keep": (1, 10**4),
-    "optimizer.momentum": (0, 1),
+    "train.saturation.patience": (0, 10**6),
+    "train.saturation.delta": (0, 1e9),
+    "train.saturation.reductions": (0, 100),
+    "train.saturation.factor": (0, 1),
     "optimizer.weight_decay": (0, 1),
     "optimizer.decay": (0, 1),
     "optimizer.warmup_start": (0, 1),

@@ -211,8 +211,6 @@ def _check_ranges(config: ConfigDict, num_examples: int) -> None:
         if not math.isfinite(value) or value < 0 or (key in positive and value == 0):
             remedy = "above 0" if key in positive else "0 or more"
             raise ConfigError(f"{key}={value!r} must be {remedy}")
-    if not 0 <= optimizer.momentum < 1:
-        raise ConfigError(f"optimizer.momentum={optimizer.momentum!r} must be in [0, 1)")
     if optimizer.schedule not in SCHEDULES:
         raise ConfigError(
             f"optimizer.schedule={optimizer.schedule!r} must be one of {', '.join(SCHEDULES)}"

@@ -18,8 +18,10 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from jdet.parallel.mesh import AXES
+from jdet.train import optim
 from jdet.train.diagnostics import sample_stats
 from jdet.train.gradient import Gradient, loss_and_gradient
+from jdet.train.partition import merge, split
 from jdet.types import Batch, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -27,11 +29,11 @@ Metrics = dict[str, jax.Array]
 
 def make_train_step(
     detector: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: Callable[[Any], Any],
     mesh: Mesh,
     config: ConfigDict,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds the compiled training step.
 
     Loss and gradient are those of ``jdet.train.gradient.loss_and_gradient``.
@@ -45,26 +47,29 @@ def make_train_step(
 
     Args:
         detector: Linen module with ``losses(batch, *, train) -> dict[str, Mean]``.
-        optimizer: optax transformation.
+        optimizer: of ``jdet.train.optim.make_optimizer``, for the same config.
         schedule: step to learning rate, for the metrics.
         mesh: of the run.
         config: complete config.
 
     Returns:
-        ``step(state, batch) -> (state, metrics)``. The old state is donated. Metrics are float32
-        scalars ``loss``, ``loss/<part>``, ``lr``, ``grad_norm`` (before clipping) and the bool
+        ``step(state, batch, lr_scale=1.0) -> (state, metrics)``. The old state is donated; ``lr_scale``
+        is a float32 scalar, a factor of the learning rate. Metrics are float32 scalars ``loss``,
+        ``loss/<part>``, ``lr``, ``grad_norm`` (by the parameters that train, before clipping) and the bool
         ``finite``, with ``landscape.every`` ``grad_norm/<module>`` down to ``landscape.depth``, and with
         ``train.sample_stats`` those of ``jdet.train.diagnostics.sample_stats``; they stay on device.
     """
     decay = config.train.ema
     depth = config.landscape.depth if config.landscape.every else 0
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, lr_scale: jax.Array) -> tuple[TrainState, Metrics]:
         found = _of_state(detector, state, batch, config, mesh)
         grad_norm = optax.tree.norm(found.gradient)
         finite = state.finite & jnp.isfinite(found.loss) & jnp.isfinite(grad_norm)
 
-        updates, opt_state = optimizer.update(found.gradient, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(
+            found.gradient, state.opt_state, state.params, lr_scale=lr_scale
+        )
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if decay:
@@ -76,7 +81,7 @@ def make_train_step(
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state._replace(finite=True))
         metrics = {
             **_losses(found),
-            "lr": jnp.asarray(schedule(state.step), jnp.float32),
+            "lr": jnp.asarray(schedule(state.step), jnp.float32) * lr_scale,
             "grad_norm": grad_norm,
             **module_norms(found.gradient, depth),
             **(sample_stats.summarise(found.samples) if config.train.sample_stats else {}),
@@ -84,8 +89,12 @@ def make_train_step(
         }
         return new._replace(finite=finite), metrics
 
-    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=(P(), P()))
-    return jax.jit(sharded, donate_argnums=0)
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES), P()), out_specs=(P(), P()))
+
+    def scaled(state: TrainState, batch: Batch, lr_scale: Any = 1.0) -> tuple[TrainState, Metrics]:
+        return sharded(state, batch, jnp.asarray(lr_scale, jnp.float32))
+
+    return jax.jit(scaled, donate_argnums=0)
 
 
 def make_diagnosis(
@@ -100,7 +109,7 @@ def make_diagnosis(
 
     Returns:
         ``diagnose(state, batch)``: ``loss``, ``loss/<part>`` and ``grad_norm/<module>`` for every
-        top-level module of the parameters. Nothing is donated.
+        top-level module that trains. Nothing is donated.
     """
 
     def diagnose(state: TrainState, batch: Batch) -> Metrics:
@@ -112,13 +121,13 @@ def make_diagnosis(
 
 def make_probe(
     detector: Any, schedule: Callable[[Any], Any], mesh: Mesh, config: ConfigDict
-) -> Callable[[TrainState, Batch], Metrics]:
+) -> Callable[..., Metrics]:
     """Builds the program that looks ahead along the gradient (Santurkar et al. 2018, sec. 3.1).
 
     From the parameters x with the gradient g of the loss it visits x - s · lr · g for every s of
     ``landscape.probe_steps``: the plain gradient at the learning rate of the step, without momentum,
-    decay or factors of single parameters. Loss and gradient there are those of the training step, with
-    the same batch, batch statistics and random numbers.
+    decay or factors of single parameters; frozen ones stay. Loss and gradient there are
+    those of the training step, with the same batch, batch statistics and random numbers.
 
     Args:
         detector: as in ``make_train_step``.
@@ -127,16 +136,17 @@ def make_probe(
         config: complete config.
 
     Returns:
-        ``probe(state, batch)``, float32 [S] each: ``loss`` there; ``change``, the L2 norm of the
-        gradient there minus g; ``cosine`` between the two; ``smoothness``, ``change`` over the length
-        of the way. What divides by a zero gradient or rate is nan. Nothing is donated.
+        ``probe(state, batch, lr_scale=1.0)``, float32 [S] each: ``loss`` there; ``change``, the L2 norm
+        of the gradient there minus g; ``cosine`` between the two; ``smoothness``, ``change`` over the
+        length of the way. What divides by a zero gradient or rate is nan. Nothing is donated.
     """
 
     def visit(
         state: TrainState, batch: Batch, start: Any, length: jax.Array
     ) -> tuple[Any, Metrics]:
         way = length * jnp.asarray(schedule(state.step), jnp.float32)
-        params = jax.tree.map(lambda x, g: x - way * g, state.params, start)
+        own, others = split(state.params, optim.trainable(config.optimizer, state.params))
+        params = merge(jax.tree.map(lambda x, g: x - way * g, own, start), others)
         moved = state._replace(params=params)
         found = _of_state(detector, moved, batch, config, mesh)
         here = found.gradient
@@ -152,17 +162,21 @@ def make_probe(
 
     specs = (P(), P(AXES), P(), P())
     program = jax.jit(jax.shard_map(visit, mesh=mesh, in_specs=specs, out_specs=P()))
-    return functools.partial(_look_ahead, program, tuple(config.landscape.probe_steps))
+    return functools.partial(_look_ahead, program, config)
 
 
-def _look_ahead(visit: Any, lengths: tuple[float, ...], state: TrainState, batch: Batch) -> Metrics:
+def _look_ahead(
+    visit: Any, config: ConfigDict, state: TrainState, batch: Batch, lr_scale: float = 1.0
+) -> Metrics:
     """Visits the way's beginning, for its gradient, and its other points, all with one program.
 
     A loop inside a program would be the shorter way to say it, but XLA computes the gradients of
     convolutions in loops dozens of times slower on CPUs (github.com/jax-ml/jax/issues/12868).
     """
-    start, _ = visit(state, batch, state.params, jnp.float32(0))
-    values = [visit(state, batch, start, jnp.float32(length))[1] for length in lengths]
+    own, _ = split(state.params, optim.trainable(config.optimizer, state.params))
+    start, _ = visit(state, batch, own, jnp.float32(0))
+    lengths = [jnp.float32(length * lr_scale) for length in config.landscape.probe_steps]
+    values = [visit(state, batch, start, length)[1] for length in lengths]
     return jax.tree.map(lambda *columns: jnp.stack(columns), *values)
 
 
@@ -170,7 +184,7 @@ def module_norms(tree: Any, depth: int, prefix: str = "grad_norm") -> Metrics:
     """L2 norm of every module of a parameter tree, down to a level.
 
     Args:
-        tree: nested dicts of arrays.
+        tree: nested dicts of arrays; modules without any are left out.
         depth: 1: top-level modules; 2: and those inside them; … 0: none.
         prefix: of the names.
 
@@ -180,6 +194,8 @@ def module_norms(tree: Any, depth: int, prefix: str = "grad_norm") -> Metrics:
     norms: Metrics = {}
     if depth and isinstance(tree, Mapping):
         for name, inner in tree.items():
+            if not jax.tree.leaves(inner):  # frozen
+                continue
             norms[f"{prefix}/{name}"] = optax.tree.norm(inner)
             norms |= module_norms(inner, depth - 1, f"{prefix}/{name}")
     return norms
@@ -188,9 +204,16 @@ def module_norms(tree: Any, depth: int, prefix: str = "grad_norm") -> Metrics:
 def _of_state(
     detector: Any, state: TrainState, batch: Batch, config: ConfigDict, mesh: Mesh
 ) -> Gradient:
-    """Loss and gradient of a batch at a state; runs inside ``shard_map``."""
+    """Loss and gradient of a batch at a state, by what trains; runs inside ``shard_map``."""
     return loss_and_gradient(
-        detector, state.params, state.stats, batch, step=state.step, config=config, mesh=mesh
+        detector,
+        state.params,
+        state.stats,
+        batch,
+        step=state.step,
+        config=config,
+        mesh=mesh,
+        wanted=optim.trainable(config.optimizer, state.params),
     )
 
 

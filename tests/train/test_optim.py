@@ -92,6 +92,68 @@ def test_equals_caffe(nesterov, clip):
             np.testing.assert_allclose(value, weights[path], rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_equals_adamw(clip):
+    """optax.adamw on every group by itself, with the rate and decay of its rule, at a rate that drops."""
+    rules = (("head/.*/kernel|head/loc0/kernel", 0.5, 3.0), ("backbone/root/.*", 0.0, 0.0))
+    config = settings(
+        name="adamw", weight_decay=0.05, beta2=0.99, decay_mask="no_norm_decay", rules=rules
+    )
+    config.clip_norm, config.bias_lr = clip, 1.0
+    params = ours = tree(0)
+    optimizer = optim.make_optimizer(config, dropping, params)
+    state = optimizer.init(params)
+    expected = flat(params)
+    own = {}
+    for path in expected:
+        lr, decay = 1.0, float(path.endswith("kernel"))
+        if path == "head/loc0/kernel":
+            lr, decay = 0.5, 3.0
+        if not path.startswith("backbone/root/"):
+            rate = lambda step, lr=lr: lr * dropping(step)  # noqa: E731
+            peer = optax.adamw(rate, 0.9, 0.99, 1e-8, weight_decay=0.05 * decay)
+            own[path] = peer, peer.init(expected[path])
+    for step in range(5):
+        grads = tree(step + 1, 0.3)
+        updates, state = jax.jit(optimizer.update)(grads, state, ours)
+        ours = optax.apply_updates(ours, updates)
+        grads = {path: grad for path, grad in flat(grads).items() if path in own}
+        if clip:
+            norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads.values()))
+            grads = {path: g * np.float32(min(1, clip / norm)) for path, g in grads.items()}
+        for path, (peer, held) in own.items():
+            update, held = peer.update(grads[path], held, expected[path])
+            own[path] = peer, held
+            expected[path] = np.asarray(optax.apply_updates(expected[path], update))
+    for path, value in flat(ours).items():
+        np.testing.assert_allclose(value, expected[path], rtol=2e-6, atol=1e-7, err_msg=path)
+        assert np.array_equal(value, flat(params)[path]) == (path not in own)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_scale_of_the_rate(name):
+    """It multiplies the rate: of SGD before the momentum, so that a buffer keeps what it has."""
+    config = settings(name=name, weight_decay=0.0)
+    params, grads = tree(0), tree(1)
+    optimizer = optim.make_optimizer(config, dropping, params)
+    begin = optimizer.init(params)
+
+    def step(state, **scale):
+        updates, state = jax.jit(optimizer.update)(grads, state, params, **scale)
+        return flat(updates), state
+
+    (plain, _), (one, after), (tenth, _) = (
+        step(begin, **scale) for scale in ({}, dict(lr_scale=1.0), dict(lr_scale=0.1))
+    )
+    for path, value in plain.items():
+        np.testing.assert_array_equal(one[path], value)
+        np.testing.assert_allclose(tenth[path], 0.1 * value, rtol=1e-5)
+    stopped, _ = step(after, lr_scale=0.0)
+    for path, value in stopped.items():
+        expected = 0.9 * one[path] if name == "sgd" else 0 * value
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
 def factors(config, params):
     """Learning-rate and decay factor of every parameter, read off one update each."""
     zero = jax.tree.map(np.zeros_like, params)
@@ -119,6 +181,12 @@ def test_masks():
     kernels = {k: (r, float(k.endswith("kernel"))) for k, (r, _) in CAFFE.items()}
     assert_factors(settings(decay_mask="kernels"), kernels)
     assert_factors(settings(decay_mask="all"), {k: (r, 1) for k, (r, _) in CAFFE.items()})
+    tables = tree(0)
+    tables["backbone"]["attention"] = {"relative_position_bias": np.ones((3, 2), np.float32)}
+    expected = {k: (r, float(k.endswith("kernel"))) for k, (r, _) in CAFFE.items()}
+    expected["backbone/attention/relative_position_bias"] = (1, 0)
+    found = factors(settings(decay_mask="no_norm_decay"), tables)
+    assert found == {k: pytest.approx(v, rel=1e-5) for k, v in expected.items()}
     slow = {k: (1, d) for k, (_, d) in CAFFE.items()}
     assert_factors(settings(decay_mask="caffe", bias_lr=1.0), slow)
 
@@ -152,7 +220,18 @@ def test_refusals():
         optim.make_optimizer(settings(rules=(("(", 1.0, 1.0),)), dropping, tree(0))
     with pytest.raises(ConfigError, match=r"holds \('a', 1.0\)"):
         optim.make_optimizer(settings(rules=(("a", 1.0),)), dropping, tree(0))
-    with pytest.raises(ConfigError, match="decay_mask='none'.*caffe, kernels, all"):
+    for wrong, message in (
+        (dict(momentum=1.0), r"optimizer.momentum=1.0 must be in \[0, 1\)"),
+        (dict(name="adamw", beta2=1.0), "optimizer.beta2=1.0"),
+        (dict(name="adamw", epsilon=0.0), "optimizer.epsilon=0.0 must be above 0"),
+        (dict(name="adam"), "optimizer.name='adam' does not exist; there are sgd, adamw"),
+        (dict(rules=((".*", 0.0, 1.0),)), "freeze every parameter"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            optim.make_optimizer(settings(**wrong), dropping, tree(0))
+    optim.make_optimizer(settings(name="adamw", momentum=1.0), dropping, tree(0))  # of sgd alone
+    optim.make_optimizer(settings(beta2=1.0), dropping, tree(0))  # of adamw alone
+    with pytest.raises(ConfigError, match="decay_mask='none'.*caffe, kernels, no_norm_decay, all"):
         optim.make_optimizer(settings(decay_mask="none"), dropping, tree(0))
 
 

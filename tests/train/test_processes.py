@@ -137,7 +137,7 @@ def test_two_processes_agree_on_stopping_and_two_or_one_go_on(tmp_path):
         assert a == pytest.approx(b, rel=1e-2)
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
     begun = (json.loads((tmp_path / run / "run.json").read_text()) for run in ("one", "alone"))
-    first, second = (record["init_from"] for record in begun)
+    (first,), (second,) = (record["init_transforms"] for record in begun)
     assert first == second and first["parameters"] == [state.count_parameters(trained.params)] * 2
 
 

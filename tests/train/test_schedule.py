@@ -159,7 +159,6 @@ def test_layout_over_devices():
         (dict(optimizer__lr=0.0), r"optimizer.lr=0.0 must be above 0"),
         (dict(optimizer__lr=-1.0), r"optimizer.lr=-1.0"),
         (dict(optimizer__lr=float("nan")), r"optimizer.lr=nan"),
-        (dict(optimizer__momentum=1.0), r"optimizer.momentum=1.0"),
         (dict(optimizer__schedule="linear"), r"schedule='linear'.*step, cosine, constant"),
         (dict(train__steps=0), r"train.steps=0 and train.epochs=0.0: set one"),
         (dict(train__epochs=3.0), r"set one of them"),

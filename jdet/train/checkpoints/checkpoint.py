@@ -12,7 +12,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,14 +207,15 @@ class Checkpoints:
         left = f"checkpoints of steps {steps} are intact" if steps else "no checkpoint was saved"
         return f"Make room on that disk or allow writing there, then start again; {left}."
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, float]] | None:
+    def restore(self, *expected: TrainState) -> tuple[TrainState, dict[str, float]] | None:
         """The newest readable state.
 
         A damaged checkpoint is renamed to ``<step>.damaged``, so that its step can be saved again, but
         only where an older one is read instead: else the next start would find none and begin anew.
 
         Args:
-            abstract: shapes and shardings of the state, as from ``abstract_state``.
+            *expected: shapes and shardings of the state, as from ``abstract_state``; what the state may
+                look like instead, in checkpoints of earlier versions, comes after what it does now.
 
         Returns:
             State and the metrics stored with it, or None where there is no checkpoint at all.
@@ -224,30 +225,35 @@ class Checkpoints:
                 are listed.
             CheckpointError: there are checkpoints and none can be read.
         """
-        parts = _parts(abstract)
-        chosen = broadcast.from_main(lambda: self._newest_readable(parts))
+        chosen = broadcast.from_main(lambda: self._newest_readable([*map(_parts, expected)]))
         if chosen is None:
             return None
-        step, metrics = chosen
-        read = ocp.load_checkpointables(str(self._directory / str(step)), parts)
+        step, metrics, which = chosen
+        abstract = expected[which]
+        read = ocp.load_checkpointables(str(self._directory / str(step)), _parts(abstract))
         state = abstract._replace(**read["model"], **read["optimizer"])
         finite = jax.device_put(np.bool_(True), abstract.finite.sharding)
         return state._replace(finite=finite), metrics
 
-    def _newest_readable(self, parts: dict[str, Any]) -> tuple[int, dict[str, float]] | None:
-        """Step and metrics of the checkpoint to restore; sets aside damaged ones that are newer."""
+    def _newest_readable(
+        self, expected: Sequence[dict[str, Any]]
+    ) -> tuple[int, dict[str, float], int] | None:
+        """Step and metrics of the checkpoint to restore, and which of the parts expected it has.
+
+        Damaged ones that are newer are set aside.
+        """
         steps, damaged = self.steps(), []
         for step in reversed(steps):
             path = self._directory / str(step)
             try:
-                about = _verify(path, parts)
+                about, which = _verify(path, *expected)
             except manifest.Damaged as error:
                 self._notify(f"checkpoint {path} is damaged ({error}); using the one before it")
                 damaged.append(path)
                 continue
             for path in damaged:
                 path.rename(_unused(path.with_name(f"{path.name}.damaged")))
-            return step, about["metrics"]
+            return step, about["metrics"], which
         if steps:
             raise CheckpointError(
                 f"none of the checkpoints of steps {steps} in {self._directory} can be read; put back "
@@ -314,36 +320,40 @@ def _load(path: Path, parts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
     Raises:
         manifest.Damaged: the folder is not what was written.
     """
-    about = _verify(path, parts)
+    about, _ = _verify(path, parts)
     stored = ocp.checkpointables_metadata(str(path)).metadata
     return ocp.load_checkpointables(str(path), {n: _numpy_like(stored[n]) for n in parts}), about
 
 
-def _verify(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
+def _verify(path: Path, *expected: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """What was written beside a checkpoint, once it is known to be whole and to fit.
 
     Args:
         path: of the checkpoint.
-        parts: shapes wanted of each part; None: whatever it has.
+        *expected: shapes of each part, of which one must fit; None: whatever the part has.
+
+    Returns:
+        What was written, and the number of the first of ``expected`` that fits.
 
     Raises:
-        ConfigError: shapes differ.
+        ConfigError: none does; says where the first differs.
         manifest.Damaged: the folder is not what was written.
     """
     about = manifest.verify(path)
     lines = []
-    for name, tree in parts.items():
-        if tree is not None:
-            lines += manifest.differences(about, name, tree)
-    if lines:
-        more = f"\n  … and {len(lines) - 10} more" if len(lines) > 10 else ""
-        raise ConfigError(
-            f"checkpoint {path} belongs to another model or optimiser:\n  "
-            + "\n  ".join(lines[:10])
-            + more
-            + "\nUse the config it was trained with, or another workdir."
-        )
-    return about
+    for which, parts in enumerate(expected):
+        trees = {name: tree for name, tree in parts.items() if tree is not None}
+        lines.append(sum((manifest.differences(about, *part) for part in trees.items()), []))
+        if not lines[-1]:
+            return about, which
+    listed = lines[0]
+    more = f"\n  … and {len(listed) - 10} more" if len(listed) > 10 else ""
+    raise ConfigError(
+        f"checkpoint {path} belongs to another model or optimiser:\n  "
+        + "\n  ".join(listed[:10])
+        + more
+        + "\nUse the config it was trained with, or another workdir."
+    )
 
 
 def _numpy_like(tree: Any) -> Any:

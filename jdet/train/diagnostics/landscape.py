@@ -26,7 +26,7 @@ from jdet.train.step import Metrics
 from jdet.train.writers import JsonlWriter
 from jdet.types import Batch, TrainState
 
-Probe = Callable[[TrainState, Batch], Metrics]
+Probe = Callable[[TrainState, Batch, float], Metrics]
 
 
 class Landscape:
@@ -59,10 +59,16 @@ class Landscape:
         """Whether the step that leads to k is to be probed."""
         return bool(self._probe_every) and k % self._probe_every == 0
 
-    def probe(self, now: TrainState, batch: Batch) -> dict[str, float]:
-        """Looks ahead from a state along the gradient of a batch, and waits for the result."""
+    def probe(self, now: TrainState, batch: Batch, lr_scale: float = 1.0) -> dict[str, float]:
+        """Looks ahead from a state along the gradient of a batch, and waits for the result.
+
+        Args:
+            now: the state.
+            batch: of the step that comes next.
+            lr_scale: factor of that step's learning rate.
+        """
         assert self._probe is not None
-        found = jax.device_get(self._probe(now, batch))
+        found = jax.device_get(self._probe(now, batch, lr_scale))
         return {
             f"probe/{float(length)!r}/{name}": x.item()
             for name, column in found.items()

@@ -2,7 +2,7 @@
 
 Parameters and running statistics are known by their path, such as ``backbone/root/conv0/kernel``;
 statistics and parameters share the names, so that a norm which trained there can be frozen here.
-Optimiser, moving average and step always begin anew. Everything is read and checked before the
+Optimiser, moving average and step always start afresh. Everything is read and checked before the
 folder of the new run is touched.
 """
 

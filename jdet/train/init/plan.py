@@ -14,6 +14,9 @@ from jdet.train.checkpoints.manifest import path_text
 from jdet.train.init.class_map import take_classes
 from jdet.types import ClassLayer
 
+NAME = "init_from"
+"""The transform by its name in ``run.json``."""
+
 LISTED = 10
 """Parameters named one by one in messages; ``run.json`` names all."""
 
@@ -58,7 +61,7 @@ class Entry(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a run starts from.
+    """What a run starts from, as the first of its transforms (``jdet.train.init.transforms``).
 
     Attributes:
         stored: the source.
@@ -76,7 +79,12 @@ class Plan(NamedTuple):
     class_names: tuple[str, ...]
     warnings: list[str]
 
-    def load(self, params: Any, stats: Any) -> tuple[Any, Any]:
+    @property
+    def name(self) -> str:
+        """``NAME``."""
+        return NAME
+
+    def __call__(self, params: Any, stats: Any) -> tuple[Any, Any]:
         """The initial parameters and statistics with what the source gives in their place."""
         old_classes = len(self.stored.config.class_names)
 
@@ -176,15 +184,6 @@ class Plan(NamedTuple):
             there, here = self.entries[path].shapes
             lines.append(f"{path}: {there or 'absent'} in the source, {here} here")
         return lines
-
-
-def announce(plan: Plan | None, seed: int) -> str:
-    """What a new run says of its first weights; ``plan`` is None where all are random."""
-    if plan is None:
-        return f"starting from {summary(None)}, seed {seed}"
-    return (
-        f"{plan.describe()}\nstarting with {summary(plan.record())}; all else as seed {seed} has it"
-    )
 
 
 def summary(record: Mapping[str, Any] | None) -> str:

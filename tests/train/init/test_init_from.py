@@ -15,7 +15,7 @@ from jdet.data.sources.voc_files import VOC_CLASSES
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import state
 from jdet.train.checkpoints.checkpoint import FOLDER, CheckpointError, Checkpoints
-from jdet.train.init import init_from
+from jdet.train.init import init_from, transforms
 from jdet.train.init import plan as init_plan
 from jdet.types import ConfigError, TrainState
 from tests.train import fake
@@ -105,8 +105,8 @@ def prepare(config, workdir, said=None):
 def start(config, plan):
     """The state a run would begin with."""
     mesh = mesh_lib.make_mesh(config)
-    load = plan.load if plan else None
-    return state.create_state(detector_of(config), optax.sgd(0.1, 0.9), mesh, config, load)
+    transforms = [plan] if plan else []
+    return state.create_state(detector_of(config), optax.sgd(0.1, 0.9), mesh, config, transforms)
 
 
 @functools.cache
@@ -117,7 +117,7 @@ def small_start():
 
 def loaded(plan):
     """The parameters and statistics this model starts with instead."""
-    params, stats = plan.load(small_start().params, small_start().stats)
+    params, stats = plan(small_start().params, small_start().stats)
     return small_start()._replace(params=params, stats=stats)
 
 
@@ -166,7 +166,7 @@ def test_voc_detector_starts_with_the_outputs_of_the_coco_detector(coco, tmp_pat
     kernels = {path for path in layers if re.fullmatch(r"head/cls\d/kernel", path)}
     arrays = {p: one_per_output(x) if p in kernels else x for p, x in plan.stored.arrays.items()}
     alone = plan._replace(stored=plan.stored._replace(arrays=arrays))
-    _, logits = here(*alone.load(begun.params, begun.stats))
+    _, logits = here(*alone(begun.params, begun.stats))
     params, stats = coco_variables(head_norm)
     _, logits80 = there(
         jax.tree_util.tree_map_with_path(
@@ -233,7 +233,7 @@ def test_any_part_by_pattern(coco, tmp_path, include, exclude, begins):
     taken = sum(e.taken for e in plan.entries.values())
     assert record["parameters"][0] + record["statistics"][0] == taken > 0
     assert {path for path, entry in plan.entries.items() if entry.taken} == changed(begun)
-    assert init_plan.summary(record) in init_plan.announce(plan, 0)
+    assert init_plan.summary(record) in transforms.announce([plan], 0)
     assert plan.warnings == [] and record["absent"] == [] and record["other_shape"] == {}
 
 
@@ -309,7 +309,7 @@ def test_trained_norm_becomes_a_frozen_one(coco, tmp_path):
             state.abstract_variables(detector_of(config), config),
         )
     )
-    _, stats = plan.load(*initial)
+    _, stats = plan(*initial)
     params, old_stats = (dict(flat(tree)) for tree in coco_variables("batch"))
     here = dict(flat(stats))
     scales = [path for path in here if path.endswith("scale")]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jdet.train.checkpoints.checkpoint import load_for_inference
+from jdet.train.init import transforms
 from jdet.types import ConfigError
 from tests.train import fake
 from tests.train.test_loop import assert_identical, train
@@ -49,10 +50,11 @@ def test_resumes_bit_for_bit_when_the_source_is_gone(source, tmp_path, capsys):
     assert resumed.status == "completed"
     assert_identical(resumed.state, whole.state)
     records = [json.loads((tmp_path / run / "run.json").read_text()) for run in ("cut", "whole")]
-    assert records[0]["init_from"] == records[1]["init_from"]
-    assert records[0]["init_from"]["step"] == 4 and "alone" not in records[0]["init_from"]["run"]
+    (loaded,), (again,) = (record["init_transforms"] for record in records)
+    assert loaded == again and loaded["name"] == "init_from"
+    assert loaded["step"] == 4 and "alone" not in loaded["run"]
     alone = json.loads((tmp_path / "alone" / "run.json").read_text())
-    assert alone["init_from"] is None
+    assert alone["init_transforms"] == []
     with pytest.raises(ConfigError, match=r"init_from.path: '.*source' → ''"):
         train(tmp_path / "cut", **SETTINGS)
 
@@ -75,8 +77,74 @@ def test_loaded_parts_can_be_frozen(source, tmp_path):
     params, old = jax.device_get(result.state.params), load_for_inference(source).params
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], old["backbone"])
     assert not np.array_equal(params["head"]["kernel"], old["head"]["kernel"])
-    record = json.loads((tmp_path / "new" / "run.json").read_text())["init_from"]
+    (record,) = json.loads((tmp_path / "new" / "run.json").read_text())["init_transforms"]
     assert record["modules"]["backbone"]["left"] == record["modules"]["head"]["loaded"] == [0, 0]
+
+
+class Times:
+    """Multiplies every parameter."""
+
+    def __init__(self, name, factor):
+        self.name, self.factor, self.applied = name, factor, 0
+
+    def __call__(self, params, stats):
+        self.applied += 1
+        return jax.tree.map(lambda x: x * self.factor, params), stats
+
+    def describe(self):
+        return f"{self.name}: all × {self.factor} ({self.applied})"
+
+    def record(self):
+        return {"factor": self.factor}
+
+
+class Cleared(Times):
+    def __call__(self, params, stats):
+        return {name: x for name, x in params.items() if name != "head"}, stats
+
+
+def test_transforms_come_in_order_after_the_loading_and_once(source, tmp_path, capsys):
+    settings = dict(SETTINGS, init_from__path=str(source))
+    list_of = lambda: [Times("third", 3.0), Times("half", 0.5)]  # noqa: E731
+    still = dict(optimizer__lr=1e-30, optimizer__weight_decay=0.0)
+    begun = train(tmp_path / "begun", init_transforms=list_of(), **settings, **still).state
+    average = load_for_inference(source).ema["params"]
+    for tree in (begun.params, begun.ema["params"]):  # the average begins with what comes out
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b * np.float32(3) * np.float32(0.5), 1e-6),
+            jax.device_get(tree),
+            average,
+        )
+    said = capsys.readouterr().out
+    assert "third: all × 3.0 (1)\nhalf: all × 0.5 (1)\nstarting with 1,658 of" in said
+    assert "(moving average), then third, then half; all else as seed 0 has it" in said
+    recorded = json.loads((tmp_path / "begun" / "run.json").read_text())["init_transforms"]
+    assert [each["name"] for each in recorded] == ["init_from", "third", "half"]
+    assert recorded[1] == {"name": "third", "factor": 3.0}
+
+    whole = train(tmp_path / "whole", init_transforms=list_of(), **settings)
+    given = list_of()
+    train(tmp_path / "cut", stream=stopping, init_transforms=list_of(), **settings)
+    capsys.readouterr()
+    resumed = train(tmp_path / "cut", init_transforms=given, **settings)
+    assert_identical(resumed.state, whole.state)
+    assert [each.applied for each in given] == [0, 0]
+    said = capsys.readouterr().out
+    assert "this run began with 1,658 of" in said and ", then third, then half\n" in said
+
+
+def test_transform_that_changes_the_network_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="odd returns other arrays or shapes"):
+        train(tmp_path, init_transforms=[Cleared("odd", 1.0)])
+
+
+def test_records_of_earlier_versions_are_read():
+    record = {"run": "runs/a", "step": 4, "weights": "raw", "parameters": [1, 2]}
+    record["statistics"] = [0, 0]
+    (found,) = transforms.recorded_in({"init_from": record})
+    assert found == {"name": "init_from", **record}
+    assert transforms.summary([found]).startswith("1 of 2 parameters and 0 of 0 statistics from")
+    assert transforms.recorded_in({"init_from": None}) == transforms.recorded_in({}) == []
 
 
 def test_what_does_not_fit_leaves_no_trace(source, tmp_path):

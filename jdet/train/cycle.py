@@ -1,0 +1,303 @@
+"""What happens at every step of a run, in an order that is a contract.
+
+The order at every step is fixed: evaluate the state → decide → save it → take the step → log it. What is
+evaluated and saved under step k is thus the state after k steps, and everything logged up to k is on
+disk before the checkpoint of k counts.
+
+The loop keeps one step queued behind the one the device works on, no more: that hides the work of
+the host, and still a signal or a loss that is not finite is noticed within a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jdet.parallel.mesh import replicated
+from jdet.parallel.prefetch import DevicePrefetcher
+from jdet.train.checkpoints import select
+from jdet.train.checkpoints.checkpoint import Checkpoints
+from jdet.train.diagnostics.landscape import Landscape
+from jdet.train.policy import Decisions
+from jdet.train.preemption import StopRequest
+from jdet.train.progress import Progress, Stopwatch
+from jdet.train.schedule import Resolved
+from jdet.train.step import Metrics
+from jdet.train.writers import Writer
+from jdet.types import Batch, ConfigError, DataError, Evaluated, TrainState
+
+Evaluate = Callable[[TrainState, int], Evaluated]
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        status: "completed", "interrupted" or "diverged".
+        step: optimiser steps that ``state`` has taken.
+        exit_code: 0 when completed or asked to stop by SIGTERM, 130 after SIGINT, 1 when diverged.
+        metrics: of the last evaluation; empty if there was none.
+        images_per_second: training alone; 0 where fewer than two steps were taken.
+        data_wait: share of that time spent waiting for input, 0 … 1.
+        state: the last good state.
+    """
+
+    status: str
+    step: int
+    exit_code: int
+    metrics: dict[str, float]
+    images_per_second: float
+    data_wait: float
+    state: TrainState
+
+
+class InFlight(NamedTuple):
+    """A step handed to the device: its number, input and metrics, and what a probe found before it."""
+
+    step: int
+    batch: Batch
+    metrics: Metrics
+    probed: Mapping[str, float]
+
+
+class NotFinite(Exception):
+    """The loss or gradient of a step was not finite."""
+
+    def __init__(self, failed: InFlight, state: TrainState):
+        super().__init__(failed.step)
+        self.failed, self.state = failed, state
+
+
+class Cycle:
+    """The steps of a run, one after another."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        resolved: Resolved,
+        mesh: Mesh,
+        *,
+        step: Callable[..., tuple[TrainState, Metrics]],
+        evaluate: Evaluate | None,
+        decisions: Decisions,
+        checkpoints: Checkpoints,
+        writers: Sequence[Writer],
+        landscape: Landscape,
+        progress: Progress,
+        stop: StopRequest,
+    ):
+        """Takes what the loop works with.
+
+        Args:
+            config: complete config.
+            resolved: its arithmetic.
+            mesh: of the run.
+            step: of ``jdet.train.step.make_train_step``.
+            evaluate: as in ``jdet.train.loop.train``.
+            decisions: of the evaluations so far.
+            checkpoints: of the run.
+            writers: told what is logged and evaluated.
+            landscape: records of the loss surface.
+            progress: shown to people.
+            stop: whether a signal asked to end the run.
+        """
+        self._metrics: dict[str, float] = {}  # of the last evaluation
+        self._config, self._resolved, self._mesh = config, resolved, mesh
+        self._step, self._evaluate, self._decisions = step, evaluate, decisions
+        self._checkpoints, self._writers, self._landscape = checkpoints, writers, landscape
+        self._progress, self._stop = progress, stop
+        self._watch = Stopwatch()
+        self._lr_scale = self._placed_scale()
+
+    def run(
+        self, now: TrainState, stream: DevicePrefetcher, metrics: dict[str, float], restored: bool
+    ) -> Result:
+        """Trains to the last step or until asked to stop.
+
+        Args:
+            now: state to begin with.
+            stream: of batches, the first one for the next step.
+            metrics: of an evaluation of ``now``, if there was one.
+            restored: ``now`` is on disk.
+
+        Raises:
+            NotFinite: the loss or gradient of a step was not.
+        """
+        k = start = int(now.step)
+        self._metrics = metrics
+        saved = k if restored else None
+        evaluated = k if metrics else None
+        flight: InFlight | None = None
+        compiled: set[tuple[int, ...]] = set()
+        while True:
+            last, stopping = self._complete(k), self._stop.reached()
+            judge = evaluated != k and not stopping and self._evaluation_due(k)
+            save = saved != k and (judge or last or stopping or self._save_due(k))
+            if flight is not None and (judge or save or last or stopping):
+                self._settle(flight, now)
+                flight = None
+            if judge:
+                with self._watch.paused():
+                    self._judge(now, k)
+                evaluated, last = k, self._complete(k)
+            if save:
+                with self._watch.paused():
+                    self._checkpoints.save(k, now, self._metrics if evaluated == k else None)
+                saved = k
+            elif judge:  # saved when a signal came first, evaluated now
+                self._checkpoints.add_metrics(k, self._metrics)
+            if judge:  # after saving: with the name set right, the run goes on from here
+                select.check_metric(self._config.train.best_metric, self._metrics)
+            self._checkpoints.check()
+            if last or stopping:
+                break
+            batch = self._next(stream, k, first=k == start)
+            if batch is None:
+                continue
+            probed: Mapping[str, float] = {}
+            if self._landscape.probes(k + 1):  # before the step, which takes the state away
+                if flight is not None:
+                    self._settle(flight, now)
+                    flight = None
+                with self._watch.paused():
+                    probed = self._landscape.probe(now, batch, self._decisions.now.lr_scale)
+            shape = batch.images.shape
+            if shape in compiled:  # compiling moves constants; after that, nothing travels unasked
+                with jax.transfer_guard_host_to_device("disallow"):
+                    now, values = self._step(now, batch, self._lr_scale)
+            else:
+                with self._watch.paused():
+                    now, values = self._step(now, batch, self._lr_scale)
+                compiled.add(shape)
+            k += 1
+            if flight is not None:
+                self._settle(flight, now)
+            flight = InFlight(k, batch, values, probed)
+        return self._end(now, k, complete=last and not stopping)
+
+    def _end(self, now: TrainState, k: int, complete: bool) -> Result:
+        self._watch.pause()
+        self._progress.close()
+        if not complete:
+            self._progress.say(f"{self._stop.name}: saving step {k}")
+        self._checkpoints.wait()
+        rates = self._watch.rates(self._resolved.batch_size)
+        status = "completed" if complete else "interrupted"
+        self._progress.say(f"{status} at step {k} of {self._resolved.steps}, {rates[0]:.1f} img/s")
+        if complete and self._decisions.now.stop:
+            self._progress.say(self._decisions.now.reason)
+        return Result(
+            status, k, 0 if complete else self._stop.exit_code, self._metrics, *rates, now
+        )
+
+    def _complete(self, k: int) -> bool:
+        return k == self._resolved.steps or self._decisions.now.stop
+
+    def _evaluation_due(self, k: int) -> bool:
+        if self._evaluate is None:
+            return False
+        if k == 0:
+            return self._config.train.eval_at_start
+        every = self._config.train.eval_every
+        return k == self._resolved.steps or bool(every and k % every == 0)
+
+    def _save_due(self, k: int) -> bool:
+        return k > 0 and k % self._resolved.save_every == 0
+
+    def _next(self, stream: DevicePrefetcher, k: int, first: bool) -> Batch | None:
+        """The batch that leads from step k to the next; None where a signal came first."""
+        with self._watch.waiting():
+            while not stream.wait(0.2):
+                if self._stopping_alone():
+                    return None
+        try:
+            batch = next(stream)
+        except StopIteration:
+            raise DataError(
+                f"the training stream ended before step {k}; it must be endless"
+            ) from None
+        except Exception:
+            if self._stopping_alone():  # Ctrl-C goes to the processes of the input as well
+                return None
+            raise
+        if first and len(batch.images) != self._resolved.batch_size:
+            raise ConfigError(
+                f"the training stream yields {len(batch.images)} images a step over all processes, "
+                f"but train.batch_size={self._resolved.batch_size}"
+            )
+        return batch
+
+    def _settle(self, flight: InFlight, now: TrainState) -> None:
+        """Waits for a step, counts it and logs it.
+
+        Raises:
+            NotFinite: its loss or gradient was not.
+        """
+        values = {name: x.item() for name, x in jax.device_get(flight.metrics).items()}
+        if not values.pop("finite"):
+            raise NotFinite(flight, now)
+        k, size = flight.step, self._resolved.batch_size
+        self._watch.step()
+        self._watch.resume()  # from here on: the first step brought the compilation
+        self._progress.advance(k, values["loss"], self._watch, size)
+        self._landscape.record(k, values, flight.probed)
+        if k == 1 or k % self._config.train.log_every == 0 or k == self._resolved.steps:
+            speed, wait = self._watch.lap(size)
+            # Norms of modules are the landscape's, and would come between the metrics.
+            values = {x: v for x, v in values.items() if not x.startswith("grad_norm/")}
+            values |= {"epoch": k / self._resolved.steps_per_epoch}
+            if speed:
+                values |= {"images_per_second": speed, "data_wait": wait}
+            self._progress.log(k, values, speed, wait, self._watch)
+            self._write(k, values)
+
+    def _judge(self, now: TrainState, k: int) -> None:
+        assert self._evaluate is not None
+        found = self._evaluate(now, k)
+        self._metrics = {name: float(x) for name, x in found.metrics.items()}
+        self._write(k, self._metrics)
+        for writer in self._writers:
+            writer.images(k, found.images)
+        if self._decisions.add(k, self._metrics):
+            decided = self._decisions.now
+            self._lr_scale = self._placed_scale()
+            self._write(k, {"event": "decision", **decided._asdict()})
+            if not decided.stop:
+                self._progress.say(f"step {k}: lr × {decided.lr_scale:g}, {decided.reason}")
+
+    def _placed_scale(self) -> jax.Array:
+        """The factor of the learning rate on every device, where the step wants it."""
+        scale = np.float32(self._decisions.now.lr_scale)
+        return jax.make_array_from_callback((), replicated(self._mesh), lambda _: scale)
+
+    def diverged(
+        self, error: NotFinite, diagnose: Callable[[TrainState, Batch], Metrics]
+    ) -> Result:
+        """Records where the loss stopped being finite; the checkpoints stay as they are."""
+        k, last = error.failed.step, error.state
+        values = jax.device_get(diagnose(last, error.failed.batch))
+        values = {name: x.item() for name, x in values.items()}
+        self._write(k, {"event": "diverged", **values})
+        self._landscape.diverged(k, values)
+        self._checkpoints.wait()
+        saved = self._checkpoints.steps()
+        kept = f"the last good checkpoint is step {saved[-1]}" if saved else "none was saved before"
+        self._progress.close()
+        self._progress.say(
+            f"the loss or its gradient is not finite at step {k}; {kept}\n  "
+            + "\n  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        )
+        rates = self._watch.rates(self._resolved.batch_size)
+        return Result("diverged", k - 1, 1, self._metrics, *rates, last)
+
+    def _write(self, k: int, values: Mapping[str, Any]) -> None:
+        for writer in self._writers:
+            writer.scalars(k, values)
+
+    def _stopping_alone(self) -> bool:
+        return jax.process_count() == 1 and self._stop.requested
