@@ -26,13 +26,20 @@ def images(count):
         boxes = np.concatenate([low, low + rng.uniform(5, 200, (7, 2))], 1).astype(np.float32)
         labels = rng.integers(0, CLASSES, 7).astype(np.int32)
         areas = 0.7 * (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        ground_truth = Example(str(index), "", boxes, labels, rng.random(7) < 0.01, areas)
+        ignore = rng.random(7) < 0.01
+        ground_truth = Example(
+            id=str(index), image="", boxes=boxes, labels=labels, ignore=ignore, areas=areas
+        )
         source = rng.integers(0, 7, 100)
         found = boxes[source] + rng.normal(0, 12, (100, 4)).astype(np.float32)
         found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
         guessed = np.where(rng.random(100) < 0.5, labels[source], rng.integers(0, CLASSES, 100))
         scores = -np.sort(-rng.random(100)).astype(np.float32)
-        yield ImageDetections(str(index), found, scores, guessed.astype(np.int32)), ground_truth
+        labels = guessed.astype(np.int32)
+        yield (
+            ImageDetections(id=str(index), boxes=found, scores=scores, labels=labels),
+            ground_truth,
+        )
 
 
 def main():

@@ -61,7 +61,14 @@ class Folder:
         boxes = self.boxes[index]
         labels = np.zeros(len(boxes), np.int32)
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-        return Example(str(index), self.paths[index], boxes, labels, labels > 0, areas)
+        return Example(
+            id=str(index),
+            image=self.paths[index],
+            boxes=boxes,
+            labels=labels,
+            ignore=labels > 0,
+            areas=areas,
+        )
 
 
 def render_folder(folder, count):

@@ -186,7 +186,10 @@ def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
 def objects_as_detections(ground_truth: Example) -> ImageDetections:
     """The objects of an image with score 1, for ``drawing.draw_detections`` without a header."""
     return ImageDetections(
-        ground_truth.id, ground_truth.boxes, np.ones(len(ground_truth.boxes)), ground_truth.labels
+        id=ground_truth.id,
+        boxes=ground_truth.boxes,
+        scores=np.ones(len(ground_truth.boxes)),
+        labels=ground_truth.labels,
     )
 
 
@@ -200,7 +203,9 @@ def matches_as_detections(found: Matched, levels: Sequence[int] | None = None) -
     chosen = found.matched & (np.isin(found.level, levels) if levels is not None else True)
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(-found.overlap[rows], kind="stable")]
-    return ImageDetections("", found.boxes[rows], found.overlap[rows], found.level[rows])
+    return ImageDetections(
+        id="", boxes=found.boxes[rows], scores=found.overlap[rows], labels=found.level[rows]
+    )
 
 
 def mosaic(maps: np.ndarray, count: int = 16, columns: int = 8, side: int = 96) -> np.ndarray:

@@ -120,7 +120,7 @@ class Finish:
             index=np.int32(element.index),
             real=np.bool_(element.image is not None),
         )
-        return Row(fields, element.id, element.problem, dropped)
+        return Row(fields=fields, id=element.id, problem=element.problem, dropped=dropped)
 
     def _render(self, element: Element, image: np.ndarray, location: Location) -> np.ndarray:
         content = location.content

@@ -92,4 +92,4 @@ class FinishViews:
             index=np.int32(element.index),
             real=np.bool_(image is not None),
         )
-        return Row(fields, element.id, element.problem, 0)
+        return Row(fields=fields, id=element.id, problem=element.problem, dropped=0)
