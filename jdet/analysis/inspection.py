@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdet.detectors.ssd import SSD
 from jdet.ops import anchors, boxes, matching
 from jdet.types import Example, ImageDetections
 
@@ -66,9 +67,9 @@ def initialise(detector: Any, size: int, seed: int = 0) -> Any:
         size: side of the network input, pixels.
         seed: of the weights.
     """
-    images = jnp.zeros((1, size, size, 3), jnp.uint8)
+    images, sizes = jnp.zeros((1, size, size, 3), jnp.uint8), jnp.full((1, 2), size)
     key = jax.random.key(seed, impl="rbg")  # compiles in a fraction of the time
-    return jax.jit(lambda key: detector.init(key, images, train=False))(key)
+    return jax.jit(lambda key: detector.init(key, images, sizes, method="detect"))(key)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -78,17 +79,15 @@ def level_outputs(detector: Any, variables: Any, images: jax.Array) -> list[jax.
     The head predicts from them, from some after an L2 normalisation where the detector has one.
 
     Args:
-        detector: with a ``neck``.
+        detector: a ``PyramidDetector``.
         variables: of the detector.
         images: [B, H, W, 3] in 0 … 255; float32 to differentiate by them.
     """
-    _, captured = detector.apply(
-        variables,
-        images,
-        train=False,
-        capture_intermediates=lambda module, method: module.name == "neck",
-    )
-    return list(captured["intermediates"]["neck"]["__call__"][0])
+
+    def levels(module: Any, images: jax.Array) -> list[jax.Array]:
+        return module.levels(module.normalised(images), train=False)
+
+    return detector.apply(variables, images, method=levels)
 
 
 def receptive_fields(
@@ -102,7 +101,7 @@ def receptive_fields(
     whose strength is above 1 - 95.45 % of the strongest.
 
     Args:
-        detector: with a ``neck``.
+        detector: a ``PyramidDetector``.
         variables: of the detector.
         size: side of the images, pixels; the extent cannot become larger.
         samples: images.
@@ -153,13 +152,18 @@ def _span(line: np.ndarray) -> int:
     return int(places[-1] - places[0] + 1) if len(places) else 0
 
 
-def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched:
+def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched | None:
     """Which default boxes an image's objects train.
 
     Args:
-        detector: an ``SSD``, unbound.
+        detector: unbound.
         objects: float32 [n, 4], x1 y1 x2 y2 in pixels of the network input.
+
+    Returns:
+        None for a detector that does not match the default boxes of SSD.
     """
+    if not isinstance(detector, SSD):
+        return None
     levels, (_, cells) = detector.anchor_levels(), detector.level_sizes()
     clip = (detector.input_size,) * 2 if detector.clip_boxes else None
     priors = anchors.default_boxes(levels, [(side, side) for side in cells], clip)
