@@ -47,8 +47,8 @@ def test_it_learns(trained):
 def test_its_group_has_its_fields_and_nothing_else():
     group = build.group("detector", NAME)
     assert set(group) == {"name", "mean", "std", "width", "halvings", "nms_iou"}
-    with pytest.raises(ConfigError, match="no field 'hight', .*width"):
-        build.group("detector", NAME, hight=3)
+    with pytest.raises(ConfigError, match="no field 'widht', did you mean 'width'"):
+        build.group("detector", NAME, widht=3)
 
 
 def test_resume_evaluate_and_predict(trained, tmp_path):

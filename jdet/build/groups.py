@@ -16,6 +16,7 @@ from jdet.config import nearest
 from jdet.types import ConfigError
 
 BOUND = (
+    "num_classes",
     "norm",
     "head_norm",
     "dtype",
