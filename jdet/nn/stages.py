@@ -28,8 +28,8 @@ def stage_geometry(backbone: Any, size: int) -> dict[str, tuple[int, int]]:
         named = re.fullmatch(r"c(\d+)", name)
         if not named:
             raise ValueError(
-                f"backbone {type(backbone).__name__} does not define the stride of its stage {name!r}; give "
-                "it a method stage_geometry(size) -> {stage: (stride, cells)}, or name stages cN for "
+                f"backbone {type(backbone).__name__} does not define the stride of its stage {name!r}; "
+                "give it a method stage_geometry(size) -> {stage: (stride, cells)}, or name stages cN for "
                 "strides of 2^N"
             )
         stride = 2 ** int(named[1])
