@@ -25,7 +25,7 @@ Paper: final loss about 3.0 (none, 0.001), 2.4 (head, 0.001), 1.9 (head, 0.01), 
     fluctuation of the gradient norm starts in the same order
 Ours: full runs not run by us; in miniature (BCCD) final loss 4.99 (none), 6.44 (both, 0.001), 4.31 (both,
     0.01), effective smoothness 1470, 279, 44: docs/landscape.md
-Cost: about 928 epochs of 16,551 images an arm, 31.4 GMAC an image; mini 3 minutes on two CPU cores
+Cost: about 928 epochs of 16,551 images per arm, 31.4 GMAC per image; mini 3 minutes on two CPU cores
 """
 
 from experiments import scratchdet_table1

@@ -25,7 +25,7 @@ Source: Zhu et al. 2019, Table 1
 Paper: VOC07 mAP 67.6 (none, 0.001), 71.0, 75.6 (head), 72.8, 77.8, 78.0 (backbone), 71.8, 77.3, 78.7 (both)
 Ours: full arms not run by us; in miniature (BCCD, two seeds) none diverges at 0.01 and 0.05, best 61.2
     (backbone, 0.01), 57.3 (both, 0.01), 24.7 (head, 0.001), 17.1 (none, 0.001): docs/studies.md
-Cost: 773 to 928 epochs of 16,551 images an arm, 31.4 GMAC an image; mini 0.75 CPU seconds a step
+Cost: 773 to 928 epochs of 16,551 images per arm, 31.4 GMAC per image; mini 0.75 CPU seconds a step
 """
 
 from experiments.common import miniature, pick, voc_or_folder

@@ -61,7 +61,7 @@ def predict(
         score: lowest score to report; the run's own threshold (``config.model.score_threshold``)
             stays the floor.
         batch_size: images per call of the network.
-        tta: multi-scale testing, as of ``Predictor``.
+        tta: multi-scale testing, as in ``Predictor``.
         on_error: told name and error of each image that cannot be read; None logs a warning.
 
     Returns:

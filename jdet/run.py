@@ -49,7 +49,7 @@ def train(
         writers: further metric writers (``jdet.train.writers.Writer``).
 
     Raises:
-        ConfigError: the config cannot be, or the workdir holds something else.
+        ConfigError: the config is invalid, or the workdir holds something else.
         DataError: the data set is missing or contradicts itself.
         CheckpointError: saving or restoring failed.
     """

@@ -144,7 +144,7 @@ def test_runs_of_another_length_are_not_counted(tmp_path, monkeypatch, capsys):
 
 
 def test_lengths_in_epochs_are_compared_as_steps(tmp_path):
-    """32 images of 292 are 9.125 steps an epoch, and the normal policy has 66 of them."""
+    """32 images of 292 are 9.125 steps per epoch, and the normal policy has 66 of them."""
     (run,) = runs_lib.plan("megdet", tmp_path, [0], only="^b32-bn8$")
     record(run, steps=603)
     path = run.folder / "run.json"

@@ -1,4 +1,4 @@
-"""A run's ``metrics.jsonl`` as one image: losses, learning rate and average precision over steps."""
+"""A run's ``metrics.jsonl`` as one figure: losses, learning rate and average precision over steps."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def plot_curves(
     Args:
         metrics_jsonl_path: see ``read_metrics``; keys ``loss``, ``loss/<part>``, ``lr``,
             ``voc07/mAP``, ``coco/AP``, ….
-        out_png: the image to write.
+        out_png: file of the figure.
 
     Raises:
         ValueError: the file cannot be parsed, or holds none of these metrics.

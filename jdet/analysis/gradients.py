@@ -47,7 +47,7 @@ NORMALISERS = {
     "fixed": "as many as so many images have on average, so that the loss is a mean over images",
 }
 ORDERS = {
-    "independent": "every image drawn anew from the whole set, with its own augmentation",
+    "independent": "images drawn with replacement from the whole set, each augmented on its own",
     "training": "the run's own epochs, in which no image comes twice",
 }
 
@@ -373,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a training run")
     parser.add_argument("--batches", required=True, help="sizes, comma-separated, such as 1,2,4,8")
-    parser.add_argument("--out", required=True, help="folder for image and tables")
+    parser.add_argument("--out", required=True, help="folder for figure and tables")
     parser.add_argument("--step", default="latest", help="checkpoint: latest, best or a number")
     parser.add_argument("--draws", type=int, default=32, help="gradients at each size")
     parser.add_argument("--norms", choices=list(NORMS), default="batch", help=_help(NORMS))

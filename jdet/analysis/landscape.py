@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Draws and tabulates the loss surface that runs recorded (config.landscape).",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a training run")
-    parser.add_argument("--out", required=True, help="folder for images and tables")
+    parser.add_argument("--out", required=True, help="folder for figures and tables")
     parser.add_argument("--labels", default="", help="names of the runs, comma-separated")
     parser.add_argument(
         "--smooth",

@@ -52,7 +52,7 @@ class Run:
     """The records of one run.
 
     Attributes:
-        label: its name in images and tables.
+        label: its name in figures and tables.
         status: as in ``run.json``: "completed", "interrupted", "running", "diverged"; or "unknown".
         steps: int [N].
         loss: float64 [N], total training loss of each step's batch.

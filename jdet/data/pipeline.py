@@ -239,7 +239,7 @@ def _prefetch(
     batches = data.to_iter_dataset(options)
     if not workers:
         return batches
-    # grain reads an absl flag here, which fails in notebooks and tests, where nobody parses flags.
+    # grain reads an absl flag here, which fails in notebooks and tests, where no flags are parsed.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jdet.types import ConfigError
 
 PORT = 8476
-"""Where process 0 listens when nobody says otherwise."""
+"""Where process 0 listens by default."""
 
 
 class ProcessSpec(NamedTuple):

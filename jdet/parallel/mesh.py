@@ -101,7 +101,7 @@ def bn_layout(micro_batch: int, devices: int, group_size: int) -> tuple[int, int
     """Arranges devices in teams that share BatchNorm statistics.
 
     Args:
-        micro_batch: images a device sees at a time.
+        micro_batch: images that a device processes at a time.
         devices: how many.
         group_size: ``parallel.bn_group_size``, images that share statistics; 0: all.
 

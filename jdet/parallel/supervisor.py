@@ -1,6 +1,6 @@
 """Starts the program of one process once all have met, and ends it when another one is lost.
 
-JAX alone would hang in the next exchange, or abort with a stack trace that names nobody. So the
+JAX alone would hang in the next exchange, or abort with a stack trace that names no process. So the
 program runs as a child of an agent that computes nothing: it meets the agents of the other processes
 at process 0 (``jdet.parallel.coordinator``), and says in a line what happened to it or to the child.
 """

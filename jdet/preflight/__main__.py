@@ -53,8 +53,8 @@ def preflight(
 
     Args:
         config: a whole config; not changed. ``train.batch_size`` is that of every topology.
-        topologies: names as of ``jdet.preflight.topology``.
-        weak_scaling: topologies that train with as many images on a device as the first of
+        topologies: names as in ``jdet.preflight.topology``.
+        weak_scaling: topologies that train with as many images per device as the first of
             ``topologies``.
         search: also find the batch at which the training step stops fitting.
         programs: of "train" and "evaluate".
@@ -228,7 +228,7 @@ def _search(config: ConfigDict, topology: Topology, first: Figures) -> dict[str,
         if images != first.images:
             figures = measure(resized(images), "train", devices)
             ok = "fits" if fitting(figures, topology) else "does not fit"
-            # From a process of its own: each takes minutes, and whoever waits wants to see them.
+            # From a process of its own: each takes minutes, and results are shown as they arrive.
             print(f"{topology.name}: batch {images * topology.count} {ok}", flush=True)
         return fitting(figures, topology), figures.needed
 

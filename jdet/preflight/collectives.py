@@ -59,9 +59,9 @@ class Row(NamedTuple):
     """All collectives of one kind, purpose and group size.
 
     Attributes:
-        kind: as of ``Collective``.
-        purpose: as of ``Collective``.
-        group_size: as of ``Collective``.
+        kind: as in ``Collective``.
+        purpose: as in ``Collective``.
+        group_size: as in ``Collective``.
         count: exchanges in one step.
         bytes: sum over them.
         largest: bytes of the largest.

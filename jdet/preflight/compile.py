@@ -107,7 +107,7 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
         devices: attached ones or those of a topology.
 
     Raises:
-        ConfigError: as of ``check``, or a model that cannot be built.
+        ConfigError: as in ``check``, or a model that cannot be built.
     """
     check(config, len(devices))
     start = time.perf_counter(), time.process_time()

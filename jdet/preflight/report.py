@@ -118,7 +118,7 @@ def _verdict(program: dict[str, Any]) -> str:
 
 
 _LINES = (
-    ("images a device", lambda p: f"{p['images']}"),
+    ("images per device", lambda p: f"{p['images']}"),
     ("arguments", _memory("arguments")),
     ("outputs", _memory("outputs")),
     ("of these in place of arguments", _memory("aliased")),
@@ -163,7 +163,7 @@ def _print_search(console: Any, part: dict[str, Any]) -> None:
     found = part["search"]
     steps = ", ".join(f"{n} {'fits' if ok else 'does not'}" for n, _, ok in found["tried"])
     largest, failing = found["largest"], found["smallest_failing"]
-    text = "no batch fits" if largest is None else f"{largest} images a device fit"
+    text = "no batch fits" if largest is None else f"{largest} images per device fit"
     text += f" (batch {largest * part['devices']:,})" if largest else ""
     text += f", {failing} do not" if failing else ", none looked at does not"
     console.print(f"search: {text}; tried {steps}")

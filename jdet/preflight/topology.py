@@ -41,7 +41,7 @@ MEGACORE = ("v4",)
 """Generations whose two cores count as one device only when asked for; training runs them so."""
 
 _QUIET = {
-    "TPU_SKIP_MDS_QUERY": "1",  # nobody to ask about the machine
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # describing takes no device away from anybody
@@ -123,7 +123,7 @@ def look(name: str) -> Topology:
     """What is known of a topology before anything is compiled.
 
     Raises:
-        ConfigError: as of ``devices``.
+        ConfigError: as in ``devices``.
     """
     if found := _CPU.fullmatch(name):  # without starting a backend
         count = int(found.group(1))

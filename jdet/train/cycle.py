@@ -227,7 +227,7 @@ class Cycle:
             raise
         if first and len(batch.images) != self._resolved.batch_size:
             raise ConfigError(
-                f"the training stream yields {len(batch.images)} images a step over all processes, "
+                f"the training stream yields {len(batch.images)} images per step over all processes, "
                 f"but train.batch_size={self._resolved.batch_size}"
             )
         return batch

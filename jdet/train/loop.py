@@ -73,7 +73,7 @@ def train(
             (``jdet.train.policy``); None: that of ``config.train.saturation``, or none.
 
     Raises:
-        ConfigError: the config cannot be, the workdir is not for this run, or an evaluation does not
+        ConfigError: the config is invalid, the workdir is not for this run, or an evaluation does not
             return ``train.best_metric``.
         DataError: the stream ends, or raises it.
         jdet.train.checkpoints.checkpoint.CheckpointError: saving or restoring failed.

@@ -1,4 +1,4 @@
-"""Running statistics measured anew with the finished weights (precise batch norm).
+"""Running statistics measured again with the finished weights (precise batch norm).
 
 The running statistics of training average over the last ten steps or so, while the weights move.
 Before an evaluation the statistics of the weights at hand can be measured instead, over many batches

@@ -46,7 +46,7 @@ class Resolved(NamedTuple):
         devices: of all processes.
         accumulation: micro-batches per optimiser step.
         batch_per_device: images per optimiser step and device.
-        micro_batch: images a device sees at a time.
+        micro_batch: images that a device processes at a time.
         bn_group: images that share statistics under ``sync_batch``.
         groups: teams of devices that share statistics, the first axis of the mesh.
         members: devices per team, the second axis.

@@ -183,7 +183,7 @@ class Workdir:
         Args:
             config: complete config of the run.
             devices: of all processes.
-            micro_batch: images a device sees at a time.
+            micro_batch: images that a device processes at a time.
 
         Returns:
             What will not be the same to the last digits, as a sentence; mostly "".

@@ -278,7 +278,7 @@ def test_labels_and_target_are_checked(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_real_run_from_training_to_images(tmp_path, capsys):
+def test_a_real_run_from_training_to_figures(tmp_path, capsys):
     config = fake.config(landscape__every=1, landscape__depth=2, landscape__probe_every=2)
     detector = fake.FakeDetector("batch")
     loop.train(

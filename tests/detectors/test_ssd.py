@@ -183,7 +183,7 @@ def test_head_norm_starts_at_unit_logits():
     (_, logits, _), _ = jax.jit(
         lambda v: model.apply(v, batch.images, train=True, mutable=["batch_stats"])
     )(variables)
-    # The finest level has most locations, hence the best statistics: 8·8·4 boxes an image.
+    # The finest level has most locations, hence the best statistics: 8·8·4 boxes per image.
     finest = np.asarray(logits[:, : 8 * 8 * 4]).reshape(-1, 4, 6)
     np.testing.assert_allclose(finest.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(finest.var(0), 1, atol=5e-2)

@@ -39,7 +39,7 @@ def read_json(*parts):
 
 
 def coco_fixture(folder):
-    """(class names, detections, truths) of a fixture folder in COCO's form, images by id."""
+    """(class names, detections, ground truth) of a fixture folder in COCO's form, images by id."""
     ground_truth, found = read_json(folder, "gt.json"), read_json(folder, "dets.json")
     label_of = {c["id"]: i for i, c in enumerate(ground_truth["categories"])}
     images, examples = [], []

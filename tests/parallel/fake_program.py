@@ -1,7 +1,7 @@
 """``python -m jdet.main`` for tests of several processes: the flags and agents are real, the model is fake.
 
 A child that finds ``KILL_AT`` (process:batch) in its environment dies there, once a checkpoint of step 4
-is on disk; with ``STOP_AT`` it gets SIGTERM. Both happen in runs that begin anew only.
+is on disk; with ``STOP_AT`` it gets SIGTERM. Both happen in runs that start from the beginning only.
 """
 
 import os

@@ -258,7 +258,7 @@ def test_report_states_bound_limit_search_and_scaling(capsys):
         "16 × TPU v5e, float32, input 300×300",
         "20.00 ms ← limit",
         "6,400 img/s",
-        "30 images a device fit (batch 480), 31 do not; tried 8 fits, 31 does not",
+        "30 images per device fit (batch 480), 31 do not; tried 8 fits, 31 does not",
         "90.0 %",
         "figures of the chip: a page",
     ):

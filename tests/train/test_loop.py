@@ -235,7 +235,7 @@ def test_another_config_is_refused_and_free_keys_are_not(tmp_path, capsys):
     ],
 )
 def test_other_images_per_device_are_refused_where_they_matter(tmp_path, setting, named):
-    """Eight images a step, on two devices and then on one."""
+    """Eight images per step, on two devices and then on one."""
 
     def stream(start):
         for k, batch in enumerate(fake.stream(start), start):

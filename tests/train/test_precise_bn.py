@@ -1,4 +1,4 @@
-"""Statistics measured anew: those of the population, with the weights that are evaluated."""
+"""Statistics measured again: those of the population, with the weights that are evaluated."""
 
 import itertools
 

@@ -211,7 +211,7 @@ class Checkpoints:
         """The newest readable state.
 
         A damaged checkpoint is renamed to ``<step>.damaged``, so that its step can be saved again, but
-        only where an older one is read instead: else the next start would find none and begin anew.
+        only where an older one is read instead: else the next start would find none and begin at step 0.
 
         Args:
             *expected: shapes and shardings of the state, as from ``abstract_state``; what the state may

@@ -45,7 +45,7 @@ class Landscape:
             config: complete config.
             make_probe: builds the program of the probes; called only where there are any.
             path: of the file; None on all processes but one.
-            keep_until: as of ``JsonlWriter``. A file of an earlier start is cut there, even if this
+            keep_until: as in ``JsonlWriter``. A file of an earlier start is cut there, even if this
                 one records nothing.
         """
         self._every, self._probe_every = config.landscape.every, config.landscape.probe_every
