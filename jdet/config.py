@@ -8,16 +8,15 @@ default, so a typing error in an experiment or on the command line is an unknown
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jdet.data.transforms.ssd import SSDAugment
-from jdet.types import ConfigError
+from jdet.types import ConfigError, nearest
 
 
 def get_defaults() -> ConfigDict:
@@ -184,12 +183,6 @@ def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``", did you mean 'x'?"`` or nothing."""
-    close = difflib.get_close_matches(word, list(known), 1, 0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 CLASS_GROUPS = (

@@ -19,7 +19,8 @@ Everything here is plain Python, so that input workers need not import JAX. Name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -47,6 +48,13 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
     """
     if not condition:
         raise ConfigError(f"{key}={value!r}; it must be {expected}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``", did you mean 'cat'?"`` where one of ``known`` resembles ``word``, in any case, else ``""``."""
+    by_lower = {name.lower(): name for name in reversed(list(known))}
+    close = difflib.get_close_matches(word.lower(), by_lower, 1, 0.5)
+    return f", did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 class Example(NamedTuple):

@@ -118,10 +118,8 @@ class PyramidDetector(Detector, kw_only=True):
                 )
         if not parts:
             return ""
-        seen = f"config.input_size={side}"
-        if resize.keeps_ratio:
-            seen = f"config.resize.test_short={resize.test_short}"
         return (
-            f"no anchor reaches an IoU of {self.positive_iou:g} with many objects at {seen}: "
-            f"{'; '.join(parts)}. They are trained all the same, {self.anchor_remedy}"
+            f"no anchor reaches an IoU of {self.positive_iou:g} with many objects at "
+            f"{resize.test_setting()}: {'; '.join(parts)}. They are trained all the same, "
+            f"{self.anchor_remedy}"
         )

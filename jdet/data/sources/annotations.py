@@ -9,15 +9,14 @@ moment and ``source[i]`` reads no label file.
 from __future__ import annotations
 
 import abc
-import difflib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jdet.types import ConfigError, DataError, Example
+from jdet.types import DataError, Example, nearest, require
 
 # Label files round to 0.01 pixel (COCO) or to float32 of a relative coordinate (TFDS): a box that
 # leaves its image by less than this is clipped without being called a defect.
@@ -68,14 +67,6 @@ def check_boxes(
     return clipped, np.logical_and(positive, inside), verdicts
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """``"; the nearest is 'cat'"`` where one of ``names`` resembles ``name``, else ``""``."""
-    names = list(names)
-    by_lower = {n.lower(): n for n in reversed(names)}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f"; the nearest is {by_lower[close[0]]!r}" if close else ""
-
-
 def check_classes(classes: Sequence[str], where: str) -> tuple[str, ...]:
     """A list of class names as a tuple; refuses a bare string, an empty list and doubles.
 
@@ -97,15 +88,14 @@ def unknown_class(name: str, classes: Sequence[str], where: str) -> DataError:
     """The error for a class in a label file that the class list lacks."""
     return DataError(
         f"{where}: class {name!r} is not in the list of {len(classes)} classes "
-        f"({', '.join(classes)}){nearest(name, classes)}. Correct the label file or give the "
-        "source `classes` that hold it."
+        f"({', '.join(classes)}){nearest(name, classes)}; correct the label file or give the "
+        "source `classes` that hold it"
     )
 
 
 def check_on_error(on_error: str) -> bool:
     """True for ``"skip"``, False for ``"raise"``; anything else is an error."""
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    require(on_error in ("raise", "skip"), "on_error", on_error, "'raise' or 'skip'")
     return on_error == "skip"
 
 

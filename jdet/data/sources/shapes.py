@@ -14,7 +14,7 @@ import numpy as np
 
 from jdet.data.sources.annotations import Defect
 from jdet.data.sources.shapes_drawing import background, clutter, coverage, outlines, paint, pose
-from jdet.types import ConfigError, Example
+from jdet.types import Example, require
 
 SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "heart", "arrow", "crescent")
 
@@ -66,22 +66,35 @@ class ShapesSource:
         contrast: float = 60.0,
         noise: float = 8.0,
     ):
-        _require("size", size, 16 <= size, "at least 16 pixels")
-        _require("count", count, count >= 1, "at least 1")
-        _require("seed", seed, seed >= 0, "0 or more")
+        require(16 <= size, "ShapesSource: size", size, "at least 16 pixels")
+        require(count >= 1, "ShapesSource: count", count, "at least 1")
+        require(seed >= 0, "ShapesSource: seed", seed, "at least 0")
         known = ", ".join(SHAPES)
-        _require("num_classes", num_classes, 1 <= num_classes <= len(SHAPES), f"1 … of {known}")
-        scales = (min_scale, max_scale)
-        _require(
-            "min_scale, max_scale", scales, 0 < min_scale <= max_scale <= 1, "0 < min ≤ max ≤ 1"
+        require(
+            1 <= num_classes <= len(SHAPES),
+            "ShapesSource: num_classes",
+            num_classes,
+            f"in 1 … {len(SHAPES)} ({known})",
         )
-        _require("min_scale", min_scale, min_scale * size >= 4, f"at least 4 pixels of {size}")
-        _require("max_objects", max_objects, 1 <= max_objects <= 100, "1 … 100")
-        _require("empty", empty, 0 <= empty <= 1, "0 … 1")
-        _require("clutter", clutter, clutter >= 0, "0 or more")
-        _require("occlusion", occlusion, 0 <= occlusion < 1, "0 … 1")
-        _require("contrast", contrast, 0 <= contrast <= 120, "0 … 120")
-        _require("noise", noise, noise >= 0, "0 or more")
+        scales = (min_scale, max_scale)
+        require(
+            0 < min_scale <= max_scale <= 1,
+            "ShapesSource: min_scale, max_scale",
+            scales,
+            "two numbers with 0 < min ≤ max ≤ 1",
+        )
+        require(
+            min_scale * size >= 4,
+            "ShapesSource: min_scale",
+            min_scale,
+            f"at least 4 pixels of {size}",
+        )
+        require(1 <= max_objects <= 100, "ShapesSource: max_objects", max_objects, "in 1 … 100")
+        require(0 <= empty <= 1, "ShapesSource: empty", empty, "in 0 … 1")
+        require(clutter >= 0, "ShapesSource: clutter", clutter, "at least 0")
+        require(0 <= occlusion < 1, "ShapesSource: occlusion", occlusion, "at least 0 and below 1")
+        require(0 <= contrast <= 120, "ShapesSource: contrast", contrast, "in 0 … 120")
+        require(noise >= 0, "ShapesSource: noise", noise, "at least 0")
         self.class_names = SHAPES[:num_classes]
         self.split = split
         self._size, self._count, self._seed = size, count, seed
@@ -214,8 +227,3 @@ class _Scene:
 def _overlap(start: int, length: int, limit: int) -> tuple[slice, int]:
     """Part of ``start … start + length`` within ``0 … limit``, and where in the item it begins."""
     return slice(max(start, 0), min(start + length, limit)), max(-start, 0)
-
-
-def _require(name: str, value: object, good: bool, limits: str) -> None:
-    if not good:
-        raise ConfigError(f"ShapesSource: {name} = {value!r}; expected {limits}")

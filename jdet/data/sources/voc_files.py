@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jdet.data.sources.annotations import check_classes, nearest
-from jdet.types import DataError
+from jdet.data.sources.annotations import check_classes
+from jdet.types import DataError, nearest
 
 VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -181,8 +181,8 @@ def read_split(folder: Path, split: str) -> list[str]:
     if not path.is_file():
         there = sorted(file.stem for file in path.parent.glob("*.txt"))
         raise DataError(
-            f"{path} is missing: {folder.name} has no split {split!r}{nearest(split, there)}. "
-            f"There are: {', '.join(there[:20]) or 'none'}"
+            f"{path} is missing: {folder.name} has no split {split!r}{nearest(split, there)}; "
+            f"there are {', '.join(there[:20]) or 'none'}"
         )
     names = []
     for line in path.read_text(encoding="utf-8-sig").splitlines():

@@ -153,7 +153,7 @@ def test_given_classes(tmp_path):
     assert source.class_names == ("cow", "cat") and source[0].labels.tolist() == [1]
     assert source.category_ids == (4, 3)
     with pytest.raises(
-        DataError, match=r"annotation 1: class 'cat' .*\(cats\); the nearest is 'cats'"
+        DataError, match=r"annotation 1: class 'cat' .*\(cats\), did you mean 'cats'"
     ):
         CocoSource(path, classes=("cats",))
 

@@ -175,5 +175,5 @@ def test_num_classes_and_empty_images():
     ],
 )
 def test_arguments_out_of_range(arguments):
-    with pytest.raises(ConfigError, match=f"ShapesSource: .*{list(arguments)[0]}.*expected"):
+    with pytest.raises(ConfigError, match=f"ShapesSource: .*{list(arguments)[0]}.*it must be"):
         ShapesSource(**arguments)

@@ -264,7 +264,7 @@ def test_splits_that_do_not_fit(devkit):
         VocSource(devkit, "trainval")
     with pytest.raises(DataError, match="is itself a VOC folder"):
         VocSource(devkit / "VOCdevkit" / "VOC2007", "07+12")
-    with pytest.raises(DataError, match="no split 'tset'; the nearest is 'test'"):
+    with pytest.raises(DataError, match="no split 'tset', did you mean 'test'"):
         VocSource(devkit, "2007:tset")
     with pytest.raises(DataError, match="'000001' is listed twice"):
         VocSource(devkit, "07+2007:trainval")
@@ -297,7 +297,7 @@ def test_unknown_class(tmp_path):
     root = simple(tmp_path, object_xml("Cats"), labels=["dog", "cat"])
     with pytest.raises(DataError) as error:
         VocSource(root, "train", on_error="skip")  # a wrong list is not a bad image
-    for part in ("a.xml", "'Cats'", "dog, cat", "the nearest is 'cat'"):
+    for part in ("a.xml", "'Cats'", "dog, cat", "did you mean 'cat'"):
         assert part in str(error.value)
 
 
