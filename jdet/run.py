@@ -3,6 +3,7 @@
 from jdet import run
 result = run.train(config, "runs/mine")
 metrics = run.evaluate("runs/mine")
+weights = run.open_run("runs/mine").weights("best")
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from jdet.evaluation.weights import make_weights
 from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loop, optim, state
-from jdet.train.checkpoints import checkpoint, select
+from jdet.train.checkpoints import select
+from jdet.train.workdir import open_run
 from jdet.types import ConfigError, Evaluated, Source, TrainState
 
 DEFECTS_SHOWN = 10
@@ -122,7 +124,8 @@ def evaluate(
         ConfigError: no run there, or classes that are not the run's.
         CheckpointError: no readable checkpoint.
     """
-    trained = config_lib.load(Path(workdir) / "config.json")
+    opened = open_run(workdir)
+    trained = opened.config
     config = trained if config is None else config.copy_and_resolve_references()
     config_lib.validate(config)
     mesh_lib.split_cpu(config)
@@ -133,7 +136,7 @@ def evaluate(
             f"{', '.join(source.class_names)}"
         )
     _same_network(config, trained, workdir)
-    saved = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
+    saved = opened.weights(step, best_metric=config.train.best_metric)
     _agree(config, {"eval": source}, checkpoint=int(saved.step))
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)

@@ -14,7 +14,6 @@ import csv
 import functools
 import io
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,6 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from jdet import build
-from jdet import config as config_lib
 from jdet.analysis.curves import COLORS, dress
 from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
 from jdet.atomic_files import write_text
@@ -36,6 +34,7 @@ from jdet.data import pipeline
 from jdet.train import schedule, state
 from jdet.train.checkpoints import checkpoint
 from jdet.train.gradient import call_losses, step_key
+from jdet.train.workdir import open_run
 from jdet.types import Batch, ConfigError, DataError, Source
 
 NORMS = {
@@ -194,12 +193,11 @@ def analyse(
         DataError: the run's training data is missing.
         jdet.train.checkpoints.checkpoint.CheckpointError: no readable checkpoint.
     """
-    run, out = Path(run), Path(out)
+    opened, out = open_run(run), Path(out)
     sizes = sorted(set(sizes))
-    config = config_lib.load(run / "config.json")
-    record = json.loads((run / "run.json").read_text())
+    run, config = opened.path, opened.config
     source, _ = build.sources(config)
-    group = group or _group_of(config, record, len(source))
+    group = group or _group_of(config, opened.record, len(source))
     _check(sizes, draws, group, norms)
     with config.unlocked():
         for which in ("norm", "head_norm"):
@@ -209,7 +207,7 @@ def analyse(
         config.parallel.bn_group_size = group if synced else 0
         config.train.remat, config.train.remat_parts = "none", ()
     detector = build.detector(config, config.class_names)
-    found = checkpoint.load_for_inference(run, step, config.train.best_metric)
+    found = opened.weights(step)
     variables = jax.device_put(state.variables(found.params, found.stats))
 
     stream = functools.partial(batches, config, source, order=order, seed=seed)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from jdet.analysis.curves import read_records
+from jdet.train.workdir import LANDSCAPE, RUN
 from jdet.types import DataError
 
-FILE = "landscape.jsonl"
 QUANTITIES = ("loss", "change", "cosine", "smoothness")
 
 
@@ -100,7 +100,7 @@ def read_run(folder: str | Path, label: str) -> Run:
         DataError: no such folder, no records, or a file that cannot be read.
     """
     folder = Path(folder)
-    path = folder / FILE
+    path = folder / LANDSCAPE
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name the workdir of a run")
     remedy = (
@@ -108,10 +108,10 @@ def read_run(folder: str | Path, label: str) -> Run:
         "probes along the gradient)"
     )
     if not path.exists():
-        raise DataError(f"{folder} holds no {FILE}; {remedy}")
+        raise DataError(f"{folder} holds no {LANDSCAPE}; {remedy}")
     try:
         by_step = {record["step"]: record for record in read_records(path)}
-        about = folder / "run.json"
+        about = folder / RUN
         status = json.loads(about.read_text()).get("status") if about.exists() else None
     except (ValueError, OSError) as error:
         raise DataError(f"{folder} cannot be read: {error}") from error

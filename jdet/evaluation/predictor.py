@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from jdet.evaluation import tta as tta_lib
 from jdet.evaluation.detect import DetectFn, to_images
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.train import state
-from jdet.train.checkpoints import checkpoint
+from jdet.train.workdir import open_run
 from jdet.types import Batch, ConfigError, ImageDetections
 
 Views = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]  # of ``prepare_views``
@@ -73,9 +72,8 @@ class Predictor:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: at least 1")
-        workdir = Path(workdir)
-        config = config_lib.load(workdir / "config.json")
-        weights = checkpoint.load_for_inference(workdir, step, config.train.best_metric)
+        run = open_run(workdir)
+        config, weights = run.config, run.weights(step)
         self.class_names = tuple(config.class_names)
         # Ids of the training data, which may have holes, such as COCO's.
         ids = config.get("category_ids") or range(1, len(self.class_names) + 1)

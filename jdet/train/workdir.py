@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, who may write to it, and what became of the run."""
+"""The folder of a run: whose it is, who may write to it, what became of the run, and how to read it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
+from jdet import config as config_lib
 from jdet.atomic_files import write_json, write_text
 from jdet.config import complete, flatten
 from jdet.parallel import broadcast
+from jdet.train.checkpoints import select
 from jdet.types import ConfigError
+
+if TYPE_CHECKING:
+    from jdet.train.checkpoints.checkpoint import Weights
 
 CONFIG, RUN, METRICS, LOCK = "config.json", "run.json", "metrics.jsonl", ".lock"
 MEETING = ".meeting"
@@ -31,7 +36,7 @@ OWN = (
     RUN,
     METRICS,
     LANDSCAPE,
-    "checkpoints",
+    select.FOLDER,
     "detections",
     "detections.json",
     "detections_tta.json",
@@ -56,6 +61,62 @@ FREE = (
 and what is evaluated. None of them changes which weights come out, but for the last digits (and the
 noise of dropout) where the number of devices changes; where that would change more, ``check_split``
 refuses it. That a moved data set is the same is checked by its size."""
+
+
+class Run(NamedTuple):
+    """A run, finished or still training, opened for reading.
+
+    Attributes:
+        path: of its folder, absolute.
+        config: complete config, in the words of this version.
+        record: what ``run.json`` says of it (``status``, ``num_examples``, ``devices``, …); empty where
+            the run has not begun to train.
+    """
+
+    path: Path
+    config: ConfigDict
+    record: dict[str, Any]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / select.FOLDER
+
+    def weights(
+        self,
+        step: int | str | None = None,
+        *,
+        best_metric: str | None = None,
+        notify: Callable[[str], None] = print,
+    ) -> Weights:
+        """The weights of a checkpoint.
+
+        Args:
+            step: a number, "best", "latest" or None (the newest that can be read).
+            best_metric: whose largest value makes a checkpoint the best; None: the run's own.
+            notify: told when a damaged checkpoint is passed over.
+
+        Raises:
+            ConfigError: no checkpoint can be meant by ``step``.
+            CheckpointError: there is no such checkpoint, or it cannot be read.
+        """
+        from jdet.train.checkpoints import checkpoint  # orbax takes seconds to import
+
+        if best_metric is None:
+            best_metric = self.config.train.best_metric
+        return checkpoint.load_for_inference(self.path, step, best_metric, notify)
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Opens the folder of a run to read it, also of an older version of jdet or while it trains.
+
+    Raises:
+        ConfigError: there is no run in the folder, or its files cannot be read.
+    """
+    path = Path(path).expanduser().absolute()
+    config = config_lib.load(path / CONFIG)
+    record = path / RUN
+    return Run(path, config, _read(record, "put back a copy") if record.exists() else {})
 
 
 class Workdir:
@@ -137,9 +198,10 @@ class Workdir:
         self.resumes = stored_file.exists()
         current = json.loads(config.to_json())
         run_file = self.path / RUN
-        self.record = self._read(run_file) if run_file.exists() else {}
+        remedy = "put back a copy, or discard the run with --overwrite"
+        self.record = _read(run_file, remedy) if run_file.exists() else {}
         if self.resumes:
-            self._compare(self._read(stored_file), current, num_examples, notify)
+            self._compare(_read(stored_file, remedy), current, num_examples, notify)
         if self._main:
             write_text(stored_file, json.dumps(current, indent=2) + "\n")
         if not self.record:
@@ -165,14 +227,6 @@ class Workdir:
             )
         if free:
             notify("going on with other settings:\n  " + "\n  ".join(free))
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{path} cannot be read ({error}); put back a copy, or discard the run with --overwrite"
-            ) from error
 
     def check_split(self, config: ConfigDict, devices: int, micro_batch: int) -> str:
         """Refuses to go on with other images per device where those shape the training.
@@ -294,6 +348,13 @@ def _meet(path: Path, token: str, patience: float = 10.0) -> None:
             f"{names[0]} writes there; name a folder that all hosts share (NFS, Lustre, a mounted "
             "bucket)"
         )
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
 def _now() -> str:

@@ -1,8 +1,11 @@
-"""What a run says of going on with other images per device."""
+"""The folder of a run: what it says of going on with other images per device, and how it is read."""
 
 import pytest
 
+from jdet import run
+from jdet.train.checkpoints.checkpoint import CheckpointError
 from jdet.train.workdir import Workdir
+from jdet.types import ConfigError
 from tests.train import fake
 
 
@@ -29,3 +32,18 @@ def test_groups_over_devices_change_where_micro_batches_do(
     folder.close()
     assert ("train.accumulation=2, BatchNorm groups" in note) == says
     assert (f"{before} each before and {now} now" in note) == says
+
+
+def test_a_run_is_opened_while_another_process_writes_to_it(tmp_path):
+    folder = Workdir(tmp_path / "run", fake.config(train__steps=7), 20)
+    opened = run.open_run(f"{tmp_path}/./run")
+    assert opened.config.train.steps == 7 and opened.record["num_examples"] == 20
+    assert opened.path.samefile(folder.path) and opened.checkpoints.parent == opened.path
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        opened.weights()
+    folder.close()
+    (tmp_path / "run" / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match="run.json cannot be read .*; put back a copy"):
+        run.open_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds no run"):
+        run.open_run(tmp_path)

@@ -23,10 +23,8 @@ from orbax.checkpoint import v1 as ocp
 from jdet import atomic_files
 from jdet.parallel import broadcast
 from jdet.train.checkpoints import manifest
-from jdet.train.checkpoints.select import best_step, parse_step, steps_in
+from jdet.train.checkpoints.select import FOLDER, best_step, parse_step, steps_in
 from jdet.types import ConfigError, TrainState
-
-FOLDER = "checkpoints"
 
 
 class CheckpointError(RuntimeError):

@@ -10,6 +10,9 @@ from jdet.config import nearest
 from jdet.train.checkpoints import manifest
 from jdet.types import ConfigError
 
+FOLDER = "checkpoints"
+"""Where they lie in the folder of a run."""
+
 
 def check_metric(best_metric: str, names: Iterable[str]) -> None:
     """Refuses a metric for the best checkpoint that no evaluation returns.

@@ -18,9 +18,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jdet import config as config_lib
 from jdet.train import state
-from jdet.train.checkpoints import checkpoint
+from jdet.train import workdir as workdir_lib
+from jdet.train.checkpoints import select
 from jdet.train.checkpoints.manifest import path_text, shape_text
 from jdet.train.init.class_map import match_names, width_of
 from jdet.train.init.plan import LISTED, Entry, Plan, Stored, listed, some
@@ -147,7 +147,7 @@ def _read(settings: ConfigDict, workdir: Path, notify: Callable[[str], None]) ->
     """Opens the run or checkpoint that is meant."""
     path, step = Path(settings.path).expanduser().absolute(), settings.step
     run = path
-    if path.name.isdecimal() and path.parent.name == checkpoint.FOLDER:
+    if path.name.isdecimal() and path.parent.name == select.FOLDER:
         run = path.parent.parent
         if step not in ("latest", "", path.name):
             raise ConfigError(
@@ -155,22 +155,22 @@ def _read(settings: ConfigDict, workdir: Path, notify: Callable[[str], None]) ->
                 f"init_from.step={step!r}; set one of them"
             )
         step = path.name
-    if not (run / "config.json").is_file() or not checkpoint.steps_in(run / checkpoint.FOLDER):
+    if not (run / workdir_lib.CONFIG).is_file() or not select.steps_in(run / select.FOLDER):
         what = "does not exist" if not path.exists() else "is not a run with checkpoints"
         raise ConfigError(
             f"init_from.path={settings.path!r} {what}; give the workdir of a run, which holds "
-            f"config.json and {checkpoint.FOLDER}/, or one of the folders in {checkpoint.FOLDER}/"
+            f"{workdir_lib.CONFIG} and {select.FOLDER}/, or one of the folders in {select.FOLDER}/"
         )
     if run.resolve() == workdir.expanduser().resolve():
         raise ConfigError(
             f"init_from.path={settings.path!r} is the workdir of this very run; take another --workdir"
         )
-    config = config_lib.load(run / "config.json")
-    weights = checkpoint.load_for_inference(run, step, config.train.best_metric, notify)
+    opened = workdir_lib.open_run(run)
+    weights = opened.weights(step, notify=notify)
     average = settings.weights == "ema" and weights.ema is not None
     variables = state.eval_variables(weights, average)
     arrays = {name: x for tree in variables.values() for name, x in _flat(tree).items()}
-    return Stored(run, weights.step, average, config, arrays)
+    return Stored(run, weights.step, average, opened.config, arrays)
 
 
 def _check(plan: Plan, settings: ConfigDict) -> None:
