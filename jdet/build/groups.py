@@ -16,7 +16,6 @@ from jdet.config import nearest
 from jdet.types import ConfigError
 
 BOUND = (
-    "num_classes",
     "norm",
     "head_norm",
     "dtype",
@@ -88,7 +87,8 @@ def group(kind: str, name: str, **values: Any) -> ConfigDict:
         ConfigError: a value's name is not a field of the class.
     """
     factory = resolve(kind, name)
-    known = {key: default for key, default in fields(factory).items() if key not in BOUND}
+    bound = (*BOUND, "num_classes") if kind == "detector" else BOUND
+    known = {key: default for key, default in fields(factory).items() if key not in bound}
     plain: dict[str, Any] = {
         key: default
         for key, default in known.items()
