@@ -16,7 +16,7 @@ from jdet.data.transforms.resize import Resize
 from jdet.types import DataError, Example, Source
 
 TABLES = 64
-"""Epochs whose order is kept: the batches of a rare shape hold images of many."""
+"""Epochs whose order is cached; a batch of a rare shape holds images of many epochs."""
 
 
 class Slot(NamedTuple):
@@ -37,7 +37,7 @@ def image_size(source: Source, index: int, example: Example | None = None) -> tu
     Args:
         source: where it is.
         index: of the image.
-        example: the same, where it is at hand.
+        example: the image's example, where it has been read already.
 
     Raises:
         DataError: it cannot be read.
@@ -73,11 +73,11 @@ def shapes_of(source: Source, resize: Resize, count: int, on_error: str) -> np.n
 
 
 class TrainOrder:
-    """Endless: each epoch in an order of its own; a batch is complete with its last image.
+    """Endless order of training: each epoch is shuffled again, and every batch has one shape.
 
-    As if images came one by one in shuffled order, each to the batch of its shape, and every batch went
-    out when it is full: every image comes once an epoch, and batches of all shapes are mixed as the
-    images are. What has not become a batch by the end of an epoch goes on into the next.
+    The order is that of images which arrive one by one in shuffled order and join the batch of their shape,
+    which is sent when it is full. So every image comes once per epoch, and batches of all shapes are mixed
+    as the images are. Images left in unfinished batches at the end of an epoch go on into the next.
     """
 
     def __init__(self, shapes: np.ndarray, batch_size: int, seed: int):
@@ -128,7 +128,10 @@ class TrainOrder:
 
 
 class EvalOrder:
-    """Once: shape after shape, each in the order of the source and filled up to whole batches."""
+    """Order of evaluation: every image once, shape by shape, each padded to whole batches.
+
+    Within a shape, images keep the order of the source.
+    """
 
     def __init__(self, shapes: np.ndarray, batch_size: int):
         """Lays out the order.

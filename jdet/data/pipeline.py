@@ -1,10 +1,10 @@
 """Input pipeline: a source of examples in, batches of numpy arrays out.
 
-A chain of grain `MapDataset`s, random access from end to end: batch k is a pure function of (seed,
-k). What happens to an image depends on the seed and on its position in the endless stream of
-epochs alone, never on workers, threads or processes, so that a run resumes at ``start=k`` with any
-number of them. Every random operation has a seed of its own, made from the config's seed and the
-operation's name: adding an operation leaves the draws of the others as they were.
+It is a chain of grain `MapDataset`s with random access from end to end: batch k is a pure function of
+(seed, k). What is drawn for an image depends only on the seed and on the image's position in the endless
+stream of epochs, never on workers, threads or processes, so that a run resumes at ``start=k`` with any
+number of them. Every random operation has its own seed, derived from the config's seed and the operation's
+name: adding an operation leaves the random numbers of the others unchanged.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def eval_batches(
         finish = Finish(resize, max_boxes, (0.0, 0.0, 0.0))
     rows: Any = reader
     if resize and resize.keeps_ratio:
-        # Of views too: a batch is in few of them then.
+        # With views as well, so that all images of a batch lie in the same few views.
         order = EvalOrder(shapes_of(source, resize, count, on_error), batch_size)
         length = len(order) // batch_size
         rows = _Ordered(reader, order, resize.shapes, len(order))
@@ -206,7 +206,7 @@ class _Reader:
 
 
 _ENDLESS = 1 << 60
-"""Images of a stream without an end; grain wants a length."""
+"""Length given to grain for a stream without an end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _start_worker(index: int, count: int) -> None:
     """Runs first in every worker process, in its main thread."""
     del index, count
     configure_opencv()
-    # An interrupt from the terminal reaches the workers too; it is the parent that ends them.
+    # An interrupt from the terminal reaches the workers too; the parent ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""A short text that two copies of a data set share, and two different ones do not."""
+"""Fingerprint of a data set: equal for two copies, different for two different sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jdet.types import Source
 
 SAMPLES = 32
-"""Images looked at; of the others the names, where the source has them."""
+"""Images that are read; of the others only the names count, where the source has them."""
 
 
 def fingerprint(source: Source) -> str:

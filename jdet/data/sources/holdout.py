@@ -1,4 +1,4 @@
-"""Keeps a part of a data set for evaluation where its author made no split."""
+"""Holds out a part of a data set for evaluation where it has no split of its own."""
 
 from __future__ import annotations
 

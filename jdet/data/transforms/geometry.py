@@ -6,9 +6,9 @@ and resizes the crop. Here the canvas only exists as numbers: `place` works out 
 image end up where in the output, and `render` resizes those pixels into their place in an output
 already filled with the mean colour.
 
-Where the crop shows no canvas the result is that of Caffe to the bit. Where it does, the edges of
-the image are rounded to whole output pixels (Caffe's resize would blend the seam), so the image
-is shifted or stretched by at most half an output pixel at its edges; boxes follow exactly.
+Where the crop shows no canvas, the result equals Caffe's bit for bit. Where it does, the edges of the
+image are rounded to whole output pixels (Caffe's resize would blend the seam), so the image is shifted or
+stretched by at most half an output pixel at its edges; boxes follow exactly.
 """
 
 from __future__ import annotations

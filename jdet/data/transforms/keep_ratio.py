@@ -1,8 +1,8 @@
 """Resize "keep_ratio": images keep their proportions inside padded inputs of a few shapes.
 
-Images are resized by their short and long side (Lin et al. 2017, FPN, sec. 5; the numbers as MMDetection
-rounds them) and lie in the upper left corner of an input of one of a few shapes, for every shape is a
-compilation.
+Images are resized by their short and long side (Lin et al. 2017, FPN, sec. 5; rounded as in MMDetection)
+and lie in the upper left corner of the network input. Inputs have one of a few shapes, because each shape
+is a compilation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jdet.data.transforms.resize import Resize
 from jdet.types import require
 
 MULTIPLE = 32
-"""Sides of the shapes that are made up here: stride of the coarsest stage of a backbone."""
+"""Divisor of the sides of derived shapes: stride of the coarsest stage of a backbone."""
 
 SQUARE = 1.12
-"""Side of the square shape, in short sides: room for images up to this aspect."""
+"""Side of the derived square shape in short sides; it holds images up to this aspect ratio."""
 
 LONGEST = 16_384
 """Pixels that ``long`` may be."""
@@ -37,11 +37,11 @@ class KeepRatio(Resize):
     Attributes:
         short: lengths of the short side, pixels; training draws from them.
         sampling: "list": one of ``short``; "range": any whole number from its least to its largest.
-        test_short: the short side at evaluation and prediction, pixels; 0 stands for the largest of
-            ``short``, which takes its place here.
-        long: pixels the long side may have at most.
-        shapes: heights and widths of the network inputs, pixels; () stands for a landscape, a portrait and
-            a square shape made up for these sides, which take its place here.
+        test_short: the short side at evaluation and prediction, pixels; a given 0 becomes the largest of
+            ``short``.
+        long: largest long side, pixels.
+        shapes: heights and widths of the network inputs, pixels; a given () becomes a landscape, a
+            portrait and a square shape derived from these sides (``derived_shapes``).
 
     Raises:
         ConfigError: a value is out of range; the message names the key.
@@ -74,7 +74,7 @@ class KeepRatio(Resize):
         object.__setattr__(self, "short", tuple(self.short))
         object.__setattr__(self, "test_short", self.test_short or max(self.short))
         shapes = tuple(dict.fromkeys((height, width) for height, width in self.shapes))
-        shapes = shapes or made_up(max(*self.short, self.test_short), self.long)
+        shapes = shapes or derived_shapes(max(*self.short, self.test_short), self.long)
         object.__setattr__(self, "shapes", shapes)
 
     def _require(self, condition: object, key: str, expected: str) -> None:
@@ -145,7 +145,7 @@ class KeepRatio(Resize):
         )
 
 
-def made_up(short: int, long: int) -> tuple[Size, ...]:
+def derived_shapes(short: int, long: int) -> tuple[Size, ...]:
     """A landscape and a portrait shape for images of these sides, multiples of 32, and a square one.
 
     The square one is there only where it is smaller than they are.

@@ -1,9 +1,9 @@
 """One image at several input sizes, for multi-scale testing.
 
-A view is one network input. Where images are warped, every image is warped to every square view; one
-that is wider than high shows images that are at least as wide as high, and the other way round, so that a
-long and a short side keep their meaning. Where images keep their proportions, a view is one of the shapes
-of one scale, and shows the images that get it.
+A view is one network input. Where images are warped, every image is warped to every square view; a view
+that is wider than high shows only images that are at least as wide as high, and a higher one only the
+others, so that a long and a short side keep their meaning. Where images keep their proportions, a view is
+one of the shapes of one scale, and shows the images to which that scale gives this shape.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def prepare_views(
     """An image in all views.
 
     Args:
-        image: uint8 [H, W, 3], RGB; None is in no view.
-        views: the sizes.
+        image: uint8 [H, W, 3], RGB; None where it could not be read: no view shows it.
+        views: the network inputs.
 
     Returns:
         One uint8 [height, width, 3] per view, black where the view does not show the image, and the
@@ -72,7 +72,7 @@ class FinishViews:
     """Renders an element in all views, without its objects.
 
     Attributes:
-        views: the sizes.
+        views: the network inputs.
     """
 
     views: tuple[View, ...]

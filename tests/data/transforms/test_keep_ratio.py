@@ -13,7 +13,7 @@ from jdet.data import pipeline
 from jdet.data.transforms import geometry
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Finish, locate, moved_objects
-from jdet.data.transforms.keep_ratio import KeepRatio, made_up
+from jdet.data.transforms.keep_ratio import KeepRatio, derived_shapes
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.types import Batch, ConfigError, Example
@@ -77,8 +77,8 @@ def test_the_shape_is_that_of_the_largest_scale_and_holds_all():
 
 
 def test_a_square_shape_is_made_up_only_where_it_saves_something():
-    assert made_up(64, 128) == ((64, 128), (128, 64))
-    assert made_up(640, 640) == ((640, 640),)
+    assert derived_shapes(64, 128) == ((64, 128), (128, 64))
+    assert derived_shapes(640, 640) == ((640, 640),)
 
 
 def test_testing_has_a_short_side_of_its_own():
