@@ -4,7 +4,8 @@
 
 writes ``DIR/images/`` (every image with boxes, labels and scores), ``DIR/detections.json`` (a
 COCO result list, with file and category names) and ``DIR/images.json`` (the images and categories
-it refers to, in COCO's form, and the files that could not be read). For programs:
+it refers to, in COCO's form, and the files that could not be read). Image ids are the files' names as
+numbers where all names are numbers, as in COCO, else they count the files from 1. For programs:
 
     for found in predict("RUN", ["a.jpg", "folder"]):
         print(found.id, found.boxes, found.scores, found.labels)
@@ -15,25 +16,29 @@ Images are turned upright as their EXIF tag says; boxes refer to the upright ima
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from jdet.atomic_files import write_json
 from jdet.data.find_images import SUFFIXES, ImageFile, find_images, unique_name
 from jdet.data.image_io import read_image, write_image
-from jdet.evaluation import tta as multi_scale
+from jdet.evaluation import tta as tta_lib
 from jdet.evaluation.drawing import draw_detections
-from jdet.evaluation.predictor import Predictor, Started, Views
-from jdet.evaluation.results import to_coco_json
+from jdet.evaluation.predictor import Predictor, Prepared, in_order
+from jdet.evaluation.results import (
+    DETECTIONS,
+    image_ids,
+    to_coco_json,
+    write_detections,
+    write_index,
+)
 from jdet.train.checkpoints import checkpoint
 from jdet.types import ConfigError, DataError, ImageDetections
 
@@ -50,6 +55,7 @@ def predict(
     score: float = 0.3,
     batch_size: int = 8,
     tta: str | Mapping[str, Any] = "none",
+    precise_bn: bool | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[ImageDetections]:
     """Detects in files and folders, for notebooks and programs.
@@ -62,6 +68,7 @@ def predict(
             stays the floor.
         batch_size: images per call of the network.
         tta: multi-scale testing, as in ``Predictor``.
+        precise_bn: statistics of batch norms, as in ``Predictor``.
         on_error: told name and error of each image that cannot be read; None logs a warning.
 
     Returns:
@@ -69,12 +76,13 @@ def predict(
         in pixels of the upright image.
 
     Raises:
-        ConfigError: there is no run in ``workdir``, or ``tta`` cannot be.
+        ConfigError: there is no run in ``workdir``, or ``tta`` or ``precise_bn`` is invalid.
         CheckpointError: there is no such checkpoint.
+        DataError: ``precise_bn`` is asked for, and the training data cannot be read.
     """
-    predictor = Predictor(workdir, step=step, batch_size=batch_size, tta=tta)
+    predictor = Predictor(workdir, step=step, batch_size=batch_size, tta=tta, precise_bn=precise_bn)
     found = detect_files(predictor, find_images(images), score, on_error or _log_error)
-    return (detections for _, _, detections in found)
+    return in_order((number, detections) for number, _, _, detections in found)
 
 
 def _log_error(name: str, error: Exception) -> None:
@@ -83,8 +91,8 @@ def _log_error(name: str, error: Exception) -> None:
 
 def detect_files(
     predictor: Predictor, files: Iterable[ImageFile], score: float, on_error: OnError
-) -> Iterator[tuple[ImageFile, np.ndarray, ImageDetections]]:
-    """Reads ahead in threads, detects in batches, and has one batch on the device all the time.
+) -> Iterator[tuple[int, ImageFile, np.ndarray, ImageDetections]]:
+    """Reads ahead in threads and detects in batches.
 
     Args:
         predictor: a loaded run.
@@ -93,46 +101,41 @@ def detect_files(
         on_error: told name and error of each file that cannot be read.
 
     Yields:
-        File, upright image uint8 [H, W, 3], and its detections, in order.
+        Number among the files that could be read, file, upright image uint8 [H, W, 3], and its detections;
+        in the order in which batches of one shape are full.
     """
-    pending: tuple[list[Started], list[tuple[ImageFile, np.ndarray]]] | None = None
+    held: dict[int, tuple[ImageFile, np.ndarray]] = {}
 
-    def finish() -> Iterator[tuple[ImageFile, np.ndarray, ImageDetections]]:
-        if pending is None:
-            return
-        found, images = pending
-        names = [file.name for file, _ in images]
-        results = predictor.finish(found, names, [image.shape[:2] for _, image in images])
-        for (file, image), result in zip(images, results, strict=True):
-            keep = (result.scores >= score) & (result.boxes[:, :2] < result.boxes[:, 2:]).all(1)
-            yield file, image, result.select(keep)
+    def prepared() -> Iterator[Prepared]:
+        reads = _read_ahead(files, predictor.prepare, 2 * predictor.batch_size, on_error)
+        for number, (file, image, small) in enumerate(reads):
+            held[number] = file, image
+            yield small
 
-    reads = _read_ahead(files, predictor.prepare, 2 * predictor.batch_size, on_error)
-    while group := list(itertools.islice(reads, predictor.batch_size)):
-        started = predictor.start([small for _, _, small in group])
-        yield from finish()
-        pending = started, [(file, image) for file, image, _ in group]
-    yield from finish()
+    for number, found in predictor.detect(prepared()):
+        file, image = held.pop(number)
+        keep = (found.scores >= score) & (found.boxes[:, :2] < found.boxes[:, 2:]).all(1)
+        yield number, file, image, found.select(keep)
 
 
 def _read_ahead(
     files: Iterable[ImageFile],
-    prepare: Callable[[np.ndarray], Views],
+    prepare: Callable[[np.ndarray, str], Prepared],
     ahead: int,
     on_error: OnError,
-) -> Iterator[tuple[ImageFile, np.ndarray, Views]]:
+) -> Iterator[tuple[ImageFile, np.ndarray, Prepared]]:
     """Decoded and prepared images in order; what cannot be read is reported and left out."""
 
-    def read(path: Path) -> tuple[np.ndarray, Views]:
-        image = read_image(path, exif=True)
-        return image, prepare(image)
+    def read(file: ImageFile) -> tuple[np.ndarray, Prepared]:
+        image = read_image(file.path, exif=True)
+        return image, prepare(image, file.name)
 
     waiting: deque = deque()
     pool = ThreadPoolExecutor(_READERS)
     try:
         for file in [*files, None]:
             if file is not None:
-                waiting.append((file, pool.submit(read, file.path)))
+                waiting.append((file, pool.submit(read, file)))
             while waiting and (file is None or len(waiting) > ahead):
                 done, future = waiting.popleft()
                 try:
@@ -165,15 +168,14 @@ def write_results(
         failed[name] = str(error)
         _say(f"cannot use {name}: {error}", sys.stderr)
 
-    image_ids = {file.name: number for number, file in enumerate(files, 1)}
-    taken: set[str] = set()
-    images: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
-    for file, image, found in detect_files(predictor, files, score, on_error):
-        target = Path(file.name)
-        if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-            target = target.with_name(f"{target.name}.jpg")
-        target = out / "images" / unique_name(target.as_posix(), taken)
+    place = {file.name: number for number, file in enumerate(files)}
+    ids = image_ids({number: PurePosixPath(name).stem for name, number in place.items()})
+    targets = _targets(files)
+    images: dict[int, dict[str, Any]] = {}
+    records: dict[int, list[dict[str, Any]]] = {}
+    for _, file, image, found in detect_files(predictor, files, score, on_error):
+        number = place[file.name]
+        target = out / "images" / targets[number]
         drawn = draw_detections(image, found, predictor.class_names, score_threshold=score)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,35 +184,50 @@ def write_results(
             on_error(file.name, error)
             continue
         height, width = image.shape[:2]
-        info = {"id": image_ids[file.name], "file_name": file.name}
-        images.append({**info, "width": width, "height": height})
-        own = to_coco_json(found, image_ids[file.name], predictor.category_ids)
-        for record, label in zip(own, found.labels, strict=True):
-            name = predictor.class_names[label]
-            records.append({**record, "file_name": file.name, "category_name": name})
-    classes = zip(predictor.category_ids, predictor.class_names, strict=True)
-    categories = [{"id": number, "name": name} for number, name in classes]
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "detections.json", records)
-    write_json(
-        out / "images.json",
-        {
-            "info": {"description": f"jdet.predict, step {predictor.step}, score >= {score}"},
-            "images": images,
-            "categories": categories,
-            "annotations": [],
-            "failed": [{"file_name": k, "error": v} for k, v in failed.items()],
+        info = {"id": ids[number], "file_name": file.name}
+        images[number] = {**info, "width": width, "height": height}
+        records[number] = [
+            {**record, "file_name": file.name, "category_name": predictor.class_names[label]}
+            for record, label in zip(
+                to_coco_json(found, ids[number], predictor.category_ids),
+                found.labels,
+                strict=True,
+            )
+        ]
+    write_detections(out / DETECTIONS, (records[number] for number in sorted(records)))
+    write_index(
+        out,
+        [images[number] for number in sorted(images)],
+        predictor.category_ids,
+        predictor.class_names,
+        info={
+            "description": f"jdet.predict, step {predictor.step}, score >= {score}",
+            "precise_bn": predictor.precise_bn,
         },
+        failed=[{"file_name": name, "error": error} for name, error in failed.items()],
     )
+    count = sum(map(len, records.values()))
     _say(
-        f"{len(images)} of {len(files)} images done, {len(records)} objects found, "
+        f"{len(images)} of {len(files)} images done, {count} objects found, "
         f"{len(failed)} failed; results in {out}"
     )
     return len(images), failed
 
 
+def _targets(files: Sequence[ImageFile]) -> list[str]:
+    """Where the drawn image of each file goes, below the folder of images."""
+    taken: set[str] = set()
+    targets = []
+    for file in files:
+        target = PurePosixPath(file.name)
+        if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            target = target.with_name(f"{target.name}.jpg")
+        targets.append(unique_name(target.as_posix(), taken))
+    return targets
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 if an image was done, 1 if none."""
+    """The command; returns its exit code: 0 if an image was done, 1 if none, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m jdet.predict", description="Finds objects in images with a trained run."
     )
@@ -229,7 +246,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tta",
         default="none",
-        help=f"multi-scale testing: {', '.join(multi_scale.PRESETS)}, or run for the run's own setting",
+        help=f"multi-scale testing: {', '.join(tta_lib.PRESETS)}, or run for the run's own setting",
+    )
+    parser.add_argument(
+        "--precise_bn",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="measure the statistics of batch norms over the training data, as the run's evaluations do "
+        "by config.eval.precise_bn; default: where they do and the data can be read",
     )
     args = parser.parse_args(argv)
     # A comma may belong to a file's name: what exists as it stands is not cut.
@@ -246,15 +270,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"error: no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})",
             sys.stderr,
         )
-        return 1
+        return 2
     try:
         predictor = Predictor(
-            args.workdir, step=args.step, batch_size=args.batch_size, tta=args.tta
+            args.workdir,
+            step=args.step,
+            batch_size=args.batch_size,
+            tta=args.tta,
+            precise_bn=args.precise_bn,
         )
         done, _ = write_results(predictor, files, out, args.score)
     except (ConfigError, DataError, checkpoint.CheckpointError, OSError) as error:
         _say(f"error: {error}", sys.stderr)
-        return 1
+        return 2
     return 0 if done else 1
 
 

@@ -1,40 +1,61 @@
-"""A trained run, loaded to find objects in images."""
+"""A trained run, loaded to find objects in images.
+
+predictor = Predictor("RUN")
+for found in predictor(images):  # uint8 [H, W, 3] RGB, of any sizes
+print(found.boxes, found.scores, found.labels)
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from jdet import build
 from jdet import config as config_lib
 from jdet.data.transforms.multi_scale import prepare_views
-from jdet.evaluation import tta as tta_lib
-from jdet.evaluation.detect import DetectFn, to_images
+from jdet.evaluation import loaders, tta, weights
+from jdet.evaluation import results as results_lib
+from jdet.evaluation.detect import DetectFn, one_ahead, to_images
 from jdet.evaluation.multi_scale import MultiScale
+from jdet.parallel import mesh as mesh_lib
 from jdet.train import state
 from jdet.train.workdir import open_run
-from jdet.types import Batch, ConfigError, ImageDetections
+from jdet.types import Batch, ConfigError, DataError, ImageDetections
 
-Views = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]  # of ``prepare_views``
+T = TypeVar("T")
+
+LOOK_AHEAD = 32
+"""Batches that may be done before an image whose shape is rare; its batch is then padded. At most one
+padded batch per shape in so many keeps the network's work within a few percent of what is needed."""
 
 
-class Started(NamedTuple):
-    """A batch on the device.
+class Prepared(NamedTuple):
+    """An image in every size in which the network will see it.
 
     Attributes:
-        found: of the network, or of all passes.
-        sizes: of the image's content, int32 [B, 2], or one for every view.
-        rows: which of the images handed in these are.
+        id: what to call it.
+        original_size: height and width of the original.
+        images: uint8 [H, W, 3] for each network input.
+        sizes: of its content, int32 [2] for each network input, zeros where it is not in one.
     """
 
-    found: Any
-    sizes: Any
-    rows: list[int]
+    id: str
+    original_size: tuple[int, int]
+    images: tuple[np.ndarray, ...]
+    sizes: tuple[np.ndarray, ...]
+
+    def shown(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the inputs that show the image; those of a batch must agree to waste nothing."""
+        return tuple(
+            image.shape if size.any() else ()
+            for image, size in zip(self.images, self.sizes, strict=True)
+        )
 
 
 class Predictor:
@@ -46,6 +67,8 @@ class Predictor:
         resize: what the network sees of images.
         step: optimiser steps the weights have taken.
         batch_size: images per call of the network.
+        precise_bn: training batches over which the statistics of batch norms were measured; 0: they are
+            the running ones.
     """
 
     def __init__(
@@ -55,110 +78,202 @@ class Predictor:
         step: int | str = "latest",
         batch_size: int = 8,
         tta: str | Mapping[str, Any] = "none",
+        precise_bn: bool | None = None,
     ):
         """Loads a run.
 
         Args:
             workdir: folder of the run.
             step: of the checkpoint; "latest", as for evaluations, or "best" by the run's metric.
-            batch_size: images per call; a last, smaller batch is padded, not recompiled.
+            batch_size: images per call; a smaller batch is padded, not recompiled.
             tta: multi-scale testing: a preset, "run" for what the run's config says, or values for
                 the group ``config.eval.tta``.
+            precise_bn: measure the statistics of batch norms over the run's training data, as its
+                evaluations do by ``config.eval.precise_bn``. None: where the run does so and its data can
+                be read, with a warning where it cannot; False: never.
 
         Raises:
-            ConfigError: there is no run, no such step can be meant, or multi-scale testing cannot be
-                or needs more memory than there is.
+            ConfigError: there is no such run or step, multi-scale testing is invalid or needs more
+                memory than there is, or ``precise_bn`` is asked of a run that has none.
             CheckpointError: there is no such checkpoint, or it cannot be read.
+            DataError: ``precise_bn`` is asked for, and the training data cannot be read.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: at least 1")
         run = open_run(workdir)
-        config, weights = run.config, run.weights(step)
+        config, saved = run.config, run.weights(step)
         self.class_names = tuple(config.class_names)
-        # Ids of the training data, which may have holes, such as COCO's.
-        ids = config.get("category_ids") or range(1, len(self.class_names) + 1)
-        self.category_ids = tuple(ids)
+        self.category_ids = results_lib.category_ids(self.class_names, config.category_ids)
         self.resize = build.resize(config)
-        self.step = weights.step
+        self.step = saved.step
         self.batch_size = batch_size
+        settings = _tta_settings(config, tta)
+        variables = None if precise_bn is False else _measured(config, saved, bool(precise_bn))
+        self.precise_bn = 0 if variables is None else config.eval.precise_bn
+        if variables is None:
+            variables = state.eval_variables(saved, config.eval.use_ema)
         self._detect = DetectFn(build.detector(config, self.class_names))
-        self._variables = jax.device_put(state.eval_variables(weights, config.eval.use_ema))
-        settings = tta_lib.settings(_tta_group(config, tta))
-        self._looking = None
+        self._variables = jax.device_put(variables)
+        self._multi_scale = None
         if settings is not None:
-            self._looking = MultiScale(self._detect, settings, self.resize)
-            self._looking.prepare(self._variables, batch_size)
+            self._multi_scale = MultiScale(self._detect, settings, self.resize)
+            self._multi_scale.prepare(self._variables, batch_size)
 
-    def prepare(self, image: np.ndarray) -> Views:
-        """An image uint8 [H, W, 3] in every size the network will see it in, for ``start``."""
-        if self._looking:
-            return prepare_views(image, self._looking.views)
-        image, size = self.resize.prepare(image)
-        return (image,), (size,)
-
-    def start(self, prepared: Sequence[Views]) -> list[Started]:
-        """Detects in up to ``batch_size`` prepared images; returns before the device is done.
+    def __call__(
+        self, images: Iterable[np.ndarray], ids: Sequence[str] | None = None
+    ) -> list[ImageDetections]:
+        """Detects in images in memory.
 
         Args:
-            prepared: from ``prepare``.
+            images: uint8 [H, W, 3] RGB, of any sizes.
+            ids: what to call them; None: by their places, from "0" on.
 
         Returns:
-            A batch for every shape that the images have.
-        """
-        shapes: dict[tuple[int, ...], list[int]] = {}
-        for row, (images, _) in enumerate(prepared):
-            shapes.setdefault(images[0].shape, []).append(row)
-        return [self._start(prepared, rows) for rows in shapes.values()]
+            One record per image, in order; every detection that the run's own threshold lets through,
+            in pixels of the image.
 
-    def _start(self, prepared: Sequence[Views], rows: list[int]) -> Started:
+        Raises:
+            ValueError: an image is of another type or shape, or there are not as many ids.
+        """
+        images = list(images)
+        names = [str(i) for i in range(len(images))] if ids is None else list(ids)
+        prepared = (self.prepare(image, name) for image, name in zip(images, names, strict=True))
+        return list(in_order(self.detect(prepared)))
+
+    def prepare(self, image: np.ndarray, id: str = "") -> Prepared:
+        """An image uint8 [H, W, 3] RGB in every size the network will see it in, for ``detect``.
+
+        Raises:
+            ValueError: it is of another type or shape.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(
+                f"image {id!r} is {image.dtype} {list(image.shape)}; give uint8 [H, W, 3], RGB"
+            )
+        height, width = image.shape[:2]
+        if self._multi_scale:
+            images, sizes = prepare_views(image, self._multi_scale.views)
+        else:
+            pixels, size = self.resize.prepare(image)
+            images, sizes = (pixels,), (size,)
+        return Prepared(id, (height, width), images, sizes)
+
+    def detect(self, images: Iterable[Prepared]) -> Iterator[tuple[int, ImageDetections]]:
+        """Detects in a stream of images, in batches of one shape each.
+
+        Batches are filled across the stream, so an image of a rare shape waits for others of its shape,
+        but not for more than ``LOOK_AHEAD`` batches. The device works on one batch while the results of
+        the one before are used.
+
+        Args:
+            images: from ``prepare``, read as they are needed.
+
+        Yields:
+            Place of an image in the stream and its detections, as soon as they are there; ``in_order``
+            sorts them.
+        """
+        for rows, found in one_ahead(self._batches(images), self._start):
+            yield from zip([number for number, _ in rows], self._finish(rows, found), strict=True)
+
+    def _batches(self, images: Iterable[Prepared]) -> Iterator[list[tuple[int, Prepared]]]:
+        """Images with their places in the stream, up to ``batch_size`` of one shape at a time."""
+        waiting: dict[Any, list[tuple[int, Prepared]]] = {}  # in the order of their first images
+        for number, image in enumerate(images):
+            shape = image.shown()
+            waiting.setdefault(shape, []).append((number, image))
+            if len(waiting[shape]) == self.batch_size:
+                yield waiting.pop(shape)
+            if waiting:
+                oldest = next(iter(waiting))
+                if waiting[oldest][0][0] <= number - LOOK_AHEAD * self.batch_size:
+                    yield waiting.pop(oldest)
+        yield from waiting.values()
+
+    def _start(self, rows: Sequence[tuple[int, Prepared]]) -> Any:
         images, sizes = (
             tuple(self._pad(column) for column in zip(*field, strict=True))
-            for field in zip(*(prepared[row] for row in rows), strict=True)
+            for field in ([p.images for _, p in rows], [p.sizes for _, p in rows])
         )
-        if self._looking:
-            return Started(self._looking.detect(self._variables, images, sizes), sizes, rows)
-        return Started(self._detect(self._variables, images[0], sizes[0]), sizes[0], rows)
+        if self._multi_scale:
+            return sizes, self._multi_scale.detect(self._variables, images, sizes)
+        return sizes[0], self._detect(self._variables, images[0], sizes[0])
 
     def _pad(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         batch = np.zeros((self.batch_size, *rows[0].shape), rows[0].dtype)
         batch[: len(rows)] = rows
         return batch
 
-    def finish(
-        self, started: Sequence[Started], names: Sequence[str], sizes: Sequence[tuple[int, int]]
-    ) -> list[ImageDetections]:
-        """Waits for detections and maps them to the original images.
-
-        Args:
-            started: from ``start``.
-            names: what to call the images.
-            sizes: height and width of each original.
-        """
-        found: dict[int, ImageDetections] = {}
-        for batch in started:
-            own = [names[row] for row in batch.rows], [sizes[row] for row in batch.rows]
-            found.update(zip(batch.rows, self._finish(batch, *own), strict=True))
-        return [found[row] for row in range(len(names))]
-
-    def _finish(
-        self, started: Started, names: Sequence[str], sizes: Sequence[tuple[int, int]]
-    ) -> list[ImageDetections]:
-        rows, spare = len(names), self.batch_size - len(names)
-        original = np.array([*sizes, *[(1, 1)] * spare], np.int32)
-        real = np.arange(self.batch_size) < rows
-        batch = Batch.of_images(None, started.sizes, original_sizes=original, real=real)
-        move = self._looking.to_images if self._looking else to_images
-        return move(started.found, batch, [*names, *[""] * spare])
+    def _finish(self, rows: Sequence[tuple[int, Prepared]], started: Any) -> list[ImageDetections]:
+        sizes, found = started
+        spare = self.batch_size - len(rows)
+        original = np.array([*(p.original_size for _, p in rows), *[(1, 1)] * spare], np.int32)
+        real = np.arange(self.batch_size) < len(rows)
+        batch = Batch.of_images(None, sizes, original_sizes=original, real=real)
+        move = self._multi_scale.to_images if self._multi_scale else to_images
+        return move(found, batch, [*(p.id for _, p in rows), *[""] * spare])
 
 
-def _tta_group(config: ConfigDict, tta: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The group ``eval.tta`` for what was asked; validated like a config's.
+def in_order(found: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Values by their numbers 0, 1, 2, …; what comes early is kept until its turn."""
+    early: dict[int, T] = {}
+    turn = 0
+    for number, value in found:
+        early[number] = value
+        while turn in early:
+            yield early.pop(turn)
+            turn += 1
+
+
+def _measured(config: ConfigDict, saved: Any, required: bool) -> dict[str, Any] | None:
+    """Variables whose statistics are measured as the run's evaluations measure them.
+
+    Args:
+        config: of the run.
+        saved: its weights.
+        required: fail where it cannot be done.
+
+    Returns:
+        The variables; None where the run measures none, or, after a warning, where its training data
+        cannot be read or its batches do not fit the devices here.
+    """
+    wanted = config.eval.precise_bn
+    if not wanted:
+        if required:
+            raise ConfigError(
+                "precise_bn is asked for, but the run has config.eval.precise_bn=0 and is evaluated with "
+                "its running statistics; leave it out"
+            )
+        return None
+    try:
+        source, _ = build.sources(config)
+        mesh = mesh_lib.make_mesh(config)
+        detector = build.detector(config, config.class_names, axis_name="member")
+        measure = weights.make_weights(
+            config, detector, mesh, lambda: loaders.train_batches(config, source)
+        )
+        return jax.device_get(measure(saved))
+    except (ConfigError, DataError) as error:
+        if required:
+            raise
+        logging.warning(
+            "The run's evaluations measure the statistics of batch norms over %d training batches "
+            "(config.eval.precise_bn). That cannot be done here (%s): the running statistics of the "
+            "training are used, and detections differ from those that were evaluated. precise_bn=False "
+            "(--no-precise_bn) takes them without this warning.",
+            wanted,
+            error,
+        )
+        return None
+
+
+def _tta_settings(config: ConfigDict, given: str | Mapping[str, Any]) -> tta.Settings | None:
+    """The passes of what was asked for; checked like those of a config.
 
     Raises:
-        ConfigError: a key or value that cannot be.
+        ConfigError: a key or value that is invalid.
     """
-    if tta != "run":
-        given = {"preset": tta} if isinstance(tta, str) else dict(tta)
-        config.eval.tta = ConfigDict({**config_lib.get_defaults().eval.tta.to_dict(), **given})
+    if given != "run":
+        values = {"preset": given} if isinstance(given, str) else dict(given)
+        config.eval.tta = ConfigDict({**config_lib.get_defaults().eval.tta.to_dict(), **values})
     config_lib.validate(config)
-    return config.eval.tta.to_dict()
+    return tta.settings(config.eval.tta.to_dict())

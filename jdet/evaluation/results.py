@@ -57,7 +57,7 @@ class Results:
         names = {index: self._found[index].id for index in order}
         ids = image_ids(names, getattr(self._source, "image_ids", None))
         images = [{"id": ids[index], "name": names[index]} for index in order]
-        write_images(folder, images, category_ids, self._source.class_names)
+        write_index(folder, images, category_ids, self._source.class_names)
         write_detections(
             folder / name,
             (to_coco_json(self._found[index], ids[index], category_ids) for index in order),
@@ -135,7 +135,7 @@ def write_detections(path: Path, images: Iterable[Sequence[Mapping[str, Any]]]) 
     write_text(path, "[" + ",\n".join(lines) + "]\n")
 
 
-def write_images(
+def write_index(
     folder: Path,
     images: Sequence[Mapping[str, Any]],
     category_ids: Sequence[int | str],

@@ -29,3 +29,11 @@ class PixelDetector:
             labels=jnp.zeros((len(images), 2), jnp.int32),
             valid=jnp.stack([found, jnp.zeros_like(found)], axis=1),
         )
+
+
+class MaskDetector(PixelDetector):
+    """Beside its box, that all of the box is the object."""
+
+    def apply(self, variables, images, image_sizes, *, method):
+        found = super().apply(variables, images, image_sizes, method=method)
+        return found._replace(masks=jnp.ones((*found.scores.shape, 8, 8)))

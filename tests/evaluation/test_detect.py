@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
+from pycocotools import mask as coco_mask
 
 from jdet.data.pipeline import eval_batches
 from jdet.data.transforms.keep_ratio import KeepRatio
@@ -11,7 +12,7 @@ from jdet.evaluation.detect import DetectFn, to_images
 from jdet.evaluation.evaluate import evaluate_stream, make_evaluators, metric_names
 from jdet.evaluation.gather import SampleImages
 from jdet.types import Batch, ConfigError, Detections, Example, ImageDetections
-from tests.evaluation.pixel_detector import PixelDetector
+from tests.evaluation.pixel_detector import MaskDetector, PixelDetector
 
 SIDE = 32
 
@@ -152,6 +153,55 @@ def test_results_do_not_depend_on_the_devices(layout):
 
     for one, many in zip(run(None), run(mesh(*layout)), strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+class Outlined(Rectangles):
+    """With the rectangles' outlines as polygons."""
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        corners = [(x1, y1, x2, y1, x2, y2, x1, y2) for x1, y1, x2, y2 in example.boxes.tolist()]
+        return example._replace(masks=tuple([list(polygon)] for polygon in corners))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_masks_return_to_the_original_images_with_their_boxes():
+    """Also those of boxes that reach beyond the image: cut, not moved."""
+    found = Detections(
+        boxes=np.array([[[2, 2, 6, 8], [-4, 0, 4, 10]]], np.float32),
+        scores=np.array([[0.9, 0.8]], np.float32),
+        labels=np.array([[0, 1]], np.int32),
+        valid=np.array([[True, True]]),
+        masks=np.stack([np.ones((8, 8)), np.arange(64).reshape(8, 8) % 8 >= 6])[None],
+    )
+    batch = Batch.of_images(
+        None, image_sizes=np.array([[10, 10]]), original_sizes=np.array([[20, 50]])
+    )
+    (image,) = to_images(jax.tree.map(jnp.asarray, found), batch, ["a"])
+    first, second = (coco_mask.decode(rle).astype(bool) for rle in image.masks)
+    assert first.shape == (20, 50)
+    rows, columns = np.nonzero(first)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (4, 16, 10, 30)
+    # The last two of eight columns of a box from x = -20 to 20: from x = 10 on.
+    rows, columns = np.nonzero(second)
+    assert (columns.min(), columns.max() + 1) == (10, 20)
+    np.testing.assert_array_equal(image.boxes[1], [0, 0, 20, 20])
+    assert image.select(np.array([False, True])).masks == image.masks[1:]
+
+
+@pytest.mark.parametrize("layout", [None, (2, 2)])
+def test_masks_are_evaluated(layout):
+    source = Outlined(11)
+    evaluators = make_evaluators(["coco_segm", "coco"], source.class_names)
+    with stream(source) as batches:
+        detect = DetectFn(MaskDetector(), layout and mesh(*layout))
+        metrics = evaluate_stream(detect, VARIABLES, batches, source, evaluators)
+    assert metrics["coco_segm/AP"] == metrics["coco/AP"] == pytest.approx(1)
+    shifted = {"shift": np.float32(1)}
+    evaluators = make_evaluators(["coco_segm"], source.class_names)
+    with stream(source) as batches:
+        metrics = evaluate_stream(detect, shifted, batches, source, evaluators)
+    assert 0.05 < metrics["coco_segm/AP"] < 0.9
 
 
 def test_every_device_works_and_nothing_is_compiled_twice():

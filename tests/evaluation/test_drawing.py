@@ -103,11 +103,34 @@ def test_thin_images_get_a_margin(size):
     assert near(drawn, class_color(2)).any()
 
 
-def test_boxes_outside_the_image_and_crowds_of_them_do_no_harm():
+def test_boxes_that_reach_beyond_the_image_are_drawn_along_its_edges():
+    drawn = draw_detections(make_image(600, 600), found([[-80, 100, 300, 900]], [0.9], [1]), NAMES)
+    ink = near(drawn, class_color(1))
+    for y, x in ((350, 0), (350, 300), (599, 150), (100, 250)):  # the edges stand for what is cut
+        assert ink[max(y - 3, 0) : y + 3, max(x - 3, 0) : x + 3].any()
+    assert (drawn[:70] == GREY).all() and (drawn[:, 310:] == GREY).all()
+    assert (drawn[150:590, 10:290] == GREY).all()
+
+
+def test_the_best_of_a_crowd_is_drawn_on_top():
     rng = np.random.default_rng(0)
-    boxes = rng.uniform(-100, 700, (200, 4))
-    many = found(boxes, np.full(200, 0.9), rng.integers(0, 3, 200))
-    assert draw_detections(make_image(600, 600), many, NAMES).shape == (600, 600, 3)
+    corners = rng.uniform(0, 300, (200, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(50, 300, (200, 2))], axis=1)
+    boxes[7] = [150, 150, 450, 450]
+    scores = np.full(200, 0.6)
+    scores[7] = 0.9
+    labels = np.where(np.arange(200) == 7, 0, 2)
+    image = make_image(600, 600)
+    crowded = draw_detections(image, found(boxes, scores, labels), NAMES)
+    alone = draw_detections(image, found(boxes[7], [0.9], [0]), NAMES)
+    line = near(alone, class_color(0), 10)[260:, :]  # below the tag
+    assert line.sum() > 500
+    # Tags of the others may lie over it, but no lines do.
+    assert near(crowded, class_color(0), 10)[260:, :][line].mean() > 0.5
+    bare = draw_detections(
+        image, found(np.delete(boxes, 7, 0), scores[1:] * 0 + 0.6, [2] * 199), NAMES
+    )
+    assert near(bare, class_color(0), 10).sum() < 20
 
 
 def test_tags_do_not_cover_each_other_where_there_is_room():

@@ -22,7 +22,8 @@ from jdet.evaluation.gather import SampleImages
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.parallel import mesh as mesh_lib
 from jdet.types import ConfigError
-from tests.evaluation.test_detect import SIDE, PixelDetector, Record, Rectangles, mesh
+from tests.evaluation.pixel_detector import MaskDetector, PixelDetector
+from tests.evaluation.test_detect import SIDE, Outlined, Record, mesh
 from tests.evaluation.test_tta import KEPT, AnySize, custom
 from tests.parallel.test_supervisor import free_port
 
@@ -47,7 +48,7 @@ from tests.train import fake
 config = fake.config(parallel__devices=0)
 told = here.evaluated(mesh_lib.make_mesh(config), process_index=rank, process_count=2)
 consistency.check({"same": [1, 2]})
-digest = fingerprint.fingerprint(here.Rectangles(4 + rank))
+digest = fingerprint.fingerprint(here.Outlined(4 + rank))
 told["differ"] = here.refused(
     consistency.check, {"config.train.batch_size": 8 + 8 * rank, "digest": digest, "same": 1}
 )
@@ -59,7 +60,7 @@ jax.distributed.shutdown()
 """
 
 
-class Watched(Rectangles):
+class Watched(Outlined):
     """Rectangles that remember which were asked for."""
 
     def __init__(self, count):
@@ -104,6 +105,9 @@ def evaluated(over, **share):
     for name, how, resize in (("several", passes, Warp(SIDE)), ("framed", framed, KEPT)):
         multi = MultiScale(detect.DetectFn(AnySize(), over), how, resize)
         more[name] = walk({"views": multi.views}, multi.detect, [], to_images=multi.to_images)
+    segm = evaluate_lib.make_evaluators(("coco_segm",), source.class_names)
+    detector = detect.DetectFn(MaskDetector(), over)
+    more["masks"] = walk({"resize": Warp(SIDE)}, detector, segm)
     return {"metrics": metrics, "kept": kept, "read": read, **more}
 
 
@@ -135,8 +139,9 @@ def told(tmp_path_factory):
 def test_every_image_counts_once_and_is_read_where_it_is_due(told):
     alone = evaluated(mesh(1, 1))
     for process in told:
-        for name in ("metrics", "several", "framed"):
+        for name in ("metrics", "several", "framed", "masks"):
             np.testing.assert_equal(process[name], alone[name])
+    assert alone["masks"]["coco_segm/AP"] > 0.99
     assert told[0]["metrics"]["images"] == COUNT
     shares = [{k for k in range(COUNT) if k % 4 // 2 == rank} for rank in (0, 1)]
     assert set(told[1]["read"]) == shares[1]
