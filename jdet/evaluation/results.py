@@ -71,12 +71,12 @@ def image_ids(
 
     Args:
         names: index in the source → name, without folder and suffix where it is that of a file.
-        own: the data set's own id of each index of the source, where it declares them.
+        own: the data set's own id of each index of the source; None or empty where it declares none.
 
     Returns:
         Index → id.
     """
-    if own is not None:
+    if own:
         return {index: own[index] for index in names}
     if all(name.isascii() and name.isdigit() for name in names.values()):
         numbers = {index: int(name) for index, name in names.items()}

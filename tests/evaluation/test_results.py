@@ -112,6 +112,7 @@ def test_ids_of_images():
     assert image_ids({0: "000012", 3: "7"}) == {0: 12, 3: 7}
     assert image_ids({0: "000012", 3: "2007_7"}) == {0: 1, 3: 4}
     assert image_ids({0: "12", 1: "012"}) == {0: 1, 1: 2}  # one number for two images
+    assert image_ids({0: "a"}, own=()) == {0: 1}  # a source that declares none
     assert image_ids({0: "²", 1: "3"}) == {0: 1, 1: 2}
     assert category_ids(["a", "b"], None, ()) == (1, 2)
     assert category_ids(["a", "b"], (), (7, 90)) == category_ids(["a", "b"], [7, 90], (1, 2))
