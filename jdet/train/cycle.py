@@ -169,10 +169,10 @@ class Cycle:
             shape = batch.images.shape
             if shape in compiled:  # compiling moves constants; after that, nothing travels unasked
                 with jax.transfer_guard_host_to_device("disallow"):
-                    now, values = self._step(now, batch, self._lr_scale)
+                    now, values = self._step(now, batch, *self._lr_scale)
             else:
                 with self._watch.paused():
-                    now, values = self._step(now, batch, self._lr_scale)
+                    now, values = self._step(now, batch, *self._lr_scale)
                 compiled.add(shape)
             k += 1
             if flight is not None:
@@ -270,10 +270,12 @@ class Cycle:
             if not decided.stop:
                 self._progress.say(f"step {k}: lr × {decided.lr_scale:g}, {decided.reason}")
 
-    def _placed_scale(self) -> jax.Array:
-        """The factor of the learning rate on every device, where the step wants it."""
+    def _placed_scale(self) -> tuple[jax.Array, ...]:
+        """The factor of the learning rate on every device, for the step; none where none is decided."""
+        if not self._decisions.any:
+            return ()
         scale = np.float32(self._decisions.now.lr_scale)
-        return jax.make_array_from_callback((), replicated(self._mesh), lambda _: scale)
+        return (jax.make_array_from_callback((), replicated(self._mesh), lambda _: scale),)
 
     def diverged(
         self, error: NotFinite, diagnose: Callable[[TrainState, Batch], Metrics]

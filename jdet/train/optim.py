@@ -231,13 +231,13 @@ def _check(optimizer: ConfigDict) -> None:
 
 def _scale_by_rate(schedule: Callable[[Any], Any]) -> optax.GradientTransformationExtraArgs:
     """Multiplies by the learning rate of the step, and by ``lr_scale`` where ``update`` is given one."""
-    by_schedule = optax.scale_by_schedule(schedule)
 
     def update(updates, state, params=None, *, lr_scale=1.0, **_):
-        updates, state = by_schedule.update(updates, state, params)
-        return jax.tree.map(lambda g: lr_scale * g, updates), state
+        # The rate is multiplied, not the updates, so that a factor of 1 changes no last digit.
+        scaled = optax.scale_by_schedule(lambda count: schedule(count) * lr_scale)
+        return scaled.update(updates, state, params)
 
-    return optax.GradientTransformationExtraArgs(by_schedule.init, update)
+    return optax.GradientTransformationExtraArgs(optax.scale_by_schedule(schedule).init, update)
 
 
 def _of_chosen(inner: Any, chosen: Any) -> optax.GradientTransformationExtraArgs:

@@ -54,6 +54,7 @@ class Decisions:
     """The evaluations of a run with what its policy makes of them; the same on all processes.
 
     Attributes:
+        any: there is a policy.
         now: the decision in force; without a policy always ``Decision()``.
     """
 
@@ -65,6 +66,7 @@ class Decisions:
             log: ``metrics.jsonl`` of the run.
             until: step that the run goes on from; later evaluations do not count. None: it begins.
         """
+        self.any = policy is not None
         self.now = Decision()
         self._policy = policy
         self._evaluations: dict[int, Evaluation] = {}
