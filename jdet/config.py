@@ -35,9 +35,7 @@ def get_defaults() -> ConfigDict:
     data.root = "data"  # folder of the data set, handed to the sources below by experiments
     data.train = ConfigDict({"name": "shapes"})
     data.eval = ConfigDict({"name": "shapes"})
-    data.holdout = (
-        0  # n: evaluate on a part of data.train, about every n-th image, not on data.eval
-    )
+    data.holdout = 0  # n: evaluate on about every n-th image of data.train, not on data.eval
     data.max_boxes = 64  # objects an image can carry; more is counted and warned about
     data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
     data.workers = 0  # grain worker processes; 0 decodes in threads of this process
@@ -56,9 +54,7 @@ def get_defaults() -> ConfigDict:
     init_from.include = (".*",)  # regexes of whole parameter paths to load, such as "backbone/.*"
     init_from.exclude = ()  # regexes of paths to leave at their initial values after all
     init_from.class_map = "names"  # class layers: "names" (by class name) | "none" (by position)
-    init_from.strict = (
-        True  # what is to be loaded must be there in this shape; False: left, reported
-    )
+    init_from.strict = True  # parameters must be there in this shape; False: left, reported
 
     c.train = train = ConfigDict()
     train.batch_size = 32  # images per optimiser step, over all devices
@@ -77,9 +73,8 @@ def get_defaults() -> ConfigDict:
     train.keep = 2  # checkpoints kept besides the best
     train.best_metric = ""  # metric that picks the best checkpoint; "": the first of the evaluation
     train.eval_at_start = False
-    train.saturation = saturation = (
-        ConfigDict()
-    )  # reduce the rate and end when best_metric saturates
+    # Reduces the learning rate and then ends the run when best_metric saturates.
+    train.saturation = saturation = ConfigDict()
     saturation.patience = 0  # evaluations without improvement before either; 0: off
     saturation.delta = 0.0  # an improvement is more than this above the best so far
     saturation.reductions = 1  # of the learning rate before the run ends
@@ -95,9 +90,7 @@ def get_defaults() -> ConfigDict:
     optimizer.beta2 = 0.999  # of adamw alone: of their squares
     optimizer.epsilon = 1e-8  # of adamw alone, beside the root of the squares
     optimizer.weight_decay = 5e-4  # adamw: decoupled, times the learning rate; recipes have 0.05
-    optimizer.decay_mask = (
-        "caffe"  # "caffe": no decay on biases and head norms | "all" | "kernels" |
-    )
+    optimizer.decay_mask = "caffe"  # "caffe": none on biases and head norms | "all" | "kernels" |
     # "no_norm_decay": all but norms, biases and tables of positions
     optimizer.rules = ()  # (path regex, lr factor, decay factor), tried before those of decay_mask;
     # lr factor 0: frozen
