@@ -11,7 +11,7 @@ warm-up). The paper normalises over 16 images per device; with 8 devices the def
     backbone=root_resnet34 | root_resnet18 | resnet18 | resnet18a | resnet18b | vgg16
     release=caffe | mmdetection  what was released instead of what was published: pre-activation blocks
                                  and predictions from the branches, 8892 boxes; or 8764 boxes
-    norm=batch head_norm=batch   each none, batch, sync_batch, group, frozen_batch
+    norm=batch head_norm=batch   each none, batch, sync_batch, group, layer, frozen_batch, affine_batch
     gn       GroupNorm in backbone and head, batch 16, lr 0.03: the author's advice for one small device
     train=07+12  test=07test  root=data  lr=0.05  batch=128  seed=0
     tta=voc  multi-scale testing (ScratchDet300+) after training, or with --mode=evaluate

@@ -258,10 +258,11 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     if sizes := resize.describe():
         logging.info("%s", sizes)
     params, stats = state.abstract_variables(detector, config)
+    fixed = {"frozen_batch": "", "affine_batch": "statistics of "}  # of these kinds of norms
     frozen = [
-        f"config.model.{key}"
+        f"{fixed[kind]}config.model.{key}"
         for key, kind in config_lib.norms(config).items()
-        if kind == "frozen_batch"
+        if kind in fixed
     ]
     uses = optim.parameter_rules(config.optimizer, params)
     still = sum(use.parameters for use in uses if use.lr == 0)
