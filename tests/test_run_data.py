@@ -163,6 +163,10 @@ def test_frozen_parameters_are_announced(tmp_path, messages, first_steps):
     total = re.search(r"([\d,]+) trainable", free).group(1)
     assert " 0 trainable parameters" in still
     assert still.endswith(f"{total} parameters by config.optimizer.rules frozen")
+    c.optimizer.rules, c.model.norm, c.model.head_norm = (), "affine_batch", "frozen_batch"
+    run.train(c, tmp_path / "norms")
+    norms = [m for m in messages() if m.startswith("model: ")][-1]
+    assert norms.endswith("statistics of config.model.norm and config.model.head_norm frozen")
 
 
 def test_category_ids_are_the_data_sets(tmp_path, first_steps):
