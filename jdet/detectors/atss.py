@@ -15,14 +15,14 @@ from jdet.ops import anchors, coding, matching
 
 
 class ATSS(CenternessDetector):
-    """Detector with one square anchor at every place, whose objects choose their positives by statistics.
+    """Detector with one square anchor per location; positives are chosen by statistics of each object.
 
     The defaults are those of the publication and of MMDetection, which have group norms in the towers
     (``head_norm="group"``) and ``extra="conv_p5"`` of the neck.
 
     Attributes:
         anchor_scale: side of the anchors, in strides of their level.
-        topk: nearest anchors of each level that are candidates of an object.
+        topk: number of nearest anchors per level that are candidates of an object.
 
     All others are those of ``CenternessDetector`` and ``DenseDetector``.
     """
@@ -51,7 +51,7 @@ class ATSS(CenternessDetector):
         valid: jax.Array,
         image_size: jax.Array,
     ) -> jax.Array:
-        """Which object every anchor belongs to; as ``CenternessDetector.assign``."""
+        """ATSS (Algorithm 1); as ``CenternessDetector.assign``."""
         grids = [
             matching.atss.Grid(
                 jnp.asarray(np.unique(level[:, 1])),

@@ -1,4 +1,4 @@
-"""What FCOS and ATSS share: a centre-ness beside every box, and losses weighted by it."""
+"""Base of FCOS and ATSS: a centre-ness is predicted with every box, and weights losses and scores."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ SCORES = ("product", "root")
 
 
 class CenternessDetector(DenseDetector):
-    """Dense detector with one prediction at every place and a centre-ness beside it.
+    """Dense detector with one prediction per point (or anchor) and a centre-ness with it.
 
-    The centre-ness says how central a place lies in its object. Boxes predicted from the rim of an
-    object are worse: they weigh less in the box loss, and the score of a detection is that of its class
-    times its centre-ness. A detector of its own says which places belong to which objects (``assign``).
+    The centre-ness measures how central a point lies in its object. Boxes predicted near the edge of an
+    object are worse: they have less weight in the box loss, and the score of a detection is that of its
+    class times its centre-ness. A subclass defines which points belong to which objects (``assign``).
 
-    Classes and centre-ness are divided by the number of positives, boxes by the sum of the centre-ness
-    they should have, over all images and 1 at least; for ATSS, MMDetection counts an image without
-    positives as one.
+    The losses of classes and centre-ness are divided by the number of positives, that of boxes by the sum
+    of their target centre-ness, over all images and by at least 1. (For ATSS, MMDetection counts an image
+    without positives as one.)
 
     Attributes:
         centerness_branch: tower that predicts it: "box" (Tian et al. 2020), "cls" (Tian et al. 2019).
         centerness_weight: weight of its loss.
-        weigh_boxes: the box loss is a mean weighted by the centre-ness that places should have; False: a
-            plain mean, as torchvision's.
-        level_scales: every level learns a factor of its offsets.
+        weigh_boxes: the box loss is a mean weighted by the target centre-ness; False: a plain mean, as in
+            torchvision.
+        level_scales: every level learns a factor by which its offsets are multiplied.
         box_loss: "log_iou" (minus the logarithm of the IoU), "iou" (one minus it), "giou", "diou", "ciou".
-        score: "product": probabilities of classes are held against ``score_threshold`` and ranked, what
-            is left is multiplied by the centre-ness (MMDetection); "root": the square root of the product
-            serves for all of it (torchvision).
+        score: "product": class probabilities are compared with ``score_threshold`` and ranked, then
+            multiplied by the centre-ness (MMDetection); "root": the square root of the product is used for
+            all of it (torchvision).
 
     All others are those of ``DenseDetector``.
     """
@@ -56,7 +56,7 @@ class CenternessDetector(DenseDetector):
         check_choice(self, "score", SCORES)
 
     def make_head(self, **fields: Any) -> DenseHead:
-        """The head, from the fields that all detectors have."""
+        """Builds the head from the fields that all detectors have."""
         return DenseHead(
             **fields, centerness=self.centerness_branch, level_scales=self.level_scales
         )
@@ -64,7 +64,7 @@ class CenternessDetector(DenseDetector):
     def assign(
         self, priors: list[Any], ground_truth: jax.Array, valid: jax.Array, image_size: jax.Array
     ) -> jax.Array:
-        """Which object every place belongs to, for one image.
+        """Assigns objects to the points of one image.
 
         Args:
             priors: float32 [A, 4] of each level, cx cy w h, pixels.
@@ -73,7 +73,7 @@ class CenternessDetector(DenseDetector):
             image_size: [2], height and width of the content.
 
         Returns:
-            int32 [A], an object that the place lies in, or ``matching.BELOW``.
+            int32 [A], index of the object that the point lies in, or ``matching.BELOW``.
         """
         raise NotImplementedError
 
@@ -98,15 +98,15 @@ class CenternessDetector(DenseDetector):
             match = self.assign(found.priors, ground_truth, valid, image_size)
             match = jnp.where(within, match, -1)
             positive = match >= 0
-            of_place = jnp.maximum(match, 0)
-            # Places without an object have themselves as target: there no gradient can be NaN.
+            of_point = jnp.maximum(match, 0)
+            # The target of a point without an object is its own anchor, so that no gradient can be NaN.
             target = jnp.where(
-                positive[:, None], ground_truth[of_place], boxes.cxcywh_to_xyxy(flat)
+                positive[:, None], ground_truth[of_point], boxes.cxcywh_to_xyxy(flat)
             )
             central = centerness_target(flat[:, :2], target)
             weight = jnp.where(positive, central if self.weigh_boxes else 1.0, 0.0)
             loc = losses.iou_loss(self.corners(offsets, flat), target, self.box_loss)
-            cls = self.focal_loss(logits, jnp.where(positive, labels[of_place], -1))
+            cls = self.focal_loss(logits, jnp.where(positive, labels[of_point], -1))
             middle = losses.sigmoid_cross_entropy(centerness, central)
             return (
                 jnp.sum(loc * weight),
@@ -141,7 +141,7 @@ class CenternessDetector(DenseDetector):
 
 
 def centerness_target(points: jax.Array, ground_truth: jax.Array) -> jax.Array:
-    """How central points lie in boxes (Tian et al. 2019, eq. 3): 1 in the middle, 0 on the rim.
+    """How central points lie in boxes (Tian et al. 2019, eq. 3): 1 in the middle, 0 on the edge.
 
     Args:
         points: float32 [..., 2], x y, inside the boxes.

@@ -1,4 +1,4 @@
-"""What one-stage detectors on feature pyramids share: RetinaNet, FCOS and ATSS."""
+"""Base of the one-stage detectors on feature pyramids: RetinaNet, FCOS and ATSS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
 
 
 class Predictions(NamedTuple):
-    """What a dense detector predicts, level by level, finest first.
+    """Predictions of a dense detector, level by level, finest first.
 
     Attributes:
         outputs: arrays [B, A, …] of every level by the name that the head gives them, such as "offsets"
@@ -39,18 +39,18 @@ class Predictions(NamedTuple):
 
 
 class DenseDetector(PyramidDetector, kw_only=True):
-    """One-stage detector that predicts at every place of a feature pyramid.
+    """One-stage detector that predicts at every anchor or point of a feature pyramid.
 
     Class logits have K channels, one independent decision each; there is no background channel. A
-    subclass says where its boxes start from (``anchor_levels``), what offsets mean
-    (``corners``) and what is learnt (``loss_terms``).
+    subclass defines its anchors (``anchor_levels``), how offsets are decoded (``corners``) and its losses
+    (``loss_terms``).
 
     Attributes:
-        head_norm: after every convolution of the towers; with statistics of their own for every level.
+        head_norm: norm after every convolution of the towers; kinds with statistics have them per level.
         head_depth: convolutions of each tower.
         head_channels: of the towers.
         head_bias: convolutions of the towers have biases before a norm too.
-        prior: probability every place starts with for each class.
+        prior: initial probability of each class at every anchor.
         focal_alpha: weight of positives in the focal loss.
         focal_gamma: its exponent.
         box_weight: weight of the box loss.
@@ -60,11 +60,11 @@ class DenseDetector(PyramidDetector, kw_only=True):
         soft_nms: "none"; "linear" or "gaussian": overlapping boxes lose score instead (``jdet.ops.nms``).
         soft_sigma: of "gaussian".
         max_detections: detections per image, D.
-        mask_padding: what lies beside an image's content does not reach it, see ``jdet.nn.padding``;
-            False: the network sees the padding, in the mean colour, as in the reference implementations
-            (anchors centred there take no part all the same).
-        padded_inputs: images may be smaller than the network input; where they are warped to it, there is
-            no padding to keep out.
+        mask_padding: keep padding out of the network, see ``jdet.nn.padding``; False: the network sees the
+            padding, in the mean colour, as in the reference implementations (anchors centred there are
+            excluded nevertheless).
+        padded_inputs: images may be smaller than the network input; False if they are warped to it, so that
+            there is no padding to mask.
         remat: what the backward pass computes again in the head; its part is ``head``.
 
     All others are those of ``PyramidDetector`` and ``Detector``.
@@ -115,11 +115,11 @@ class DenseDetector(PyramidDetector, kw_only=True):
 
     @property
     def knows_padding(self) -> bool:
-        """Anchors in the padding take no part."""
+        """Anchors in the padding are excluded."""
         return True
 
     def setup(self):
-        """The head needs the number of anchors."""
+        """Builds the head, which needs the number of anchors."""
         self.head = self.make_head(
             num_classes=self.num_classes,
             boxes_per_location=self.anchor_levels()[0].boxes_per_location,
@@ -133,7 +133,7 @@ class DenseDetector(PyramidDetector, kw_only=True):
         )
 
     def make_head(self, **fields: Any) -> DenseHead:
-        """The head, from the fields that all detectors have."""
+        """Builds the head from the fields that all detectors have."""
         return DenseHead(**fields)
 
     def extra_stride(self, size: int, below: int) -> int:

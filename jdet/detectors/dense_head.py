@@ -18,16 +18,16 @@ from jdet.nn.remat import Remat
 gaussian = nn.initializers.normal(0.01)  # of all convolutions (Lin et al. 2017b, sec. 4.1)
 
 CENTERNESS = ("none", "box", "cls")
-"""Towers that can predict the centre-ness."""
+"""The tower that predicts the centre-ness, or none."""
 
 
 class DenseHead(nn.Module):
     """Classification and box tower with their predictions (RetinaNet, Lin et al. 2017b, Fig. 3).
 
-    All levels share the convolutions. Norms that keep statistics do not fit that: the levels differ in
-    theirs, and training would normalise by one level's, testing by a mixture. So every level has such
-    norms of its own, affine map included (``cls_norm1_0``: first norm of the class tower, finest level);
-    group norms are shared.
+    All levels share the convolutions, but not norms that keep statistics: those of the levels differ, so
+    that training would normalise by one level's statistics and testing by a mixture. Every level therefore
+    has such norms of its own, affine map included (``cls_norm1_0``: first norm of the class tower, finest
+    level); other norms are shared.
 
     Attributes:
         num_classes: K.
@@ -35,11 +35,11 @@ class DenseHead(nn.Module):
         depth: convolutions of each tower.
         channels: of the towers.
         norm: after every convolution of the towers.
-        prior: probability that a location starts with for each class, by the bias of the logits.
-        conv_bias: the towers' convolutions have biases before a norm too.
+        prior: initial probability of each class at every location, set by the bias of the logits.
+        conv_bias: convolutions of the towers have biases before a norm too.
         centerness: the tower that predicts it, "box" or "cls"; "none": it is not predicted.
-        level_scales: offsets are multiplied by a number that every level learns (FCOS, sec. 3.1).
-        remat: what the backward pass computes again; a segment is a tower, ``head`` both of them.
+        level_scales: offsets are multiplied by a factor that every level learns (FCOS, sec. 3.1).
+        remat: what the backward pass computes again; segments are the towers, both part of ``head``.
         dtype: of the computation; predictions are float32.
     """
 

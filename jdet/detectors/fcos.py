@@ -19,7 +19,7 @@ REACH = 8
 """Longest side distance a level predicts, in its strides: 64 pixels on the level of stride 8 (sec. 3.2)."""
 
 MAX_LOG_DISTANCE = 10.0
-"""Largest exponent of a distance, 22,026 pixels or strides, so that a wild prediction stays finite."""
+"""Largest exponent of a distance, 22,026 pixels or strides, so that a large prediction stays finite."""
 
 
 class FCOS(CenternessDetector):
@@ -33,14 +33,14 @@ class FCOS(CenternessDetector):
     ``extra="conv_p5", extra_relu=True`` of the neck.
 
     Attributes:
-        regress_bounds: longest side distance, pixels, that each level but the last predicts, rising;
-            the next level begins there, the last has no limit. Empty: eight strides.
+        regress_bounds: longest side distance in pixels of each level but the last, rising; the range of the
+            next level starts there, and the last has no limit. Empty: eight strides.
         center_radius: strides around an object's centre within which points are positive, along both
             axes (centre sampling); 0: all points of the object are.
         norm_on_bbox: distances are predicted in strides of the level; False: in pixels.
-        box_activation: "relu" or "exp", what makes distances of the predicted numbers.
+        box_activation: "relu" or "exp", the function from predicted numbers to distances.
         torchvision_anchors: points on the corners of cells, in steps of whole pixels that follow from
-            the sizes of image and maps; False: in the middle of cells.
+            the sizes of image and maps; False: in the centres of cells.
 
     All others are those of ``CenternessDetector`` and ``DenseDetector``.
     """
@@ -105,7 +105,7 @@ class FCOS(CenternessDetector):
         valid: jax.Array,
         image_size: jax.Array,
     ) -> jax.Array:
-        """Which object every point belongs to; as ``CenternessDetector.assign``."""
+        """FCOS (sec. 3.1, 3.2); as ``CenternessDetector.assign``."""
         del image_size
         bounds = tuple(self.regress_bounds) or tuple(
             REACH * stride for stride in self.level_sizes()[0][:-1]

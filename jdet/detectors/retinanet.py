@@ -29,18 +29,18 @@ class RetinaNet(DenseDetector):
 
     The defaults are MMDetection's; the publication has ``box_loss="smooth_l1"``. torchvision's are
     ``torchvision_anchors=True, low_quality="anchor", normalizer="image", max_detections=300``, with
-    ``extra="conv_p5", extra_relu=True`` of the neck. Otherwise than in MMDetection, an image without
-    positives adds nothing to the number that losses are divided by (there: one), and an object that
-    overlaps no anchor takes none (there: all that overlap nothing).
+    ``extra="conv_p5", extra_relu=True`` of the neck. Unlike in MMDetection, an image without positives
+    adds nothing to the number by which losses are divided (there: one), and an object that overlaps no
+    anchor gets none (there: all anchors that overlap nothing).
 
     Attributes:
         anchor_scale: smallest anchor side, in strides of its level.
         octaves: anchor sides per level, within a factor of 2.
         aspect_ratios: heights over widths of the anchors.
-        torchvision_anchors: sides and half sizes in whole pixels, and steps of whole pixels that follow
-            from the sizes of image and maps, as torchvision lays them out.
+        torchvision_anchors: sides, half sizes and steps in whole pixels, with steps computed from the sizes
+            of image and maps, as in torchvision.
         iou_threshold: overlap from which an anchor is positive.
-        negative_iou: overlap below which an anchor is negative; those between are left out.
+        negative_iou: overlap below which an anchor is negative; those in between are left out of the loss.
         low_quality: what to do with an object's highest-IoU anchors below ``iou_threshold``: "object"
             assigns them to it, "anchor" to the object they overlap most, "none" leaves them unmatched.
         min_pos_iou: smallest best IoU of an object for which ``low_quality`` applies (MMDetection).

@@ -24,27 +24,27 @@ class SSD(PyramidDetector, kw_only=True):
 
     Background exists only here: class logits have K + 1 channels and channel 0 is background.
 
-    Images are normalised by the RGB means of the Caffe release; the published learning rates belong to a
-    ``std`` of 1. Default boxes are laid out for ``input_size``; other sizes can be fed, steps and sizes of
-    the default boxes stay.
+    Images are normalised by the RGB means of the Caffe release; the published learning rates are for a
+    ``std`` of 1. Default boxes are laid out for ``input_size``; inputs of other sizes are possible and keep
+    steps and sizes of the default boxes.
 
     Attributes:
         head_norm: normalisation after the prediction convolutions, on offsets and logits alike
             (ScratchDet, "BN in head").
-        l2norm_levels: how many levels, finest first, pass an L2 normalisation with learned scale
+        l2norm_levels: number of levels, finest first, with an L2 normalisation with learned scale
             (classic SSD: 1; ScratchDet: 0; DSOD: all, -1).
         first_ratio: default-box size of the first level, fraction of the side (see ``ssd_levels``).
         min_ratio: of the second level.
         max_ratio: upper end of the size rule.
-        min_sizes: side of the small square box of each level, pixels. This and the four that follow
-            replace a column of the table of default boxes each; empty: by the rule.
+        min_sizes: side of the small square box of each level, pixels. This and each of the next four fields
+            replace a column of the table of default boxes; empty: by the rule.
         max_sizes: of each level; the second square box has side sqrt(min · max), 0: there is none.
         aspect_ratios: of each level, a tuple of ratios above 1; each gives a wide and a tall box.
-        steps: distance of box centres on each level, pixels.
+        steps: distance between box centres on each level, pixels.
         first_centres: centre of the first box on each level, pixels; the rule: half a step.
-        clip_boxes: cut default boxes to the image.
+        clip_boxes: clip default boxes to the image.
         head_kernels: side of the head's kernels on each level, the last value for all further ones.
-        iou_threshold: overlap from which a default box is positive beside the bipartite matches.
+        iou_threshold: overlap from which a default box is positive in addition to the bipartite matches.
         negative_ratio: hard negatives per positive.
         loc_weight: weight of the box loss.
         score_threshold: lowest score of a detection.
