@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, whatever stops the program or the machine."""
+"""Atomic file writes: a file is complete or absent, even if the program or the machine stops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Replaces a JSON file as ``write_text`` does; what is held is made plain by ``plain``."""
+    """Replaces a JSON file as ``write_text`` does; values are converted by ``plain``."""
     write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 

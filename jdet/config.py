@@ -358,7 +358,7 @@ RENAMED = {
 
 
 def migrate(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A config stored by any earlier version in the words of this one.
+    """A config stored by any earlier version, with the keys and values of this one.
 
     Args:
         stored: nested groups of plain values, as ``config.json`` holds them; may lack keys. Not changed.

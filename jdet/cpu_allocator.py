@@ -1,4 +1,4 @@
-"""Process settings that make XLA faster on Linux CPUs; they must stand before Python starts."""
+"""Process settings that make XLA faster on Linux CPUs; they must be set before Python starts."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ import numpy as np
 
 
 class ConfigError(ValueError):
-    """A config asks for something that does not exist or cannot be; the message says the remedy."""
+    """A config is invalid or names something that does not exist; the message gives the remedy."""
 
 
 class DataError(ValueError):

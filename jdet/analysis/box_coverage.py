@@ -27,7 +27,7 @@ def read_objects(
     max_boxes: int = 0,
     on_error: str = "raise",
 ) -> Objects:
-    """Reads the objects of a source; images are opened only where their size is not known otherwise.
+    """Reads the objects of a source; images are opened only if their size is not known otherwise.
 
     Args:
         source: where the examples come from.

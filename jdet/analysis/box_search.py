@@ -29,7 +29,7 @@ SEARCHED = 3000
 
 
 class Setting(NamedTuple):
-    """What decides over the default boxes; fields as in the config, ratios None where none apply."""
+    """The settings that determine the default boxes; fields as in the config, ratios None if unused."""
 
     input_size: int
     taps: tuple[str, ...]
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """A setting and what it reaches.
+    """A setting and the coverage it achieves.
 
     Attributes:
         setting: found by the search.
@@ -56,12 +56,12 @@ class Proposal(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, float, int]:
-        """Larger is better: recall, then best IoU, then fewer boxes, in steps that matter."""
+        """Sort key, larger is better: recall, then best IoU, then fewer boxes, all rounded."""
         return round(200 * np.nanmean(self.recall)), round(100 * self.best_iou), -self.boxes
 
 
 class Layout(NamedTuple):
-    """Nominal strides and map sides of the levels that a choice of taps makes."""
+    """Nominal strides and map sides of the levels for a choice of taps."""
 
     strides: list[int]
     cells: list[int]
@@ -154,7 +154,7 @@ def _even_sample(objects: Objects, num_classes: int) -> Objects:
 def propose(
     objects: Objects, detector: Any, num_classes: int, *, finest_stride: int = 4
 ) -> list[Proposal]:
-    """Searches ratios for every sensible choice of levels, and larger inputs where those are needed.
+    """Searches ratios for every sensible choice of levels, and for larger inputs if they are needed.
 
     Args:
         objects: in pixels of the detector's input.

@@ -73,7 +73,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Series]:
 def plot_curves(
     metrics_jsonl_path: str | os.PathLike[str], out_png: str | os.PathLike[str]
 ) -> None:
-    """Draws the curves that a run has: loss, its parts, learning rate, average precision.
+    """Draws the curves of a run: loss, its parts, learning rate, average precision.
 
     Needs no display and leaves matplotlib's global state alone.
 
@@ -134,7 +134,7 @@ def _draw(axes: Axes, title: str, curves: Mapping[str, Series]) -> None:
 
 
 def dress(axes: Axes, title: str) -> None:
-    """Gives a panel over steps its title and the look that all have."""
+    """Sets title and style of a panel over steps."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel("step")
     axes.grid(True, color="0.9", linewidth=0.8)

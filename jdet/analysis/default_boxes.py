@@ -34,7 +34,7 @@ COLUMNS = ("min_sizes", "max_sizes", "aspect_ratios", "steps", "first_centres")
 
 
 def as_flags(setting: Setting, config: ConfigDict, taps: tuple[str, ...]) -> list[str]:
-    """The flags that turn a config into a setting; nothing for what it has already.
+    """The flags that change a config into a setting; values that it has already are left out.
 
     Args:
         setting: what is wanted.
@@ -65,7 +65,7 @@ def analyse(
     max_images: int = 5000,
     finest_stride: int = 4,
 ) -> dict[str, Any]:
-    """Measures and proposes.
+    """Measures the coverage of a config's anchors and proposes settings.
 
     Args:
         config: a whole config whose detector has anchors that become positive by their IoU. Settings are
@@ -211,7 +211,7 @@ def print_analysis(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Runs what the flags ask for."""
+    """The command."""
     values = flags.FLAGS
     config_lib.validate(values.config)
     found = analyse(

@@ -1,4 +1,4 @@
-"""Variance of the gradient at several batch sizes, estimated without bias, and the law it follows.
+"""Unbiased estimates of the gradient's variance at several batch sizes, and fits to them.
 
 MegDet (Peng et al. 2018, sec. 3.1) argues from variances: where the gradient of N images has the
 variance σ²/N, k steps of N images and one of k · N move the weights with the same variance if the
@@ -21,7 +21,7 @@ TEAM = 4
 
 
 class Noise(NamedTuple):
-    """What was measured at one batch size.
+    """The measurements at one batch size.
 
     Attributes:
         batch: images per gradient, N.
@@ -41,7 +41,7 @@ class Noise(NamedTuple):
 
 
 class Law(NamedTuple):
-    """How the variance follows the batch size N.
+    """Fits of the variance as a function of the batch size N.
 
     Attributes:
         per_image: σ² of the least-squares fit σ²/N, each point weighted by its standard error.
@@ -133,7 +133,7 @@ def _update(
 
 
 def fit(points: Sequence[Noise]) -> Law:
-    """The law that measurements at different batch sizes follow.
+    """Fits laws to measurements at different batch sizes.
 
     Args:
         points: of at least two batch sizes, with a positive variance each.

@@ -1,4 +1,4 @@
-"""Does the gradient's variance fall as one over the batch? MegDet's argument, measured on a run.
+"""Measures on a run whether the gradient's variance falls as one over the batch size (MegDet's argument).
 
     python -m jdet.analysis.gradients runs/mine --batches=1,2,4,8,16,32 --out=gradients
 
@@ -78,7 +78,7 @@ class Drawn:
 def batches(
     config: ConfigDict, source: Source, size: int, count: int, *, order: str, seed: int
 ) -> Iterator[Batch]:
-    """Batches to take gradients of, on the device.
+    """The batches whose gradients are measured, on the device.
 
     Args:
         config: of the run.
@@ -271,7 +271,7 @@ def _check(sizes: Sequence[int], draws: int, group: int, norms: str) -> None:
 
 
 def rows(points: Sequence[Noise]) -> list[dict[str, float]]:
-    """The table: per batch size N what was measured, and against one over N.
+    """The table: the measurements per batch size N, and their ratio to one over N.
 
     ``equivalence`` is N · variance over the same at the smallest size: the variance of one step of N
     images at a rate that grows with N, over that of as many images in steps of the smallest size;
@@ -308,7 +308,7 @@ def table(points: Sequence[Noise]) -> str:
 
 
 def markdown(points: Sequence[Noise], law: Law, notes: Sequence[str]) -> str:
-    """``rows``, the fit and what was held fixed."""
+    """``rows``, the fit and the options as Markdown."""
     lines = [
         "| images N | variance | N · variance | of one step, over steps of the smallest N | "
         "squared norm of the mean |",

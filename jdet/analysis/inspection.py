@@ -23,7 +23,7 @@ INSIDE = 0.0455
 
 
 class ReceptiveField(NamedTuple):
-    """What one cell in the middle of a level depends on.
+    """The part of the image that the centre cell of a level depends on.
 
     Attributes:
         cells: side of the level's map.
@@ -60,7 +60,7 @@ class Matched(NamedTuple):
 
 
 def initialise(detector: Any, size: int, seed: int = 0) -> Any:
-    """Random variables of a detector, as a training starts from.
+    """Randomly initialised variables of a detector, as at the start of a training.
 
     Args:
         detector: an unbound detector.
@@ -93,7 +93,7 @@ def level_outputs(detector: Any, variables: Any, images: jax.Array) -> list[jax.
 def receptive_fields(
     detector: Any, variables: Any, size: int, *, samples: int = 4, seed: int = 0
 ) -> list[ReceptiveField]:
-    """Receptive field of the centre cell of every level, from gradients by the image.
+    """Receptive field of the centre cell of every level, from gradients with respect to the image.
 
     A random combination of the cell's channels is differentiated at images of noise, and the
     squares of the gradients are averaged: what is zero in all lies outside the theoretical receptive
@@ -153,7 +153,7 @@ def _span(line: np.ndarray) -> int:
 
 
 def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched | None:
-    """Which default boxes an image's objects train.
+    """The default boxes that are trained for the objects of an image.
 
     Args:
         detector: unbound.
@@ -213,7 +213,7 @@ def matches_as_detections(found: Matched, levels: Sequence[int] | None = None) -
 
 
 def mosaic(maps: np.ndarray, count: int = 16, columns: int = 8, side: int = 96) -> np.ndarray:
-    """The liveliest channels of a level as grey tiles, each from its lowest value to its highest.
+    """The channels of a level with the largest variance as grey tiles, each scaled to its own range.
 
     Args:
         maps: [h, w, C].

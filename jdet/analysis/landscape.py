@@ -55,7 +55,7 @@ ORDERED = {
 
 
 def running_mean(values: np.ndarray, count: int = AVERAGE) -> np.ndarray:
-    """Mean of each value and those before it, ``count`` in all; of fewer at the start. [n] to [n]."""
+    """Mean of each value and the ``count - 1`` before it; of fewer at the start. [n] to [n]."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - count, 0)
@@ -75,14 +75,14 @@ def running_std(steps: np.ndarray, values: np.ndarray, window: int) -> np.ndarra
 
 
 def fluctuation(norms: np.ndarray) -> np.ndarray:
-    """How far the gradient norm moved since the record before, float64 [n] to [n - 1]."""
+    """Absolute change of the gradient norm since the record before, float64 [n] to [n - 1]."""
     return np.abs(np.diff(norms))
 
 
 def smoothed_fluctuation(
     run: Run, smooth: str = "cubic", window: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The curve of ScratchDet's panel (c), whose making the paper does not tell.
+    """The curve of ScratchDet's panel (c); the paper does not define it.
 
     Args:
         run: records.
@@ -110,7 +110,7 @@ def smoothed_fluctuation(
 
 
 def summary(run: Run, curve: np.ndarray, horizon: float) -> dict[str, Any]:
-    """One row of the table; see ``COLUMNS``. None where a run has nothing to say.
+    """One row of the table; see ``COLUMNS``. None for what a run did not record.
 
     Args:
         run: records.
@@ -155,7 +155,7 @@ def _plain(value: Any) -> Any:
 
 
 def ordering(rows: Sequence[dict[str, Any]], column: str) -> str:
-    """A sentence that ranks the runs by a column, the highest first; diverged ones are named apart."""
+    """A sentence that ranks the runs by a column, highest first; diverged runs are listed separately."""
     ranked = [r for r in rows if r[column] is not None and not r["status"].startswith("diverged")]
     ranked.sort(key=lambda row: -row[column])
     text = " > ".join(f"{row['run']} ({row[column]:.4g})" for row in ranked) or "no run to rank"

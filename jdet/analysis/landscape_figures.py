@@ -1,4 +1,4 @@
-"""Images of the loss surface along runs: trajectories, probes ahead of them, norms of modules."""
+"""Figures of the loss surface along runs: trajectories, probes ahead of them, norms of modules."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _color(i: int) -> str:
 
 
 def _line(axes: Axes, i: int, run: Run, steps: np.ndarray, values: np.ndarray) -> None:
-    """One run's curve, and an upright line where it diverged."""
+    """One run's curve, and a vertical line where it diverged."""
     axes.plot(
         steps,
         values,
@@ -135,7 +135,7 @@ def _band(axes: Axes, i: int, run: Run, steps: np.ndarray, values: np.ndarray) -
 
 
 def _limit(axes: Axes, runs: Sequence[Run], curves: Sequence[Series]) -> None:
-    """From 0 to four times what the runs that did not diverge need, if one that did is that high."""
+    """Limits the axis to four times the range of runs that did not diverge, if another exceeds it."""
     tops = {run.title: np.nanmax(values) for run, (_, values) in zip(runs, curves)}
     whole = [tops[run.title] for run in runs if run.diverged is None]
     if whole and max(whole) > 0:
@@ -145,7 +145,7 @@ def _limit(axes: Axes, runs: Sequence[Run], curves: Sequence[Series]) -> None:
 
 
 def _spread_out(axes: Axes) -> None:
-    """A logarithmic scale where values lie far apart and none is 0 or below."""
+    """Logarithmic scale if values differ by orders of magnitude and all are above 0."""
     drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) and drawn.min() > 0 and drawn.max() > 30 * drawn.min():

@@ -1,4 +1,4 @@
-"""What runs recorded of the loss surface, read from ``landscape.jsonl`` and brought to one grid.
+"""Records of the loss surface, read from ``landscape.jsonl`` of several runs and aligned.
 
 The file is described in docs/landscape.md; ``jdet.analysis.landscape`` draws and tabulates it.
 """
@@ -23,7 +23,7 @@ QUANTITIES = ("loss", "change", "cosine", "smoothness")
 
 @dataclasses.dataclass(frozen=True)
 class Probes:
-    """Looks ahead along the gradient g at M steps, S lengths each; nan where nothing is finite.
+    """Probes along the gradient g at M steps, S lengths each; nan where a value is not finite.
 
     Attributes:
         steps: int [M].
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The label, and where the run diverged."""
+        """The label, and the step at which the run diverged."""
         return (
             self.label if self.diverged is None else f"{self.label} (diverged at {self.diverged})"
         )
@@ -90,7 +90,7 @@ class Run:
 
 
 def read_run(folder: str | Path, label: str) -> Run:
-    """Reads what a run recorded, up to where it diverged if it did.
+    """Reads the records of a run, up to the step at which it diverged if it did.
 
     Args:
         folder: of the run.
@@ -157,7 +157,7 @@ def _probes(records: list[dict[str, Any]]) -> Probes | None:
 
 
 def on_one_grid(runs: Sequence[Run], align: bool) -> tuple[list[Run], list[str]]:
-    """Holds the runs to the same steps, which every comparison between them assumes.
+    """Requires the same steps of all runs, which every comparison between them assumes.
 
     A run that diverged has the steps of the others up to there. With ``align``, records and probes that
     not all have are left out; nothing is interpolated, as the fluctuation of interpolated norms is
@@ -241,7 +241,7 @@ def _align_probes(runs: list[Run]) -> list[Run]:
 
 
 def _extent(run: Run) -> str:
-    """What a run recorded, in words."""
+    """Summary of a run's records, as text."""
 
     def span(steps: np.ndarray) -> str:
         gaps = sorted({int(gap) for gap in np.diff(steps)})

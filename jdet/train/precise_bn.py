@@ -25,7 +25,7 @@ from jdet.types import Batch, ConfigError, DataError, Moments
 
 
 class _Pool(NamedTuple):
-    """What was seen so far.
+    """Statistics of the batches so far.
 
     Attributes:
         batches: int32 scalar, how many.
@@ -110,7 +110,7 @@ def make_precise_bn(
 
 
 def _over_devices(seen: Mapping[str, Any]) -> Any:
-    """What a batch norm left, by layer, as ``Moments`` [C] of the whole batch."""
+    """The moments that batch norms stored, per layer, as ``Moments`` [C] of the whole batch."""
     if "seen" in seen:
         return _of_layer(seen["seen"])
     return {name: _over_devices(inner) for name, inner in seen.items()}
@@ -149,7 +149,7 @@ def _merge(pool: _Pool, layers: Any) -> _Pool:
 
 
 def _replace(stats: Mapping[str, Any], layers: Any) -> dict[str, Any]:
-    """Statistics with those of the measured layers in place of their own."""
+    """The statistics, with those of the measured layers replaced."""
     if isinstance(layers, Moments):
         unbiased = layers.var * (layers.count / jnp.maximum(layers.count - 1, 1))
         return {**stats, "mean": layers.mean, "var": unbiased}

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end, heard between two steps."""
+"""Signals that ask a run to end, checked between steps."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether this process knows that it is to end."""
+        """Whether this process was asked to end."""
         return self._agreed if self._several else self._received is not None
 
     def reached(self) -> bool:
-        """Whether to end here: the same answer on all processes, which ask equally often.
+        """Whether to end here: the same answer on all processes, all of which must call it equally often.
 
         None waits for the others unless a signal has come.
         """
@@ -53,7 +53,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What the shell is told: 130 for SIGINT, 0 for SIGTERM."""
+        """Exit code of the program: 130 for SIGINT, 0 for SIGTERM."""
         return 130 if self._received == signal.SIGINT else 0
 
     def __enter__(self) -> StopRequest:

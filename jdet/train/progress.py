@@ -1,4 +1,4 @@
-"""How a run shows that it moves: speed and waiting measured, one live line or plain ones."""
+"""Progress of a run: speed and waiting time, shown in one live line or in plain lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich import console, progress
 
 
 class Stopwatch:
-    """Time of training steps, without what is not training.
+    """Measures the time of training steps, without evaluations, saving and compilation.
 
     The clock runs between ``resume`` and ``pause``; compilation, evaluation and saving happen while
     it is paused. Besides the whole it keeps the stretch since the last ``lap``.
@@ -24,7 +24,7 @@ class Stopwatch:
         self._since: float | None = None
 
     def resume(self) -> None:
-        """Lets the clock run."""
+        """Starts the clock."""
         if self._since is None:
             self._since = time.perf_counter()
 
@@ -47,7 +47,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def waiting(self):
-        """Counts what passes inside as waiting for input, if the clock runs."""
+        """Counts the time inside as waiting for input, if the clock runs."""
         begin = time.perf_counter()
         yield
         if self._since is not None:
@@ -65,7 +65,7 @@ class Stopwatch:
         return self.steps * batch_size / seconds, self.waited / seconds
 
     def lap(self, batch_size: int) -> tuple[float, float]:
-        """As ``rates``, since the last lap; begins a new one."""
+        """As ``rates``, since the last lap; starts a new one."""
         now = self.steps, self._seconds(), self.waited
         steps, seconds, waited = (a - b for a, b in zip(now, self._lap, strict=True))
         self._lap = now
@@ -117,7 +117,7 @@ class Progress:
             self._console.print(text, markup=False, soft_wrap=True)
 
     def advance(self, step: int, loss: float, watch: Stopwatch, batch_size: int) -> None:
-        """Moves the live line to ``step``; does nothing where there is none."""
+        """Moves the live line to ``step``; does nothing without one."""
         if self._live is not None:
             pace = self._pace(step, *watch.rates(batch_size), watch)
             self._live.start()
@@ -126,7 +126,7 @@ class Progress:
     def log(
         self, step: int, values: Mapping[str, float], speed: float, wait: float, watch: Stopwatch
     ) -> None:
-        """Prints the numbers of a step where there is no live line; ``lap`` gave speed and wait."""
+        """Prints the numbers of a step if there is no live line; ``lap`` gives speed and waiting time."""
         if self._live is None:
             parts = ", ".join(
                 f"{name.removeprefix('loss/')} {value:.4g}"
@@ -145,6 +145,6 @@ class Progress:
         return f"  {speed:.1f} img/s  data wait {wait:.0%}  ETA {left}"
 
     def close(self) -> None:
-        """Takes the live line away."""
+        """Removes the live line."""
         if self._live is not None:
             self._live.stop()

@@ -1,4 +1,4 @@
-"""Recipe arithmetic: what a config comes to in steps, images per device and learning rates."""
+"""Recipe arithmetic: from a config to steps, images per device and learning rates."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Resolved(NamedTuple):
 
 
 def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None) -> Resolved:
-    """Does the arithmetic of a recipe and refuses what cannot be.
+    """Does the arithmetic of a recipe and refuses invalid settings.
 
     Args:
         config: complete config.
@@ -136,7 +136,7 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
 def _warm_up(
     optimizer: ConfigDict, steps: int, steps_per_epoch: float, peak_lr: float
 ) -> tuple[int, float]:
-    """Steps of the warm-up and the learning rate it begins with."""
+    """Steps of the warm-up and the learning rate at its start."""
     warmup = max(optimizer.warmup, math.ceil(optimizer.warmup_epochs * steps_per_epoch))
     if warmup >= steps:
         given = f"optimizer.warmup={optimizer.warmup}"

@@ -100,7 +100,7 @@ def make_train_step(
 def make_diagnosis(
     detector: Any, mesh: Mesh, config: ConfigDict
 ) -> Callable[[TrainState, Batch], Metrics]:
-    """Builds the program that says where a loss stopped being finite.
+    """Builds the program that finds where a loss stopped being finite.
 
     Args:
         detector: as in ``make_train_step``.
@@ -122,7 +122,7 @@ def make_diagnosis(
 def make_probe(
     detector: Any, schedule: Callable[[Any], Any], mesh: Mesh, config: ConfigDict
 ) -> Callable[..., Metrics]:
-    """Builds the program that looks ahead along the gradient (Santurkar et al. 2018, sec. 3.1).
+    """Builds the program that probes the loss along the gradient (Santurkar et al. 2018, sec. 3.1).
 
     From the parameters x with the gradient g of the loss it visits x - s · lr · g for every s of
     ``landscape.probe_steps``: the plain gradient at the learning rate of the step, without momentum,

@@ -229,7 +229,7 @@ class Workdir:
             notify("going on with other settings:\n  " + "\n  ".join(free))
 
     def check_split(self, config: ConfigDict, devices: int, micro_batch: int) -> str:
-        """Refuses to go on with other images per device where those shape the training.
+        """Refuses to resume with another number of images per device if the training depends on it.
 
         BatchNorm "batch" takes its statistics from what one device sees at a time, and the losses of
         ``loss_norm="per_device"`` are divided by its objects. All else is the same on any devices.
@@ -282,7 +282,7 @@ class Workdir:
         self.update(status=status, ended=_now(), **facts)
 
     def close(self) -> None:
-        """Lets other processes have the folder."""
+        """Releases the folder for other processes."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -326,7 +326,7 @@ def open_together(
 
 
 def _meet(path: Path, token: str, patience: float = 10.0) -> None:
-    """Finds out whether all processes see what process 0 has written into the folder.
+    """Checks that all processes see what process 0 has written into the folder.
 
     Args:
         path: of the folder.

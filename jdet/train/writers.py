@@ -20,7 +20,7 @@ from jdet.train.workdir import METRICS
 
 
 class Writer(Protocol):
-    """Takes what a run has to tell."""
+    """Protocol of the writers of a run's numbers and images."""
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes numbers; texts are for writers that can hold them."""
@@ -33,7 +33,7 @@ class Writer(Protocol):
 
 
 class JsonlWriter:
-    """One JSON object a line, ``{"step": …, name: value, …}``; numbers that are not finite are null.
+    """One JSON object per line, ``{"step": …, name: value, …}``; numbers that are not finite are null.
 
     A line is on disk when the call returns. Images have no place here.
     """
@@ -126,7 +126,7 @@ class TensorBoardWriter:
 
 
 def _tag(name: str) -> str:
-    """A name as TensorBoard takes it; tensorboardX would say of each that it had to be changed."""
+    """A name as TensorBoard accepts it; tensorboardX would warn about every name that it has to change."""
     return re.sub(r"[^-/\w.]", "_", name).lstrip("/")
 
 

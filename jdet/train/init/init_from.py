@@ -36,7 +36,7 @@ def prepare(
     build: Callable[[ConfigDict], Any] | None = None,
     notify: Callable[[str], None] = print,
 ) -> Plan | None:
-    """Reads the source that ``config.init_from`` names and decides what is taken from it.
+    """Reads the run that ``config.init_from`` names and decides what is loaded from it.
 
     Args:
         config: complete config of the new run, with its class names.
@@ -144,7 +144,7 @@ def _select(settings: ConfigDict, paths: list[str]) -> set[str]:
 
 
 def _read(settings: ConfigDict, workdir: Path, notify: Callable[[str], None]) -> Stored:
-    """Opens the run or checkpoint that is meant."""
+    """Opens the run or checkpoint."""
     path, step = Path(settings.path).expanduser().absolute(), settings.step
     run = path
     if path.name.isdecimal() and path.parent.name == select.FOLDER:
@@ -198,7 +198,7 @@ def _check(plan: Plan, settings: ConfigDict) -> None:
 def _warnings(
     plan: Plan, layout: HeadLayout | None, config: ConfigDict, other_classes: bool, build: Any
 ) -> list[str]:
-    """What may not be meant although it is possible."""
+    """Warnings about settings that are valid but probably unintended."""
     if layout is None:
         return []
     found = []

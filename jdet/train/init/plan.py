@@ -1,4 +1,4 @@
-"""What a run takes from another: decided parameter by parameter, carried out, and accounted for."""
+"""Plan of what a run loads from another: decided per parameter, carried out, and reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stored(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What becomes of one parameter or statistic of the new model.
+    """The decision about one parameter or statistic of the new model.
 
     Attributes:
         action: "loaded", "mapped" (by class), "left" (not asked for), "absent" (asked for, not in the
@@ -85,7 +85,7 @@ class Plan(NamedTuple):
         return NAME
 
     def __call__(self, params: Any, stats: Any) -> tuple[Any, Any]:
-        """The initial parameters and statistics with what the source gives in their place."""
+        """The initial parameters and statistics, with those of the source in their place."""
         old_classes = len(self.stored.config.class_names)
 
         def take(path, initial):
