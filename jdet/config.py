@@ -43,7 +43,8 @@ def get_defaults() -> ConfigDict:
     data.prefetch = 4  # batches made ahead of the step
 
     # What training does to images: "ssd" | "none"; jdet.data.transforms.ssd says what its keys mean.
-    c.augment = ConfigDict({"name": "ssd", **_fields(SSDAugment)})
+    augment = {field.name: field.default for field in dataclasses.fields(SSDAugment)}
+    c.augment = ConfigDict({"name": "ssd", **augment})
 
     c.model = ConfigDict({"name": "ssd"})
 
@@ -136,11 +137,6 @@ def get_defaults() -> ConfigDict:
     parallel.cpu_devices = 1  # devices a CPU counts as; small networks run faster on two
     parallel.bn_group_size = 0  # images that share BatchNorm statistics under sync_batch; 0: all
     return c
-
-
-def _fields(cls: type) -> dict[str, Any]:
-    """The fields of a dataclass with their defaults."""
-    return {field.name: field.default for field in dataclasses.fields(cls)}
 
 
 def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
