@@ -300,7 +300,7 @@ def training_memory(config: ConfigDict, class_names: tuple[str, ...]) -> dict[st
 
 
 def print_memory(memory: dict[str, Any]) -> None:
-    """Prints what ``training_memory`` returns in two lines."""
+    """Prints the result of ``training_memory`` in two lines."""
     parts = ", ".join(
         f"{name} {in_bytes(memory[name]) or '0'}"
         for name in ("arguments", "outputs", "aliased", "temporaries", "code")
@@ -327,7 +327,7 @@ def parse_shape(text: str) -> tuple[int, int] | None:
 
 
 def main() -> None:
-    """Runs what the flags ask for."""
+    """The command."""
     config = flags.FLAGS.config
     config_lib.validate(config)
     class_names = class_names_of(config)

@@ -162,7 +162,7 @@ data is the same is seen from what it holds."""
 
 
 def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
-    """Refuses to go on where the processes of a run were started differently.
+    """Refuses to start if the processes of a run were started differently.
 
     Raises:
         ConfigError: names what differs and which host has what.
@@ -179,7 +179,7 @@ def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
 
 
 def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> None:
-    """Refuses to decode weights by another layout than they were trained for.
+    """Refuses to decode weights with another layout than they were trained for.
 
     Raises:
         ConfigError: lists the keys that differ.
@@ -207,7 +207,7 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
 
 
 def _draw_curves(workdir: Path) -> None:
-    """Draws what the log holds so far; on process 0."""
+    """Draws the curves of the log so far, on process 0."""
     log = workdir / "metrics.jsonl"
     if jax.process_index() == 0 and log.exists():
         plot_curves(log, workdir / "curves.png")
@@ -244,7 +244,7 @@ def _category_ids(config: ConfigDict, train: Source) -> tuple[int | str, ...]:
 
 
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:
-    """Prints data and model: what a reproduction needs beside the schedule."""
+    """Prints data and model, which a reproduction needs in addition to the schedule."""
     for role, source in (("train", train), ("eval", evaluation)):
         text = source.describe() if hasattr(source, "describe") else f"{len(source)} images"
         logging.info("%s data: %s", role, text)

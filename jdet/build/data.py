@@ -24,7 +24,7 @@ def resize(config: ConfigDict) -> Resize:
 
 
 def augment(config: ConfigDict) -> Augment:
-    """What training does to images at random: the group ``augment`` of a whole config.
+    """Random changes to images in training: the group ``augment`` of a whole config.
 
     Raises:
         ConfigError: unknown name or key, a value out of range, or an operation that does not suit the

@@ -1,4 +1,4 @@
-"""Image files that folders, patterns and file names stand for."""
+"""Lists the image files of folders, patterns and file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images for people: detections beside the ground truth, contact sheets."""
+"""Drawn images: detections next to the ground truth, contact sheets."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ MULTI_SCALE_DETECTIONS = "detections_tta.json"
 
 
 def make_evaluators(names: Sequence[str], class_names: Sequence[str]) -> list[Evaluator]:
-    """The evaluators that ``config.eval.metrics`` asks for.
+    """The evaluators named in ``config.eval.metrics``.
 
     Args:
         names: rows of the build kind ``evaluator``, or "module:Class".
@@ -58,7 +58,7 @@ def make_evaluators(names: Sequence[str], class_names: Sequence[str]) -> list[Ev
 
 
 def metric_names(names: Sequence[str], class_names: Sequence[str]) -> list[str]:
-    """What the evaluators of ``make_evaluators`` call their numbers, known before any image."""
+    """Names of the metrics that the evaluators of ``make_evaluators`` will return."""
     found: list[str] = []
     for evaluator in make_evaluators(names, class_names):
         found += evaluator.result()

@@ -219,7 +219,7 @@ class MultiScale:
 
     @contextlib.contextmanager
     def _explained(self, index: int, batch_size: int) -> Iterator[None]:
-        """Says in words that memory ran out."""
+        """Raises an error that explains that memory ran out."""
         try:
             yield
         except (MemoryError, jax.errors.JaxRuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The last evaluation as a file (``report.json``) and as a table for people."""
+"""The last evaluation as a file (``report.json``) and as a printed table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MULTI_SCALE = "tta/"
 def settings_of(
     config: ConfigDict, source: Source, evaluators: Sequence[Evaluator]
 ) -> dict[str, Any]:
-    """What a reader must know to compare the numbers with others.
+    """The settings that are needed to compare the numbers with others.
 
     Args:
         config: the run's config.
@@ -126,7 +126,7 @@ def multi_scale_metrics(
 
 
 def format_speed(report: Mapping[str, Any]) -> str:
-    """One line: what one size and several sizes take for an image."""
+    """One line: the time per image of one size and of several sizes."""
     one, many = report["seconds_per_image"], report["tta"]["seconds_per_image"]
     if one is None or many is None:
         return "seconds per image: not measured, the set has one batch"

@@ -35,7 +35,7 @@ def gather(value: T) -> list[T]:
 
 
 def from_main(action: Callable[[], T]) -> T:
-    """What an action returns on process 0, which alone performs it; its error is raised on all."""
+    """Performs an action on process 0 only and returns its result on all; its error is raised on all."""
     if jax.process_count() == 1:
         return action()
     value: Any = None
@@ -60,5 +60,5 @@ def from_main(action: Callable[[], T]) -> T:
 
 
 def host_names() -> list[str]:
-    """How people know the processes: number and machine of each, in their order."""
+    """Names of the processes for messages: number and machine of each, in their order."""
     return [f"process {i} (host {name})" for i, name in enumerate(gather(socket.gethostname()))]

@@ -1,4 +1,4 @@
-"""Whether all processes run the same; if not, what differs is named, and who has what."""
+"""Checks that all processes run the same config, code and data, and lists the differences."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ AXES = ("group", "member")
 
 
 def split_cpu(config: ConfigDict) -> None:
-    """Lets the CPU count as ``parallel.cpu_devices`` devices, each with its share of the batch.
+    """Uses the CPU as ``parallel.cpu_devices`` devices, each with its share of the batch.
 
     XLA runs the small convolutions of small networks on one core each; two devices run two of them
     at once. With ``sync_batch`` norms the training is the same but for the last digits. Other
@@ -46,7 +46,7 @@ def split_cpu(config: ConfigDict) -> None:
 
 
 def pick_devices(config: ConfigDict) -> list[jax.Device]:
-    """``parallel.devices`` devices, as many of each process; all of them where that is 0.
+    """``parallel.devices`` devices, equally many of each process; 0 means all.
 
     Those of a process stand together, in the order of the processes, whatever the topology numbers
     them by: a process then holds consecutive images of the batch.
@@ -78,7 +78,7 @@ def pick_devices(config: ConfigDict) -> list[jax.Device]:
 
 
 def split_batch(config: ConfigDict, devices: int) -> int:
-    """Images that each of so many devices sees at a time while training.
+    """Number of images that each of ``devices`` devices processes at a time while training.
 
     Raises:
         ConfigError: the batch does not divide by devices and micro-batches, or is smaller than that.

@@ -1,4 +1,4 @@
-"""Batches on their way to the devices, ahead of the step that needs them."""
+"""Transfers batches to the devices ahead of the step that needs them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class DevicePrefetcher(Iterator[Batch]):
         raise item
 
     def close(self) -> None:
-        """Stops the thread and closes the input, unless that does not come back in a few seconds."""
+        """Stops the thread and closes the input, unless the input does not return in a few seconds."""
         self._stop.set()
         self._thread.join(timeout=5.0)
         if not self._thread.is_alive() and hasattr(self._batches, "close"):

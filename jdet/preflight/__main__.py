@@ -1,4 +1,4 @@
-"""Before a pod is paid for: does the run fit, what will it send, how fast can it be at best?
+"""Memory, communication and the fastest possible speed of a run, before a pod is paid for.
 
     python -m jdet.preflight --config=experiments/scratchdet_voc.py:norm=sync_batch --topology=v5e:16x16
         [--weak_scaling=v5e:2x2,v5e:4x4] [--search] [--out=FILE]
@@ -122,7 +122,7 @@ def largest_fitting(
     start: int,
     capacity: float,
 ) -> dict[str, Any]:
-    """Bisects for the largest of some batches that fits.
+    """Bisects for the largest batch that fits.
 
     Tried next is where a line through the needs of the two largest batches so far meets the capacity;
     every third time, the middle of the interval that is left.
@@ -197,7 +197,7 @@ def _compile(config, wanted, searched, jobs, say):
 
 
 def _work(config: ConfigDict, key: Key) -> Figures:
-    """One compilation, in a process of its own."""
+    """One compilation, in its own process."""
     name, batch, program = key
     topology_lib.prepare(name)
     with config.unlocked():
@@ -206,7 +206,7 @@ def _work(config: ConfigDict, key: Key) -> Figures:
 
 
 def _search(config: ConfigDict, topology: Topology, first: Figures) -> dict[str, Any]:
-    """Bisects the batch of one topology, in a process of its own."""
+    """Bisects the batch of one topology, in its own process."""
     topology_lib.prepare(topology.name)
     devices = topology_lib.devices(topology.name)
 
@@ -237,7 +237,7 @@ def _search(config: ConfigDict, topology: Topology, first: Figures) -> dict[str,
 
 
 def fitting(figures: Figures, topology: Topology) -> bool:
-    """Whether a program fits: for TPUs as the compiler says, elsewhere by what it needs."""
+    """Whether a program fits: decided by the compiler for TPUs, elsewhere by the memory it needs."""
     return figures.fits and (not topology.memory or figures.needed <= topology.memory)
 
 
@@ -257,7 +257,7 @@ def _check(config: ConfigDict, topology: Topology, batch: int) -> None:
 
 
 def _part(results, topology: Topology, batch: int, programs, config) -> dict[str, Any]:
-    """The report on a topology, as far as its programs are compiled."""
+    """The report on a topology, with the programs that are compiled so far."""
     chip = topology.chip
     return {
         "topology": topology.name,
@@ -318,7 +318,7 @@ def _names(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Runs what the flags ask for."""
+    """The command."""
     values = flags.FLAGS
     topologies = _names(values.topology)
     if not topologies:

@@ -1,4 +1,4 @@
-"""Published figures of accelerators: the one table behind every bound that jdet states.
+"""Published figures of accelerators: the table behind every bound that jdet computes.
 
 Peaks are dense. TPUs compute float32 convolutions and products of matrices by one pass in bfloat16,
 NVIDIA GPUs from Ampere on in TF32, both as XLA does by default.
@@ -15,7 +15,7 @@ TERA = 1e12
 
 
 class Chip(NamedTuple):
-    """What one device, as JAX counts them, can do at best.
+    """Peak figures of one device, as JAX counts devices.
 
     Attributes:
         name: as people call it.
@@ -41,7 +41,7 @@ class Chip(NamedTuple):
     source: str
 
     def peak(self, precision: str) -> float:
-        """Operations a second at ``config.precision``."""
+        """Operations per second at ``config.precision``."""
         return self.bfloat16 if precision == "bfloat16" else self.float32
 
 

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, and to or from the host.
+"""Data that a compiled program sends between devices, and to or from the host.
 
     report = collectives.find(compiled.as_text())
     for row in collectives.summarise(report):
@@ -113,7 +113,7 @@ def find(program: str | hlo.Module, other: str = "other") -> list[Collective]:
 
 
 def purpose(op_name: str) -> str:
-    """What a collective of a training step is for, by its place in the traced program; else ""."""
+    """The purpose of a collective of a training step, by its place in the traced program; else ""."""
     parts = op_name.split("/")
     if any(part.endswith("norm") for part in parts):
         if "rematted_computation" in op_name:

@@ -1,4 +1,4 @@
-"""The programs of a run, compiled ahead of time for devices that need not be there, and their figures."""
+"""Compiles the programs of a run ahead of time, for devices that need not be present."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Memory(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What the compiler says about a program; everything is of one device and one call.
+    """Figures of a compiled program, for one device and one call.
 
     Attributes:
         program: "train" or "evaluate".
@@ -90,7 +90,7 @@ class Figures(NamedTuple):
 
 
 def check(config: ConfigDict, devices: int) -> None:
-    """Refuses a config that so many devices cannot train, before anything is compiled.
+    """Refuses a config that cannot be trained on this number of devices, before anything is compiled.
 
     Raises:
         ConfigError: batch, devices, accumulation and BatchNorm group do not divide.
@@ -99,7 +99,7 @@ def check(config: ConfigDict, devices: int) -> None:
 
 
 def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures:
-    """Compiles a program of a run for devices and reads off its figures; nothing is run.
+    """Compiles a program of a run for devices and returns its figures; nothing is run.
 
     Args:
         config: complete config with ``class_names``; nothing of its data is read.
@@ -183,7 +183,7 @@ def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any
 
 
 def _variables(config: ConfigDict, detector: Any, mesh: Any) -> dict[str, Any]:
-    """Shapes of what a detection takes besides images, on every device."""
+    """Shapes of the inputs of a detection besides images, on every device."""
     params, stats = state.abstract_variables(detector, config)
     variables = state.variables(params, stats)
     whole = mesh_lib.replicated(mesh)
@@ -191,13 +191,13 @@ def _variables(config: ConfigDict, detector: Any, mesh: Any) -> dict[str, Any]:
 
 
 def _flops(closed: Any) -> float:
-    """Of the traced step, without what the compiler drops because nothing depends on it."""
+    """FLOPs of the traced step, without operations that the compiler removes as unused."""
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return 2.0 * sum(count_macs(jaxpr).values())
 
 
 def _forward_macs(config: ConfigDict, detector: Any) -> int:
-    """Of the network for one image."""
+    """Multiply-accumulates of the network for one image."""
     params, stats = state.abstract_variables(detector, config)
     variables = state.variables(params, stats)
     images = jax.ShapeDtypeStruct((1, *build.resize(config).largest, 3), "uint8")

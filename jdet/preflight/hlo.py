@@ -179,7 +179,7 @@ def size(shape: str) -> int:
 
 
 def _split_operands(rest: str) -> tuple[str, str]:
-    """Cuts what follows an opening bracket at the closing one."""
+    """Splits the text after an opening bracket at the closing one."""
     depth = 1
     for at, char in enumerate(rest):
         depth += (char == "(") - (char == ")")

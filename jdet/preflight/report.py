@@ -19,7 +19,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_topology(console: Any, report: dict[str, Any], part: dict[str, Any]) -> None:
-    """Prints one topology: both steps side by side, the collectives, the search."""
+    """Prints one topology: both steps in columns, the collectives, the search."""
     programs, chip = part["programs"], part["chip"]
     kind = chip["name"] if chip else part["device_kind"]
     console.print(

@@ -1,4 +1,4 @@
-"""How fast a program can be at best on a chip: the roofline (Williams et al. 2009) with a third roof.
+"""Upper bound of a program's speed on a chip: the roofline (Williams et al. 2009) with a third roof.
 
 Arithmetic, traffic with the device's memory and traffic between devices each take some time at the
 published peaks. If all three overlap perfectly, the longest one is the time of the step.

@@ -1,4 +1,4 @@
-"""Topologies by name: devices to compile for, whether they are here or not.
+"""Topologies by name: devices to compile for, present or not.
 
 ``v5e:16x16`` is a slice of TPUs as libtpu describes it, ``cpu:8`` this machine's processor counted as
 eight devices, ``gpu`` or ``gpu:4`` the GPUs of this machine.
@@ -120,7 +120,7 @@ def devices(name: str) -> list[Any]:
 
 
 def look(name: str) -> Topology:
-    """What is known of a topology before anything is compiled.
+    """Properties of a topology that are known before anything is compiled.
 
     Raises:
         ConfigError: as in ``devices``.
@@ -136,7 +136,7 @@ def look(name: str) -> Topology:
 
 
 def memory(device: Any) -> float:
-    """Bytes of a device: what its allocator may take where it is here, else what is published.
+    """Memory of a device in bytes: the limit of its allocator if it is present, else the published size.
 
     A CPU's is the machine's, shared by the devices it counts as; 0 where nothing is known.
     """
@@ -151,7 +151,7 @@ def memory(device: Any) -> float:
 
 
 def wrapped(generation: str, shape: Sequence[int]) -> tuple[bool, ...]:
-    """Along which axes a slice closes to a ring, always three (Cloud TPU documentation).
+    """Which of the three axes of a slice are closed to a ring (Cloud TPU documentation).
 
     Two-dimensional generations close axes of 16, three-dimensional ones all axes of whole cubes of 4.
     """

@@ -1,4 +1,4 @@
-"""What happens at every step of a run, in an order that is a contract.
+"""The steps of a run: what happens at each of them, in a fixed order.
 
 The order at every step is fixed: evaluate the state → decide → save it → take the step → log it. What is
 evaluated and saved under step k is thus the state after k steps, and everything logged up to k is on
@@ -91,7 +91,7 @@ class Cycle:
         progress: Progress,
         stop: StopRequest,
     ):
-        """Takes what the loop works with.
+        """Stores the parts that the loop works with.
 
         Args:
             config: complete config.

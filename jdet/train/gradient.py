@@ -35,7 +35,7 @@ from jdet.types import Batch, Mean
 
 
 class Gradient(NamedTuple):
-    """What one pass over a batch comes to.
+    """Result of one pass over a batch.
 
     Attributes:
         loss: float32 scalar, the sum of the parts.
@@ -176,7 +176,7 @@ def loss_and_gradient(
         return means, updates.get("batch_stats", stats), found
 
     def share(means, weights):
-        """What this micro-batch adds to each loss part, on this device."""
+        """Contribution of this micro-batch to each loss part, on this device."""
         if weights is None:
             weights = {name: m.weight for name, m in means.items()}
             if not per_device:

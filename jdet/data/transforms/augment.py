@@ -1,4 +1,4 @@
-"""Build kind ``augment``: what training does to images at random.
+"""Build kind ``augment``: random changes to images in training.
 
 A class of this kind is a frozen dataclass: its fields are the keys of ``config.augment``, and it checks
 them itself. The base class is the row "none".

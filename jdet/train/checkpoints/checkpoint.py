@@ -32,7 +32,7 @@ class CheckpointError(RuntimeError):
 
 
 class Weights(NamedTuple):
-    """What inference needs of a checkpoint, as numpy arrays.
+    """The parts of a checkpoint that inference needs, as numpy arrays.
 
     Attributes:
         step: optimiser steps taken.
@@ -133,7 +133,7 @@ class Checkpoints:
         self._pending = step, self._thread.submit(self._commit, path, written, about)
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Puts the metrics of a later evaluation into a checkpoint; its arrays stay as they are.
+        """Adds the metrics of a later evaluation to a checkpoint without changing its arrays.
 
         Args:
             step: of a checkpoint that is there.
@@ -266,7 +266,7 @@ def load_for_inference(
     best_metric: str = "",
     notify: Callable[[str], None] = print,
 ) -> Weights:
-    """Reads the weights of a run, whatever trained them and on whatever devices.
+    """Reads the weights of a run, independent of the devices on which it was trained.
 
     Args:
         workdir: of the run.

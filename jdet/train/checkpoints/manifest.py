@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, written down beside it, and whether it still holds that.
+"""Manifest of a checkpoint folder: its arrays and files with checksums, and their verification.
 
 ``about.json`` is written once everything else is on disk. It carries the evaluation metrics, dtype
 and shape of every array, and size and CRC-32 of every file: without them a folder with a flipped
@@ -27,7 +27,7 @@ class Damaged(Exception):
 
 
 def describe(parts: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
-    """What is known of a checkpoint before it is on disk.
+    """The part of the manifest that is known before the arrays are written.
 
     Args:
         parts: trees of arrays.
@@ -54,7 +54,7 @@ def seal(path: Path, about: Mapping[str, Any]) -> None:
 
 
 def add_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Puts other metrics into a sealed folder, whose arrays stay as they are.
+    """Replaces the metrics of a sealed folder without changing its arrays.
 
     Raises:
         Damaged: what was written beside the arrays cannot be read.
@@ -64,7 +64,7 @@ def add_metrics(path: Path, metrics: Mapping[str, float]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What was written beside the arrays.
+    """Reads the manifest.
 
     Raises:
         Damaged: nothing, or nothing legible.
@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """As ``read``, after every file was compared with what was written.
+    """As ``read``, after every file was compared with its checksum.
 
     Raises:
         Damaged: a file is missing or not as it was.

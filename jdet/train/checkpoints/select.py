@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder is meant: the newest, the best, or one by its number."""
+"""Selection of a checkpoint in a folder: the newest, the best, or one by its number."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_metric(best_metric: str, names: Iterable[str]) -> None:
 
 
 def parse_step(step: int | str | None) -> int | str | None:
-    """Which checkpoint is meant, of what people write.
+    """Parses the name of a checkpoint.
 
     Args:
         step: a number, also as text; "best"; "latest", "" or None.

@@ -60,7 +60,7 @@ class Landscape:
         return bool(self._probe_every) and k % self._probe_every == 0
 
     def probe(self, now: TrainState, batch: Batch, lr_scale: float = 1.0) -> dict[str, float]:
-        """Looks ahead from a state along the gradient of a batch, and waits for the result.
+        """Probes the loss from a state along the gradient of a batch, and waits for the result.
 
         Args:
             now: the state.
@@ -88,7 +88,7 @@ class Landscape:
             self._file.scalars(k, {**own, **probed})
 
     def diverged(self, k: int, values: Mapping[str, Any]) -> None:
-        """Writes that the step to k had a loss or gradient that is not finite."""
+        """Records that the step to k had a loss or gradient that is not finite."""
         if self._file is not None and self._every:
             self._file.scalars(k, {"event": "diverged", **values})
 
