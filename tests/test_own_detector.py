@@ -1,6 +1,7 @@
 """A detector from outside, by ``module:Class``, through the ordinary commands."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -63,7 +64,7 @@ def test_resume_evaluate_and_predict(trained, tmp_path):
         run.evaluate(workdir, config=other)
     source = build.source(own_config().data.eval, "config.data.eval")
     write_image(tmp_path / "a.png", np.asarray(source[0].image))
-    (found,) = predict(workdir, tmp_path, score=0.3)
+    (found,) = predict(workdir, tmp_path, score=0.05)
     assert len(found.boxes) and found.boxes.max() <= 48
 
 
@@ -75,10 +76,7 @@ def test_resume_in_between_is_exact(trained, tmp_path):
         (half / name).write_bytes((workdir / name).read_bytes())
     record = json.loads((half / "run.json").read_text())
     (half / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
-    saved = workdir / "checkpoints" / "150"
-    import shutil
-
-    shutil.copytree(saved, half / "checkpoints" / "150")
+    shutil.copytree(workdir / "checkpoints" / "150", half / "checkpoints" / "150")
     again = run.train(own_config(), half)
     for a, b in zip(jax.tree.leaves(again.state.params), jax.tree.leaves(result.state.params)):
         np.testing.assert_array_equal(a, b)
