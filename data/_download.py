@@ -171,7 +171,7 @@ def verify(archive: Archive, file: Path) -> None:
         raise DownloadError(
             f"{archive.name} is not the file it should be: {found}, expected {archive.size} bytes "
             f"with MD5 {archive.md5}. It was kept as {bad}; run the same command again to download "
-            "it anew."
+            "it once more."
         )
 
 

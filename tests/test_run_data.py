@@ -121,7 +121,7 @@ def first_steps(monkeypatch):
     """Stands in for the loop: takes the workdir, asks for the stream, and is done."""
 
     def train(config, workdir, *, train_stream, **_):
-        assert not workdir.exists()  # nobody may write there before it is known to be ours
+        assert not workdir.exists()  # nothing is written there before it is known to be ours
         workdir.mkdir()
         with train_stream(0) as stream:
             next(stream)

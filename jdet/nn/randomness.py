@@ -11,8 +11,8 @@ micro-batch it comes, and no other image's draw depends on it.
             keys = per_image_keys(self, "sample", len(scores))
             return jax.vmap(pick)(keys, scores)
 
-A module draws at its own place in the network and anew at every call, so two layers, or two calls of one,
-never share a draw.
+Draws depend on the module's place in the network and on the number of the call, so two layers, or two calls
+of one, never share a draw.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def test_epochs_are_different_permutations():
     np.testing.assert_array_equal(column(take(Images(1), 2, batch_size=2), "index"), np.zeros(4))
 
 
-def test_a_image_looks_different_in_every_epoch():
+def test_an_image_looks_different_in_every_epoch():
     images = column(take(Images(1), 4, batch_size=2), "images")
     assert len({image.tobytes() for image in images}) == 8
 

@@ -166,7 +166,7 @@ def test_losses_of_two_devices_add_up(name):
 @pytest.mark.parametrize(
     "name, norm", [("retinanet", "batch"), ("fcos", "group"), ("atss", "batch")]
 )
-def test_a_image_is_the_same_in_a_larger_input(name, norm):
+def test_an_image_is_the_same_in_a_larger_input(name, norm):
     """Losses and detections, whatever the padding holds; norms measure the content alone."""
     model = make(name, norm=norm, head_norm=norm, score_threshold=0.0, pre_nms=30)
     batch = harness.make_batch(64, count=2)

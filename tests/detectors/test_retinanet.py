@@ -169,7 +169,7 @@ def test_shared_convolutions_have_norms_of_their_own_on_every_level():
     assert set(head("batch")) == convs | {f"{norm}_{level}" for norm in norms for level in range(5)}
 
 
-def test_padding_beside_a_image_takes_no_part(started):
+def test_padding_beside_an_image_takes_no_part(started):
     batch, _, losses, detect = started
     sizes = jnp.array([[64, 64], [40, 64], [64, 24], [40, 40]], jnp.int32)
     found = detect(batch.images, sizes)

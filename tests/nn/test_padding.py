@@ -18,7 +18,7 @@ from jdet.nn.pool import max_pool
 SIZES = np.array([[40, 64], [64, 36], [33, 50]], np.int32)
 
 
-def test_cells_that_see_a_image():
+def test_cells_that_see_an_image():
     with padding.content(jnp.asarray([[40, 64], [1, 33]]), (64, 96)):
         for height, width, rows, columns in (
             (64, 96, (40, 1), (64, 33)),

@@ -31,7 +31,7 @@ def test_sides_are_disjoint_complete_and_about_the_right_size():
     assert 70 <= len(held_out) <= 130
 
 
-def test_a_image_stays_on_its_side_when_others_come():
+def test_an_image_stays_on_its_side_when_others_come():
     few = Names([f"image{i}" for i in range(100)])
     many = Names([f"image{i}" for i in range(100)] + [f"new{i}" for i in range(50)])
     assert ids(Holdout(few, 5, True)) == ids(Holdout(many, 5, True)) & set(few.names)

@@ -10,7 +10,7 @@ from jdet.data.sources.shapes_drawing import clutter, coverage, outlines, pose
 from jdet.types import ConfigError, Source
 
 
-def test_a_image_is_a_function_of_seed_split_and_index():
+def test_an_image_is_a_function_of_seed_split_and_index():
     source = ShapesSource(seed=3)
     assert isinstance(source, Source)
     copy = pickle.loads(pickle.dumps(source))

@@ -75,7 +75,7 @@ def test_nothing_to_do_returns_the_image_itself():
     assert distort(IMAGE, NO_DISTORTION) is IMAGE
 
 
-def test_views_of_a_image():
+def test_views_of_an_image():
     distortion = Distortion(20.0, 1.3, 0.7, 9.0)
     part = IMAGE[5:20, 7:31]
     np.testing.assert_array_equal(
