@@ -1,55 +1,22 @@
-import itertools
 import json
 import os
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from jdet import build, predict
-from jdet.config import get_defaults
 from jdet.data.find_images import find_images, unique_name
 from jdet.data.image_io import read_image
-from jdet.evaluation import predictor as predictor_lib
-from jdet.train.checkpoints.checkpoint import Checkpoints, load_for_inference
-from jdet.train.state import abstract_variables
-from jdet.types import ConfigError, DataError, TrainState
+from jdet.types import ConfigError
 from tests.evaluation.pixel_detector import PixelDetector
-
-NAMES = ("disc", "square", "star")
+from tests.evaluation.saved_run import NAMES, kept_run, rectangle, save_run
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """A run that was saved before its first step and, as step 10, with other weights."""
-    config = get_defaults()
-    config.class_names = NAMES
-    config.input_size = 64
-    config.model = build.group(
-        "detector",
-        "ssd",
-        backbone=build.group("backbone", "root_resnet", depth=18, width=0.125),
-        neck=build.group("neck", "residual_extras", width=0.125),
-        max_detections=20,
-    )
     folder = tmp_path_factory.mktemp("run")
-    (folder / "config.json").write_text(json.dumps(config.to_dict()))
-    detector = build.detector(config, NAMES)
-    rng = np.random.default_rng(0)
-    params, stats = jax.tree.map(  # random weights without compiling an initialisation
-        lambda x: jnp.asarray(rng.normal(0.0, 0.05, x.shape), x.dtype),
-        abstract_variables(detector, config),
-    )
-    stats = jax.tree.map(jnp.ones_like, stats)
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        for step, metric in ((0, 0.5), (10, 0.4)):
-            moved = jax.tree.map(lambda x, step=step: x + step * 0.01, params)
-            state = TrainState(
-                step=jnp.int32(step), params=moved, stats=stats, opt_state=(), ema=None
-            )
-            checkpoints.save(step, state, {"voc07/mAP": metric})
+    save_run(folder)
     return folder
 
 
@@ -59,13 +26,6 @@ def pixels(monkeypatch):
     detector = PixelDetector()
     monkeypatch.setattr(build, "detector", lambda *_: detector)
     return detector
-
-
-def rectangle(height, width, box, color=(255, 0, 0)):
-    image = np.full((height, width, 3), 128, np.uint8)
-    x1, y1, x2, y2 = box
-    image[y1:y2, x1:x2] = color
-    return image
 
 
 def save(path, image, **options):
@@ -244,12 +204,6 @@ def test_mistakes_are_explained_in_a_line(workdir, tmp_path, capsys, options, me
     assert message in error and error.startswith("error: ") and "Traceback" not in error
 
 
-def test_step_picks_the_checkpoint(workdir, pixels):
-    steps = {s: predict.Predictor(workdir, step=s).step for s in ("best", "latest", 0, "10")}
-    assert steps == {"best": 0, "latest": 10, 0: 0, "10": 10}
-    assert predict.Predictor(workdir).step == load_for_inference(workdir).step == 10
-
-
 def test_one_compilation_for_any_number_of_images(workdir, tmp_path, pixels):
     for i in range(7):
         save(tmp_path / f"{i}.png", rectangle(64, 64, (0, 0, 16 + i, 16)))
@@ -257,82 +211,6 @@ def test_one_compilation_for_any_number_of_images(workdir, tmp_path, pixels):
     assert pixels.traces == 1
     widths = [float(p.boxes[0, 2] - p.boxes[0, 0]) for p in found]
     assert widths == [16 + i for i in range(7)]
-
-
-def kept_run(workdir, folder, **more):
-    """The run with images that keep their proportions: 64×128, 128×64 or square inputs."""
-    config = json.loads((workdir / "config.json").read_text())
-    config["resize"] |= dict(name="keep_ratio", short=[64], long=128)
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({**config, **more}))
-    (folder / "checkpoints").symlink_to(workdir / "checkpoints")
-    return folder
-
-
-def counted(predictor, monkeypatch):
-    """Sizes of the batches that the network is called with from now on."""
-    calls, detect = [], predictor._detect
-
-    def count(variables, images, sizes):
-        calls.append(np.shape(images))
-        return detect(variables, images, sizes)
-
-    monkeypatch.setattr(predictor, "_detect", count)
-    return calls
-
-
-@pytest.mark.parametrize("mix", ["alternating", "random", "rare"])
-def test_mixed_shapes_cost_little_more_than_one(workdir, tmp_path, pixels, monkeypatch, mix):
-    """Batches are filled across the stream; order and boxes are those of the images."""
-    predictor = predict.Predictor(kept_run(workdir, tmp_path / "kept"), batch_size=4)
-    calls = counted(predictor, monkeypatch)
-    rng, count = np.random.default_rng(0), 400
-    high = {
-        "alternating": np.arange(count) % 2 == 1,
-        "random": rng.random(count) < 0.3,
-        "rare": np.arange(count) % 100 == 50,
-    }[mix]
-    images, boxes = [], []
-    for number in range(count):
-        size = (128, 64) if high[number] else (64, 128)
-        x, y = rng.integers(0, 30, 2)
-        boxes.append([x, y, x + 20, y + 20 + number % 10])
-        images.append(rectangle(*size, boxes[-1]))
-    found = predictor(images)
-    assert [one.id for one in found] == [str(i) for i in range(count)]
-    np.testing.assert_array_equal(np.concatenate([one.boxes for one in found]), boxes)
-    assert len({shape for shape in calls}) == 2 and len(calls) * 4 <= 1.1 * count
-
-
-def test_an_image_of_a_rare_shape_does_not_wait_for_ever(workdir, tmp_path, pixels, monkeypatch):
-    monkeypatch.setattr(predictor_lib, "LOOK_AHEAD", 3)
-    predictor = predict.Predictor(kept_run(workdir, tmp_path / "kept"), batch_size=2)
-    read = []
-
-    def endless():
-        for number in itertools.count():
-            read.append(number)
-            size = (128, 64) if number == 1 else (64, 128)
-            yield predictor.prepare(rectangle(*size, (0, 0, 16, 16)), str(number))
-
-    found = predictor_lib.in_order(predictor.detect(endless()))
-    assert [next(found).id for _ in range(4)] == ["0", "1", "2", "3"]
-    assert len(read) < 2 * 3 + 6
-
-
-def test_images_in_memory(workdir, pixels):
-    predictor = predict.Predictor(workdir, batch_size=2)
-    images = [rectangle(64, 128, (32, 16, 64, 48)), rectangle(128, 64, (16, 32, 48, 64))]
-    one, other = predictor(images, ["a", "b"])
-    assert (one.id, other.id) == ("a", "b")
-    np.testing.assert_array_equal(one.boxes, [[32, 16, 64, 48]])
-    np.testing.assert_array_equal(other.boxes, [[16, 32, 48, 64]])
-    assert predictor([]) == []
-    for wrong in (images[0][..., 0], images[0] / 255, images[0][:0], np.zeros((4, 4, 4), np.uint8)):
-        with pytest.raises(ValueError, match="give uint8"):
-            predictor([wrong])
-    with pytest.raises(ValueError, match="shorter|longer"):
-        predictor(images, ["a"])
 
 
 def test_images_with_numbers_for_names_have_these_as_ids(workdir, tmp_path, pixels, capsys):
@@ -345,44 +223,6 @@ def test_images_with_numbers_for_names_have_these_as_ids(workdir, tmp_path, pixe
     save(tmp_path / "in" / "other.png", rectangle(64, 64, (0, 0, 16, 16)))
     assert run(workdir, tmp_path / "in", tmp_path / "out") == 0
     assert [r["image_id"] for r in results(tmp_path / "out")[0]] == [1, 2, 3]
-
-
-def test_statistics_are_measured_as_the_runs_evaluations_measure_them(workdir, tmp_path, caplog):
-    config = json.loads((workdir / "config.json").read_text())
-    config["eval"]["precise_bn"] = 1
-    config["train"] |= {"batch_size": 2, "steps": 1}
-    config["parallel"]["devices"] = 1
-    config["data"] |= {"threads": 0}
-    shapes = build.group("source", "shapes", count=4, size=64, num_classes=3).to_dict()
-    config["data"] |= {"train": shapes, "eval": shapes}
-
-    def folder(name, config):
-        made = tmp_path / name
-        made.mkdir()
-        (made / "config.json").write_text(json.dumps(config))
-        (made / "checkpoints").symlink_to(workdir / "checkpoints")
-        return made
-
-    measured = folder("measured", config)
-    predictor = predict.Predictor(measured, batch_size=1)
-    assert predictor.precise_bn == 1 and not caplog.records
-    running = predict.Predictor(measured, batch_size=1, precise_bn=False)
-    assert running.precise_bn == 0 and not caplog.records
-    ours, theirs = (jax.device_get(p._variables["batch_stats"]) for p in (predictor, running))
-    apart = [not np.allclose(a, b) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs))]
-    assert all(apart)
-    config["data"]["train"] = build.group(
-        "source", "voc", root="/nowhere", splits="train"
-    ).to_dict()
-    gone = folder("gone", config)
-    with pytest.raises(DataError, match="/nowhere"):
-        predict.Predictor(gone, precise_bn=True)
-    assert predict.Predictor(gone).precise_bn == 0
-    (record,) = caplog.records
-    text = record.getMessage()
-    assert "over 1 training batches" in text and "/nowhere" in text and "--no-precise_bn" in text
-    with pytest.raises(ConfigError, match="config.eval.precise_bn=0"):
-        predict.Predictor(workdir, precise_bn=True)
 
 
 def test_multi_scale_from_the_command_line_and_from_python(workdir, tmp_path, pixels, capsys):

@@ -37,3 +37,9 @@ class MaskDetector(PixelDetector):
     def apply(self, variables, images, image_sizes, *, method):
         found = super().apply(variables, images, image_sizes, method=method)
         return found._replace(masks=jnp.ones((*found.scores.shape, 8, 8)))
+
+
+class AnySize(PixelDetector):
+    """Takes inputs of every size, and says so."""
+
+    any_input_size = True

@@ -22,9 +22,10 @@ from jdet.evaluation.gather import SampleImages
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.parallel import mesh as mesh_lib
 from jdet.types import ConfigError
-from tests.evaluation.pixel_detector import MaskDetector, PixelDetector
+from tests.evaluation.pixel_detector import AnySize, MaskDetector, PixelDetector
 from tests.evaluation.test_detect import SIDE, Outlined, Record, mesh
-from tests.evaluation.test_tta import KEPT, AnySize, custom
+from tests.evaluation.test_multi_scale import KEPT
+from tests.evaluation.test_tta import custom
 from tests.parallel.test_supervisor import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
