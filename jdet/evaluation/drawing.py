@@ -111,7 +111,7 @@ def draw_detections(
     count = f"{len(objects)} object{'s' * (len(objects) != 1)}"
     if ignored := int(np.sum(ground_truth.ignore)):
         count += f", {ignored} ignored (dashed)"
-    left = _with_header(left, "Truth", count, ground_truth.id)
+    left = _with_header(left, "Ground truth", count, ground_truth.id)
     right = _with_header(
         right, "Detections", f"{len(found)} with score ≥ {score_threshold:.2f}", ""
     )

@@ -44,7 +44,7 @@ class MultiScale:
         """Plans the passes; compiles nothing yet.
 
         Args:
-            detect: of a detector that takes any input size (it says so by ``any_input_size``).
+            detect: of a detector that takes any input size (``any_input_size``).
             options: from ``settings``.
             resize: what the network sees of images at one size.
 
@@ -104,7 +104,7 @@ class MultiScale:
                 )
 
     def prepare(self, variables: Any, batch_size: int, free: int | None = None) -> None:
-        """Compiles every input size, the largest first, and holds its memory against what is free.
+        """Compiles every input size, the largest first, and compares the memory it needs with what is free.
 
         Args:
             variables: of the detector, on device.

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from jdet.data.pipeline import eval_batches
 from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.warp import Warp
-from jdet.evaluation.detect import DetectFn, to_images
+from jdet.evaluation.detect import DetectFn, one_ahead, to_images
 from jdet.evaluation.evaluate import evaluate_stream, make_evaluators, metric_names
 from jdet.evaluation.gather import SampleImages
 from jdet.types import Batch, ConfigError, Detections, Example, ImageDetections
@@ -202,6 +202,15 @@ def test_masks_are_evaluated(layout):
     with stream(source) as batches:
         metrics = evaluate_stream(detect, shifted, batches, source, evaluators)
     assert 0.05 < metrics["coco_segm/AP"] < 0.9
+
+
+def test_a_batch_is_started_before_the_one_before_it_is_handled():
+    events = []
+    for batch, started in one_ahead("abc", lambda batch: events.append(batch) or batch.upper()):
+        events.append(started)
+        assert started == batch.upper()
+    assert "".join(events) == "abAcBC"
+    assert list(one_ahead([], str)) == []
 
 
 def test_every_device_works_and_nothing_is_compiled_twice():

@@ -60,7 +60,7 @@ def test_small_images_are_enlarged_with_their_boxes():
     assert ink[200, 126:131].any() and ink[200, 382:387].any()  # 16 · 8 and 48 · 8
 
 
-def test_truth_is_on_the_left_and_detections_on_the_right():
+def test_ground_truth_is_on_the_left_and_detections_on_the_right():
     image = make_image(512, 512)
     drawn = draw_detections(
         image,
