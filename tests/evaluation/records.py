@@ -18,7 +18,14 @@ def example(id, boxes, labels, *, ignore=None, areas=None):
     ignore = np.zeros(len(boxes), bool) if ignore is None else np.asarray(ignore, bool)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) if areas is None else areas
     labels = np.asarray(labels, np.int32)
-    return Example(id, "", boxes, labels, ignore, np.asarray(areas, np.float32))
+    return Example(
+        id=id,
+        image="",
+        boxes=boxes,
+        labels=labels,
+        ignore=ignore,
+        areas=np.asarray(areas, np.float32),
+    )
 
 
 def detections(id, boxes, labels, scores):
@@ -26,7 +33,8 @@ def detections(id, boxes, labels, scores):
     scores = np.asarray(scores, np.float32)
     order = np.argsort(-scores, kind="stable")
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    return ImageDetections(id, boxes[order], scores[order], np.asarray(labels, np.int32)[order])
+    labels = np.asarray(labels, np.int32)
+    return ImageDetections(id=id, boxes=boxes[order], scores=scores[order], labels=labels[order])
 
 
 def from_xywh(boxes):

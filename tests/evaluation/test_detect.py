@@ -300,10 +300,10 @@ def test_metric_names_are_those_of_an_evaluation():
     for index in range(len(source)):
         ground_truth = source[index]
         found = ImageDetections(
-            ground_truth.id,
-            ground_truth.boxes,
-            np.ones(len(ground_truth.boxes)),
-            ground_truth.labels,
+            id=ground_truth.id,
+            boxes=ground_truth.boxes,
+            scores=np.ones(len(ground_truth.boxes)),
+            labels=ground_truth.labels,
         )
         for evaluator in evaluators:
             evaluator.add(found, ground_truth)

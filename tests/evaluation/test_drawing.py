@@ -16,7 +16,10 @@ def make_image(height, width):
 
 def found(boxes, scores, labels, id="p"):
     return ImageDetections(
-        id, np.array(boxes, np.float32).reshape(-1, 4), np.array(scores), np.array(labels, int)
+        id=id,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array(scores),
+        labels=np.array(labels, int),
     )
 
 
@@ -24,7 +27,14 @@ def ground_truth(boxes, labels, ignore=None, id="p", image=""):
     n = len(labels)
     ignore = np.zeros(n, bool) if ignore is None else np.array(ignore)
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    return Example(id, image, boxes, np.array(labels, int), ignore, np.ones(n, np.float32))
+    return Example(
+        id=id,
+        image=image,
+        boxes=boxes,
+        labels=np.array(labels, int),
+        ignore=ignore,
+        areas=np.ones(n, np.float32),
+    )
 
 
 def near(image, color, tolerance=40):

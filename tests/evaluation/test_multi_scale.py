@@ -194,7 +194,8 @@ def test_an_image_is_only_in_its_own_orientation():
 def test_sizes_a_pass_keeps(limits, kept):
     """Sides in pixels of the original image: 32×30, 20×50 and 60×41; limits are exclusive."""
     boxes = np.array([[0, 0, 32, 30], [5, 5, 25, 55], [0, 0, 60, 41]], np.float32)
-    found = ImageDetections("x", boxes, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
+    labels = np.arange(3, dtype=np.int32)
+    found = ImageDetections(id="x", boxes=boxes, scores=np.ones(3, np.float32), labels=labels)
     one = custom((1.0, 1.0, True, *limits)).passes[0]
     np.testing.assert_array_equal(multi_scale._of_size(found, one).labels, kept)
 
