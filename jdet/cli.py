@@ -1,100 +1,169 @@
-"""Start of the programs that take a config: what the user can mend ends in one line, not a stack trace."""
+"""Start of the programs: what the user can mend ends in one line and exit code 2, not a stack trace."""
 
 from __future__ import annotations
 
-import difflib
 import logging as python_logging
+import os
 import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from jdet.config import flatten, get_defaults
-from jdet.types import ConfigError, DataError
+from jdet.config import RENAMED, flatten, from_file
+from jdet.types import ConfigError, DataError, nearest
+
+MISTAKE = 2
+"""Exit code after a mistake in command, config or data."""
 
 MENDABLE = (ConfigError, DataError)
 
+_HELP = (
+    "Experiment: file.py, or file.py:key=value,… with its arguments. --config.a.b=value sets a key of "
+    "its config; a group's name=… first gives the group the keys of that class."
+)
+
 
 def start(main: Callable[[], int | None]) -> None:
-    """Defines ``--config``, parses the command line, runs ``main`` and exits with its code.
+    """Reads ``--config`` and the command line, runs ``main`` and exits with its code.
 
     Args:
-        main: reads ``flags.FLAGS``; further flags are defined before the call.
+        main: reads ``flags.FLAGS``, where ``config`` is the experiment's config with what the command
+            line sets; further flags are defined before the call.
     """
-    config_flags.DEFINE_config_file(
-        "config", help_string="Experiment: file.py, or file.py:key=value,… with its arguments."
-    )
-    flags.mark_flag_as_required("config")
     app.run(lambda _: _run(main), flags_parser=_parse)
 
 
-def _run(main: Callable[[], int | None]) -> int | None:
+def run(work: Callable[[], Any], *also: type[Exception]) -> int:
+    """Does the work of a command; a mistake of the user's ends in one line.
+
+    Args:
+        work: its result is the exit code where it is a number, else that is 0.
+        *also: exceptions that are the user's to mend beside errors of config, data and checkpoints.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = work()
+        return code if isinstance(code, int) else 0
+    except Exception as error:
+        from jdet.train.checkpoints.checkpoint import CheckpointError  # late: it imports JAX
+
+        if not isinstance(error, (*MENDABLE, CheckpointError, *also)):
+            raise
+        print_error(error)
+        return MISTAKE
+
+
+def print_error(error: object) -> None:
+    """Prints an error in one line, also with file names that are not valid text."""
+    text = os.fsencode(f"error: {error}").decode("utf-8", "replace")
+    print(text, file=sys.stderr, flush=True)
+
+
+def _run(main: Callable[[], int | None]) -> int:
     logging.set_verbosity(logging.INFO)
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
-    from jdet.train.checkpoints.checkpoint import CheckpointError  # after the flags: it imports JAX
-
-    try:
-        return main()
-    except (*MENDABLE, CheckpointError) as error:
-        _fail(error)
+    return run(main)
 
 
 def _parse(arguments: list[str]) -> list[str]:
+    values = flags.FLAGS
     try:
-        rest = flags.FLAGS(arguments)
-        flags.FLAGS.config.keys()  # the first touch reports a file that could not be loaded
-    except (*MENDABLE, flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        _fail(_unknown_key(error, arguments) or _plain(error))
+        program, *given = values.read_flags_from_files(arguments, force_gnu=False)
+        experiment, given = _take_config(given)
+        if experiment is None:
+            flags.DEFINE_string("config", None, _HELP, values, required=True)
+        else:
+            config = from_file(experiment)
+            config.lock()
+            overrides = _overrides(given)
+            _rename_groups(config, overrides)
+            for key, _ in overrides:
+                _check_key(config, key)
+            argv = [program, *given]
+            config_flags.DEFINE_config_dict("config", config, _HELP, values, sys_argv=argv)
+        values.register_key_flag_for_module(program, values["config"])  # for --help
+        rest = values([program, *given])
+    except (*MENDABLE, flags.Error, TypeError) as error:
+        _fail(re.sub(r"^flag --(\w+=None: )?", "", str(error)))
     if len(rest) > 1:
         _fail(f"{rest[1]!r} is not an option; options look like --key=value")
     return rest
 
 
-def _unknown_key(error: BaseException, arguments: list[str]) -> str:
-    """Says which key given on the command line the config lacks; "" where the error is another.
+def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The last value of ``--config``, and the other arguments."""
+    experiment, others = None, []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            experiment = value if equals else next(waiting, "")
+        else:
+            others.append(argument)
+    return experiment, others
 
-    ml_collections names the last part of the key alone, and one like it in the same group.
+
+def _overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Key and value of every ``--config.key=value``, without an index such as ``[0]``."""
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        match = re.fullmatch(r"--?(no)?config\.([^=\[]+)[^=]*(=?)(.*)", argument, re.DOTALL)
+        if match:
+            _, key, equals, value = match.groups()
+            found.append((key, value if equals else following))
+    return found
+
+
+def _rename_groups(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
+    """Gives groups whose class is named on the command line the keys of that class."""
+    names = {key.removesuffix(".name"): value for key, value in overrides if key.endswith(".name")}
+    if not names:
+        return
+    from jdet import build  # late: it imports JAX, and few command lines need it
+
+    for key, kind, group in build.class_groups(config):
+        if key in names and names[key] != group.name:
+            holder, *parts = config, *key.split(".")
+            for part in parts[:-1]:
+                holder = holder[part]
+            with config.unlocked():
+                holder[parts[-1]] = build.renamed(kind, group, names[key])
+
+
+def _check_key(config: ConfigDict, key: str) -> None:
+    """Refuses a key that the config lacks.
+
+    Raises:
+        ConfigError: says what it is called now, or the nearest key: of its group, else of all.
     """
-    found = re.match(r"'(\w+)'(?:\nDid you mean \"(\w+)\")?", _root(error))
-    if not found or not isinstance(error, AttributeError | KeyError):
-        return ""
-    name, close = found.groups()
-    for argument in arguments:
-        parts = argument.lstrip("-").removeprefix("no").split("=")[0].split(".")
-        if argument.startswith("-") and parts[0] == "config" and name in parts[1:]:
-            key = ".".join(parts[: parts.index(name, 1) + 1])
-            all_keys = flatten(get_defaults().to_dict(), "config.")
-            ends = {one.rpartition(".")[2]: one for one in all_keys}
-            if close:
-                ends = {close: f"{key.rpartition('.')[0]}.{close}"}
-            near = difflib.get_close_matches(name, ends, 1)
-            return f"{key} does not exist" + (f", did you mean {ends[near[0]]}?" if near else "")
-    return ""
-
-
-def _root(error: BaseException) -> str:
-    """The text of an error that wraps others."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    return str(error.args[0] if error.args else error)
-
-
-def _plain(error: BaseException) -> str:
-    """The message at the root of an error that ml_collections and absl have wrapped."""
-    cause: BaseException | None = error
-    while cause is not None:  # the deepest of ours
-        error = cause if isinstance(cause, MENDABLE) else error
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError):
-        error = error.__cause__ or error
-    text = _root(error).replace("\\n", "\n")
-    lines = (line.strip() for line in text.splitlines() if line.strip())
-    return ": ".join(re.sub(r"^'(.*)'$", r"\1", line).rstrip(":") for line in lines)
+    here, parts = config, key.split(".")
+    for i, part in enumerate(parts):
+        if isinstance(here, ConfigDict) and part in here:
+            here = here.get(part)
+            continue
+        wrong = ".".join(parts[: i + 1])
+        if wrong in RENAMED:
+            raise ConfigError(f"config.{wrong} is called config.{RENAMED[wrong]} now")
+        ends = {
+            one.rpartition(".")[2]: one for one in reversed(flatten(config.to_dict(), "config."))
+        }
+        siblings = [*here] if isinstance(here, ConfigDict) else []
+        group = "".join(f"{parent}." for parent in ("config", *parts[:i]))
+        close = nearest(part, siblings)
+        if close:
+            known = {one: f"{group}{one}" for one in siblings}
+        else:
+            known, close = ends, nearest(part, ends)
+        found = re.search("'(.*)'", close)
+        hint = f", did you mean {known[found[1]]}?" if found else ""
+        raise ConfigError(f"config.{wrong} does not exist{hint}")
 
 
 def _fail(error: object) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    print_error(error)
+    sys.exit(MISTAKE)

@@ -1,6 +1,6 @@
 """What a config builds, in numbers.
 
-    python -m jdet.describe --config=experiments/x.py [--shape=800x1280] [--memory] [--json=FILE]
+    python -m jdet.describe --config=experiments/x.py [--shape=800x1280] [--memory] [--out=FILE]
 
 Per module the output shape, parameters and multiply-accumulates, then totals and, where the detector has
 any, the anchors of each level, at the largest input shape of the config or at any other.
@@ -11,11 +11,9 @@ for the devices of this machine, and the compiler says what memory it takes.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +21,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
-from jdet import build, cli
+from jdet import atomic_files, build, cli
 from jdet import config as config_lib
 from jdet.data.sources.voc_files import VOC_CLASSES
 from jdet.parallel import mesh as mesh_lib
@@ -338,16 +336,17 @@ def main() -> None:
         )
     description = describe(config, class_names, parse_shape(flags.FLAGS.shape))
     memory = training_memory(config, class_names) if flags.FLAGS.memory else None
-    if flags.FLAGS.json:
+    if flags.FLAGS.out:
         values = to_json(description) | ({"memory": memory} if memory else {})
-        Path(flags.FLAGS.json).write_text(json.dumps(values, indent=1) + "\n")
+        atomic_files.write_json(flags.FLAGS.out, values)
     print_description(description, flags.FLAGS.depth)
     if memory:
         print_memory(memory)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("json", "", "File that gets the same numbers for programs.")
+    flags.DEFINE_string("out", "", "JSON file that gets the same numbers for programs.")
+    flags.DEFINE_alias("json", "out")
     flags.DEFINE_string(
         "shape", "", "Height and width of the input, as 800x1280; else the config's."
     )

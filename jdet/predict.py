@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from jdet import cli
 from jdet.data.find_images import SUFFIXES, ImageFile, find_images, unique_name
 from jdet.data.image_io import read_image, write_image
 from jdet.evaluation import tta as tta_lib
@@ -39,7 +40,6 @@ from jdet.evaluation.results import (
     write_detections,
     write_index,
 )
-from jdet.train.checkpoints import checkpoint
 from jdet.types import ConfigError, DataError, ImageDetections
 
 _READERS = 2  # threads that decode ahead of the device
@@ -264,14 +264,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if part
     ]
     out = Path(args.out)
-    files = find_images(images, exclude=out)
-    if not files:
-        _say(
-            f"error: no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})",
-            sys.stderr,
-        )
-        return 2
-    try:
+
+    def work() -> int:
+        files = find_images(images, exclude=out)
+        if not files:
+            raise ConfigError(f"no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})")
         predictor = Predictor(
             args.workdir,
             step=args.step,
@@ -280,10 +277,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             precise_bn=args.precise_bn,
         )
         done, _ = write_results(predictor, files, out, args.score)
-    except (ConfigError, DataError, checkpoint.CheckpointError, OSError) as error:
-        _say(f"error: {error}", sys.stderr)
-        return 2
-    return 0 if done else 1
+        return 0 if done else cli.MISTAKE
+
+    return cli.run(work, OSError)
 
 
 def _say(text: str, file: Any = None) -> None:

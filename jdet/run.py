@@ -98,6 +98,7 @@ def train(
         overwrite=overwrite,
         writers=writers,
         build=lambda other: build.detector(other, other.class_names),
+        class_defaults=build.defaults(config),
     )
     _draw_curves(Path(workdir))  # again, now that the last evaluation is in the log
     if multi_scale is not None and result.status == "completed":

@@ -32,12 +32,12 @@ BELOW = {
     "evaluation": {"config", "build", "ops", "data", "parallel", "train"},
     "analysis": {"ops", "nn", "data", "detectors", "train", "config", "build", "cli", "evaluation"},
     "interop": {"config", "train"},
-    "cli": {"config", "train"},
+    "cli": {"config", "build", "train"},
     "cpu_allocator": set(),
     "run": {"config", "build", "analysis", "data", "evaluation", "parallel", "train"},
     "preflight": {"cli", "config", "build", "data", "describe", "evaluation", "parallel", "train"},
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
-    "predict": {"config", "data", "evaluation", "train"},
+    "predict": {"cli", "config", "data", "evaluation", "train"},
     "main": {"cli", "cpu_allocator", "parallel", "run"},
 }
 EVERYWHERE = {"types", "atomic_files", "__version__"}

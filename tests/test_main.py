@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+
+from jdet import build, cli
+from jdet import config as config_lib
+from jdet.types import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +43,19 @@ def jdet(module, *arguments):
             ["experiments/quickstart.py", "--config.data.input_size=96"],
             "config.data.input_size does not exist, did you mean config.input_size?",
         ),
-        (["experiments/nowhere.py"], "experiments/nowhere.py"),
+        (["experiments/quikstart.py"], "no experiment file, did you mean 'quickstart.py'"),
+        (
+            ["experiments/quickstart.py", "--config.eval.pictures=4"],
+            "config.eval.pictures is called config.eval.images now",
+        ),
+        (
+            ["experiments/quickstart.py", "--config.augment.name=none", "--config.augment.flip=0"],
+            "config.augment.flip does not exist",
+        ),
+        (
+            ["experiments/quickstart.py", "--config.model.backbone.name=vgg17"],
+            "backbone 'vgg17' does not exist, did you mean 'vgg16'",
+        ),
         (
             ["experiments/quickstart.py", "--config.optimizer.lr=high"],
             "config.optimizer.lr=high: could not convert string to float: 'high'",
@@ -56,9 +73,71 @@ def test_one_clear_line(config, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def parsed(monkeypatch, *arguments):
+    """The config that a command line makes, without a process of its own."""
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    cli._parse(["program", "--config=experiments/quickstart.py", *arguments])
+    return values.config
+
+
+def test_a_class_named_on_the_command_line_brings_its_keys(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = parsed(
+        monkeypatch,
+        "--config.resize.short=(64, 96)",
+        "--config.resize.name=keep_ratio",
+        "--config.model.name=retinanet",
+        "--config.model.neck.name=fpn",
+        "--config.model.neck.channels=32",
+        "--config.model.low_quality=anchor",
+    )
+    assert found.resize.short == (64, 96) and found.resize.long == 1333
+    assert set(found.model.neck) == {"name", *build.group("neck", "fpn")}
+    assert (found.model.neck.channels, found.model.low_quality) == (32, "anchor")
+    assert found.model.backbone.width == 0.25  # of the experiment
+    assert found.model.nms_iou == build.group("detector", "retinanet").nms_iou
+    found.lock()
+    config_lib.validate(found)
+
+
+def test_help_starts_no_backend():
+    code = (
+        "import sys\nsys.argv = ['jdet.main', '--help']\n"
+        "from jdet import cli, main\nmain.define_flags()\n"
+        "try:\n    cli.start(main.main)\nfinally:\n    assert 'jax' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "--config: Experiment: file.py" in done.stdout and "Error" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["analysis.landscape", "analysis.gradients", "predict"])
+def test_mistakes_exit_alike_in_every_command(module, tmp_path):
+    arguments = [f"--out={tmp_path / 'out'}"]
+    more = {
+        "predict": [f"--workdir={tmp_path}", f"--images={tmp_path}"],
+        "analysis.gradients": [str(tmp_path), "--batches=1,2"],
+    }
+    done = jdet(module, *more.get(module, [str(tmp_path)]), *arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_an_experiment_that_fails_names_its_line(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config():\n    return 1 / 0\n")
+    with pytest.raises(ConfigError, match="broken.py, line 2: ZeroDivisionError: division by zero"):
+        config_lib.from_file(str(file))
+    file.write_text("def get_config():\n    pass\n")
+    with pytest.raises(ConfigError, match="get_config returns a NoneType"):
+        config_lib.from_file(str(file))
+    config = config_lib.from_file(f"{ROOT}/experiments/quickstart.py:steps=7")
+    assert config.train.steps == 7
+
+
 def test_describe_writes_the_same_numbers_for_programs(tmp_path):
     file = tmp_path / "model.json"
-    done = jdet("describe", "--config=experiments/scratchdet_voc.py", f"--json={file}")
+    done = jdet("describe", "--config=experiments/scratchdet_voc.py", f"--out={file}")
     assert done.returncode == 0, done.stderr
     assert "24,589,852 trainable parameters" in done.stdout
     assert json.loads(file.read_text())["parameters"] == 24_589_852

@@ -180,8 +180,8 @@ def test_results_inside_the_input_folder_are_not_read_again(workdir, tmp_path, p
 
 def test_exit_code_is_one_if_nothing_worked(workdir, tmp_path, pixels, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"nonsense")
-    assert run(workdir, tmp_path / "bad.jpg", tmp_path / "out") == 1
-    assert run(workdir, tmp_path / "missing.jpg", tmp_path / "out") == 1
+    assert run(workdir, tmp_path / "bad.jpg", tmp_path / "out") == 2
+    assert run(workdir, tmp_path / "missing.jpg", tmp_path / "out") == 2
     assert "missing.jpg: " in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run(workdir, tmp_path / "empty", tmp_path / "out") == 2

@@ -26,16 +26,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from jdet import build
+from jdet import build, cli
 from jdet.analysis.curves import COLORS, dress
 from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
 from jdet.atomic_files import write_text
 from jdet.data import pipeline
 from jdet.train import schedule, state
-from jdet.train.checkpoints import checkpoint
 from jdet.train.gradient import call_losses, step_key
 from jdet.train.workdir import open_run
-from jdet.types import Batch, ConfigError, DataError, Source
+from jdet.types import Batch, ConfigError, Source
 
 NORMS = {
     "batch": "statistics of the images of a gradient, in the run's groups, as in training",
@@ -391,12 +390,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {
         key: value for key, value in vars(args).items() if key not in ("run", "out", "batches")
     }
-    try:
-        analyse(args.run, args.out, sizes, **options)
-    except (ConfigError, DataError, OSError, checkpoint.CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return cli.run(lambda: analyse(args.run, args.out, sizes, **options), OSError)
 
 
 def _help(choices: dict[str, str]) -> str:

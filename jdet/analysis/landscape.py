@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from jdet import cli
 from jdet.analysis import landscape_figures
 from jdet.analysis.landscape_records import Run, on_one_grid, read_run
 from jdet.atomic_files import write_text
@@ -283,19 +284,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels = [label.strip() for label in args.labels.split(",")] if args.labels else []
     if args.window < 0:
         parser.error(f"--window={args.window} is no number of steps")
-    try:
-        compare(
+    return cli.run(
+        lambda: compare(
             args.runs,
             args.out,
             labels=labels,
             smooth=args.smooth,
             window=args.window,
             align=args.align,
-        )
-    except (ConfigError, DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        ),
+        OSError,
+    )
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ from jdet.build.data import sources as sources
 from jdet.build.detector_parts import detector as detector
 from jdet.build.detector_parts import summary as summary
 from jdet.build.detector_parts import test_keys as test_keys
+from jdet.build.groups import class_groups as class_groups
+from jdet.build.groups import defaults as defaults
 from jdet.build.groups import fields as fields
 from jdet.build.groups import group as group
 from jdet.build.groups import make as make
+from jdet.build.groups import renamed as renamed
 from jdet.build.table import TABLE as TABLE
 from jdet.build.table import resolve as resolve

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -108,6 +109,67 @@ def group(kind: str, name: str, **values: Any) -> ConfigDict:
                 f"it has {', '.join(sorted({**known, **plain}))}"
             )
     return ConfigDict({"name": name, **plain, **values})
+
+
+GROUPS = {
+    "model": "detector",
+    "resize": "resize",
+    "augment": "augment",
+    "data.train": "source",
+    "data.eval": "source",
+}
+"""Groups of a whole config that name a class, by key, and their kinds."""
+
+
+def class_groups(config: ConfigDict) -> Iterator[tuple[str, str, ConfigDict]]:
+    """Key, kind and value of every group of a whole config that names a class; parts follow the whole.
+
+    A group may be replaced while this runs; the parts that follow are then those of the new one.
+    """
+    waiting = list(GROUPS.items())
+    while waiting:
+        key, kind = waiting.pop(0)
+        found = _lookup(config, key)
+        if not isinstance(found, ConfigDict) or "name" not in found:
+            continue
+        yield key, kind, found
+        parts = parts_of(resolve(kind, _lookup(config, key)["name"]))
+        waiting[:0] = [(f"{key}.{field}", part) for field, part in parts.items()]
+
+
+def _lookup(config: ConfigDict, key: str) -> Any:
+    found: Any = config
+    for part in key.split("."):
+        found = found.get(part)
+    return found
+
+
+def defaults(config: ConfigDict) -> dict[str, Any]:
+    """Defaults of the classes that a config names, by dotted key, nested parts included."""
+    found: dict[str, Any] = {}
+    for key, kind, named in class_groups(config):
+        values = group(kind, named["name"]).to_dict()
+        found |= {f"{key}.{field}": value for field, value in values.items() if field != "name"}
+    return found
+
+
+def renamed(kind: str, old: ConfigDict, name: str) -> ConfigDict:
+    """The group of another class in place of ``old``, with all keys of that class.
+
+    What was set is kept where the other class has the key too: values other than the old class's
+    defaults, and nested parts.
+
+    Raises:
+        ConfigError: there is no such class.
+    """
+    before, new = group(kind, old["name"]), group(kind, name)
+    parts = parts_of(resolve(kind, name))
+    for key, value in old.items():
+        changed = key not in before or value != before[key]
+        if key in parts or (key != "name" and key in new and changed):
+            with contextlib.suppress(TypeError):  # of another type: not the same setting
+                new[key] = value
+    return new
 
 
 def make(kind: str, config: Mapping[str, Any], where: str, **bound: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import jax
 from ml_collections import ConfigDict
 
 from jdet import __version__
-from jdet.config import validate
 from jdet.parallel import broadcast
 from jdet.parallel import mesh as mesh_lib
 from jdet.parallel.prefetch import DevicePrefetcher
@@ -48,6 +47,7 @@ def train(
     build: Callable[[ConfigDict], Any] | None = None,
     init_transforms: Sequence[InitTransform] = (),
     policy: Policy | None = None,
+    class_defaults: Mapping[str, Any] | None = None,
 ) -> Result:
     """Trains a detector in a folder, from the beginning or from where a run there was left.
 
@@ -55,7 +55,7 @@ def train(
     it was stopped in between.
 
     Args:
-        config: complete config; it is not changed.
+        config: complete config, validated (``jdet.config.validate``); it is not changed.
         workdir: folder of the run, made if it is not there.
         detector: Linen module with ``losses(batch, *, train) -> dict[str, Mean]``.
         train_stream: given k, an endless iterable of host-local numpy batches (``train.batch_size``
@@ -71,6 +71,7 @@ def train(
             loaded and before the optimiser's state exists. A resumed run applies none.
         policy: decides on learning rate and end of the run after every evaluation
             (``jdet.train.policy``); None: that of ``config.train.saturation``, or none.
+        class_defaults: for runs that are older than some key of a class (``Workdir``).
 
     Raises:
         ConfigError: the config is invalid, the workdir is not for this run, or an evaluation does not
@@ -78,7 +79,6 @@ def train(
         DataError: the stream ends, or raises it.
         jdet.train.checkpoints.checkpoint.CheckpointError: saving or restoring failed.
     """
-    validate(config)
     resolved = schedule.resolve(config, num_examples)
     mesh = mesh_lib.make_mesh(config)
     rate = schedule.learning_rate(config.optimizer, resolved)
@@ -103,7 +103,9 @@ def train(
             plan = init_from.prepare(config, workdir, detector, params, stats, build, progress.say)
             transforms = [*([plan] if plan else []), *transforms]
             del plan
-        folder = open_together(workdir, config, num_examples, overwrite, progress.say)
+        folder = open_together(
+            workdir, config, num_examples, overwrite, progress.say, class_defaults
+        )
         stack.callback(folder.close)
         checkpoints = stack.enter_context(
             checkpoint.Checkpoints(

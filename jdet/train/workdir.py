@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import fcntl
+import functools
 import json
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,6 +137,7 @@ class Workdir:
         *,
         overwrite: bool = False,
         notify: Callable[[str], None] = print,
+        class_defaults: Mapping[str, Any] | None = None,
     ):
         """Takes the folder, or refuses it.
 
@@ -145,6 +147,8 @@ class Workdir:
             num_examples: images in the training set.
             overwrite: discard the run that the folder holds.
             notify: told what was discarded and which free keys changed.
+            class_defaults: values, by dotted key, that keys of the config's classes have where a
+                config lacks them, such as one that is older than they.
 
         Raises:
             ConfigError: another process trains there, the folder holds something else than a run, or
@@ -156,7 +160,7 @@ class Workdir:
         try:
             if self._main:
                 self._take()
-            self._open(config, num_examples, overwrite, notify)
+            self._open(config, num_examples, overwrite, notify, class_defaults or {})
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
@@ -179,7 +183,7 @@ class Workdir:
         os.truncate(self._lock, 0)
         os.write(self._lock, str(os.getpid()).encode())
 
-    def _open(self, config, num_examples, overwrite, notify) -> None:
+    def _open(self, config, num_examples, overwrite, notify, class_defaults) -> None:
         mere_traces = LOCK, MEETING, f"{CONFIG}.tmp"  # of a run killed while it began
         held = [p for p in self.path.iterdir() if p.name not in mere_traces]
         stored_file = self.path / CONFIG
@@ -201,14 +205,15 @@ class Workdir:
         remedy = "put back a copy, or discard the run with --overwrite"
         self.record = _read(run_file, remedy) if run_file.exists() else {}
         if self.resumes:
-            self._compare(_read(stored_file, remedy), current, num_examples, notify)
+            defaults = json.loads(json.dumps(dict(class_defaults)))
+            stored = {**defaults, **flatten(complete(_read(stored_file, remedy)))}
+            self._compare(stored, {**defaults, **flatten(current)}, num_examples, notify)
         if self._main:
             write_text(stored_file, json.dumps(current, indent=2) + "\n")
         if not self.record:
             self.update(num_examples=num_examples, started=_now())
 
-    def _compare(self, stored: dict, current: dict, num_examples: int, notify) -> None:
-        old, new = flatten(complete(stored)), flatten(current)
+    def _compare(self, old: dict, new: dict, num_examples: int, notify) -> None:
         forbidden, free = [], []
         for key in sorted({*old, *new}):
             before, after = old.get(key, "absent"), new.get(key, "absent")
@@ -294,6 +299,7 @@ def open_together(
     num_examples: int,
     overwrite: bool,
     notify: Callable[[str], None],
+    class_defaults: Mapping[str, Any] | None = None,
 ) -> Workdir:
     """The folder of a run on all its processes; arguments and errors are those of ``Workdir``.
 
@@ -306,9 +312,12 @@ def open_together(
     opened: list[Workdir] = []
     path = Path(path).absolute()
     several = jax.process_count() > 1
+    open_here = functools.partial(
+        Workdir, path, config, num_examples, notify=notify, class_defaults=class_defaults
+    )
 
     def take() -> str:
-        opened.append(Workdir(path, config, num_examples, overwrite=overwrite, notify=notify))
+        opened.append(open_here(overwrite=overwrite))
         token = secrets.token_hex(8)
         if several:
             write_text(path / MEETING, token)
@@ -322,7 +331,7 @@ def open_together(
         for folder in opened:
             folder.close()
         raise
-    return opened[0] if opened else Workdir(path, config, num_examples, notify=notify)
+    return opened[0] if opened else open_here()
 
 
 def _meet(path: Path, token: str, patience: float = 10.0) -> None:

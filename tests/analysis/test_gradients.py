@@ -195,12 +195,12 @@ def test_refusals(options, message, tmp_path, capsys):
     config.class_names = ("a",)
     (run / "config.json").write_text(config.to_json())
     (run / "run.json").write_text(json.dumps(dict(devices=1)))
-    assert gradients.main([str(run), f"--out={tmp_path / 'out'}", *options]) == 1
+    assert gradients.main([str(run), f"--out={tmp_path / 'out'}", *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_no_run_there(tmp_path, capsys):
-    assert gradients.main([str(tmp_path), "--batches=1,2", f"--out={tmp_path}"]) == 1
+    assert gradients.main([str(tmp_path), "--batches=1,2", f"--out={tmp_path}"]) == 2
     assert "holds no run" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         gradients.main([str(tmp_path), "--batches=1,two", f"--out={tmp_path}"])

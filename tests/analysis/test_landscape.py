@@ -250,7 +250,7 @@ def test_too_few_points_for_a_cubic(tmp_path):
 def test_a_run_without_records_says_which_keys_to_set(tmp_path, capsys):
     (tmp_path / "plain").mkdir()
     out = f"--out={tmp_path / 'out'}"
-    assert landscape.main([str(tmp_path / "plain"), out]) == 1
+    assert landscape.main([str(tmp_path / "plain"), out]) == 2
     said = capsys.readouterr().err
     assert "config.landscape.every=1" in said and "config.landscape.probe_every" in said
     empty = write(tmp_path / "empty", [{"step": 1, "event": "diverged", "loss": None}])

@@ -1,0 +1,153 @@
+"""Keys, choices, ranges: what a config must be like, and which keys may change or differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jdet.config.defaults import get_defaults
+from jdet.types import ConfigError, nearest
+
+CLASS_GROUPS = (
+    "config.model",
+    "config.resize",
+    "config.augment",
+    "config.data.train",
+    "config.data.eval",
+)
+"""Groups that name a class, which knows its own fields and checks them (see ``jdet.build``)."""
+
+CHOICES = {
+    "precision": ("float32", "bfloat16"),
+    "data.on_error": ("raise", "skip"),
+    "init_from.weights": ("ema", "raw"),
+    "init_from.class_map": ("names", "none"),
+    "train.loss_norm": ("global", "per_device"),
+    "train.remat": ("none", "convs", "full", "stages"),
+    "optimizer.name": ("sgd", "adamw"),
+    "optimizer.schedule": ("step", "cosine", "constant", "normal", "long"),
+    "eval.tta.preset": ("none", "flip", "voc", "coco", "custom"),
+    "eval.tta.merge": ("", "voting", "soft_voting", "nms"),
+    "optimizer.decay_mask": ("caffe", "all", "kernels", "no_norm_decay"),
+}
+
+RANGES = {
+    "input_size": (16, 4096),
+    "data.holdout": (0, 10_000),
+    "data.max_boxes": (1, 10_000),
+    "data.workers": (0, 1024),
+    "data.threads": (0, 1024),
+    "data.prefetch": (1, 1024),
+    "train.batch_size": (1, 10**6),
+    "train.steps": (0, 10**9),
+    "train.accumulation": (1, 10**4),
+    "train.ema": (0, 0.999999),
+    "train.log_every": (1, 10**9),
+    "train.keep": (1, 10**4),
+    "train.saturation.patience": (0, 10**6),
+    "train.saturation.delta": (0, 1e9),
+    "train.saturation.reductions": (0, 100),
+    "train.saturation.factor": (0, 1),
+    "optimizer.weight_decay": (0, 1),
+    "optimizer.decay": (0, 1),
+    "optimizer.warmup_start": (0, 1),
+    "optimizer.warmup_epochs": (0, 10**6),
+    "optimizer.warmup_lr": (0, 1e6),
+    "optimizer.clip_norm": (0, 1e9),
+    "eval.batch_size": (1, 10**6),
+    "eval.images": (0, 10**4),
+    "eval.score_drawn": (0, 1),
+    "eval.max_images": (0, 10**9),
+    "eval.precise_bn": (0, 10**6),
+    "eval.tta.iou_threshold": (0, 1),
+    "eval.tta.pixel_offset": (0, 1),
+    "eval.tta.score_threshold": (0, 1),
+    "eval.tta.max_detections": (0, 10**5),
+    "landscape.every": (0, 10**9),
+    "landscape.depth": (0, 16),
+    "landscape.probe_every": (0, 10**9),
+    "parallel.devices": (0, 10**6),
+    "parallel.cpu_devices": (1, 64),
+    "parallel.bn_group_size": (0, 10**6),
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks keys, choices and ranges; names of classes are checked where ``jdet.build`` resolves them.
+
+    Raises:
+        ConfigError: names the key, the value and what it can be.
+    """
+    defaults = get_defaults()
+    _check_keys(config, defaults, "config")
+    for key, allowed in CHOICES.items():
+        value = _lookup(config, key)
+        if value not in allowed:
+            raise ConfigError(
+                f"config.{key}={value!r}{nearest(str(value), allowed)}; it can be one of "
+                f"{', '.join(allowed)}"
+            )
+    for key, (low, high) in RANGES.items():
+        value = _lookup(config, key)
+        if not low <= value <= high:
+            raise ConfigError(f"config.{key}={value}; it must lie in {low} … {high}")
+    _check_landscape(config.landscape)
+
+
+def _check_landscape(landscape: ConfigDict) -> None:
+    """A probe is part of a record, and its lengths are numbers that rise from above 0."""
+    every, probe_every, lengths = landscape.every, landscape.probe_every, landscape.probe_steps
+    if probe_every and not every:
+        raise ConfigError(
+            f"config.landscape.probe_every={probe_every}, but config.landscape.every=0 records "
+            f"nothing; set that as well, to {probe_every} or a divisor of it"
+        )
+    if probe_every and probe_every % every:
+        raise ConfigError(
+            f"config.landscape.probe_every={probe_every} is not a multiple of "
+            f"config.landscape.every={every}; a probe belongs to a record"
+        )
+    numbers = isinstance(lengths, tuple) and all(type(x) in (int, float) for x in lengths)
+    if not (numbers and lengths and all(a < b for a, b in zip((0, *lengths), (*lengths, 1e6)))):
+        raise ConfigError(
+            f"config.landscape.probe_steps={lengths!r}; it must be numbers rising from above 0 to "
+            "below 1e6, such as (0.5, 1.0, 2.0, 4.0)"
+        )
+
+
+def _lookup(config: ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _check_keys(config: ConfigDict, defaults: ConfigDict, where: str) -> None:
+    for key, value in config.items():
+        if key not in defaults:
+            raise ConfigError(
+                f"{where}.{key} does not exist{nearest(key, defaults)}; there are "
+                f"{', '.join(defaults)}"
+            )
+        if isinstance(value, ConfigDict) and f"{where}.{key}" not in CLASS_GROUPS:
+            _check_keys(value, defaults[key], f"{where}.{key}")
+    for key in defaults:
+        if key not in config:
+            raise ConfigError(f"{where}.{key} is missing; start from jdet.config.get_defaults()")
+
+
+def norms(config: ConfigDict) -> dict[str, str]:
+    """The norms that the model's group chooses, by key: ``norm``, ``head_norm``, where it has them."""
+    return {key: config.model[key] for key in ("norm", "head_norm") if key in config.model}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one level of dotted keys, each after ``prefix``."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,129 @@
+"""The complete default config: every key the program reads, with its meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from jdet.data.transforms.ssd import SSDAugment
+
+
+def get_defaults() -> ConfigDict:
+    """The complete default config; experiments start from it and assign."""
+    c = ConfigDict()
+    c.seed = 0
+    c.class_names = ()  # filled in from the training data; given: the data must have these
+    c.category_ids = ()  # the data set's own id of each class, filled in likewise; else 1 … K
+    c.precision = "float32"  # activations: "float32" | "bfloat16"
+    c.input_size = 300  # pixels, side of the square network input
+
+    # How images become network inputs: "warp", to the square | "keep_ratio", docs/input_sizes.md.
+    c.resize = ConfigDict({"name": "warp"})
+
+    c.data = data = ConfigDict()
+    data.root = "data"  # folder of the data set, handed to the sources below by experiments
+    data.train = ConfigDict({"name": "shapes"})
+    data.eval = ConfigDict({"name": "shapes"})
+    data.holdout = 0  # n: evaluate on about every n-th image of data.train, not on data.eval
+    data.max_boxes = 64  # objects an image can carry; more is counted and warned about
+    data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
+    data.workers = 0  # grain worker processes; 0 decodes in threads of this process
+    data.threads = 2  # reader threads per process
+    data.prefetch = 4  # batches made ahead of the step
+
+    # What training does to images: "ssd" | "none"; jdet.data.transforms.ssd says what its keys mean.
+    augment = {field.name: field.default for field in dataclasses.fields(SSDAugment)}
+    c.augment = ConfigDict({"name": "ssd", **augment})
+
+    c.model = ConfigDict({"name": "ssd"})
+
+    c.init_from = init_from = ConfigDict()
+    init_from.path = ""  # run folder or checkpoint whose weights to start from; "": random weights
+    init_from.step = "latest"  # its checkpoint: "latest", "best" or a number
+    init_from.weights = "ema"  # "ema" (where the run has one) | "raw"
+    init_from.include = (".*",)  # regexes of whole parameter paths to load, such as "backbone/.*"
+    init_from.exclude = ()  # regexes of paths to leave at their initial values after all
+    init_from.class_map = "names"  # class layers: "names" (by class name) | "none" (by position)
+    init_from.strict = True  # parameters must be there in this shape; False: left, reported
+
+    c.train = train = ConfigDict()
+    train.batch_size = 32  # images per optimiser step, over all devices
+    train.steps = 0  # optimiser steps; 0: from epochs
+    train.epochs = 0.0
+    train.accumulation = 1  # micro-batches per optimiser step
+    train.loss_norm = "global"  # "global" | "per_device"
+    train.remat = "none"  # what the backward pass computes again, to save memory: "none" | "convs"
+    # (norms, ReLUs, pools) | "full" (blocks) | "stages" (whole stages); docs/large_batches.md
+    train.remat_parts = ()  # where, such as ("stem", "c2", "neck"); empty: everywhere
+    train.sample_stats = False  # log ratios of positive to negative samples (docs/large_batches.md)
+    train.ema = 0.0  # decay of the moving average of weights and statistics; 0: off
+    train.log_every = 20  # steps
+    train.eval_every = 0  # steps; 0: only at the end
+    train.save_every = 0  # steps; 0: a tenth of the run
+    train.keep = 2  # checkpoints kept besides the best
+    train.best_metric = ""  # metric that picks the best checkpoint; "": the first of the evaluation
+    train.eval_at_start = False
+    # Reduces the learning rate and then ends the run when best_metric saturates.
+    train.saturation = saturation = ConfigDict()
+    saturation.patience = 0  # evaluations without improvement before either; 0: off
+    saturation.delta = 0.0  # an improvement is more than this above the best so far
+    saturation.reductions = 1  # of the learning rate before the run ends
+    saturation.factor = 0.1  # of each reduction
+
+    c.optimizer = optimizer = ConfigDict()
+    optimizer.name = "sgd"  # "sgd" (momentum in Caffe's order) | "adamw"
+    optimizer.lr = 0.05  # at ``reference_batch`` images per step
+    optimizer.reference_batch = 128  # peak lr = lr · batch_size / reference_batch; 0: lr as it is
+    optimizer.momentum = 0.9  # of sgd alone
+    optimizer.nesterov = False  # of sgd alone
+    optimizer.beta1 = 0.9  # of adamw alone: decay of the mean of gradients
+    optimizer.beta2 = 0.999  # of adamw alone: of their squares
+    optimizer.epsilon = 1e-8  # of adamw alone, beside the root of the squares
+    optimizer.weight_decay = 5e-4  # adamw: decoupled, times the learning rate; recipes have 0.05
+    optimizer.decay_mask = "caffe"  # "caffe": none on biases and head norms | "all" | "kernels" |
+    # "no_norm_decay": all but norms, biases and tables of positions
+    optimizer.rules = ()  # (path regex, lr factor, decay factor), tried before those of decay_mask;
+    # lr factor 0: frozen
+    optimizer.bias_lr = 2.0  # learning-rate multiplier of convolution biases
+    optimizer.clip_norm = 0.0  # global gradient norm; 0: none
+    optimizer.schedule = "step"  # "step" | "cosine" | "constant" | "normal" | "long" (MegDet's
+    # drops by epochs: 8, 10 of 11 and 11, 14, 17 of 18; train.epochs stretches them, 0: as they are)
+    optimizer.boundaries = (0.45, 0.75, 0.95)  # of the run where the lr drops (step), or steps (>1)
+    optimizer.decay = 0.1  # factor of each drop
+    optimizer.warmup = 0  # steps of linear warm-up
+    optimizer.warmup_epochs = 0.0  # the warm-up has at least so many epochs
+    optimizer.warmup_start = 0.1  # of the peak, where the warm-up begins
+    optimizer.warmup_lr = 0.0  # rate where it begins (MegDet: the small batch's); 0: warmup_start
+
+    c.eval = evaluation = ConfigDict()
+    evaluation.batch_size = 32
+    evaluation.metrics = ("voc",)  # evaluators: "voc", "coco" (boxes), "coco_segm" (masks), or your
+    # own as "module:Class", which is made from the class names; the first has the main metric
+    evaluation.images = 8  # images drawn beside the ground truth
+    evaluation.score_drawn = 0.5  # lowest score drawn
+    evaluation.use_ema = True  # evaluate the moving average where there is one
+    evaluation.max_images = 0  # 0: all
+    evaluation.precise_bn = 0  # training batches over which statistics of batch norms are measured
+    # again with the weights to evaluate; 0: the running ones
+
+    evaluation.tta = tta = ConfigDict()  # multi-scale testing, after the plain evaluation
+    tta.preset = "none"  # "none" | "flip" | "voc" | "coco" (RefineDet's passes) | "custom"
+    tta.passes = ()  # custom: (long side, short side, flip, above, below); see jdet.evaluation.tta
+    tta.merge = ""  # "voting" | "soft_voting" | "nms"; "": the preset's, custom: voting
+    tta.iou_threshold = 0.45  # overlap from which boxes of a class are merged
+    tta.pixel_offset = 1.0  # added to widths and heights for it: 1 inclusive pixels, 0 continuous
+    tta.score_threshold = 0.01  # soft_voting: lowest score of a box kept beside the vote
+    tta.max_detections = 0  # of an image after merging; 0: as many as without
+
+    c.landscape = landscape = ConfigDict()  # records of the loss surface (docs/landscape.md)
+    landscape.every = 0  # steps between records of loss and gradient norms; 0: none
+    landscape.depth = 1  # gradient norms of modules down to this level; 0: of the whole alone
+    landscape.probe_every = 0  # steps between probes along the gradient, whole records; 0: none
+    landscape.probe_steps = (0.5, 1.0, 2.0, 4.0)  # lengths of a probe's steps, in learning rates
+
+    c.parallel = parallel = ConfigDict()
+    parallel.devices = 0  # 0: all
+    parallel.cpu_devices = 1  # devices a CPU counts as; small networks run faster on two
+    parallel.bn_group_size = 0  # images that share BatchNorm statistics under sync_batch; 0: all
+    return c
