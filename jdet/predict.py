@@ -227,7 +227,7 @@ def _targets(files: Sequence[ImageFile]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0 if an image was done, 1 if none, 2 for a user's mistake."""
+    """The command; returns its exit code: 0 if an image was done, 2 if none was or for a user's mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m jdet.predict", description="Finds objects in images with a trained run."
     )

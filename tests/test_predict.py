@@ -178,7 +178,7 @@ def test_results_inside_the_input_folder_are_not_read_again(workdir, tmp_path, p
         assert "1 of 1 images done" in capsys.readouterr().out
 
 
-def test_exit_code_is_one_if_nothing_worked(workdir, tmp_path, pixels, capsys):
+def test_exit_code_is_two_if_nothing_worked(workdir, tmp_path, pixels, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"nonsense")
     assert run(workdir, tmp_path / "bad.jpg", tmp_path / "out") == 2
     assert run(workdir, tmp_path / "missing.jpg", tmp_path / "out") == 2
