@@ -26,7 +26,11 @@ jax.config.update("jax_num_cpu_devices", 1)
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
 
 from jdet.train import loop
+from jdet.types import Evaluated
 from tests.train import fake
+
+def evaluate(state, k):  # improves on the second process alone
+    return Evaluated({"ap": float(k * rank)})
 
 for workdir, settings, stop in json.loads(sys.argv[3]):
     def rows(start):
@@ -44,6 +48,7 @@ for workdir, settings, stop in json.loads(sys.argv[3]):
         detector=fake.FakeDetector("sync"),
         train_stream=rows,
         num_examples=20,
+        evaluate=evaluate if "train__eval_every" in settings else None,
     )
     print("RESULT", result.status, result.step, result.exit_code, flush=True)
 jax.distributed.shutdown()
@@ -106,8 +111,15 @@ def test_two_processes_agree_on_stopping_and_two_or_one_go_on(tmp_path):
     trained = train_alone(source, seed=5, train__steps=2).state
     settings = dict(fake.TWELVE, init_from__path=str(source))
     settings |= dict(landscape__every=1, landscape__probe_every=2)
-    texts = run_both((whole, settings, False), (cut, settings, True))  # only one gets a signal
-    (ended, *_), (status, stopped, code) = results(texts)
+    saturating = dict(train__eval_every=2, train__saturation__patience=1, train__steps=40)
+    texts = run_both(  # only one process gets a signal
+        (whole, settings, False),
+        (cut, settings, True),
+        (tmp_path / "saturated", saturating, False),
+    )
+    (ended, *_), (status, stopped, code), saturated = results(texts)
+    # Of the first process's metric, 0 every time: the best at 2, reduced at 4, over at 6.
+    assert saturated == ["completed", "6", "0"]
     assert ended == "completed" and (status, code) == ("interrupted", "0")
     assert 1 <= int(stopped) <= 11
     assert "step 1/12" in texts[0] and "step 1/12" not in texts[1]
