@@ -59,9 +59,10 @@ FREE = (
     r"parallel\.(devices|cpu_devices)",
 )
 """Keys that may change when a run goes on: where files lie, how fast and how often things are done,
-and what is evaluated. None of them changes which weights come out, but for the last digits (and the
-noise of dropout) where the number of devices changes; where that would change more, ``check_split``
-refuses it. That a moved data set is the same is checked by its size."""
+and what is evaluated. None of them changes which weights come out, but for the last digits where the
+number of devices changes (where that would change more, ``check_split`` refuses it), and for what
+``train.saturation`` decides from other evaluations. That a moved data set is the same
+is checked by its size."""
 
 
 class Run(NamedTuple):
