@@ -148,5 +148,6 @@ def test_features_and_gradients_do_not_depend_on_the_padding(kind):
 
     one, other = run(inputs(64, 64, 0.0)), run(inputs(96, 128, 9.0))
     assert np.abs(one[0]).max() > 1 and np.abs(one[2]["stem"]["kernel"]).max() > 1
+    # The gradient of a bias before a batch norm is 0, and keeps the rounding of terms that cancel.
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * (1 + np.abs(a).max()))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-5 * (1 + np.abs(a).max()))
