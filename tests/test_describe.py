@@ -180,7 +180,7 @@ def test_modules_add_up_and_json_says_the_same():
     assert sum(row.parameters for row in stages) == 21_275_136
     data = to_json(found)
     assert data["parameters"] == found.parameters and len(data["modules"]) == len(found.rows)
-    assert data["default_boxes"] == 8732
+    assert data["anchors"] == 8732
     # 2 numbers, mean and variance, for every normalised channel, as for scale and bias.
     scales = [r.statistics for r in found.rows if r.path.split("/")[-1].endswith("norm")]
     assert sum(scales) == found.statistics

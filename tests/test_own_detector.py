@@ -87,7 +87,7 @@ def test_describe_and_preflight():
     assert found.levels == [] and found.macs > 1e5
     assert found.parameters == sum(row.parameters for row in found.rows if "/" not in row.path)
     c = own_config()
-    c.class_names = ("a", "b")
+    c.class_names, c.parallel.devices = ("a", "b"), 0
     report = preflight(c, ["cpu:2"], jobs=1)
     programs = report["topologies"][0]["programs"]
     assert programs["train"]["fits"] and programs["train"]["flops"] > programs["evaluate"]["flops"]
