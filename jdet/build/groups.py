@@ -28,6 +28,9 @@ BOUND = (
 )
 """Fields that the program fills in; a config group does not carry them as plain values."""
 
+OVERRIDABLE = ("on_error",)
+"""Those of them that a group may name all the same, to differ from the whole config."""
+
 DEFAULTS_OF_NORM = {"": "batch", "_momentum": 0.9, "_epsilon": 1e-5}
 """Keys of a norm in the group of a detector, by what follows its name, and their defaults: the kind
 (``jdet.nn.norm``), the share of the old running statistics in the new, and what is added to variances."""
@@ -88,12 +91,13 @@ def group(kind: str, name: str, **values: Any) -> ConfigDict:
         ConfigError: a value's name is not a field of the class.
     """
     factory = resolve(kind, name)
-    bound = (*BOUND, "num_classes") if kind == "detector" else BOUND
-    known = {key: default for key, default in fields(factory).items() if key not in bound}
+    bound = {*BOUND, *(["num_classes"] if kind == "detector" else [])}
+    found = fields(factory)
+    known = {key: default for key, default in found.items() if key not in bound - {*OVERRIDABLE}}
     plain: dict[str, Any] = {
         key: default
         for key, default in known.items()
-        if isinstance(default, bool | int | float | str | tuple)
+        if key not in bound and isinstance(default, bool | int | float | str | tuple)
     }
     for key, default in known.items():
         if default is None:
