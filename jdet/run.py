@@ -187,12 +187,11 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
     """
 
     def network(c: ConfigDict) -> dict[str, Any]:
-        free = build.test_keys(c)
-        model = {k: v for k, v in config_lib.flatten(c.model.to_dict()).items() if k not in free}
-        return {
-            "config.input_size": c.input_size,
-            **{f"config.model.{key}": value for key, value in model.items()},
-        }
+        free = {f"model.{key}" for key in build.test_keys(c)}
+        # A field that is newer than the run had its default then.
+        known = {**build.defaults(c), **config_lib.flatten({"model": c.model.to_dict()})}
+        network = {k: v for k, v in known.items() if k.startswith("model.") and k not in free}
+        return {f"config.{k}": v for k, v in {"input_size": c.input_size, **network}.items()}
 
     ours, theirs = network(config), network(trained)
     different = [
