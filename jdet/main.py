@@ -50,7 +50,10 @@ def main() -> int:
         here = cluster.find(FLAGS.hosts, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if here is not None:
         return supervisor.supervise(
-            here, connect_seconds=FLAGS.connect_seconds, timeout_seconds=FLAGS.lost_seconds
+            here,
+            FLAGS.workdir,
+            connect_seconds=FLAGS.connect_seconds,
+            timeout_seconds=FLAGS.lost_seconds,
         )
     with worker.joined() as session:
         return session.returns(_work())

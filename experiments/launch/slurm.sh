@@ -4,7 +4,8 @@
 #
 #     sbatch --nodes=4 experiments/launch/slurm.sh --config=experiments/scratchdet_coco.py --workdir=/scratch/coco
 #
-# The workdir must be on a file system that all nodes share. Fewer nodes next time are fine, as long as they
+# The workdir must be on a file system that all nodes share; a token in it, or the variable JDET_TOKEN, tells the
+# processes who belongs to the run (docs/pods.md). Fewer nodes next time are fine, as long as they
 # divide train.batch_size.
 #SBATCH --job-name=jdet
 #SBATCH --nodes=2

@@ -82,7 +82,12 @@ def _listed(
         index = mine[0]
     if len(names) == 1:
         return None
-    return _checked(_address(coordinator or names[0]), len(names), index)
+    host, port = split_address(names[0])
+    if len({_split(name)[0] for name in names}) == 1:
+        host = "localhost"  # all on one machine: others need not reach them
+    return _checked(
+        _address(coordinator) if coordinator else join_address(host, port), len(names), index
+    )
 
 
 def _detect(coordinator: str, count: int | None, index: int | None) -> ProcessSpec | None:
@@ -149,9 +154,13 @@ def _split(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _address(address: str) -> str:
-    host, port = split_address(address)
+def join_address(host: str, port: int) -> str:
+    """``host:port``; an IPv6 address stands in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _address(address: str) -> str:
+    return join_address(*split_address(address))
 
 
 def _is_here(host: str) -> bool:

@@ -2,27 +2,39 @@
 
 Every process keeps a connection to it, over which both ends say every two seconds that they live.
 When one ends badly, falls silent or loses its connection, the hub waits a moment for what else it
-hears (a death makes errors everywhere), settles on the cause, and tells everyone, so that all stop.
+hears (a death makes errors everywhere), settles on the cause, and tells everyone, so that all stop. It
+listens at the coordinator's address alone and takes in only those that show the token of the run; others
+are dropped without an answer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import ipaddress
 import select
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jdet.parallel import run_token
+from jdet.parallel.cluster import split_address
 from jdet.parallel.connection import BEAT_SECONDS, Link
 from jdet.types import ConfigError
 
 LOST, KILLED, REFUSED, RAISED, ABORTED = range(5)
-"""How a process ended badly, the likeliest cause of the others' ends first: gone without a word, killed
-by a signal, an error the user can mend, another exception, aborted by its runtime."""
+"""Failure kinds, likeliest root cause first: lost, killed, invalid input, exception, runtime abort."""
 
 GRACE_SECONDS = 3.0
 """How long the hub listens on after the first bad news."""
+
+STRANGERS = 64
+"""Connections that may be open at a time without having shown the token; the oldest give way."""
+
+INTRODUCTION_SECONDS = 5.0
+"""How long a connection may take to show it."""
 
 
 class Member(NamedTuple):
@@ -46,36 +58,37 @@ class Member(NamedTuple):
 class Hub:
     """Listens in a thread of its own from the beginning to the end of the run."""
 
-    def __init__(self, port: int, count: int, connect_seconds: float, timeout_seconds: float):
-        """Begins to listen.
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        count: int,
+        token: str,
+        connect_seconds: float,
+        timeout_seconds: float,
+    ):
+        """Begins to wait for the processes.
 
         Args:
-            port: to listen on, at all addresses of this machine.
+            listeners: sockets of ``listen``; closed once all processes have come.
             count: processes that must come.
-            connect_seconds: within which they must.
+            token: of the run, which they must show.
+            connect_seconds: within which they must come.
             timeout_seconds: of silence after which a process is lost.
-
-        Raises:
-            ConfigError: the port is taken.
         """
-        self._count, self._timeout = count, timeout_seconds
+        self._listeners = listeners
+        self._count, self._token, self._timeout = count, token, timeout_seconds
         self._connect_seconds = connect_seconds
         self._links: dict[int, Link] = {}
         self._members: dict[int, Member] = {}
-        try:
-            self._listener = socket.create_server(
-                ("", port),
-                family=_family(),
-                dualstack_ipv6=socket.has_dualstack_ipv6(),
-                backlog=count,
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"process 0 cannot listen on port {port}: {error.strerror or error}; another run may "
-                "use it: give --coordinator another port, on all processes"
-            ) from error
+        host, self._port, *_ = listeners[0].getsockname()
+        self._host = "" if host in ("::", "0.0.0.0") else host
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
         self._thread.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens; the host is "" where that is at all addresses."""
+        return self._host, self._port
 
     def close(self) -> None:
         """Waits a moment until everyone has gone."""
@@ -92,7 +105,11 @@ class Hub:
         finally:
             for link in self._links.values():
                 link.close()
-            self._listener.close()
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     def _open(self) -> list[Link]:
         return [link for link in self._links.values() if not link.closed]
@@ -117,39 +134,41 @@ class Hub:
                 return False
             for link in self._open():
                 link.beat()
-            if select.select([self._listener, *strangers], [], [], min(left, 0.2))[0]:
-                strangers = self._receive(strangers)
+            select.select([*self._listeners, *strangers], [], [], min(left, 0.2))
+            strangers = self._receive(strangers)
             for index in [i for i, link in self._links.items() if self._has_left(link)]:
                 del self._links[index], self._members[index]  # may come again
         for link in strangers:
             link.close()
+        self._stop_listening()  # all are here
         members = [self._members[i] for i in range(self._count)]
         self._tell(go=_free_port(), members=members)
         return True
 
     def _receive(self, strangers: list[Link]) -> list[Link]:
-        """Takes in who has introduced himself; returns those who have still to."""
-        if select.select([self._listener], [], [], 0)[0]:
+        """Takes in those that have introduced themselves; returns those that have still to."""
+        for listener in select.select(self._listeners, [], [], 0)[0]:
             with contextlib.suppress(OSError):
-                strangers = [*strangers, Link(self._listener.accept()[0])]
+                strangers = [*strangers, Link(listener.accept()[0])]
         silent = []
         for link in strangers:
             messages = link.receive()
-            if not messages and not link.closed:
+            if not messages and not link.closed and link.silence() < INTRODUCTION_SECONDS:
                 silent.append(link)
             elif not messages or not self._admit(link, messages[0]):
                 link.close()
-        return silent
+        for link in silent[:-STRANGERS]:
+            link.close()
+        return silent[-STRANGERS:]
 
     def _has_left(self, link: Link) -> bool:
         link.receive()
         return link.closed
 
     def _admit(self, link: Link, hello: dict[str, Any]) -> bool:
-        try:
-            index, count, host, pid = (hello[key] for key in ("index", "count", "host", "pid"))
-        except KeyError:
+        if not run_token.matches(hello.get("token"), self._token):
             return False
+        index, count, host, pid = (hello[key] for key in ("index", "count", "host", "pid"))
         refused = ""
         if count != self._count:
             refused = f"--num_processes is {count} on host {host}, and {self._count} at process 0"
@@ -159,6 +178,7 @@ class Hub:
         if refused:
             link.send(refused=refused)
             return False
+        link.send(admitted=True)
         self._links[index] = link
         self._members[index] = Member(index, host, pid)
         return True
@@ -214,8 +234,61 @@ class Hub:
         return {"verdict": kind, "index": index, "why": why}
 
 
-def _family() -> socket.AddressFamily:
-    return socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+def listen(address: str, backlog: int) -> list[socket.socket]:
+    """Listens where the other processes connect to, and nowhere else if that can be known.
+
+    Args:
+        address: ``host:port`` as the other processes are told it. Where the host means addresses of this
+            machine, these alone are bound. Where it cannot be bound (an address that is forwarded), or
+            is a name that means loopback only here, as hosts files have it for a machine's own name,
+            all addresses are.
+        backlog: connections that may wait.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    host, port = split_address(address)
+    try:
+        return _listen(host, port, backlog)
+    except OSError as error:
+        raise ConfigError(
+            f"process 0 cannot listen on port {port}: {error.strerror or error}; another run may "
+            "use it: give --coordinator another port, on all processes"
+        ) from error
+
+
+def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        found = []
+    addresses = dict.fromkeys((family, address) for family, *_, address in found)
+    if not is_loopback(host) and any(is_loopback(str(address[0])) for _, address in addresses):
+        addresses = {}
+    listeners: list[socket.socket] = []
+    for family, address in addresses:
+        try:
+            listeners.append(socket.create_server(address, family=family, backlog=backlog))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                for listener in listeners:
+                    listener.close()
+                raise
+    if listeners:
+        return listeners
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return [socket.create_server(("", port), family=family, backlog=backlog, dualstack_ipv6=both)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine wherever it is said."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _free_port() -> int:

@@ -16,11 +16,23 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from jdet.parallel.cluster import ProcessSpec, split_address
+from jdet.parallel import run_token
+from jdet.parallel.cluster import ProcessSpec, join_address, split_address
 from jdet.parallel.connection import Link
-from jdet.parallel.coordinator import ABORTED, KILLED, LOST, RAISED, REFUSED, Hub, Member
+from jdet.parallel.coordinator import (
+    ABORTED,
+    INTRODUCTION_SECONDS,
+    KILLED,
+    LOST,
+    RAISED,
+    REFUSED,
+    Hub,
+    Member,
+    listen,
+)
 from jdet.types import ConfigError
 
 ASSIGNED = "JDET_PROCESS"
@@ -38,12 +50,17 @@ RESUME = (
 
 
 def supervise(
-    place: ProcessSpec, *, connect_seconds: float = 300.0, timeout_seconds: float = 30.0
+    place: ProcessSpec,
+    workdir: str | os.PathLike[str],
+    *,
+    connect_seconds: float = 300.0,
+    timeout_seconds: float = 30.0,
 ) -> int:
     """Runs this command again as one process of a run, and returns its exit code.
 
     Args:
         place: which process this is.
+        workdir: of the run, where all processes find its token (``jdet.parallel.run_token``).
         connect_seconds: within which all processes must have met.
         timeout_seconds: of silence after which another process is taken for lost.
 
@@ -56,11 +73,14 @@ def supervise(
         ConfigError: two processes claim to be the same, they disagree on how many there are, or
             process 0 cannot listen.
     """
-    hub = None
+    hub, token, workdir = None, "", Path(workdir)
     if place.index == 0:
-        port = split_address(place.coordinator)[1]
-        hub = Hub(port, place.count, connect_seconds, timeout_seconds)
-    agent = _Agent(place, connect_seconds, timeout_seconds)
+        listeners = listen(
+            place.coordinator, place.count
+        )  # first: the workdir may be another run's
+        token = run_token.draw(workdir)
+        hub = Hub(listeners, place.count, token, connect_seconds, timeout_seconds)
+    agent = _Agent(place, workdir, hub, connect_seconds, timeout_seconds)
     try:
         return agent.run()
     except Unmet as error:
@@ -70,6 +90,7 @@ def supervise(
         agent.close()
         if hub is not None:
             hub.close()
+            run_token.discard(workdir, token)
 
 
 class Unmet(RuntimeError):
@@ -77,13 +98,26 @@ class Unmet(RuntimeError):
 
 
 class _Agent:
-    def __init__(self, place: ProcessSpec, connect_seconds: float, timeout_seconds: float):
-        self._place, self._timeout = place, timeout_seconds
+    def __init__(
+        self,
+        place: ProcessSpec,
+        workdir: Path,
+        hub: Hub | None,
+        connect_seconds: float,
+        timeout_seconds: float,
+    ):
+        self._place, self._workdir, self._timeout = place, workdir, timeout_seconds
+        self._address = split_address(place.coordinator)
+        self._bind = ""  # host where the program's own meeting point listens; "": everywhere
+        if hub is not None:
+            self._bind, port = hub.address
+            self._address = self._bind or "localhost", port
         self._connect_seconds = connect_seconds
         self._link: Link | None = None
         self._child: subprocess.Popen | None = None
         self._report: socket.socket | None = None
         self._reported = b""
+        self._early: list[dict[str, Any]] = []  # messages that came before all had met
         self._asked: list[int] = []  # signals
 
     def close(self) -> None:
@@ -96,12 +130,6 @@ class _Agent:
 
     def run(self) -> int:
         link = self._link = self._connect()
-        link.send(
-            index=self._place.index,
-            count=self._place.count,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
         port, members = self._wait_for_all(link)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: self._asked.append(number))
@@ -109,31 +137,60 @@ class _Agent:
         return self._follow(link, child, members)
 
     def _connect(self) -> Link:
-        """Tries to reach process 0 until the time is up."""
-        address = split_address(self._place.coordinator)
-        if self._place.index == 0:
-            address = "localhost", address[1]
+        """Tries to be taken in by process 0 until the time is up.
+
+        It drops those that do not show the run's token. A network file system may show the file late,
+        or that of an earlier start: then the next attempt reads another.
+        """
         deadline = time.monotonic() + self._connect_seconds
         while True:
+            token = run_token.find(self._workdir)
             try:
-                return Link(socket.create_connection(address, timeout=5.0))
+                link = Link(socket.create_connection(self._address, timeout=5.0))
             except OSError as error:
-                if time.monotonic() > deadline:
-                    raise Unmet(
-                        f"the coordinator {self._place.coordinator} cannot be reached: "
-                        f"{error.strerror or error}; tried for {self._connect_seconds:g} s. See whether "
-                        "process 0 was started on that host, and whether the port is open "
-                        "(--connect_seconds waits longer)"
-                    ) from error
-                time.sleep(0.5)
+                unmet = (
+                    f"the coordinator {self._place.coordinator} cannot be reached: "
+                    f"{error.strerror or error}; tried for {self._connect_seconds:g} s. See whether "
+                    "process 0 was started on that host, and whether the port is open "
+                    "(--connect_seconds waits longer)"
+                )
+            else:
+                if token and self._introduce(link, token):
+                    return link
+                link.close()
+                unmet = (
+                    f"process 0 at {self._place.coordinator} does not take this process in: "
+                    + ("its token is another" if token else "there is no token")
+                    + f" in workdir {self._workdir}; name a folder that all hosts share, or give all "
+                    f"processes the same secret in {run_token.VARIABLE}"
+                )
+            if time.monotonic() > deadline:
+                raise Unmet(unmet)
+            time.sleep(0.5)
+
+    def _introduce(self, link: Link, token: str) -> bool:
+        """Says which process this is; False where process 0 hung up without a word."""
+        link.send(
+            token=token,
+            index=self._place.index,
+            count=self._place.count,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        deadline = time.monotonic() + INTRODUCTION_SECONDS
+        while not link.closed and time.monotonic() < deadline:
+            self._early = link.receive(0.2)  # what follows the answer may come with it
+            for message in self._early:
+                if "refused" in message:
+                    raise ConfigError(str(message["refused"]))
+                return True
+        return False
 
     def _wait_for_all(self, link: Link) -> tuple[int, list[Member]]:
         # Process 0 keeps the time; a margin lets its answer come first.
         deadline = time.monotonic() + self._connect_seconds + 5.0
         while True:
-            for message in link.receive(0.2):
-                if "refused" in message:
-                    raise ConfigError(str(message["refused"]))
+            for message in [*self._early, *link.receive(0.2)]:
                 if "unmet" in message:
                     raise Unmet(str(message["unmet"]))
                 if "go" in message:
@@ -153,6 +210,7 @@ class _Agent:
             **self._place._asdict(),
             "coordinator": f"{host}:{port}",
             "report": theirs.fileno(),
+            "bind": join_address(self._bind, port) if self._bind else None,
         }
         # In a session of its own: signals reach it through this process alone, and once.
         with theirs:

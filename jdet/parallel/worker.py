@@ -72,6 +72,7 @@ def joined() -> Iterator[Session]:
             assigned["index"],
             assigned["local_device_ids"],
             cluster_detection_method="deactivate",
+            coordinator_bind_address=assigned["bind"],
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
         if assigned["index"]:

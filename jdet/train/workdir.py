@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from jdet import config as config_lib
 from jdet.atomic_files import write_json, write_text
 from jdet.config import complete, flatten
-from jdet.parallel import broadcast
+from jdet.parallel import broadcast, run_token
 from jdet.train.checkpoints import select
 from jdet.types import ConfigError
 
@@ -185,7 +185,12 @@ class Workdir:
         os.write(self._lock, str(os.getpid()).encode())
 
     def _open(self, config, num_examples, overwrite, notify, class_defaults) -> None:
-        mere_traces = LOCK, MEETING, f"{CONFIG}.tmp"  # of a run killed while it began
+        mere_traces = (
+            LOCK,
+            MEETING,
+            run_token.FILE,
+            f"{CONFIG}.tmp",
+        )  # of a run killed while it began
         held = [p for p in self.path.iterdir() if p.name not in mere_traces]
         stored_file = self.path / CONFIG
         if held and not stored_file.exists():

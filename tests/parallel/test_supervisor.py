@@ -1,5 +1,6 @@
 """Processes that meet, live and die together; the programs here compute nothing."""
 
+import json
 import os
 import signal
 import socket
@@ -7,6 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
+
+from jdet.parallel import coordinator, run_token
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,10 +40,18 @@ if supervisor.ASSIGNED in os.environ:
 address, count, index = here
 try:
     found = cluster.find("", address, int(count), int(index))
-    sys.exit(supervisor.supervise(found, connect_seconds=float(seconds), timeout_seconds=5.0))
+    times = dict(connect_seconds=float(seconds), timeout_seconds=5.0)
+    sys.exit(supervisor.supervise(found, os.environ["WORKDIR"], **times))
 except ConfigError as error:
     sys.exit(f"error: {error}")
 """
+
+
+@pytest.fixture(autouse=True)
+def workdir(tmp_path, monkeypatch):
+    """The folder that all processes share."""
+    monkeypatch.setenv("WORKDIR", str(tmp_path / "run"))
+    return tmp_path / "run"
 
 
 def free_port():
@@ -47,11 +60,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(what, index, port, *, count=2, seconds=60):
+def start(what, index, port, *, count=2, seconds=60, **environment):
     command = [sys.executable, "-c", PROGRAM, what, str(seconds)]
     return subprocess.Popen(
         [*command, f"127.0.0.1:{port}", str(count), str(index)],
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -154,7 +168,7 @@ def test_signals_reach_the_child():
 def test_the_wait_for_the_others_is_bounded():
     port = free_port()
     code, text = finish(start("0", 1, port, seconds=1))
-    assert code == 75 and f"error: the coordinator 127.0.0.1:{port} cannot be reached" in text
+    assert code == 75 and f"error: the coordinator 127.0.0.1:{port} cannot be reached" in text, text
     assert "Connection refused; tried for 1 s" in text
     code, text = finish(start("0", 0, port, count=3, seconds=1))
     assert code == 75 and "error: of 3 processes, 1, 2 did not come within 1 s" in text
@@ -171,3 +185,97 @@ def test_who_does_not_fit_is_refused():
     _, text = finish(start("0", 0, port, seconds=30))
     assert f"cannot listen on port {port}" in text
     assert finish(start("0", 1, port, seconds=30))[0] == 0 and finish(first)[0] == 0
+
+
+def test_only_who_shows_the_token_joins(workdir):
+    port = free_port()
+    first = start("0", 0, port, seconds=40)
+    code, text = finish(start("0", 1, port, seconds=2, JDET_TOKEN="guessed"))
+    assert code == 75 and "does not take this process in: its token is another" in text
+    code, text = finish(start("0", 1, port, seconds=2, WORKDIR=str(workdir.parent / "other")))
+    assert code == 75 and "there is no token in workdir" in text and "that all hosts share" in text
+    assert (workdir / run_token.FILE).stat().st_mode & 0o777 == 0o600
+    assert finish(start("0", 1, port, seconds=40))[0] == 0 and finish(first)[0] == 0
+    assert not workdir.exists()
+
+
+def test_a_secret_in_the_environment_takes_the_place_of_the_file(workdir):
+    port = free_port()
+    both = [
+        start("0", index, port, JDET_TOKEN="ours", WORKDIR=f"{workdir}{index}") for index in (0, 1)
+    ]
+    assert [finish(process) for process in both] == [(0, "")] * 2
+    assert not list(workdir.parent.iterdir())
+
+
+def test_a_token_of_an_earlier_start_is_read_again(workdir):
+    workdir.mkdir()
+    (workdir / run_token.FILE).write_text("old")
+    port = free_port()
+    early = start("0", 1, port, seconds=40)
+    time.sleep(1.0)
+    assert finish(start("0", 0, port, seconds=40))[0] == 0 and finish(early)[0] == 0
+
+
+def test_strangers_do_not_disturb_a_run(workdir):
+    """Garbage, silence, floods and forged messages, before all have met and while the run goes on."""
+    port = free_port()
+    first = start("stop", 0, port, seconds=50)
+    deadline = time.monotonic() + 40
+    while not (workdir / run_token.FILE).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    hello = {"index": 1, "count": 2, "host": "evil", "pid": 1, "token": "x" * 64}
+    forged = [{**hello, "token": token} for token in ("", None, 7, "é", hello["token"])]
+    forged += [
+        {"bad": 0, "why": "forged"},
+        {"ended": 0},
+        {"verdict": 0, "index": 0, "why": "forged"},
+    ]
+    shots = [json.dumps(message).encode() + b"\n" for message in forged]
+    shots += [b"\xff\x00\n", b"[]\n", b"{\n", b"x" * (1 << 16)]
+    for shot in shots:
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(shot)
+            if shot.endswith(b"\n"):
+                stranger.settimeout(10)
+                assert stranger.recv(1) == b""  # dropped without an answer
+    silent = [
+        socket.create_connection(("127.0.0.1", port)) for _ in range(coordinator.STRANGERS + 40)
+    ]
+    second = start("stop", 1, port, seconds=50)
+    child_of(first), child_of(second)
+    with pytest.raises(ConnectionRefusedError):  # all are there: it does not listen any more
+        socket.create_connection(("127.0.0.1", port))
+    for stranger in silent:
+        stranger.close()
+    time.sleep(0.5)
+    assert first.poll() is None and second.poll() is None
+    for process in (first, second):
+        process.send_signal(signal.SIGTERM)
+    assert [finish(process)[0] for process in (first, second)] == [0, 0]
+
+
+def names(listeners):
+    found = {listener.getsockname()[0] for listener in listeners}
+    for listener in listeners:
+        listener.close()
+    return found
+
+
+def test_it_listens_where_it_must_alone(monkeypatch):
+    def resolves(*addresses):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    assert names(coordinator.listen(f"127.0.0.1:{free_port()}", 2)) == {"127.0.0.1"}
+    assert names(coordinator.listen(f"localhost:{free_port()}", 2)) <= {"127.0.0.1", "::1"}
+    resolves("127.0.0.2")
+    assert names(coordinator.listen(f"node7:{free_port()}", 2)) <= {
+        "::",
+        "0.0.0.0",
+    }  # loopback only here
+    resolves("203.0.113.7")  # of no interface here
+    assert names(coordinator.listen(f"service:{free_port()}", 2)) <= {"::", "0.0.0.0"}
+    monkeypatch.setattr(coordinator, "is_loopback", lambda host: False)
+    resolves("127.0.0.2", "203.0.113.7")  # as an address of the network that is this machine's
+    assert names(coordinator.listen(f"node7:{free_port()}", 2)) == {"127.0.0.2"}
