@@ -154,14 +154,6 @@ def evaluate(
     return metrics
 
 
-LOCAL = (
-    r"data\.(root|workers|threads|prefetch)",
-    r"data\.(train|eval)\.(root|annotation_file|image_root)",
-)
-"""Keys that may differ between the hosts of a run: where files lie and how they are read. That the
-data is the same is seen from what it holds."""
-
-
 def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
     """Refuses to start if the processes of a run were started differently.
 
@@ -171,7 +163,11 @@ def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
     if jax.process_count() == 1:
         return
     facts = config_lib.flatten(config.to_dict(), "config.")
-    facts = {k: v for k, v in facts.items() if not re.fullmatch(f"config\\.({'|'.join(LOCAL)})", k)}
+    facts = {
+        k: v
+        for k, v in facts.items()
+        if not re.fullmatch(f"config\\.({'|'.join(config_lib.LOCAL)})", k)
+    }
     for role, source in sources.items():
         facts[f"{role} data: classes"] = list(source.class_names)
         facts[f"{role} data: images"] = len(source)

@@ -48,6 +48,10 @@ def test_defaults_are_valid():
     [
         ("precision", "float16", "config.precision='float16'.*float32, bfloat16"),
         ("optimizer.schedule", "cosin", "did you mean 'cosine'"),
+        ("optimizer.lr", 0.0, "config.optimizer.lr=0.0"),
+        ("optimizer.lr", float("nan"), "config.optimizer.lr=nan"),
+        ("optimizer.decay", 0.0, "config.optimizer.decay=0.0"),
+        ("train.save_every", -1, "config.train.save_every=-1"),
         ("train.batch_size", 0, "config.train.batch_size=0"),
         ("eval.max_images", -1, "config.eval.max_images=-1"),
         ("parallel.devices", -1, "config.parallel.devices=-1"),

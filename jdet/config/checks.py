@@ -19,6 +19,27 @@ CLASS_GROUPS = (
 )
 """Groups that name a class, which knows its own fields and checks them (see ``jdet.build``)."""
 
+LOCAL = (
+    r"data\.(root|workers|threads|prefetch)",
+    r"data\.(train|eval)\.(root|annotation_file|image_root)",
+)
+"""Keys that may differ between the hosts of a run: where files lie and how they are read. That the
+data is the same is seen from what it holds."""
+
+FREE = (
+    *LOCAL,
+    r"data\.eval(\..*)?",
+    r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
+    r"eval(\..*)?",
+    r"landscape(\..*)?",
+    r"parallel\.(devices|cpu_devices)",
+)
+"""Keys that may change when a run goes on: where files lie, how fast and how often things are done,
+and what is evaluated. None of them changes which weights come out, but for the last digits where the
+number of devices changes (where that would change more, ``Workdir.check_split`` refuses it), and for
+what ``train.saturation`` decides from other evaluations. That a moved data set is the same is checked
+by its size."""
+
 CHOICES = {
     "precision": ("float32", "bfloat16"),
     "data.on_error": ("raise", "skip"),
@@ -42,6 +63,9 @@ RANGES = {
     "data.prefetch": (1, 1024),
     "train.batch_size": (1, 10**6),
     "train.steps": (0, 10**9),
+    "train.epochs": (0, 1e6),
+    "train.eval_every": (0, 10**9),
+    "train.save_every": (0, 10**9),
     "train.accumulation": (1, 10**4),
     "train.ema": (0, 0.999999),
     "train.log_every": (1, 10**9),
@@ -50,8 +74,12 @@ RANGES = {
     "train.saturation.delta": (0, 1e9),
     "train.saturation.reductions": (0, 100),
     "train.saturation.factor": (0, 1),
+    "optimizer.lr": (1e-12, 1e6),
+    "optimizer.reference_batch": (0, 10**9),
+    "optimizer.bias_lr": (0, 1e6),
     "optimizer.weight_decay": (0, 1),
-    "optimizer.decay": (0, 1),
+    "optimizer.decay": (1e-9, 1),
+    "optimizer.warmup": (0, 10**9),
     "optimizer.warmup_start": (0, 1),
     "optimizer.warmup_epochs": (0, 10**6),
     "optimizer.warmup_lr": (0, 1e6),

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jdet.config import nearest
-from jdet.ops import voting
 from jdet.types import ConfigError
 
 
@@ -76,10 +74,10 @@ class Settings(NamedTuple):
 
 
 def settings(group: Mapping[str, Any]) -> Settings | None:
-    """What ``config.eval.tta`` asks for; None where it is off.
+    """What ``config.eval.tta``, of a validated config, asks for; None where it is off.
 
     Raises:
-        ConfigError: a preset that does not exist, or an invalid pass.
+        ConfigError: an invalid pass, or passes and preset that do not go together.
     """
     preset, given = group["preset"], group["passes"]
     if preset != "custom" and given:
@@ -96,18 +94,9 @@ def settings(group: Mapping[str, Any]) -> Settings | None:
                 "((1.0, 1.0, True, 0, 0),): long side, short side, flip, above, below"
             )
         passes, merge = tuple(_pass(i, values) for i, values in enumerate(given)), "voting"
-    elif preset in PRESETS:
-        passes, merge = PRESETS[preset]
     else:
-        raise ConfigError(
-            f"config.eval.tta.preset={preset!r} does not exist{nearest(preset, PRESETS)}; there are "
-            f"none, {', '.join(PRESETS)}, custom"
-        )
+        passes, merge = PRESETS[preset]
     merge = group["merge"] or merge
-    if merge not in voting.KINDS:
-        raise ConfigError(
-            f"config.eval.tta.merge={merge!r} does not exist; there are {', '.join(voting.KINDS)}"
-        )
     rest = ("iou_threshold", "pixel_offset", "score_threshold", "max_detections")
     return Settings(passes, merge, *(group[key] for key in rest))
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jdet import config as config_lib
 from jdet.atomic_files import write_json, write_text
-from jdet.config import complete, flatten
+from jdet.config import FREE, complete, flatten
 from jdet.parallel import broadcast, run_token
 from jdet.train.checkpoints import select
 from jdet.types import ConfigError
@@ -48,21 +48,6 @@ OWN = (
     "events.out.tfevents.*",
 )
 """What a run puts into its folder, and all that ``overwrite`` removes."""
-
-FREE = (
-    r"data\.(root|workers|threads|prefetch)",
-    r"data\.train\.(root|annotation_file|image_root)",
-    r"data\.eval(\..*)?",
-    r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
-    r"eval(\..*)?",
-    r"landscape(\..*)?",
-    r"parallel\.(devices|cpu_devices)",
-)
-"""Keys that may change when a run goes on: where files lie, how fast and how often things are done,
-and what is evaluated. None of them changes which weights come out, but for the last digits where the
-number of devices changes (where that would change more, ``check_split`` refuses it), and for what
-``train.saturation`` decides from other evaluations. That a moved data set is the same
-is checked by its size."""
 
 
 class Run(NamedTuple):
