@@ -52,7 +52,7 @@ def main():
     names = tuple(f"class {k}" for k in range(CLASSES))
     result, numbers = {"what": "coco_ap", "images": options.images, "detections": 100}, []
     for engine in ENGINES:
-        evaluator = CocoEvaluator(names, engine)
+        evaluator = CocoEvaluator(names, engine=engine)
         start = time.process_time()
         for found, ground_truth in made:
             evaluator.add(found, ground_truth)

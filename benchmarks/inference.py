@@ -129,6 +129,7 @@ def measure_tta(backbone, batch, preset, size):
     from jdet.data.transforms.warp import Warp
     from jdet.evaluation import tta
     from jdet.evaluation.detect import DetectFn, to_images
+    from jdet.evaluation.multi_scale import MultiScale
     from jdet.types import Batch
 
     config = scratchdet_voc.get_config(f"backbone={backbone},tta={preset}")
@@ -137,29 +138,32 @@ def measure_tta(backbone, batch, preset, size):
     rng = np.random.default_rng(0)
     originals = rng.integers(0, 256, (batch, 375, 500, 3)).astype(np.uint8)
     settings = tta.settings(config.eval.tta)
-    looking = tta.MultiScale(DetectFn(detector), settings, Warp(size))
-    columns = zip(*(prepare_views(original, looking.views) for original in originals), strict=True)
+    multi = MultiScale(DetectFn(detector), settings, Warp(size))
+    columns = zip(*(prepare_views(original, multi.views) for original in originals), strict=True)
     images, sizes = (tuple(map(np.stack, zip(*column, strict=True))) for column in columns)
     variables = jax.jit(functools.partial(detector.init, train=False))(
         jax.random.key(0), images[0][:1]
     )
-    looking.prepare(variables, batch)
+    multi.prepare(variables, batch)
     ids, original = [""] * batch, np.full((batch, 2), (375, 500))
     whole = Batch.of_images(None, original)
-    detect, first = DetectFn(detector), looking.views.index(View((size, size)))
+    detect, first = DetectFn(detector), multi.views.index(View((size, size)))
 
     def one():
         found = detect(variables, images[first], sizes[first])
         return [p.boxes for p in to_images(found, whole._replace(image_sizes=sizes[first]), ids)]
 
     def many():
-        found = looking.detect(variables, images, sizes)
-        return [p.boxes for p in looking.to_images(found, whole._replace(image_sizes=sizes), ids)]
+        found = multi.detect(variables, images, sizes)
+        return [p.boxes for p in multi.to_images(found, whole._replace(image_sizes=sizes), ids)]
 
     result = {"what": "tta", "preset": preset, "backbone": backbone, "batch": batch, "size": size}
     for name, call in (("one", one), ("tta", many)):
         result[f"{name}_ms"], result[f"{name}_min_ms"] = milliseconds(call, repeat=3)
-    result |= {"looks": looking.looks, "times": round(result["tta_ms"] / result["one_ms"], 1)}
+    result |= {
+        "passes": multi.passes_per_image,
+        "times": round(result["tta_ms"] / result["one_ms"], 1),
+    }
     device = jax.devices()[0]
     return result | {"device": device.device_kind, "cores": os.cpu_count(), "jax": jax.__version__}
 
