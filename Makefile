@@ -2,21 +2,23 @@
 # package registry, nothing else.
 
 PYTHON ?= python3
+NEWEST ?= python3.13
 WORKDIR ?= runs/quickstart
 ARGS ?=
 bin := .venv/bin
 run := $(bin)/python
 
-.PHONY: help setup quickstart test lint format tables bench lock clean
+.PHONY: help setup quickstart test test-newest lint format tables bench lock lock-newest clean
 
 help:
 	@echo "make quickstart  train a small detector on synthetic shapes, six minutes on two cores"
 	@echo "make test        lint, types and the test suite"
+	@echo "make test-newest the suite with NEWEST (python3.13) and the newest jax, flax, numpy, … for it"
 	@echo "make lint        ruff and pyrefly"
 	@echo "make format      let ruff rewrite the code"
 	@echo "make tables      renew the table in experiments/README.md"
 	@echo "make bench       all benchmarks (ARGS=… is passed on)"
-	@echo "make lock        renew requirements.lock (needs uv)"
+	@echo "make lock        renew requirements.lock (needs uv); make lock-newest: requirements-newest.lock"
 
 setup: .venv/ready
 
@@ -33,6 +35,15 @@ quickstart: setup
 
 test: lint
 	$(run) -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-newest: .venv-newest/ready
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+.venv-newest/ready: requirements-newest.lock pyproject.toml
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-newest.lock
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
 
 lint: setup
 	$(bin)/ruff check .
@@ -54,5 +65,9 @@ lock:
 	echo hatchling | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate --extra dev pyproject.toml - -o requirements.lock
 
+lock-newest:
+	echo hatchling | uv pip compile --universal --upgrade --python-version $(NEWEST:python%=%) --generate-hashes \
+		--no-header --no-annotate --extra dev pyproject.toml - -o requirements-newest.lock
+
 clean:
-	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest .cache .pytest_cache .ruff_cache .hypothesis
