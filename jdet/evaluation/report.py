@@ -22,6 +22,9 @@ from jdet.types import Source
 MULTI_SCALE = "tta/"
 """Begins the names of metrics of multi-scale testing."""
 
+_RENAMED = {"seconds_per_picture": "seconds_per_image"}
+"""Keys of reports of earlier versions."""
+
 
 def settings_of(
     config: ConfigDict, source: Source, evaluators: Sequence[Evaluator]
@@ -136,11 +139,16 @@ def format_speed(report: Mapping[str, Any]) -> str:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A report; empty where there is none."""
+    """A report, with the keys of today; empty where there is none."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
+    for part in (report, report.get("tta", {})):
+        for old, new in _RENAMED.items():
+            if old in part:
+                part[new] = part.pop(old)
+    return report
 
 
 def per_class(evaluators: Iterable[Evaluator]) -> dict[str, str]:

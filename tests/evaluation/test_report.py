@@ -66,6 +66,22 @@ def test_multi_scale_stands_beside_one_size(tmp_path):
     assert "one batch" in report.format_speed(read)
 
 
+def test_a_report_of_an_earlier_version_has_its_speed(tmp_path):
+    """It called images pictures; also where it already holds multi-scale testing."""
+    path, old = tmp_path / "report.json", "seconds_per_picture"
+    tta = {"settings": {"preset": "flip"}, old: 0.3}
+    metrics = {"voc07/mAP": 0.5, "tta/voc07/mAP": 0.6}
+    path.write_text(
+        json.dumps({"step": 7, "metrics": metrics, "settings": {}, old: 0.1, "tta": tta})
+    )
+    held = report.multi_scale_metrics(path, 7, {"preset": "flip"})
+    assert held == {"tta/voc07/mAP": 0.6}
+    more = {"tta/voc07/mAP": 0.7}
+    whole = report.add_multi_scale(path, step=7, metrics=more, settings={}, seconds_per_image=0.4)
+    assert whole == json.loads(path.read_text()) and old not in path.read_text()
+    assert report.format_speed(whole).endswith("0.1000 at one size, 0.4000 at several, 4.0 times")
+
+
 def test_multi_scale_has_its_own_columns():
     metrics = METRICS | {f"tta/{k}": v for k, v in METRICS.items()}
     assert report.format_table(metrics, NAMES, MEANS).splitlines() == [
