@@ -63,9 +63,9 @@ def train(
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
         config.category_ids = _category_ids(config, train_source)
-    select.check_metric(
-        config.train.best_metric, evaluate_lib.metric_names(config.eval.metrics, config.class_names)
-    )
+    if config.train.best_metric:
+        names = evaluate_lib.metric_names(config.eval.metrics, config.class_names)
+        select.check_metric(config.train.best_metric, names)
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
     mesh = mesh_lib.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")

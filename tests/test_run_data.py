@@ -169,6 +169,31 @@ def test_frozen_parameters_are_announced(tmp_path, messages, first_steps):
     assert norms.endswith("statistics of config.model.norm and config.model.head_norm frozen")
 
 
+class NeedsImages:
+    """An evaluator whose numbers exist once it has seen an image."""
+
+    def __init__(self, class_names):
+        self.sizes = []
+
+    def add(self, detections, ground_truth):
+        self.sizes.append(len(detections.scores))
+
+    def result(self):
+        return {"mean": sum(self.sizes) / len(self.sizes)}
+
+
+def test_evaluators_are_asked_for_names_only_where_one_is_to_be_the_best(tmp_path, first_steps):
+    c = tiny(voc(tmp_path / "data"))
+    c.eval.metrics = (f"{__name__}:NeedsImages",)
+    run.train(c, tmp_path / "run")
+    c.train.best_metric = "mean"
+    with pytest.raises(ZeroDivisionError):
+        run.train(c, tmp_path / "best")
+    c.eval.metrics, c.train.best_metric = ("voc",), "mean"
+    with pytest.raises(ConfigError, match="train.best_metric='mean' is no metric"):
+        run.train(c, tmp_path / "best")
+
+
 def test_category_ids_are_the_data_sets(tmp_path, first_steps):
     file = write(tmp_path, content(*(annotation(i, image_id=i) for i in (1, 2)), images=(1, 2)))
     c = tiny(get_defaults())

@@ -29,7 +29,11 @@ class Evaluator(Protocol):
         """Takes what was found in one image, unthresholded, and its objects."""
 
     def result(self) -> dict[str, float]:
-        """Metrics under slash names, the main one first; nan where nothing defines a number."""
+        """Metrics under slash names, the main one first; nan where nothing defines a number.
+
+        With ``config.train.best_metric`` it is also called before training, on an evaluator that no image
+        was added to, and must then return the same names.
+        """
 
 
 class SampleImages:
