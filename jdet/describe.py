@@ -39,7 +39,7 @@ class Row(NamedTuple):
     Attributes:
         path: names of the modules above and its own, joined by "/".
         output: shape of its output for one image; empty for a container without one.
-        parameters: trainable, everything below included.
+        parameters: frozen ones too, everything below included.
         statistics: running statistics and other fixed numbers, everything below included.
         macs: multiply-accumulates of convolutions and products of matrices, for one image.
     """
@@ -58,7 +58,7 @@ class Description(NamedTuple):
         rows: every module, parents before children.
         levels: per level of anchors: map (height, width), step, box sizes, boxes per location, number
             of boxes; empty where the detector has no anchors.
-        parameters: trainable, whole model.
+        parameters: frozen ones too, whole model.
         statistics: running statistics, whole model.
         macs: of one image, whole model.
         shape: height and width of the network input, pixels.
@@ -237,8 +237,8 @@ def print_description(description: Description, depth: int) -> None:
         console.print("\nanchors (pixels of the network input)")
         console.print(table)
     console.print(
-        f"\n{description.parameters:,} trainable parameters, {description.statistics:,} running "
-        f"statistics, {description.macs / 1e9:.2f} GMAC an image, {boxes:,} anchors, input "
+        f"\n{description.parameters:,} parameters, {description.statistics:,} running "
+        f"statistics, {description.macs / 1e9:.2f} GMAC per image, {boxes:,} anchors, input "
         f"{'×'.join(map(str, description.shape))}, {description.classes} classes"
     )
 

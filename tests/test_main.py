@@ -139,5 +139,5 @@ def test_describe_writes_the_same_numbers_for_programs(tmp_path):
     file = tmp_path / "model.json"
     done = jdet("describe", "--config=experiments/scratchdet_voc.py", f"--out={file}")
     assert done.returncode == 0, done.stderr
-    assert "24,589,852 trainable parameters" in done.stdout
+    assert "24,589,852 parameters, " in done.stdout
     assert json.loads(file.read_text())["parameters"] == 24_589_852

@@ -39,7 +39,7 @@ def test_inspect_model(monkeypatch, tmp_path):
         output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs
     )
     for told in (
-        "trainable parameters",
+        "running statistics",
         "GMAC",
         "extent",
         "default boxes match",

@@ -148,21 +148,21 @@ def test_masks_have_pycocotools_own_numbers():
     rng = np.random.default_rng(0)
     images, annotations, records, pairs = [], [], [], []
     for i in range(1, 7):
-        truth, found = shape_masks(rng, 4)
+        ground_truth, found = shape_masks(rng, 4)
         labels, scores = rng.integers(0, 2, 4), np.sort(rng.random(4))[::-1]
         x, y = rng.uniform(5, 30, 2)
         segmentations = [
             [[x, y, x + 25, y, x + 25, y + 25, x, y + 25], [40, 50, 60, 50, 60, 60]],
-            uncompressed(truth[1]),
-            encoded(truth[2]),
-            encoded(truth[3]),
+            uncompressed(ground_truth[1]),
+            encoded(ground_truth[2]),
+            encoded(ground_truth[3]),
         ]
-        found[0] = np.roll(truth[0], 1)
+        found[0] = np.roll(ground_truth[0], 1)
         found[0] |= coco_mask.decode(
             coco_mask.merge(coco_mask.frPyObjects(segmentations[0], 64, 64))
         ).astype(bool)
         ignore = [False, False, False, True]
-        areas = [664, *truth[1:].sum((1, 2)).tolist()]
+        areas = [664, *ground_truth[1:].sum((1, 2)).tolist()]
         boxes = [np.array([0, 0, 64, 64])] * 4  # nothing of these numbers is a box's
         masks = tuple(encoded(mask) for mask in found)
         images.append({"id": i, "height": 64, "width": 64})

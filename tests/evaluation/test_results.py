@@ -76,9 +76,9 @@ def test_an_evaluation_can_be_scored_again_from_its_files(tmp_path):
     assert index["images"] == [{"id": source.image_ids[i], "name": f"p{i}"} for i in range(8)]
     assert index["categories"] == [{"id": 18, "name": "red"}, {"id": 44, "name": "other"}]
 
-    truth = COCO()
+    ground_truth = COCO()
     objects = [(i, box) for i in range(9) for box in source[i].boxes]
-    truth.dataset = {
+    ground_truth.dataset = {
         "images": [{"id": number} for number in source.image_ids],
         "categories": index["categories"],
         "annotations": [
@@ -94,9 +94,9 @@ def test_an_evaluation_can_be_scored_again_from_its_files(tmp_path):
         ],
     }
     with redirect_stdout(io.StringIO()):
-        truth.createIndex()
+        ground_truth.createIndex()
     again = score_file(
-        truth, tmp_path / "detections.json", [image["id"] for image in index["images"]]
+        ground_truth, tmp_path / "detections.json", [image["id"] for image in index["images"]]
     )
     assert again == pytest.approx(found.metrics["coco/AP"], abs=1e-9)
 

@@ -5,7 +5,8 @@ One JSON object a record, at every ``landscape.every``-th step:
     step              step it leads to, as in metrics.jsonl: the numbers belong to the parameters before
     lr                learning rate of the step
     loss              total training loss of the step's batch
-    grad_norm         L2 norm of its gradient over all parameters, before decay, momentum and clipping
+    grad_norm         L2 norm of its gradient over the parameters that train, before decay, momentum and
+                      clipping
     grad_norm/<m>     of one module: backbone, backbone/block1, … down to landscape.depth
     probe/<s>/<x>     every landscape.probe_every-th step, for each s of landscape.probe_steps: loss,
                       change, cosine and smoothness as ``jdet.train.step.make_probe`` says
