@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from jdet import build, config, describe, run
 from jdet.data.image_io import write_image
+from jdet.detectors.base import Detector
 from jdet.predict import predict
 from jdet.preflight.__main__ import preflight
 from jdet.types import ConfigError
@@ -98,3 +101,35 @@ def test_what_is_no_detector_is_refused():
     c.model.name = "flax.linen:Dense"
     with pytest.raises(ConfigError, match="not a detector; derive the class from"):
         build.detector(c, ("a",))
+
+
+class Head(nn.Module):
+    """A nested part of a kind of its own."""
+
+    outputs: int = 4
+    norm: Any = None
+
+    def __call__(self, x):
+        return x
+
+
+class WithHead(Detector, kw_only=True):
+    head: Any
+
+    parts = {"head": "own_head"}
+    needs = ("masks",)
+
+
+def test_parts_may_be_of_a_kind_of_ones_own():
+    head = build.group("own_head", f"{__name__}:Head", outputs=7)
+    c = own_config()
+    c.model = build.group("detector", f"{__name__}:WithHead", head=head, head_norm="group")
+    with pytest.raises(
+        ConfigError, match="needs masks in its batches, which the input pipeline does"
+    ):
+        build.detector(c, ("a",))
+    WithHead.needs = ()
+    made = build.detector(c, ("a",)).head
+    assert made.outputs == 7 and made.norm.kind == "group"
+    with pytest.raises(ConfigError, match="there are none of jdet's; give your own"):
+        build.group("own_head", "box")

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from jdet import build, cli
+from jdet import config as config_lib
 from jdet.analysis.curves import COLORS, dress
 from jdet.analysis.gradient_noise import TEAM, Law, Noise, fit, measure
 from jdet.atomic_files import write_text
@@ -199,10 +200,10 @@ def analyse(
     group = group or _group_of(config, opened.record, len(source))
     _check(sizes, draws, group, norms)
     with config.unlocked():
-        for which in ("norm", "head_norm"):
-            if config.model[which] == "batch":
+        for which, kind in config_lib.norms(config).items():
+            if kind == "batch":
                 config.model[which] = "sync_batch"  # the same network, with groups of a given size
-        synced = "sync_batch" in (config.model.norm, config.model.head_norm)
+        synced = "sync_batch" in config_lib.norms(config).values()
         config.parallel.bn_group_size = group if synced else 0
         config.train.remat, config.train.remat_parts = "none", ()
     detector = build.detector(config, config.class_names)
@@ -248,7 +249,7 @@ def analyse(
 def _group_of(config: ConfigDict, record: dict[str, Any], images: int) -> int:
     """Images that shared statistics in the run."""
     resolved = schedule.resolve(config, images, devices=record.get("devices", 1))
-    synced = "sync_batch" in (config.model.norm, config.model.head_norm)
+    synced = "sync_batch" in config_lib.norms(config).values()
     return resolved.bn_group if synced else resolved.micro_batch
 
 

@@ -12,6 +12,7 @@ from jdet.build.data import resize
 from jdet.build.groups import NORM_OF_KIND, class_of, make, parts_of, shared_fields
 from jdet.build.table import resolve
 from jdet.config import nearest, norms
+from jdet.data.transforms.finish import OPTIONAL_FIELDS
 from jdet.detectors.base import Detector
 from jdet.nn.norm import KINDS, Norm
 from jdet.nn.remat import Remat
@@ -56,6 +57,11 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         raise ConfigError(
             f"config.model.name={model.name!r} would learn from the padding of "
             f"config.resize.name={config.resize.name!r}; set it to 'warp'"
+        )
+    if lacking := [field for field in module.needs if field not in OPTIONAL_FIELDS]:
+        raise ConfigError(
+            f"config.model.name={model.name!r} needs {', '.join(lacking)} in its batches, which the input "
+            f"pipeline does not make; it makes {', '.join(OPTIONAL_FIELDS) or 'no optional fields'}"
         )
     module.check_design()
     return module

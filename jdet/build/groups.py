@@ -161,19 +161,31 @@ def renamed(kind: str, old: ConfigDict, name: str) -> ConfigDict:
     """The group of another class in place of ``old``, with all keys of that class.
 
     What was set is kept where the other class has the key too: values other than the old class's
-    defaults, and nested parts.
+    defaults, and nested parts. Fields without a default are kept where the old group has them, and can
+    be set on the command line in any case.
 
     Raises:
         ConfigError: there is no such class.
     """
-    before, new = group(kind, old["name"]), group(kind, name)
-    parts = parts_of(resolve(kind, name))
-    for key, value in old.items():
-        changed = key not in before or value != before[key]
-        if key in parts or (key != "name" and key in new and changed):
+    before, new, factory = group(kind, old["name"]), group(kind, name), resolve(kind, name)
+    with new.unlocked():
+        for key in required(factory):
+            new[key] = config_dict.placeholder(str)
+    for key, value in old.items(preserve_field_references=True):
+        changed = key not in before or old[key] != before[key]
+        if key in parts_of(factory) or (key != "name" and key in new and changed):
             with contextlib.suppress(TypeError):  # of another type: not the same setting
                 new[key] = value
     return new
+
+
+def required(factory: Callable[..., Any]) -> list[str]:
+    """Fields that a group must give: they have no default, and the program does not fill them in."""
+    filled = {*BOUND, *parts_of(factory), "num_classes", "taps"}
+    found = fields(factory).items()
+    return [
+        key for key, default in found if default is inspect.Parameter.empty and key not in filled
+    ]
 
 
 def make(kind: str, config: Mapping[str, Any], where: str, **bound: Any) -> Any:
@@ -195,8 +207,12 @@ def make(kind: str, config: Mapping[str, Any], where: str, **bound: Any) -> Any:
         if key not in known:
             raise ConfigError(
                 f"{where}.{key} is not a field of {kind} {config['name']!r}{nearest(key, known)}; "
-                f"it has {', '.join(sorted(known))}"
+                f"it has {', '.join(sorted(known)) or 'none'}. Where the class is changed in Python, make "
+                f"the group again: jdet.build.group({kind!r}, {config['name']!r}, …)"
             )
+    for key in required(factory):
+        if values.get(key) is None and key not in bound:
+            raise ConfigError(f"{where}.{key} is missing: {kind} {config['name']!r} needs a value")
     try:
         return factory(**values, **{k: v for k, v in bound.items() if k in known})
     except (TypeError, ValueError) as error:

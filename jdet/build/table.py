@@ -72,7 +72,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
     Raises:
         ConfigError: no such name; the message lists what exists and the nearest.
     """
-    table = TABLE[kind]
+    table = TABLE.get(kind, {})  # a part of a detector may be of a kind of its own
     if name in table:
         return table[name]
     if ":" in name:
@@ -81,7 +81,7 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
+    there = f"there are {', '.join(sorted(table))}, or" if table else "there are none of jdet's;"
     raise ConfigError(
-        f"{kind} {name!r} does not exist{nearest(name, table)}; there are {', '.join(sorted(table))}, "
-        "or give your own as 'module:Class'"
+        f"{kind} {name!r} does not exist{nearest(name, table)}; {there} give your own as 'module:Class'"
     )

@@ -13,6 +13,9 @@ from jdet.data.transforms.geometry import WHOLE, Canvas, Placement, Size
 from jdet.data.transforms.resize import Resize
 from jdet.types import Batch
 
+OPTIONAL_FIELDS: tuple[str, ...] = ()
+"""Optional fields of ``Batch`` that rows carry, for detectors that need them; all others stay None."""
+
 
 class Row(NamedTuple):
     """One image of a batch, and what is to be told about it.
