@@ -125,7 +125,7 @@ def measure_tta(backbone, batch, preset, size):
 
     from experiments import scratchdet_voc
     from jdet import build
-    from jdet.data.transforms.multi_scale import View, prepare_views
+    from jdet.data.transforms.multi_scale import prepare_views
     from jdet.data.transforms.warp import Warp
     from jdet.evaluation import tta
     from jdet.evaluation.detect import DetectFn, to_images
@@ -147,7 +147,7 @@ def measure_tta(backbone, batch, preset, size):
     multi.prepare(variables, batch)
     ids, original = [""] * batch, np.full((batch, 2), (375, 500))
     whole = Batch.of_images(None, original)
-    detect, first = DetectFn(detector), multi.views.index(View((size, size)))
+    detect, first = DetectFn(detector), [view.shape for view in multi.views].index((size, size))
 
     def one():
         found = detect(variables, images[first], sizes[first])

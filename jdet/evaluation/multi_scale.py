@@ -17,6 +17,7 @@ import numpy as np
 
 from jdet.data.transforms.multi_scale import View
 from jdet.data.transforms.resize import Resize
+from jdet.data.transforms.warp import Warp
 from jdet.evaluation import detect
 from jdet.evaluation.tta import Pass, Settings
 from jdet.ops import voting
@@ -49,8 +50,8 @@ class MultiScale:
             resize: what the network sees of images at one size.
 
         Raises:
-            ConfigError: the detector takes its own input size only, or a pass changes the proportions of
-                images that keep them.
+            ConfigError: the detector takes its own input size only, or the resize cannot show images as
+                a pass wants them.
         """
         if not getattr(detect.detector, "any_input_size", False):
             raise ConfigError(
@@ -234,17 +235,16 @@ class MultiScale:
 
 def _views(one: Pass, resize: Resize) -> list[View]:
     """The network inputs of a pass."""
-    if resize.keeps_ratio:
-        if one.long != one.short:
-            raise ConfigError(
-                f"config.eval.tta: the pass of {one.long:g} × {one.short:g} changes proportions, which "
-                "config.resize.name='keep_ratio' keeps; use the preset 'flip', or 'custom' with passes "
-                "whose factors of long and short side are equal"
-            )
+    if one.long == one.short:
         scaled = resize.scaled(one.long)
         return [View(shape, scaled) for shape in scaled.shapes]
-    side = resize.shapes[0][0]
-    long, short = (max(1, round(factor * side)) for factor in (one.long, one.short))
+    if type(resize) is not Warp:  # a class derived from it may show images otherwise
+        raise ConfigError(
+            f"config.eval.tta: the pass of {one.long:g} × {one.short:g} changes proportions, which only "
+            f"config.resize.name='warp' does, and this is {type(resize).__name__}; use the preset "
+            "'flip', or 'custom' with passes whose factors of long and short side are equal"
+        )
+    long, short = (max(1, round(factor * resize.input_size)) for factor in (one.long, one.short))
     return [View(shape) for shape in dict.fromkeys(((short, long), (long, short)))]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jdet.data.transforms.element import Element, Operation
 from jdet.data.transforms.geometry import Size
 from jdet.data.transforms.resize import Resize
-from jdet.types import require
+from jdet.types import ConfigError, require
 
 MULTIPLE = 32
 """Divisor of the sides of derived shapes: stride of the coarsest stage of a backbone."""
@@ -81,10 +81,21 @@ class KeepRatio(Resize):
         require(bool(condition), f"config.resize.{key}", getattr(self, key), expected)
 
     def scaled(self, factor: float) -> Resize:
-        """Images at a multiple of the size of testing, in shapes whose sides are multiples of 32."""
+        """Images at a multiple of the size of testing, in shapes whose sides are multiples of 32.
+
+        Raises:
+            ConfigError: the long side exceeds ``LONGEST``.
+        """
         if factor == 1:
             return self
         short, long = (max(1, round(factor * side)) for side in (self.test_short, self.long))
+        if long > LONGEST:
+            most = math.floor(100 * LONGEST / self.long) / 100
+            raise ConfigError(
+                f"config.eval.tta: a pass shows images at {factor:g} times the size of testing, a long "
+                f"side of {long} pixels, which may be {LONGEST}; take factors of at most {most:g} in "
+                "config.eval.tta.passes"
+            )
         shapes = tuple((_up(factor * height), _up(factor * width)) for height, width in self.shapes)
         return KeepRatio(short=(short,), test_short=short, long=long, shapes=shapes)
 

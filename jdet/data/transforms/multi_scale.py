@@ -1,9 +1,9 @@
 """One image at several input sizes, for multi-scale testing.
 
-A view is one network input. Where images are warped, every image is warped to every square view; a view
+A view is one network input: one of the shapes of a resize at one scale, which shows the images to which
+that resize gives this shape. Where images are warped, a view may also have a long and a short side. One
 that is wider than high shows only images that are at least as wide as high, and a higher one only the
-others, so that a long and a short side keep their meaning. Where images keep their proportions, a view is
-one of the shapes of one scale, and shows the images to which that scale gives this shape.
+others, so that long and short keep their meaning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class View:
 
     Attributes:
         shape: its height and width, pixels.
-        resize: of its scale, of which ``shape`` is one; None: images are warped.
+        resize: of its scale, of which ``shape`` is one; None: images are warped to ``shape``.
     """
 
     shape: Size

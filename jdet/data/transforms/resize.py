@@ -15,6 +15,7 @@ import numpy as np
 from jdet.data.transforms import geometry
 from jdet.data.transforms.element import Operation
 from jdet.data.transforms.geometry import Size
+from jdet.types import ConfigError
 
 
 class Resize(abc.ABC):
@@ -61,8 +62,18 @@ class Resize(abc.ABC):
         return {}
 
     def scaled(self, factor: float) -> Resize:
-        """Images at a multiple of the size of testing, for multi-scale testing."""
-        del factor
+        """Images at a multiple of the size of testing, for multi-scale testing.
+
+        Raises:
+            ConfigError: the factor is not 1, and the class does not say how it scales.
+        """
+        if factor != 1:
+            name = type(self).__name__
+            raise ConfigError(
+                f"config.eval.tta: a pass shows images at {factor:g} times the size of testing, which "
+                f"{name} (config.resize.name) does not provide; define {name}.scaled(factor), or set "
+                "config.eval.tta.preset='flip'"
+            )
         return self
 
     @abc.abstractmethod

@@ -23,6 +23,10 @@ class Warp(Resize):
         """The square alone."""
         return ((self.input_size, self.input_size),)
 
+    def scaled(self, factor: float) -> Resize:
+        """A square with a multiple of the side."""
+        return dataclasses.replace(self, input_size=max(1, round(factor * self.input_size)))
+
     def content(self, height: int, width: int, shape: Size, scale: float = 0) -> Size:
         """The whole shape."""
         del height, width, scale

@@ -249,7 +249,12 @@ def test_other_scales_of_the_same_images():
     twice = resize.scaled(1.5)
     assert twice.shapes == ((1216, 2016), (2016, 1216)) and twice.short == (1200,)
     assert twice.content(480, 640, twice.shapes[0]) == (1200, 1600)
-    assert Warp(300).scaled(2) == Warp(300)
+    assert Warp(300).scaled(2) == Warp(600)
+    with pytest.raises(
+        ConfigError, match=r"config.eval.tta: .* at 16 times .*12.29 in .*tta.passes"
+    ):
+        COCO.scaled(16)
+    assert COCO.scaled(12.29).long == 16383
     assert resize.scaled(0.001).shapes == ((32, 32),)
     assert KeepRatio(shapes=((64, 96), (64, 96))).shapes == ((64, 96),)
 

@@ -14,8 +14,12 @@ from jdet.data.transforms.geometry import Canvas, patch_size
 from jdet.data.transforms.multi_scale import View
 from jdet.data.transforms.resize import Resize
 from jdet.data.transforms.ssd import SSDAugment
+from jdet.evaluation.detect import DetectFn
+from jdet.evaluation.multi_scale import MultiScale
 from jdet.types import ConfigError, Example, require
 from tests.data.transforms.test_keep_ratio import make_image
+from tests.evaluation.pixel_detector import AnySize
+from tests.evaluation.test_tta import custom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +144,35 @@ def test_testing_shows_the_whole_image():
     prepared, content = View((64, 64), resize).prepare(Folder()[0].image)
     np.testing.assert_array_equal(prepared, batch.images[0])
     assert content.tolist() == [26, 64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Jitter):
+    """Says how it scales; its images do not fill its inputs, whatever it declares of proportions."""
+
+    keeps_ratio: ClassVar[bool] = False
+
+    def scaled(self, factor):
+        return dataclasses.replace(self, input_size=round(factor * self.input_size))
+
+
+def views(resize, *factors):
+    passes = tuple((*factor, False, 0, 0) for factor in factors)
+    return MultiScale(DetectFn(AnySize()), custom(*passes), resize).views
+
+
+def test_several_sizes_need_a_resize_that_scales():
+    """At the size of testing every resize will do; elsewhere the class has to say how."""
+    assert views(Jitter(), (1, 1)) == (View((64, 64), Jitter()),)
+    with pytest.raises(ConfigError, match=r"1.5 times.*define Jitter.scaled\(factor\).*'flip'"):
+        views(Jitter(), (1, 1), (1.5, 1.5))
+    with pytest.raises(ConfigError, match="pass of 1 × 0.6 changes proportions.*Scaled"):
+        views(Scaled(), (1, 0.6))
+    larger = Scaled(input_size=96)
+    assert views(Scaled(), (1, 1), (1.5, 1.5)) == (View((64, 64), Scaled()), View((96, 96), larger))
+    image = Folder()[0].image
+    _, content = views(Scaled(), (1.5, 1.5))[0].prepare(image)
+    assert content.tolist() == [38, 96]
 
 
 def test_it_draws_last_after_the_augmentation():
