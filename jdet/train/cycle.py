@@ -112,6 +112,7 @@ class Cycle:
         self._checkpoints, self._writers, self._landscape = checkpoints, writers, landscape
         self._progress, self._stop = progress, stop
         self._watch = Stopwatch()
+        self._unlogged: tuple[int, dict[str, Any]] | None = None  # the step settled last
         self._lr_scale = self._placed_scale()
 
     def run(
@@ -145,6 +146,8 @@ class Cycle:
                 with self._watch.paused():
                     self._judge(now, k)
                 evaluated, last = k, self._complete(k)
+                if last:  # by the policy: no step was known to be the last when it was settled
+                    self._log()
             if save:
                 with self._watch.paused():
                     self._checkpoints.save(k, now, self._metrics if evaluated == k else None)
@@ -246,15 +249,23 @@ class Cycle:
         self._watch.resume()  # from here on: the first step brought the compilation
         self._progress.advance(k, values["loss"], self._watch, size)
         self._landscape.record(k, values, flight.probed)
+        self._unlogged = k, values
         if k == 1 or k % self._config.train.log_every == 0 or k == self._resolved.steps:
-            speed, wait = self._watch.lap(size)
-            # Norms of modules are the landscape's, and would come between the metrics.
-            values = {x: v for x, v in values.items() if not x.startswith("grad_norm/")}
-            values |= {"epoch": k / self._resolved.steps_per_epoch}
-            if speed:
-                values |= {"images_per_second": speed, "data_wait": wait}
-            self._progress.log(k, values, speed, wait, self._watch)
-            self._write(k, values)
+            self._log()
+
+    def _log(self) -> None:
+        """Logs the step that was settled last, once."""
+        if self._unlogged is None:
+            return
+        (k, values), self._unlogged = self._unlogged, None
+        speed, wait = self._watch.lap(self._resolved.batch_size)
+        # Norms of modules are the landscape's, and would come between the metrics.
+        values = {x: v for x, v in values.items() if not x.startswith("grad_norm/")}
+        values |= {"epoch": k / self._resolved.steps_per_epoch}
+        if speed:
+            values |= {"images_per_second": speed, "data_wait": wait}
+        self._progress.log(k, values, speed, wait, self._watch)
+        self._write(k, values)
 
     def _judge(self, now: TrainState, k: int) -> None:
         assert self._evaluate is not None

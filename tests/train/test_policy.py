@@ -97,6 +97,17 @@ def test_a_run_ends_when_it_saturates(tmp_path, capsys):
     assert_identical(again.state, result.state)
 
 
+def test_the_last_step_of_a_run_that_saturates_is_logged(tmp_path):
+    """Step 16, between two that log_every asks for; those that it asks for are logged once."""
+    settings = SATURATING | dict(train__log_every=5)
+    train(tmp_path / "between", evaluate=shown, **settings)
+    logged = [line for line in lines(tmp_path / "between") if "loss" in line]
+    assert [line["step"] for line in logged] == [1, 5, 10, 15, 16]
+    train(tmp_path / "at", evaluate=shown, **settings | dict(train__log_every=8))
+    logged = [line["step"] for line in lines(tmp_path / "at") if "loss" in line]
+    assert logged == [1, 8, 16]
+
+
 @pytest.mark.parametrize("stop_at", [6, 8, 9, 15])
 def test_a_stopped_run_decides_again_what_it_had(tmp_path, stop_at):
     """Whether the signal comes before or after the rate was reduced, or in between evaluations."""
