@@ -1,6 +1,5 @@
 """The gradient's variance: estimated without bias, and one over the batch where it must be."""
 
-import csv
 import functools
 import json
 
@@ -150,25 +149,6 @@ def test_draws_are_with_replacement_and_their_own_at_every_size():
     assert counts.sum() == 4000 and counts.min() > 700 and drawn.class_names == ("one",)
     again, other = (gradients.Drawn(Numbers(), 40, seed) for seed in ([3, 8], [3, 4]))
     assert [again[i] for i in range(40)] != [other[i] for i in range(40)]
-
-
-POINTS = [Noise(1, 8, 4.0, 0.2, 1.0, 2.0), Noise(4, 8, 1.1, 0.1, 1.2, 1.5)]
-
-
-def test_table_and_figure():
-    found = list(csv.DictReader(gradients.table(POINTS).splitlines()))
-    assert [float(row["equivalence"]) for row in found] == pytest.approx([1, 1.1])
-    error = 1.1 * np.hypot(0.1 / 1.1, 0.2 / 4)
-    assert float(found[1]["equivalence_error"]) == pytest.approx(error)
-    text = gradients.markdown(POINTS, fit(POINTS), ["Held fixed."])
-    assert "| 4 | 1.1 ± 0.1 | 4.4 | 1.100 ± 0.114 | 1.2 |" in text and "Held fixed." in text
-    left, right = gradients.draw(POINTS, fit(POINTS)).axes
-    assert left.get_xlabel() == "1/N" and right.get_xlabel() == "images N"
-    np.testing.assert_allclose(left.containers[0].lines[0].get_ydata(), [4.0, 1.1])
-    assert (left.get_xscale(), right.get_yscale()) == ("linear", "linear")
-    wild = [*POINTS, Noise(2, 8, 400.0, 300.0, 1.0, 9.0)]
-    left, right = gradients.draw(wild, fit(wild)).axes
-    assert (left.get_xscale(), left.get_yscale(), right.get_yscale()) == ("log",) * 3
 
 
 @pytest.mark.parametrize(
