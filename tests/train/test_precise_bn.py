@@ -192,5 +192,7 @@ def test_what_cannot_be_measured():
     with pytest.raises(ConfigError, match="eval.precise_bn=3 .* has none; set it to 0"):
         make_precise_bn(detector, mesh, config)(variables, stream())
     config.model = {"norm": "group", "head_norm": "none"}
-    with pytest.raises(ConfigError, match="eval.precise_bn=3.*norm is group, head_norm none"):
+    with pytest.raises(
+        ConfigError, match="eval.precise_bn=3.*norm is group, config.model.head_norm is none"
+    ):
         make_weights(config, detector, mesh, stream)
