@@ -36,6 +36,9 @@ STRANGERS = 64
 INTRODUCTION_SECONDS = 5.0
 """How long a connection may take to show it."""
 
+EVERYWHERE = ("::", "0.0.0.0")
+"""Hosts of sockets that listen at all addresses."""
+
 
 class Member(NamedTuple):
     """A process as it introduced itself.
@@ -80,15 +83,29 @@ class Hub:
         self._connect_seconds = connect_seconds
         self._links: dict[int, Link] = {}
         self._members: dict[int, Member] = {}
-        host, self._port, *_ = listeners[0].getsockname()
-        self._host = "" if host in ("::", "0.0.0.0") else host
+        self._rejected: dict[int, str] = {}  # hosts of missing processes without the token
+        self._rejections = 0
+        self._hosts = [str(listener.getsockname()[0]) for listener in listeners]
+        self._port: int = listeners[0].getsockname()[1]
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
         self._thread.start()
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens; the host is "" where that is at all addresses."""
-        return self._host, self._port
+        """Where a process on this machine reaches it."""
+        host = self._hosts[0]
+        return "localhost" if host in EVERYWHERE else host, self._port
+
+    @property
+    def bind_host(self) -> str:
+        """Where JAX's own service is to listen on this machine; "": at all addresses.
+
+        That service takes one address. Where the coordinator's name has several (IPv4 and IPv6), some
+        hosts may reach only one of them, and which is not known here: so it listens at all. Loopback is
+        used from this machine alone, where clients try every address of the name: the first one does.
+        """
+        several = len(self._hosts) > 1 and not all(map(is_loopback, self._hosts))
+        return "" if several or self._hosts[0] in EVERYWHERE else self._hosts[0]
 
     def close(self) -> None:
         """Waits a moment until everyone has gone."""
@@ -125,12 +142,7 @@ class Hub:
         while len(self._links) < self._count:
             left = deadline - time.monotonic()
             if left <= 0:
-                missing = sorted({*range(self._count)} - {*self._links})
-                self._tell(
-                    unmet=f"of {self._count} processes, {', '.join(map(str, missing))} did not come "
-                    f"within {self._connect_seconds:g} s; see whether they were started, and whether "
-                    "they can reach this address"
-                )
+                self._tell(unmet=self._missing(), rejected=bool(self._rejected))
                 return False
             for link in self._open():
                 link.beat()
@@ -144,6 +156,21 @@ class Hub:
         members = [self._members[i] for i in range(self._count)]
         self._tell(go=_free_port(), members=members)
         return True
+
+    def _missing(self) -> str:
+        """Who did not come, and what is known of why."""
+        missing = sorted({*range(self._count)} - {*self._links})
+        text = (
+            f"of {self._count} processes, {', '.join(map(str, missing))} did not come within "
+            f"{self._connect_seconds:g} s; "
+        )
+        if not self._rejected:
+            return text + "see whether they were started, and whether they can reach this address"
+        who = ", ".join(f"process {i} (host {host})" for i, host in sorted(self._rejected.items()))
+        return text + (
+            f"{who} reached process 0 without the token of the run ({self._rejections} connections "
+            "rejected)"
+        )
 
     def _receive(self, strangers: list[Link]) -> list[Link]:
         """Takes in those that have introduced themselves; returns those that have still to."""
@@ -167,6 +194,7 @@ class Hub:
 
     def _admit(self, link: Link, hello: dict[str, Any]) -> bool:
         if not run_token.matches(hello.get("token"), self._token):
+            self._reject(hello.get("index"), hello.get("host"))
             return False
         index, count, host, pid = (hello[key] for key in ("index", "count", "host", "pid"))
         refused = ""
@@ -181,7 +209,16 @@ class Hub:
         link.send(admitted=True)
         self._links[index] = link
         self._members[index] = Member(index, host, pid)
+        self._rejected.pop(index, None)  # a network file system showed it the token late
         return True
+
+    def _reject(self, index: object, host: object) -> None:
+        """Remembers a process that is still missing; whoever else connects is none of the run's."""
+        if type(index) is not int or not 0 <= index < self._count or index in self._links:
+            return
+        if isinstance(host, str) and host.isprintable():  # it goes to a terminal
+            self._rejected[index] = host[:255]
+            self._rejections += 1
 
     def _hear(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
         """Messages of all, with who sent them."""

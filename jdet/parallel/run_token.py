@@ -65,6 +65,11 @@ def find(workdir: Path) -> str:
         return ""
 
 
+def source(workdir: Path) -> str:
+    """Where this process has the token from, for messages."""
+    return f"variable {VARIABLE}" if os.environ.get(VARIABLE) else f"workdir {workdir}"
+
+
 def discard(workdir: Path, token: str) -> None:
     """Removes what ``draw`` wrote if it is still there, and the workdir if nothing else came into it."""
     if os.environ.get(VARIABLE) or find(workdir) != token:

@@ -43,6 +43,14 @@ TRY_AGAIN = 75
 
 EXIT_CODES = {LOST: TRY_AGAIN, KILLED: TRY_AGAIN, ABORTED: TRY_AGAIN, REFUSED: 2, RAISED: 1}
 
+LATE_SECONDS = 60.0
+"""Within this time a host sees what another one wrote; NFS caches folders for so long by default."""
+
+SHARE = (
+    "Give all processes a --workdir that is the same folder on every host, or the same secret in the "
+    f"environment variable {run_token.VARIABLE}"
+)
+
 RESUME = (
     "Say the same command again, on as many hosts as there are now: the run goes on from its last "
     "checkpoint"
@@ -70,8 +78,9 @@ def supervise(
         where process 0 could not be reached or not all came.
 
     Raises:
-        ConfigError: two processes claim to be the same, they disagree on how many there are, or
-            process 0 cannot listen.
+        ConfigError: two processes claim to be the same, they disagree on how many there are, process 0
+            cannot listen, or a process reached it but does not have the token of the run: the workdir
+            is not the same folder everywhere, which the same command will not change.
     """
     hub, token, workdir = None, "", Path(workdir)
     if place.index == 0:
@@ -110,8 +119,7 @@ class _Agent:
         self._address = split_address(place.coordinator)
         self._bind = ""  # host where the program's own meeting point listens; "": everywhere
         if hub is not None:
-            self._bind, port = hub.address
-            self._address = self._bind or "localhost", port
+            self._bind, self._address = hub.bind_host, hub.address
         self._connect_seconds = connect_seconds
         self._link: Link | None = None
         self._child: subprocess.Popen | None = None
@@ -143,6 +151,7 @@ class _Agent:
         or that of an earlier start: then the next attempt reads another.
         """
         deadline = time.monotonic() + self._connect_seconds
+        rejection, first, last = "", 0.0, 0.0
         while True:
             token = run_token.find(self._workdir)
             try:
@@ -155,21 +164,39 @@ class _Agent:
                     "(--connect_seconds waits longer)"
                 )
             else:
-                if token and self._introduce(link, token):
+                if self._introduce(link, token):
                     return link
+                unmet = f"process 0 at {self._place.coordinator} accepts connections but does not answer"
+                if link.closed:
+                    last = time.monotonic()
+                    first = first if rejection else last
+                    unmet = rejection = self._rejection(token)
                 link.close()
-                unmet = (
-                    f"process 0 at {self._place.coordinator} does not take this process in: "
-                    + ("its token is another" if token else "there is no token")
-                    + f" in workdir {self._workdir}; name a folder that all hosts share, or give all "
-                    f"processes the same secret in {run_token.VARIABLE}"
-                )
             if time.monotonic() > deadline:
+                # Process 0 may have given up before. If it rejected this process for long, that is why;
+                # if only for a moment, it may have been preempted before the token was seen here.
+                patience = min(LATE_SECONDS, self._connect_seconds / 2)
+                if rejection and (unmet == rejection or last - first > patience):
+                    raise ConfigError(rejection)
                 raise Unmet(unmet)
             time.sleep(0.5)
 
+    def _rejection(self, token: str) -> str:
+        source = run_token.source(self._workdir)
+        found = (
+            f"the token in {source} is not the run's" if token else f"there is no token in {source}"
+        )
+        return (
+            f"process 0 at {self._place.coordinator} was reached, but rejects process "
+            f"{self._place.index} (host {socket.gethostname()}): "
+            f"{found}. {SHARE}"
+        )
+
     def _introduce(self, link: Link, token: str) -> bool:
-        """Says which process this is; False where process 0 hung up without a word."""
+        """Says which process this is; False where process 0 hung up, or is silent.
+
+        Without a token too: process 0 can then name this process to whoever waits for it.
+        """
         link.send(
             token=token,
             index=self._place.index,
@@ -191,6 +218,11 @@ class _Agent:
         deadline = time.monotonic() + self._connect_seconds + 5.0
         while True:
             for message in [*self._early, *link.receive(0.2)]:
+                if message.get("rejected"):
+                    raise ConfigError(
+                        f"{message['unmet']}, which is in {run_token.source(self._workdir)} on host "
+                        f"{socket.gethostname()}. {SHARE}"
+                    )
                 if "unmet" in message:
                     raise Unmet(str(message["unmet"]))
                 if "go" in message:

@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from jdet.parallel import coordinator, run_token
+from jdet.parallel import cluster, coordinator, run_token, supervisor
+from jdet.types import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +45,8 @@ try:
     times = dict(connect_seconds=float(seconds), timeout_seconds=5.0)
     sys.exit(supervisor.supervise(found, os.environ["WORKDIR"], **times))
 except ConfigError as error:
-    sys.exit(f"error: {error}")
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)  # as jdet.cli does
 """
 
 
@@ -191,12 +194,73 @@ def test_only_who_shows_the_token_joins(workdir):
     port = free_port()
     first = start("0", 0, port, seconds=40)
     code, text = finish(start("0", 1, port, seconds=2, JDET_TOKEN="guessed"))
-    assert code == 75 and "does not take this process in: its token is another" in text
-    code, text = finish(start("0", 1, port, seconds=2, WORKDIR=str(workdir.parent / "other")))
-    assert code == 75 and "there is no token in workdir" in text and "that all hosts share" in text
+    assert code == 2 and "the token in variable JDET_TOKEN is not the run's" in text, text
+    other = workdir.parent / "other"
+    code, text = finish(start("0", 1, port, seconds=2, WORKDIR=str(other)))
+    assert code == 2 and f"there is no token in workdir {other}. Give all processes a" in text, text
+    assert f"process 0 at 127.0.0.1:{port} was reached" in text and "JDET_TOKEN" in text
+    assert f"rejects process 1 (host {socket.gethostname()})" in text
     assert (workdir / run_token.FILE).stat().st_mode & 0o777 == 0o600
     assert finish(start("0", 1, port, seconds=40))[0] == 0 and finish(first)[0] == 0
     assert not workdir.exists()
+
+
+def test_process_0_names_the_hosts_that_do_not_share_the_workdir(workdir):
+    port = free_port()
+    rejected = start("0", 1, port, count=3, WORKDIR=str(workdir.parent / "other"))
+    came = start("0", 2, port, count=3)
+    for code, text in (finish(start("0", 0, port, count=3, seconds=8)), finish(came)):
+        assert code == 2 and "of 3 processes, 1 did not come within 8 s" in text, text
+        assert (
+            f"process 1 (host {socket.gethostname()}) reached process 0 without the token" in text
+        )
+        assert " connections rejected)" in text and f"is in workdir {workdir} on host" in text
+        assert "same folder on every host, or the same secret" in text and "JDET_TOKEN" in text
+    rejected.kill()
+    finish(rejected)
+
+
+def test_rejections_count_when_process_0_has_given_up(workdir, monkeypatch):
+    """It may end first; but one that was preempted at once has not had the time to be understood."""
+
+    def rejects(times):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+
+            def process_0():
+                for left in reversed(range(times)):
+                    connection = server.accept()[0]
+                    if not left:
+                        server.close()  # first: no other connection may wait
+                    connection.close()
+
+            thread = threading.Thread(target=process_0)
+            thread.start()
+            place = cluster.ProcessSpec(f"127.0.0.1:{port}", 2, 1)
+            try:
+                return supervisor.supervise(place, workdir, connect_seconds=4.0)
+            finally:
+                thread.join()
+
+    monkeypatch.setattr(supervisor, "LATE_SECONDS", 0.0)
+    with pytest.raises(ConfigError, match=f"no token in workdir {workdir}"):
+        rejects(2)
+    assert rejects(1) == supervisor.TRY_AGAIN
+
+
+def test_strangers_are_not_taken_for_a_missing_process(workdir):
+    """Scanners and probes leave a process that is late what it is: the same command may do."""
+    port = free_port()
+    first = start("0", 0, port, seconds=8)
+    deadline = time.monotonic() + 40
+    while not (workdir / run_token.FILE).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for index, host in ((0, "x"), (2, "x"), (None, "x"), (1, None), (1, "\x1b[2J")):
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(json.dumps({"index": index, "host": host}).encode() + b"\n")
+            assert stranger.recv(1) == b""
+    code, text = finish(first)
+    assert code == 75 and "1 did not come within 8 s; see whether they were started" in text, text
 
 
 def test_a_secret_in_the_environment_takes_the_place_of_the_file(workdir):
@@ -279,3 +343,19 @@ def test_it_listens_where_it_must_alone(monkeypatch):
     monkeypatch.setattr(coordinator, "is_loopback", lambda host: False)
     resolves("127.0.0.2", "203.0.113.7")  # as an address of the network that is this machine's
     assert names(coordinator.listen(f"node7:{free_port()}", 2)) == {"127.0.0.2"}
+
+
+def test_jax_listens_at_every_address_of_the_coordinator(monkeypatch):
+    def meets(name, *addresses):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        hub = coordinator.Hub(coordinator.listen(f"{name}:{port}", 2), 2, "token", 0.0, 5.0)
+        hub.close()
+        return hub.bind_host, hub.address
+
+    port = free_port()
+    assert meets("localhost", "127.0.0.2", "127.0.0.3") == ("127.0.0.2", ("127.0.0.2", port))
+    assert meets("service", "203.0.113.7") == ("", ("localhost", port))  # of no interface here
+    monkeypatch.setattr(coordinator, "is_loopback", lambda host: False)
+    assert meets("node7", "127.0.0.2") == ("127.0.0.2", ("127.0.0.2", port))
+    assert meets("node7", "127.0.0.2", "127.0.0.3") == ("", ("127.0.0.2", port))
