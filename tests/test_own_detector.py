@@ -13,7 +13,7 @@ from jdet import build, config, describe, run
 from jdet.data.image_io import write_image
 from jdet.detectors.base import Detector
 from jdet.predict import predict
-from jdet.preflight.__main__ import preflight
+from jdet.preflight.preflight import preflight
 from jdet.types import ConfigError
 
 NAME = "tests.own_detector:GridDetector"

@@ -8,10 +8,11 @@ import sys
 import jax
 import pytest
 
-from jdet import describe, preflight
+from jdet import describe
 from jdet.parallel import mesh as mesh_lib
 from jdet.preflight import collectives
 from jdet.preflight import compile as compile_lib
+from jdet.preflight import preflight as preflight_lib
 from jdet.preflight import report as report_lib
 from jdet.preflight import topology as topology_lib
 from jdet.train import optim, schedule, state, step
@@ -143,7 +144,7 @@ def test_search_finds_the_last_batch_that_fits(limit, multiple, bend):
     sizes = list(range(multiple, 257, multiple))
     need = lambda n: 100.0 + 10.0 * n**bend  # noqa: E731
     capacity = need(limit)
-    found = preflight.largest_fitting(
+    found = preflight_lib.largest_fitting(
         lambda n: (need(n) <= capacity, need(n)), sizes, sizes[len(sizes) // 3], capacity
     )
     fitting = [n for n in sizes if n <= limit]
@@ -168,14 +169,14 @@ def test_search_finds_the_last_batch_that_fits(limit, multiple, bend):
 def test_what_cannot_be_is_said_before_anything_is_compiled(small, names, batch, message):
     small.train.batch_size = batch
     with pytest.raises(ConfigError, match=message):
-        preflight.preflight(small, names)
+        preflight_lib.preflight(small, names)
     with pytest.raises(ConfigError, match="--programs lacks train"):
-        preflight.preflight(small, ["cpu:4"], search=True, programs=["evaluate"])
+        preflight_lib.preflight(small, ["cpu:4"], search=True, programs=["evaluate"])
     with pytest.raises(ConfigError, match="'trian' does not exist"):
-        preflight.preflight(small, ["cpu:4"], programs=["trian"])
+        preflight_lib.preflight(small, ["cpu:4"], programs=["trian"])
     small.parallel.devices = 2
     with pytest.raises(ConfigError, match="parallel.devices=2"):
-        preflight.preflight(small, ["cpu:4"])
+        preflight_lib.preflight(small, ["cpu:4"])
 
 
 def test_without_libtpu_the_remedy_is_named(monkeypatch):
@@ -315,7 +316,7 @@ def test_a_step_compiles_for_tpus_that_are_not_here(small):
 
 def test_looking_starts_no_backend():
     code = (
-        "from jdet import preflight_topology as t\n"
+        "from jdet.preflight import topology as t\n"
         "assert t.look('cpu:8').count == 8\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends"
