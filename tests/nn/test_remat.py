@@ -69,8 +69,8 @@ class PyramidHead(nn.Module):
         self.head = DenseHead(3, 2, channels=8, norm=BATCH, centerness="box", remat=self.remat)
 
     def __call__(self, stages, *, train):
-        offsets, logits, centerness = self.head(self.fpn(stages, train=train), train=train)
-        return [*offsets, *logits, *centerness]
+        found = self.head(self.fpn(stages, train=train), train=train)
+        return [level for levels in found.values() for level in levels]
 
 
 def dense(remat):
