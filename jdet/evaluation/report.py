@@ -162,10 +162,11 @@ def per_class(evaluators: Iterable[Evaluator]) -> dict[str, str]:
 def format_table(
     metrics: Mapping[str, float], class_names: Sequence[str], means: Mapping[str, str]
 ) -> str:
-    """The numbers in percent as plain text: a row per class, their mean, then all other metrics.
+    """The numbers as plain text: a row per class, their mean, then all other metrics.
 
     Args:
-        metrics: numbers 0 … 1 under slash names; nan is shown as a dash.
+        metrics: numbers under slash names. Those under the prefixes of ``means`` are 0 … 1 and shown in
+            percent, others as they are; nan is shown as a dash.
         class_names: rows of the table, in order.
         means: from ``per_class``.
     """
@@ -192,7 +193,7 @@ def print_table(
     """Prints the table, with colours and rules on a terminal and as ``format_table`` elsewhere.
 
     Args:
-        metrics: numbers 0 … 1 under slash names.
+        metrics: numbers under slash names, shown as in ``format_table``.
         class_names: rows of the table, in order.
         means: from ``per_class``.
         file: where to, standard output if None.
@@ -231,7 +232,7 @@ def _rows(
     rows.append(["mean", *(_percent(metrics.get(f"{v}/{known[v]}")) for v in variants)])
     shown = {f"{v}/{known[v]}" for v in variants}
     others = [
-        (name, _percent(value))
+        (name, _percent(value) if any(name.startswith(f"{v}/") for v in known) else _plain(value))
         for name, value in metrics.items()
         if name not in shown and not any(name.startswith(f"{v}/AP/") for v in variants)
     ]
@@ -240,3 +241,7 @@ def _rows(
 
 def _percent(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else "-"

@@ -124,7 +124,9 @@ def test_plain_table():
 
 
 def test_numbers_without_classes_are_a_list():
-    assert report.format_table({"x/y": 0.125}, NAMES, MEANS) == "x/y   12.50"
+    assert report.format_table({"coco/AP50": 0.125}, NAMES, MEANS) == "coco/AP50   12.50"
+    # What declares no AP per class is not in percent.
+    assert report.format_table({"mine/each": 10.0}, NAMES, MEANS) == "mine/each      10"
 
 
 def test_table_off_a_terminal_is_plain():
