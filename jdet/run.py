@@ -215,7 +215,7 @@ def _agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tu
     if tuple(evaluation.class_names) != names:
         raise ConfigError(
             f"config.data.train has the classes {', '.join(names)}, config.data.eval "
-            f"{', '.join(evaluation.class_names)}; give both the same `classes`"
+            f"{', '.join(evaluation.class_names)}; both must have the same, in the same order"
         )
     if config.class_names and tuple(config.class_names) != names:
         raise ConfigError(

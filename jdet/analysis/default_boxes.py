@@ -121,7 +121,7 @@ def analyse(
             "boxes": proposal.boxes,
             "recall": dict(zip(names, proposal.recall.tolist())),
             "best_iou": proposal.best_iou,
-            "flags": as_flags(proposal.setting, config, taps),
+            "flags": as_flags(proposal.setting, config, taps) if by_rule else [],
         }
 
     return {

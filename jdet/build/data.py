@@ -11,7 +11,7 @@ from jdet.build.groups import make
 from jdet.data.sources.holdout import Holdout
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.resize import Resize
-from jdet.types import Source
+from jdet.types import ConfigError, Source
 
 
 def resize(config: ConfigDict) -> Resize:
@@ -20,7 +20,13 @@ def resize(config: ConfigDict) -> Resize:
     Raises:
         ConfigError: unknown name or key, or a value out of range.
     """
-    return make("resize", config.resize, "config.resize", input_size=config.input_size)
+    made = make("resize", config.resize, "config.resize", input_size=config.input_size)
+    if not isinstance(made, Resize):
+        raise ConfigError(
+            f"config.resize.name={config.resize.name!r} is not a resize; derive the class from "
+            "jdet.data.transforms.resize.Resize"
+        )
+    return made
 
 
 def augment(config: ConfigDict) -> Augment:
@@ -31,6 +37,11 @@ def augment(config: ConfigDict) -> Augment:
             config's resize.
     """
     made = make("augment", config.augment, "config.augment")
+    if not isinstance(made, Augment):
+        raise ConfigError(
+            f"config.augment.name={config.augment.name!r} is not an augmentation; derive the class from "
+            "jdet.data.transforms.augment.Augment"
+        )
     made.operations(resize(config))  # refuses here, before anything is compiled
     return made
 

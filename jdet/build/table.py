@@ -80,7 +80,10 @@ def resolve(kind: str, name: str) -> Callable[..., Any]:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{kind} {name!r} cannot be imported: {error}") from error
+            raise ConfigError(
+                f"{kind} {name!r} cannot be imported: {error}; its module must lie beside the experiment "
+                "or in a folder on PYTHONPATH"
+            ) from error
     there = f"there are {', '.join(sorted(table))}, or" if table else "there are none of jdet's;"
     raise ConfigError(
         f"{kind} {name!r} does not exist{nearest(name, table)}; {there} give your own as 'module:Class'"

@@ -33,6 +33,9 @@ def from_file(experiment: str) -> ConfigDict:
         raise ConfigError(f"{name} is no experiment file; it must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look it up
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # classes of one's own beside the experiment, as ``module:Class``
+        sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
         config = module.get_config(*([arg] if colon else []))
