@@ -71,7 +71,7 @@ def draw_detections(
 
     Args:
         image: uint8 [H, W, 3], RGB, the original image.
-        detections: what was found in it, boxes in its pixels.
+        detections: what was found in it, boxes in its pixels; those without area are not drawn.
         class_names: K names, in label order.
         ground_truth: the objects of the image; ignored ones are dashed. None: the detections alone.
         score_threshold: lowest score drawn.
@@ -81,7 +81,9 @@ def draw_detections(
         under a line of text.
     """
     scale = max(1.0, _MIN_SIDE / max(image.shape[:2]))
-    shown = np.flatnonzero(np.asarray(detections.scores) >= score_threshold)
+    corners = np.asarray(detections.boxes).reshape(-1, 4)
+    with_area = (corners[:, :2] < corners[:, 2:]).all(1)
+    shown = np.flatnonzero(with_area & (np.asarray(detections.scores) >= score_threshold))
     several = len(class_names) > 1
     found = [
         _Mark(

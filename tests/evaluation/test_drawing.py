@@ -63,6 +63,16 @@ def test_low_scores_are_not_drawn():
     np.testing.assert_array_equal(draw_detections(image, found([], [], []), NAMES), image)
 
 
+def test_boxes_without_area_are_neither_drawn_nor_counted():
+    image, truth = make_image(600, 600), ground_truth([], [])
+    flat = found([[50, 50, 50, 200], [300, 500, 400, 500]], [0.9, 0.8], [0, 0])
+    drawn, empty = (
+        draw_detections(image, boxes, NAMES, ground_truth=truth)
+        for boxes in (flat, found([], [], []))
+    )
+    np.testing.assert_array_equal(drawn, empty)
+
+
 def test_small_images_are_enlarged_with_their_boxes():
     drawn = draw_detections(make_image(48, 64), found([[16, 12, 48, 36]], [0.9], [0]), NAMES)
     assert drawn.shape == (384, 512, 3)
