@@ -87,12 +87,20 @@ def _parse(arguments: list[str]) -> list[str]:
             argv = [program, *given]
             config_flags.DEFINE_config_dict("config", config, _HELP, values, sys_argv=argv)
         values.register_key_flag_for_module(program, values["config"])  # for --help
-        rest = values([program, *given])
+        rest = _values(values, [program, *given])
     except (*MENDABLE, flags.Error, TypeError) as error:
         _fail(re.sub(r"^flag --(\w+=None: )?", "", str(error)))
     if len(rest) > 1:
         _fail(f"{rest[1]!r} is not an option; options look like --key=value")
     return rest
+
+
+def _values(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Parses the flags; what is left. Exits with 0 after ``--help``, where absl says 1."""
+    try:
+        return values(argv)
+    except SystemExit:  # nothing but the help ends here
+        sys.exit(0)
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -109,6 +109,7 @@ def test_help_starts_no_backend():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "--config: Experiment: file.py" in done.stdout and "Error" not in done.stderr
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("module", ["analysis.landscape", "analysis.gradients", "predict"])
