@@ -13,6 +13,7 @@ from absl import flags
 
 from jdet import cli, cpu_allocator
 from jdet.parallel import cluster, supervisor, worker
+from jdet.types import ConfigError
 
 FLAGS = flags.FLAGS
 
@@ -44,7 +45,16 @@ def define_host_flags() -> None:
 
 
 def main() -> int:
-    """Runs what the flags ask for; returns the exit code."""
+    """Runs what the flags ask for; returns the exit code.
+
+    Raises:
+        ConfigError: a checkpoint is named for a training run.
+    """
+    if FLAGS.mode != "evaluate" and FLAGS.step != "latest":
+        raise ConfigError(
+            f"--step={FLAGS.step} names a checkpoint to evaluate; add --mode=evaluate, or leave it out: "
+            "training goes on from the latest"
+        )
     here = None
     if not worker.is_assigned():
         here = cluster.find(FLAGS.hosts, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)

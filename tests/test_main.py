@@ -62,6 +62,7 @@ def jdet(module, *arguments):
         ),
         (["experiments/scratchdet_voc.py:root=nowhere"], "python data/get_voc.py --root"),
         (["experiments/quickstart.py", "--config.train.accumulation=3"], "train.accumulation"),
+        (["experiments/quickstart.py", "--step=best"], "add --mode=evaluate"),
     ],
 )
 def test_one_clear_line(config, message, tmp_path):
