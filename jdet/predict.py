@@ -246,7 +246,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tta",
         default="none",
-        help=f"multi-scale testing: {', '.join(tta_lib.PRESETS)}, or run for the run's own setting",
+        choices=("none", *tta_lib.PRESETS, "run"),
+        help="multi-scale testing: a preset, or run for the run's own setting",
     )
     parser.add_argument(
         "--precise_bn",
@@ -266,6 +267,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(args.out)
 
     def work() -> int:
+        if not 0 <= args.score <= 1:
+            raise ConfigError(f"--score={args.score} must lie in 0 … 1, such as --score=0.3")
+        if args.batch_size < 1:
+            raise ConfigError(f"--batch_size={args.batch_size} must be at least 1")
         files = find_images(images, exclude=out)
         if not files:
             raise ConfigError(f"no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})")
