@@ -89,7 +89,7 @@ def _parse(arguments: list[str]) -> list[str]:
         values.register_key_flag_for_module(program, values["config"])  # for --help
         rest = _values(values, [program, *given])
     except (*MENDABLE, flags.Error, TypeError) as error:
-        _fail(re.sub(r"^flag --(\w+=None: )?", "", str(error)))
+        _fail(_readable(str(error)))
     if len(rest) > 1:
         _fail(f"{rest[1]!r} is not an option; options look like --key=value")
     return rest
@@ -101,6 +101,15 @@ def _values(values: flags.FlagValues, argv: list[str]) -> list[str]:
         return values(argv)
     except SystemExit:  # nothing but the help ends here
         sys.exit(0)
+
+
+def _readable(message: str) -> str:
+    """The message of an invalid flag without absl's preamble; of a required one, how to give it."""
+    message = re.sub(r"^flag --(\w+=None: )?", "", message)
+    missing = re.fullmatch(r"Flag --(\w+) must have a value other than None\.", message)
+    if missing is None:
+        return message
+    return f"--{missing[1]}={'experiments/' if missing[1] == 'config' else ''}… is missing"
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
