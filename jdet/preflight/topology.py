@@ -98,6 +98,9 @@ def devices(name: str) -> list[Any]:
         return available[:wanted]
     if found := _GPU.fullmatch(name):
         return _gpus(name, found.group(1))
+    kind = name.partition(":")[0]
+    if kind in ("cpu", "gpu"):
+        raise ConfigError(f"topology {name}: N in {kind}:N must be a number, such as {kind}:2")
     if not importlib.util.find_spec("libtpu"):
         raise ConfigError(
             f"topology {name} needs libtpu, the compiler for TPUs, which is not installed: "
