@@ -67,9 +67,12 @@ def discover(folder: str | os.PathLike[str]) -> Found:
     only where it is the only one.
 
     Raises:
-        DataError: the folder is of neither shape, or its files name no split to train on.
+        DataError: the folder is missing, it is of neither shape, or its files name no split to train on.
     """
     root = Path(folder)
+    if not root.is_dir():
+        what = "is no folder" if root.exists() else "is missing"
+        raise DataError(f"the folder of labelled images {root.absolute()} {what}")
     if (root / "Annotations").is_dir():
         lists = root / "ImageSets" / "Main"
         names = {path.stem for path in lists.glob("*.txt")}

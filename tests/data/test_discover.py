@@ -111,6 +111,8 @@ def test_a_folder_of_neither_shape(tmp_path):
     (tmp_path / "a.jpg").touch()
     with pytest.raises(DataError, match="neither of VOC shape"):
         discover(tmp_path)
+    with pytest.raises(DataError, match=f"{tmp_path}/nowhere is missing"):
+        discover(tmp_path / "nowhere")
 
 
 def test_words_of_splits(tmp_path):
