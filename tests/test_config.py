@@ -30,8 +30,8 @@ def test_arguments_take_the_type_of_their_default():
     "text, message",
     [
         ("stesp=3", "'stesp' does not exist, did you mean 'steps'"),
-        ("steps=many", "steps takes a int"),
-        ("cpu=perhaps", "cpu takes a bool"),
+        ("steps=many", "steps takes a whole number"),
+        ("cpu=perhaps", "cpu takes true or false"),
     ],
 )
 def test_wrong_arguments_are_named(text, message):

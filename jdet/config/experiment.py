@@ -77,9 +77,11 @@ def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
             settings[key] = _BOOLEANS[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError) as error:
             raise ConfigError(
-                f"experiment argument {item!r}: {key} takes a {kind.__name__}, such as {defaults[key]}"
+                f"experiment argument {item!r}: {key} takes "
+                f"{_KINDS.get(kind, kind.__name__)}, such as {defaults[key]}"
             ) from error
     return settings
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
