@@ -11,14 +11,17 @@ run := $(bin)/python
 .PHONY: help setup quickstart test test-newest lint format tables bench lock lock-newest clean
 
 help:
-	@echo "make quickstart  train a small detector on synthetic shapes, six minutes on two cores"
-	@echo "make test        lint, types and the test suite"
-	@echo "make test-newest the suite with NEWEST (python3.13) and the newest jax, flax, numpy, … for it"
-	@echo "make lint        ruff and pyrefly"
-	@echo "make format      let ruff rewrite the code"
-	@echo "make tables      renew the table in experiments/README.md"
-	@echo "make bench       all benchmarks (ARGS=… is passed on)"
-	@echo "make lock        renew requirements.lock (needs uv); make lock-newest: requirements-newest.lock"
+	@echo "make quickstart   train a small detector on synthetic shapes, six minutes on two cores"
+	@echo "make setup        install the locked packages and jdet in .venv"
+	@echo "make test         lint, types and the test suite"
+	@echo "make test-newest  the suite with NEWEST (python3.13) and the newest jax, flax, numpy, … for it"
+	@echo "make lint         ruff and pyrefly"
+	@echo "make format       let ruff rewrite the code"
+	@echo "make tables       renew the table in experiments/README.md"
+	@echo "make bench        all benchmarks (ARGS=… is passed on)"
+	@echo "make lock         renew requirements.lock (needs uv)"
+	@echo "make lock-newest  renew requirements-newest.lock (needs uv)"
+	@echo "make clean        remove .venv, .venv-newest and caches"
 
 setup: .venv/ready
 
