@@ -102,6 +102,13 @@ def test_a_class_named_on_the_command_line_brings_its_keys(monkeypatch):
     config_lib.validate(found)
 
 
+def test_a_missing_flag_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    with pytest.raises(SystemExit, match="2"):
+        cli._parse(["program"])
+    assert capsys.readouterr().err == "error: --config=experiments/… is missing\n"
+
+
 def test_help_starts_no_backend():
     code = (
         "import sys\nsys.argv = ['jdet.main', '--help']\n"

@@ -224,6 +224,8 @@ def test_a_topology_that_does_not_exist_ends_in_one_line():
     done = jdet("preflight", "--config=experiments/quickstart.py", "--topology=v9:2x2", "--jobs=1")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: topology")
+    with pytest.raises(ConfigError, match="topology cpu:x: N in cpu:N must be a number"):
+        topology_lib.look("cpu:x")
 
 
 def made_up(count, limit="memory", serial=100.0):
