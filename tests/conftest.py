@@ -24,9 +24,16 @@ settings.register_profile("jdet", deadline=None, derandomize=True, max_examples=
 settings.load_profile("jdet")
 
 
+ENOUGH = 1.5e9
+"""Bytes in memory above which a worker drops its compiled programs, which can come to 4 GB."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_do_not_pile_up():
-    """Compiled programs of a file are dropped after it: held in memory they came to 4 GB a worker."""
+    """Drops the compiled programs of earlier files where they take much memory."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    held = Path("/proc/self/statm")
+    pages = int(held.read_text().split()[1]) if held.exists() else 0
+    if pages * os.sysconf("SC_PAGE_SIZE") > ENOUGH:
+        jax.clear_caches()
+        gc.collect()
