@@ -57,8 +57,33 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
+class OfficialObjects(NamedTuple):
+    """The objects of an image as its label file has them: the ground truth of official numbers.
+
+    Nothing is clipped, dropped or rounded: boxes may leave their image, be empty or inverted.
+
+    Attributes:
+        xywh: float64 [m, 4], x1 y1 width height in continuous pixels of the original image.
+        labels: int32 [m], 0 … K-1.
+        ignore: bool [m], as in ``Example``.
+        areas: float64 [m], square pixels as labelled; width times height where the file does not say.
+        masks: one COCO segmentation per object (None where it has none), or None without masks.
+        rank: place of the image in the order in which the official evaluation takes the images of the
+            set: by COCO image id, or as the split lists them.
+    """
+
+    xywh: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray
+    masks: tuple[Any, ...] | None = None
+    rank: int = 0
+
+
 class Example(NamedTuple):
     """One image with its objects, as a data source yields it.
+
+    What training uses is checked and cleaned; ``official`` is what the label file says.
 
     Attributes:
         id: unique name of the image within its source (VOC stem, COCO image id as text).
@@ -68,6 +93,8 @@ class Example(NamedTuple):
         ignore: bool [n], objects that evaluation neither rewards nor penalises (VOC difficult, COCO crowd).
         areas: float32 [n], object areas in square pixels (COCO's ``area``; box area elsewhere).
         masks: one COCO segmentation (polygons or RLE) per object, or None where there are none.
+        official: the objects as labelled; None where the source has no label files: then the fields above
+            are the ground truth of every number.
     """
 
     id: str
@@ -77,6 +104,12 @@ class Example(NamedTuple):
     ignore: np.ndarray
     areas: np.ndarray
     masks: tuple[Any, ...] | None = None
+    official: OfficialObjects | None = None
+
+    def without_masks(self) -> Example:
+        """The same without masks, which are by far the largest part of a record."""
+        official = self.official and self.official._replace(masks=None)
+        return self._replace(masks=None, official=official)
 
 
 @runtime_checkable

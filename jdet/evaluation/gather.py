@@ -127,7 +127,7 @@ class Gather:
             image = ground_truth.image if isinstance(ground_truth.image, str) else b""
             ground_truth = ground_truth._replace(image=image)
             if not self._masks:
-                ground_truth = ground_truth._replace(masks=None)
+                ground_truth = ground_truth.without_masks()
             self._held.append((self._batches, (index, found, ground_truth)))
         if self._batches % self.GATHER_EVERY == 0:
             self._flush()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jdet.types import DataError, Example, nearest, require
+from jdet.types import DataError, Example, OfficialObjects, nearest, require
 
 # Label files round to 0.01 pixel (COCO) or to float32 of a relative coordinate (TFDS): a box that
 # leaves its image by less than this is clipped without being called a defect.
@@ -128,6 +128,7 @@ class Object(NamedTuple):
         label: 0 … K-1.
         ignore: difficult or crowd.
         area: square pixels as labelled, or None for the area of the box.
+        sides: width and height where the file has them; None: differences of ``box``, which round.
     """
 
     box: tuple[float, float, float, float]
@@ -136,6 +137,7 @@ class Object(NamedTuple):
     label: int
     ignore: bool
     area: float | None = None
+    sides: tuple[float, float] | None = None
 
 
 class LabelTable(NamedTuple):
@@ -150,6 +152,10 @@ class LabelTable(NamedTuple):
         ignore: bool [m].
         areas: float32 [m].
         defects: everything dropped, clipped or skipped.
+        official: the objects of all images as labelled, those that were dropped included.
+        official_offsets: int64 [n + 1], as ``offsets``.
+        kept: bool, the objects of ``official`` that are among the m.
+        ranks: int64 [n], as ``OfficialObjects.rank``.
     """
 
     ids: tuple[str, ...]
@@ -160,6 +166,10 @@ class LabelTable(NamedTuple):
     ignore: np.ndarray
     areas: np.ndarray
     defects: list[Defect]
+    official: OfficialObjects
+    official_offsets: np.ndarray
+    kept: np.ndarray
+    ranks: np.ndarray
 
 
 class LabelBuilder:
@@ -183,8 +193,13 @@ class LabelBuilder:
         """Notes an image that is left out because of ``error``."""
         self._skipped.append(Defect(id, "skipped", str(error)))
 
-    def build(self, class_names: Sequence[str]) -> tuple[LabelTable, np.ndarray]:
-        """Checks every box; returns the table and bool [objects added], which were kept."""
+    def build(self, class_names: Sequence[str], ranks: Sequence[int] | None = None) -> LabelTable:
+        """Checks every box.
+
+        Args:
+            class_names: label → name, for the list of defects.
+            ranks: place of each image in the official order; None: as they were added.
+        """
         boxes = np.array([row.box for row in self._rows], np.float64).reshape(-1, 4)
         extents = np.array([row.extent for row in self._rows], np.float64).reshape(-1, 2)
         labels = np.array([row.label for row in self._rows], np.int32)
@@ -201,22 +216,34 @@ class LabelBuilder:
             defects.append(Defect(self._ids[owner[row]], str(verdicts[row]), detail))
 
         kept = clipped[keep]
-        areas = np.array(
-            [np.nan if row.area is None else row.area for row in self._rows], np.float32
-        )[keep]
+        written = np.array([np.nan if row.area is None else row.area for row in self._rows], float)
+        areas = written.astype(np.float32)[keep]
         sides = kept[:, 2:] - kept[:, :2]
-        counts = np.bincount(owner[keep], minlength=len(self._ids))
-        table = LabelTable(
+        exact = [row.sides or np.subtract(row.box[2:], row.box[:2]) for row in self._rows]
+        xywh = np.concatenate([boxes[:, :2], np.array(exact, float).reshape(-1, 2)], axis=1)
+        return LabelTable(
             ids=tuple(self._ids),
             sizes=sizes,
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            offsets=_offsets(np.bincount(owner[keep], minlength=len(self._ids))),
             boxes=kept.astype(np.float32),
             labels=labels[keep],
             ignore=ignore[keep],
             areas=np.where(np.isnan(areas), sides[:, 0] * sides[:, 1], areas).astype(np.float32),
             defects=defects,
+            official=OfficialObjects(
+                xywh=xywh,
+                labels=labels,
+                ignore=ignore,
+                areas=np.where(np.isnan(written), xywh[:, 2] * xywh[:, 3], written),
+            ),
+            official_offsets=_offsets(self._counts),
+            kept=keep,
+            ranks=np.arange(len(sizes)) if ranks is None else np.asarray(ranks, np.int64),
         )
-        return table, keep
+
+
+def _offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 class LabelledSource(abc.ABC):
@@ -252,6 +279,7 @@ class LabelledSource(abc.ABC):
         index = self._position(index)
         table = self._table
         rows = slice(*table.offsets[index : index + 2])
+        every = slice(*table.official_offsets[index : index + 2])
         return Example(
             id=table.ids[index],
             image=self._image(index),
@@ -259,6 +287,13 @@ class LabelledSource(abc.ABC):
             labels=table.labels[rows].copy(),
             ignore=table.ignore[rows].copy(),
             areas=table.areas[rows].copy(),
+            official=OfficialObjects(
+                xywh=table.official.xywh[every].copy(),
+                labels=table.official.labels[every].copy(),
+                ignore=table.official.ignore[every].copy(),
+                areas=table.official.areas[every].copy(),
+                rank=int(table.ranks[index]),
+            ),
         )
 
     def _position(self, index: int) -> int:

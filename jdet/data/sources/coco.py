@@ -128,21 +128,22 @@ class CocoSource(LabelledSource):
             image_ids.append(id)
         if not files:
             raise DataError(f"{self.name}: no image is left; {len(images)} were skipped")
-        self._table, keep = builder.build(self.class_names)
+        self._table = builder.build(self.class_names, _official_order(image_ids))
         self._images = tuple(files)
         self.image_ids = tuple(image_ids)
-        kept_masks = [m for m, kept in zip(masks, keep, strict=True) if kept] if keep_masks else []
-        self._masks = _Texts(kept_masks) if any(kept_masks) else None
+        self._masks = _Texts(masks) if keep_masks and any(masks) else None
 
     def _image(self, index: int) -> str:
         return self._images[index]
 
     def __getitem__(self, index: int) -> Example:
         example = super().__getitem__(index)
-        if self._masks is None:
+        if self._masks is None or example.official is None:
             return example
-        first, end = self._table.offsets[self._position(index) :][:2]
-        return example._replace(masks=tuple(self._masks[i] for i in range(first, end)))
+        rows = range(*self._table.official_offsets[self._position(index) :][:2])
+        masks = tuple(self._masks[row] for row in rows)
+        kept = tuple(mask for mask, row in zip(masks, rows, strict=True) if self._table.kept[row])
+        return example._replace(masks=kept, official=example.official._replace(masks=masks))
 
 
 class _Texts:
@@ -231,6 +232,12 @@ def _classes(
     return classes, tuple(id_of[name] if name in id_of else next(unused) for name in classes)
 
 
+def _official_order(image_ids: Sequence[int | str]) -> np.ndarray:
+    """Rank of each image by its id; pycocotools sorts ids, as text where not all are numbers."""
+    order = np.unique(np.asarray(image_ids), return_inverse=True)[1]
+    return order.reshape(-1)
+
+
 def _size(image: dict) -> tuple[int, int] | None:
     height, width = image.get("height"), image.get("width")
     return (int(height), int(width)) if height and width else None
@@ -255,6 +262,7 @@ def _object(annotation: dict, categories: dict, label_of: dict[str, int]) -> Obj
         label=label_of[categories[annotation["category_id"]]["name"]],
         ignore=bool(annotation.get("iscrowd", 0)),
         area=area,
+        sides=(width, height),
     )
 
 

@@ -92,7 +92,7 @@ class TfdsSource(LabelledSource):
         builder = LabelBuilder()
         for id, size, rows in zip(ids, sizes, objects, strict=True):
             builder.add(id, size, rows)
-        self._table, _ = builder.build(self.class_names)
+        self._table = builder.build(self.class_names)
 
     def _image(self, index: int) -> bytes | np.ndarray:
         if self._reader is None:

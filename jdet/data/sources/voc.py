@@ -108,7 +108,7 @@ class VocSource(LabelledSource):
                 builder.add(id, size, rows)
                 images.append(image)
                 seen.add(id)
-        self._table, _ = builder.build(self.class_names)
+        self._table = builder.build(self.class_names)
         self._images = tuple(images)
         if not images:
             raise DataError(f"{self.name}: no image is left; {len(self.defects)} were skipped")

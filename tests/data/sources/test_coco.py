@@ -145,6 +145,27 @@ def test_masks_stay_with_their_boxes(tmp_path):
     assert source.defects[0].detail == "cat 5, 5, 0, 3 in 64x50"
 
 
+def test_ground_truth_stays_as_the_file_has_it(tmp_path):
+    boxes = [(-3.5, 2, 20.1, 7), (10.1, 5, 0, 3), (0.3, 0.1, 0.2, 9), (63, 40, 9, 9)]
+    data = content(
+        *(annotation(i + 1, bbox=box, area=1024.00003) for i, box in enumerate(boxes)),
+        annotation(5, bbox=(1, 2, -3, 4), segmentation=[[5]]),
+        annotation(6, image_id=9, bbox=(0.1, 0.2, 0.3, 0.7), iscrowd=1),
+        images=(7, 10, 9),
+    )
+    source = CocoSource(write(tmp_path, data))
+    official = source[0].official
+    assert official.xywh.tolist() == [list(box) for box in [*boxes, (1, 2, -3, 4)]]
+    assert official.areas.tolist() == [1024.00003] * 4 + [-12]
+    assert official.xywh.dtype == official.areas.dtype == np.float64
+    assert official.masks == (None, None, None, None, [[5]]) and source[0].masks == (None,) * 3
+    assert source[0].boxes[0].tolist() == [0, 2, np.float32(16.6), 9]  # training: clipped
+    assert source[2].official.areas.tolist() == [0.3 * 0.7] and source[2].official.ignore.all()
+    assert [source[i].official.rank for i in range(3)] == [0, 2, 1]  # pycocotools sorts the ids
+    bare = source[0].without_masks()
+    assert bare.masks is None and bare.official.masks is None
+
+
 def test_given_classes(tmp_path):
     data = content(annotation(1), categories=((0, "animals"), (3, "cat")))
     path = write(tmp_path, data)

@@ -144,6 +144,14 @@ def test_bad_boxes_are_dropped_or_clipped_and_listed(tmp_path):
     assert [d.what for d in source.defects] == ["empty", "inverted", "outside", "clipped"]
     assert source.defects[1].detail == "cat 30, 20, 10, 40 in 64x50"
     assert {d.id for d in source.defects} == {"a"}
+    assert source[0].official.xywh.tolist() == [
+        [0, 0, 64, 50],
+        [4, 4, 1, 1],
+        [29, 19, -19, 21],
+        [69, 9, 11, 11],
+        [59, -1, 11, 21],
+    ]
+    assert source[0].official.areas.tolist()[:2] == [3200, 1] and source[0].official.rank == 0
     assert "2 objects (cat 2)" in source.describe()
     assert "defects: 1 clipped, 1 empty, 1 inverted, 1 outside" in source.describe()
 
