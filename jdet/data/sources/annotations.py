@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jdet.types import DataError, Example, OfficialObjects, nearest, require
 
@@ -193,7 +194,7 @@ class LabelBuilder:
         """Notes an image that is left out because of ``error``."""
         self._skipped.append(Defect(id, "skipped", str(error)))
 
-    def build(self, class_names: Sequence[str], ranks: Sequence[int] | None = None) -> LabelTable:
+    def build(self, class_names: Sequence[str], ranks: ArrayLike | None = None) -> LabelTable:
         """Checks every box.
 
         Args:
