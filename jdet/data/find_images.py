@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+CLUTTER = {"__MACOSX", "@eaDir", "Thumbs.db"}
+"""Folders and files that systems put beside images: copies of metadata, thumbnails."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
 
@@ -30,9 +33,9 @@ def find_images(
 ) -> list[ImageFile]:
     """Lists the images that files, folders and glob patterns stand for.
 
-    Folders are searched recursively for ``SUFFIXES``, in any case; files that are named, or matched
-    by a pattern, are taken whatever their suffix. What does not exist is listed too, so that reading
-    it reports it. A file that is found twice counts once.
+    Folders are searched recursively for ``SUFFIXES``, in any case, but for hidden files and folders and
+    ``CLUTTER``; files that are named, or matched by a pattern, are taken whatever they are called. What
+    does not exist is listed too, so that reading it reports it. A file that is found twice counts once.
 
     Args:
         images: one or several.
@@ -44,7 +47,7 @@ def find_images(
     items = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     exclude = exclude.resolve() if exclude else None
     found: dict[Path, str] = {}
-    for item in map(Path, items):
+    for item in map(expanded, items):
         if not item.exists() and glob.has_magic(str(item)):
             matches = sorted(map(Path, glob.glob(str(item), recursive=True)))
         else:
@@ -55,10 +58,29 @@ def find_images(
                 continue
             for path in sorted(p for p in match.rglob("*") if p.suffix.lower() in SUFFIXES):
                 inside = exclude is not None and path.resolve().is_relative_to(exclude)
-                if path.is_file() and not inside:
+                if path.is_file() and not inside and not is_clutter(path.relative_to(match)):
                     found.setdefault(path.resolve(), path.relative_to(match).as_posix())
     taken: set[str] = set()
     return [ImageFile(path, unique_name(name, taken)) for path, name in found.items()]
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path, with ``~`` as the home folder where there is nothing called ``~…``.
+
+    A shell leaves ``~`` alone where it does not begin a word, as in ``--images=~/pictures``.
+    """
+    given = Path(path)
+    if str(given).startswith("~") and not given.exists():
+        try:
+            return given.expanduser()
+        except RuntimeError:  # no such user
+            return given
+    return given
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a path below a folder leads through something hidden, or ``CLUTTER``."""
+    return any(part.startswith(".") or part in CLUTTER for part in path.parts)
 
 
 def unique_name(name: str, taken: set[str]) -> str:

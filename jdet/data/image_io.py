@@ -8,18 +8,8 @@ import os
 import cv2
 import numpy as np
 
+from jdet.data.image_formats import diagnosis, whole_jpeg
 from jdet.types import DataError
-
-# First bytes of the formats that OpenCV reads, to say what a broken file claims to be.
-_SIGNATURES = {
-    b"\xff\xd8": "JPEG",
-    b"\x89PNG": "PNG",
-    b"GIF8": "GIF",
-    b"RIFF": "WebP",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
 
 
 @functools.cache
@@ -68,17 +58,18 @@ def read_image(
         name, data = name or "image given as bytes", image
     if not data:
         raise DataError(f"{name}: the file is empty")
-    # Older OpenCV fills the missing rows of a truncated JPEG with grey and reports success.
-    if data.startswith(b"\xff\xd8") and not _jpeg_is_complete(data):
-        raise DataError(f"{name}: truncated JPEG (no end-of-image marker)")
+    if data.startswith(b"\xff\xd8"):
+        data = whole_jpeg(data)
+        if data is None:
+            raise DataError(f"{name}: truncated JPEG (no end-of-image marker)")
     configure_opencv()
     flags = cv2.IMREAD_COLOR_RGB | (0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise DataError(f"{name}: cannot be decoded ({error.err})") from error
+        raise DataError(f"{name}: {diagnosis(data)} (OpenCV: {error.err})") from error
     if pixels is None:
-        raise DataError(f"{name}: {_diagnosis(data)}")
+        raise DataError(f"{name}: {diagnosis(data)}")
     return pixels
 
 
@@ -142,29 +133,3 @@ def _from_array(image: np.ndarray, name: str) -> np.ndarray:
     elif image.dtype != np.uint8:
         raise DataError(f"{name}: dtype {image.dtype} is neither uint8 nor uint16")
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
-
-
-def _jpeg_is_complete(data: bytes) -> bool:
-    """Whether the end-of-image marker follows the first scan.
-
-    Inside a scan 0xFF is always followed by 0x00 or a restart marker, so the first FF D9 behind the
-    start of scan is the real one; the header before it may hold a thumbnail with its own markers.
-    """
-    if data.endswith(b"\xff\xd9"):
-        return True
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        if data[position + 1] == 0xFF:  # padding in front of a marker
-            position += 1
-        elif data[position + 1] == 0xDA:
-            return data.find(b"\xff\xd9", position) > 0
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
-
-
-def _diagnosis(data: bytes) -> str:
-    for signature, kind in _SIGNATURES.items():
-        if data.startswith(signature):
-            return f"corrupt or truncated {kind}"
-    return f"not an image in a known format (it starts with {data[:8]!r})"

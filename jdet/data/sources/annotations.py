@@ -12,11 +12,13 @@ import abc
 import io
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jdet.data.image_formats import diagnosis
 from jdet.types import DataError, Example, OfficialObjects, nearest, require
 
 # Label files round to 0.01 pixel (COCO) or to float32 of a relative coordinate (TFDS): a box that
@@ -115,7 +117,11 @@ def read_image_size(file: str | bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        data = file if isinstance(file, bytes) else Path(file).read_bytes()
+        what = diagnosis(data) if data else "the file is empty"
+        raise DataError(f"{name}: cannot read the image's size: {what}") from error
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot read the image's size: {error}") from error
 
 
