@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,3 +42,44 @@ def test_a_tree_is_synced_from_its_leaves_to_its_root(tmp_path, monkeypatch):
     assert sorted(synced) == sorted(inode.values())
     order = [synced.index(inode[name]) for name in ("a/b/file", "a/b", "a", "")]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    "full, number, filename, says",
+    [
+        ("/work/run", 28, None, "/work/run is full (512 KiB left of 64 MiB): make room there"),
+        (
+            "/dev/shm",
+            28,
+            None,
+            "/dev/shm is full (512 KiB left of 64 MiB): give the container more",
+        ),
+        (
+            "/tmp",
+            28,
+            None,
+            "/tmp is full (512 KiB left of 64 MiB): make room there, or name another",
+        ),
+        ("/other", 28, "/other/x", "/other is full (512 KiB left of 64 MiB): make room there"),
+        ("/work/run", 122, "/other/x", "the quota of /other is used up: make room there"),
+        ("", 28, None, "/work/run had no room for a moment (No space left on device): make room"),
+    ],
+)
+def test_what_is_full_is_found_out(monkeypatch, full, number, filename, says):
+    def statvfs(place):
+        free = 1 << 19 if str(place) == full else 1 << 40
+        return SimpleNamespace(
+            f_files=100, f_favail=50, f_blocks=1 << 26, f_bavail=free, f_frsize=1
+        )
+
+    monkeypatch.setattr(atomic_files.os, "statvfs", statvfs)
+    monkeypatch.setattr(atomic_files.tempfile, "gettempdir", lambda: "/tmp")
+    error = OSError(number, "No space", filename)
+    assert atomic_files.what_is_full(error, "/work/run").startswith(says)
+
+
+def test_a_file_system_without_a_free_inode_is_full(monkeypatch):
+    used_up = SimpleNamespace(f_files=1000, f_favail=0, f_blocks=9, f_bavail=9, f_frsize=1 << 30)
+    monkeypatch.setattr(atomic_files.os, "statvfs", lambda _: used_up)
+    said = atomic_files.what_is_full(OSError(28, "No space"), "/work/run")
+    assert said == "/work/run is full (no file more, of 1,000): make room there"

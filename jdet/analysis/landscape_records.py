@@ -53,7 +53,8 @@ class Run:
 
     Attributes:
         label: its name in figures and tables.
-        status: as in ``run.json``: "completed", "interrupted", "running", "diverged"; or "unknown".
+        status: as in ``run.json``: "completed", "interrupted", "running", "diverged", "failed"; or
+            "unknown".
         steps: int [N].
         loss: float64 [N], total training loss of each step's batch.
         norm: float64 [N], L2 norm of its gradient.

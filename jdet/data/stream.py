@@ -14,6 +14,7 @@ import grain
 import numpy as np
 from absl import logging
 
+from jdet.data import worker_errors
 from jdet.data.transforms.finish import Row
 from jdet.types import Batch
 
@@ -55,7 +56,7 @@ class BatchStream(Iterator[Batch]):
         self.position = position
         self._batch_size = batch_size
         self._epoch = epoch  # images
-        self._iterator: Any = iter(batches)
+        self._iterator: Any = _explained(iter, batches)
         self._skipped: dict[str, str] = {}
         self._skips = self._crowded = self._dropped = 0
 
@@ -65,7 +66,7 @@ class BatchStream(Iterator[Batch]):
         return self.position * self._batch_size
 
     def __next__(self) -> Batch:
-        loaded: Loaded = next(self._iterator)
+        loaded: Loaded = _explained(next, self._iterator)
         self.position += 1
         for name, reason in loaded.skipped:
             if name not in self._skipped:
@@ -138,6 +139,16 @@ def collate(rows: Sequence[Row]) -> Loaded:
         skipped=tuple((row.id, row.problem) for row in rows if row.problem),
         crowded=tuple((row.id, row.dropped) for row in rows if row.dropped),
     )
+
+
+def _explained(call: Callable[[Any], Any], argument: Any) -> Any:
+    """Calls, and says in words what ended the workers."""
+    try:
+        return call(argument)
+    except (OSError, RuntimeError) as error:
+        if explained := worker_errors.explain(error):
+            raise explained from error
+        raise
 
 
 def _map_fields(function: Callable[..., np.ndarray], *batches: Batch) -> Batch:

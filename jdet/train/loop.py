@@ -6,7 +6,6 @@ What happens at every step is said by ``jdet.train.cycle``.
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jdet import __version__
+from jdet.atomic_files import FULL, what_is_full
 from jdet.parallel import broadcast
 from jdet.parallel import mesh as mesh_lib
 from jdet.parallel.prefetch import DevicePrefetcher
@@ -97,7 +97,7 @@ def train(
         stack.callback(progress.close)
         stop = stack.enter_context(StopRequest())
         transforms = [*init_transforms]
-        old = Path(workdir) / checkpoint.FOLDER
+        old = Path(workdir).expanduser() / checkpoint.FOLDER
         if overwrite or broadcast.from_main(lambda: not checkpoint.steps_in(old)):
             # Before the workdir is touched: a source that does not fit must leave no trace there.
             plan = init_from.prepare(config, workdir, detector, params, stats, build, progress.say)
@@ -178,6 +178,14 @@ def train(
             result = cycle.run(begin, stream, metrics, restored is not None)
         except NotFinite as error:
             result = cycle.diverged(error, make_diagnosis(detector, mesh, config))
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            line = next(iter(str(error).splitlines()), "")
+            with contextlib.suppress(OSError):  # of a disk that is full
+                folder.finish(
+                    "interrupted" if stopped else "failed", error=f"{type(error).__name__}: {line}"
+                )
+            raise
         folder.finish(
             result.status,
             step=result.step,
@@ -216,12 +224,12 @@ def _restore(
 
 @contextlib.contextmanager
 def _full_disk(folder: Workdir, checkpoints: checkpoint.Checkpoints):
-    """Says in words that the disk filled up while metrics or images were written."""
+    """Says in words what filled up while metrics or images were written."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise checkpoint.CheckpointError(
-            f"writing to {folder.path} failed: {error}\n{checkpoints.what_is_left()}"
+            f"{what_is_full(error, folder.path)}, then start again; {checkpoints.what_is_left()}."
         ) from error

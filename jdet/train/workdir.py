@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import functools
 import json
 import os
@@ -23,12 +22,13 @@ from jdet.atomic_files import write_json, write_text
 from jdet.config import FREE, complete, flatten
 from jdet.parallel import broadcast, run_token
 from jdet.train.checkpoints import select
+from jdet.train.claim import LOCK, Claim, check_name
 from jdet.types import ConfigError
 
 if TYPE_CHECKING:
     from jdet.train.checkpoints.checkpoint import Weights
 
-CONFIG, RUN, METRICS, LOCK = "config.json", "run.json", "metrics.jsonl", ".lock"
+CONFIG, RUN, METRICS = "config.json", "run.json", "metrics.jsonl"
 MEETING = ".meeting"
 LANDSCAPE = "landscape.jsonl"
 
@@ -138,14 +138,18 @@ class Workdir:
 
         Raises:
             ConfigError: another process trains there, the folder holds something else than a run, or
-                the run of another config or training set.
+                the run of another config or training set, or checkpoints cannot be kept under its name.
         """
-        self.path = Path(path).absolute()
+        check_name(path)
+        self.path = Path(path).expanduser().absolute()
         self._main = jax.process_index() == 0
-        self._lock = None
+        self._claim: Claim | None = None
         try:
             if self._main:
-                self._take()
+                if self.path.exists() and not self.path.is_dir():
+                    raise ConfigError(f"workdir {self.path} is a file; name a folder")
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._claim = Claim(self.path, notify)
             self._open(config, num_examples, overwrite, notify, class_defaults or {})
         except BaseException as error:
             self.close()
@@ -153,30 +157,9 @@ class Workdir:
                 raise ConfigError(f"workdir {self.path} cannot be used: {error}") from error
             raise
 
-    def _take(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"workdir {self.path} is a file; name a folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
-            raise ConfigError(
-                f"workdir {self.path} is in use by process {owner}; wait for it, stop it, or take "
-                "another workdir"
-            ) from error
-        os.truncate(self._lock, 0)
-        os.write(self._lock, str(os.getpid()).encode())
-
     def _open(self, config, num_examples, overwrite, notify, class_defaults) -> None:
-        mere_traces = (
-            LOCK,
-            MEETING,
-            run_token.FILE,
-            f"{CONFIG}.tmp",
-        )  # of a run killed while it began
-        held = [p for p in self.path.iterdir() if p.name not in mere_traces]
+        mere_traces = (LOCK, MEETING, run_token.FILE, f"{CONFIG}.tmp")  # of one killed as it began
+        held = [p for p in self.path.iterdir() if not p.name.startswith(mere_traces)]
         stored_file = self.path / CONFIG
         if held and not stored_file.exists():
             names = ", ".join(sorted(p.name for p in held)[:5])
@@ -269,19 +252,21 @@ class Workdir:
 
     def update(self, **facts: Any) -> None:
         """Adds to ``run.json``, which is replaced as a whole."""
+        if "status" in facts:
+            self.record.pop("error", None)  # of an earlier end
         self.record = {**self.record, **facts}
         if self._main:
             write_json(self.path / RUN, self.record)
 
     def finish(self, status: str, **facts: Any) -> None:
-        """Records how the run ended: "completed", "interrupted" or "diverged"."""
+        """Records how the run ended: "completed", "interrupted", "diverged" or "failed"."""
         self.update(status=status, ended=_now(), **facts)
 
     def close(self) -> None:
         """Releases the folder for other processes."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
 
 def open_together(
@@ -301,7 +286,7 @@ def open_together(
         ConfigError: on all processes, also where one of them sees another folder; it is named.
     """
     opened: list[Workdir] = []
-    path = Path(path).absolute()
+    path = Path(path).expanduser().absolute()
     several = jax.process_count() > 1
     open_here = functools.partial(
         Workdir, path, config, num_examples, notify=notify, class_defaults=class_defaults

@@ -37,6 +37,10 @@ def test_errors_of_the_stream_surface_and_close_it(tmp_path):
 
     with pytest.raises(DataError, match="a.jpg is truncated"):
         train(tmp_path / "b", stream=broken)
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", "DataError: a.jpg is truncated")
+    assert train(tmp_path / "b").status == "completed"
+    assert "error" not in json.loads((tmp_path / "b" / "run.json").read_text())
 
     def interrupted(start):  # Ctrl-C ends the processes of the input as well
         yield fake.batch(0)

@@ -280,7 +280,7 @@ def test_two_processes_in_one_workdir_are_refused(tmp_path):
     inner = []
 
     def stream(start):
-        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}") as error:
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()} on") as error:
             train(tmp_path)
         inner.append(error)
         yield from fake.stream(start)

@@ -24,7 +24,7 @@ from jdet import atomic_files
 from jdet.parallel import broadcast
 from jdet.train.checkpoints import manifest
 from jdet.train.checkpoints.select import FOLDER, best_step, parse_step, steps_in
-from jdet.types import ConfigError, TrainState
+from jdet.types import TrainState
 
 
 class CheckpointError(RuntimeError):
@@ -194,16 +194,18 @@ class Checkpoints:
                 shutil.rmtree(old.rename(old.with_name(f"{step}.removed")), ignore_errors=True)
 
     def _failure(self, step: int, reason: Any) -> CheckpointError:
-        first_line = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+        remedy = "Make room on that disk or allow writing there, then start again"
+        if isinstance(reason, manifest.Damaged):
+            remedy = "The file system did not keep what was written; take a workdir on another one"
         return CheckpointError(
-            f"saving step {step} to {self._directory} failed: {first_line}\n{self.what_is_left()}"
+            f"saving step {step} to {self._directory} failed: {_first_line(reason)}\n"
+            f"{remedy}; {self.what_is_left()}."
         )
 
     def what_is_left(self) -> str:
-        """What to do when the disk is full, and from where the run can go on then."""
+        """From where the run can go on."""
         steps = self.steps()
-        left = f"checkpoints of steps {steps} are intact" if steps else "no checkpoint was saved"
-        return f"Make room on that disk or allow writing there, then start again; {left}."
+        return f"checkpoints of steps {steps} are intact" if steps else "no checkpoint was saved"
 
     def restore(self, *expected: TrainState) -> tuple[TrainState, dict[str, float]] | None:
         """The newest readable state.
@@ -221,14 +223,14 @@ class Checkpoints:
         Raises:
             ConfigError: the checkpoint belongs to another model or optimiser; the paths that differ
                 are listed.
-            CheckpointError: there are checkpoints and none can be read.
+            CheckpointError: there are checkpoints and none can be read, or not as they are.
         """
         chosen = broadcast.from_main(lambda: self._newest_readable([*map(_parts, expected)]))
         if chosen is None:
             return None
         step, metrics, which = chosen
         abstract = expected[which]
-        read = ocp.load_checkpointables(str(self._directory / str(step)), _parts(abstract))
+        read = _read(self._directory / str(step), _parts(abstract))
         state = abstract._replace(**read["model"], **read["optimizer"])
         finite = jax.device_put(np.bool_(True), abstract.finite.sharding)
         return state._replace(finite=finite), metrics
@@ -244,7 +246,7 @@ class Checkpoints:
         for step in reversed(steps):
             path = self._directory / str(step)
             try:
-                about, which = _verify(path, *expected)
+                about, which = manifest.verify_fit(path, *expected)
             except manifest.Damaged as error:
                 self._notify(f"checkpoint {path} is damaged ({error}); using the one before it")
                 damaged.append(path)
@@ -304,6 +306,10 @@ def load_for_inference(
     raise CheckpointError(f"none of the checkpoints of steps {steps} in {directory} can be read")
 
 
+def _first_line(reason: Any) -> str:
+    return next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+
+
 def _parts(state: TrainState) -> dict[str, Any]:
     """The state as the parts of a checkpoint."""
     return {
@@ -318,40 +324,27 @@ def _load(path: Path, parts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
     Raises:
         manifest.Damaged: the folder is not what was written.
     """
-    about, _ = _verify(path, parts)
+    about, _ = manifest.verify_fit(path, parts)
     stored = ocp.checkpointables_metadata(str(path)).metadata
-    return ocp.load_checkpointables(str(path), {n: _numpy_like(stored[n]) for n in parts}), about
+    return _read(path, {n: _numpy_like(stored[n]) for n in parts}), about
 
 
-def _verify(path: Path, *expected: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """What was written beside a checkpoint, once it is known to be whole and to fit.
-
-    Args:
-        path: of the checkpoint.
-        *expected: shapes of each part, of which one must fit; None: whatever the part has.
-
-    Returns:
-        What was written, and the number of the first of ``expected`` that fits.
+def _read(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a checkpoint that is whole, as arrays like those of ``like``.
 
     Raises:
-        ConfigError: none does; says where the first differs.
-        manifest.Damaged: the folder is not what was written.
+        CheckpointError: orbax cannot read it all the same.
     """
-    about = manifest.verify(path)
-    lines = []
-    for which, parts in enumerate(expected):
-        trees = {name: tree for name, tree in parts.items() if tree is not None}
-        lines.append(sum((manifest.differences(about, *part) for part in trees.items()), []))
-        if not lines[-1]:
-            return about, which
-    listed = lines[0]
-    more = f"\n  … and {len(listed) - 10} more" if len(listed) > 10 else ""
-    raise ConfigError(
-        f"checkpoint {path} belongs to another model or optimiser:\n  "
-        + "\n  ".join(listed[:10])
-        + more
-        + "\nUse the config it was trained with, or another workdir."
-    )
+    try:
+        return ocp.load_checkpointables(str(path), like)
+    except Exception as error:
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        raise CheckpointError(
+            f"checkpoint {path} is whole but cannot be read: {_first_line(causes[-1])}; move the run to a "
+            "folder with a plain name, or read it with the versions it was written with (run.json)"
+        ) from error
 
 
 def _numpy_like(tree: Any) -> Any:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jdet.atomic_files import write_json
+from jdet.types import ConfigError
 
 ABOUT = "about.json"
 
@@ -43,8 +44,10 @@ def seal(path: Path, about: Mapping[str, Any]) -> None:
     """Completes a folder: adds its files to ``about`` and writes that into it.
 
     Raises:
+        Damaged: an array of ``about`` is not there to be read.
         OSError: there is no room.
     """
+    _find_arrays(path, about)
     files = {
         str(file.relative_to(path)): [file.stat().st_size, _checksum(file)]
         for file in sorted(path.rglob("*"))
@@ -82,7 +85,7 @@ def verify(path: Path) -> dict[str, Any]:
     """As ``read``, after every file was compared with its checksum.
 
     Raises:
-        Damaged: a file is missing or not as it was.
+        Damaged: a file is missing or not as it was, or an array is not there to be read.
     """
     about = read(path)
     for name, (size, crc) in about["files"].items():
@@ -91,7 +94,62 @@ def verify(path: Path) -> dict[str, Any]:
             raise Damaged(f"{name} is missing")
         if file.stat().st_size != size or _checksum(file) != crc:
             raise Damaged(f"{name} is not as it was written")
+    _find_arrays(path, about)
     return about
+
+
+def verify_fit(path: Path, *expected: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """What was written beside a checkpoint, once it is known to be whole and to fit.
+
+    Args:
+        path: of the checkpoint.
+        *expected: shapes of each part, of which one must fit; None: whatever the part has.
+
+    Returns:
+        What was written, and the number of the first of ``expected`` that fits.
+
+    Raises:
+        ConfigError: none does; says where the first differs.
+        Damaged: the folder is not what was written.
+    """
+    about = verify(path)
+    lines: list[list[str]] = []
+    for which, parts in enumerate(expected):
+        trees = {name: tree for name, tree in parts.items() if tree is not None}
+        lines.append(sum((differences(about, *part) for part in trees.items()), []))
+        if not lines[-1]:
+            return about, which
+    listed = lines[0]
+    more = f"\n  … and {len(listed) - 10} more" if len(listed) > 10 else ""
+    raise ConfigError(
+        f"checkpoint {path} belongs to another model or optimiser:\n  "
+        + "\n  ".join(listed[:10])
+        + more
+        + "\nUse the config it was trained with, or another workdir."
+    )
+
+
+def _find_arrays(path: Path, about: Mapping[str, Any]) -> None:
+    """Opens the store of every part and looks for its arrays.
+
+    Files that are all as they were written may still hold nothing: orbax gathers the arrays of all
+    processes by a pattern, and one that finds none makes an empty store.
+
+    Raises:
+        Damaged: the store of a part cannot be opened, or has not all of its arrays.
+    """
+    import tensorstore  # late: only who saves or reads needs it
+
+    for part, shapes in about["shapes"].items():
+        files = {"driver": "file", "path": f"{path / part}/"}
+        try:
+            keys = tensorstore.KvStore.open({"driver": "ocdbt", "base": files}).result().list()
+            held = sum(key.endswith(b"/zarr.json") for key in keys.result())
+        except (ValueError, OSError) as error:
+            first_line = next(iter(str(error).splitlines()), "")
+            raise Damaged(f"{part} cannot be opened: {first_line}") from error
+        if held < len(shapes):
+            raise Damaged(f"of the {len(shapes)} arrays of {part}, {held} can be read")
 
 
 def differences(about: Mapping[str, Any], name: str, tree: Any) -> list[str]:

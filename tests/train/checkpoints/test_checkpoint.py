@@ -14,7 +14,7 @@ import pytest
 from jdet import atomic_files
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import state
-from jdet.train.checkpoints import checkpoint
+from jdet.train.checkpoints import checkpoint, manifest
 from jdet.train.checkpoints.checkpoint import (
     CheckpointError,
     Checkpoints,
@@ -257,6 +257,24 @@ def test_nothing_readable_is_an_error(tmp_path):
         with Checkpoints(tmp_path, notify=lambda _: None) as checkpoints:
             with pytest.raises(CheckpointError, match=r"none of .*\[1, 2\].*can be read"):
                 checkpoints.restore(abstract())
+
+
+def test_what_cannot_be_opened_is_no_checkpoint(tmp_path, monkeypatch):
+    """Under such a name orbax finds nothing to gather, and files of the right sizes hold no array."""
+    folder = tmp_path / "r[1]"
+    with pytest.raises(
+        CheckpointError, match="saving step 1 .* failed: of the 14 arrays of model, 0"
+    ):
+        write(folder, steps=(1,))
+    assert Checkpoints(folder).steps() == []
+    monkeypatch.setattr(
+        manifest, "_find_arrays", lambda *_: None
+    )  # as an earlier version sealed it
+    write(folder, steps=(1,))
+    monkeypatch.undo()
+    with Checkpoints(folder, notify=lambda _: None) as checkpoints:
+        with pytest.raises(CheckpointError, match="none of the checkpoints"):
+            checkpoints.restore(abstract())
 
 
 def test_no_room_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
