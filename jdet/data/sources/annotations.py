@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jdet.data.image_formats import diagnosis
+from jdet.data.sources.label_text import class_name
 from jdet.types import DataError, Example, OfficialObjects, nearest, require
 
 # Label files round to 0.01 pixel (COCO) or to float32 of a relative coordinate (TFDS): a box that
@@ -71,14 +72,14 @@ def check_boxes(
 
 
 def check_classes(classes: Sequence[str], where: str) -> tuple[str, ...]:
-    """A list of class names as a tuple; refuses a bare string, an empty list and doubles.
+    """A list of class names as a tuple of text; refuses a bare string, an empty list and doubles.
 
     Raises:
         DataError: naming ``where`` the list came from.
     """
     if isinstance(classes, str):
         raise DataError(f"{where}: classes must be a list of names, not the text {classes!r}")
-    classes = tuple(classes)
+    classes = tuple(class_name(name, where) for name in classes)
     if not classes:
         raise DataError(f"{where}: the list of classes is empty")
     doubles = [name for name, n in Counter(classes).items() if n > 1]

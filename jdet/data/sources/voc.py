@@ -15,53 +15,67 @@ from jdet.data.sources.annotations import (
     read_image_size,
     unknown_class,
 )
+from jdet.data.sources.voc_annotation import read_annotation
 from jdet.data.sources.voc_files import (
+    annotation_files,
     class_names,
+    entry_id,
     find_folder,
     find_image,
-    list_images,
+    image_files,
     parse_splits,
-    read_annotation,
     read_split,
 )
-from jdet.types import DataError
+from jdet.types import DataError, require
+
+COORDINATES = {"from_1": (-1, -1, 0, 0), "from_0": (0, 0, 1, 1), "edges": (0, 0, 0, 0)}
+"""How files may count, and what leads from there to continuous coordinates."""
 
 
-def voc_to_xyxy(boxes: np.ndarray) -> np.ndarray:
-    """VOC's 1-based, inclusive xmin ymin xmax ymax → x1 y1 x2 y2 in continuous pixels, [..., 4].
+def voc_to_xyxy(boxes: np.ndarray, coordinates: str = "from_1") -> np.ndarray:
+    """A VOC file's xmin ymin xmax ymax → x1 y1 x2 y2 in continuous pixels, [..., 4].
 
-    The first pixel of a row is 1 in a VOC file and covers 0 … 1 in continuous coordinates, so a box
-    over the whole image, ``1 1 W H``, becomes ``0 0 W H``.
+    PASCAL counts pixels from 1, and the last belongs to the box: the first pixel of a row covers 0 … 1 in
+    continuous coordinates, so a box over the whole image, ``1 1 W H``, becomes ``0 0 W H``.
+
+    Args:
+        boxes: as written.
+        coordinates: "from_1"; "from_0" where the first pixel is 0 and the last belongs to the box
+            (``0 0 W-1 H-1`` is the whole image); "edges" where they are continuous already (``0 0 W H``).
     """
-    return np.asarray(boxes) - np.array([1, 1, 0, 0], np.asarray(boxes).dtype)
+    return np.asarray(boxes) + np.array(COORDINATES[coordinates], np.asarray(boxes).dtype)
 
 
 class VocSource(LabelledSource):
     """Images and boxes of one or several PASCAL VOC folders.
 
     A VOC folder holds ``Annotations/*.xml``, ``ImageSets/Main/<split>.txt`` and ``JPEGImages`` with
-    .jpg, .jpeg or .png images, and may hold ``labels.txt``, one class per line. The image of
-    split entry ``x`` is ``JPEGImages/x.*``; where there is none, what ``<filename>`` names.
+    images in any format that is read, and may hold ``labels.txt``, one class per line. The image of
+    split entry ``x`` is ``JPEGImages/x.*``; where there is none, what ``<filename>`` names. Entries may
+    have sub-folders, extensions and leading paths, and files any encoding (``label_text.decode``).
 
     A box whose ``xmax <= xmin`` or ``ymax <= ymin`` as labelled is dropped and listed, although by
     inclusive arithmetic ``xmax == xmin`` is one pixel wide: in practice it is a slip of the mouse.
     Boxes partly outside their image are clipped and listed.
 
     Args:
-        root: a folder that holds ``VOC2007``, ``VOC2012`` (directly or in ``VOCdevkit``), or a
-            folder of VOC shape itself.
+        root: a folder that holds ``VOC2007``, ``VOC2012`` (directly or in ``VOCdevkit``), a folder of
+            VOC shape itself, or one that holds a single such folder.
         splits: see ``parse_splits``.
         classes: class names in the order of the labels. None: ``labels.txt`` of the folder; else
-            the 20 classes of VOC for a folder named ``VOC20xx``; else every name found in
-            ``Annotations``, whichever split it belongs to, sorted.
+            the 20 classes of VOC for a folder named ``VOC20xx`` whose annotations know no others; else
+            every name found in ``Annotations``, whichever split it belongs to, sorted.
         year: year of the items of ``splits`` that name none.
         keep_difficult: keep objects flagged difficult (with ``ignore`` set) or leave them out.
+        coordinates: how the files count pixels, as in ``voc_to_xyxy``: PASCAL from 1, LabelImg, CVAT and
+            Roboflow by edges.
         on_error: ``"raise"``, or ``"skip"`` to leave out images that are missing or whose
             annotation cannot be read; they are listed in ``defects``.
 
     Raises:
         DataError: a folder, split, image or annotation is missing, an annotation cannot be read,
             or a class is not in the list.
+        ConfigError: ``coordinates`` or ``on_error`` is none of these.
     """
 
     def __init__(
@@ -72,20 +86,27 @@ class VocSource(LabelledSource):
         *,
         year: str | int | None = None,
         keep_difficult: bool = True,
+        coordinates: str = "from_1",
         on_error: str = "raise",
     ):
         skip = check_on_error(on_error)
+        known = coordinates in COORDINATES
+        require(known, "coordinates", coordinates, f"one of {', '.join(COORDINATES)}")
         parts = [find_folder(root, y or str(year or ""), s) for y, s in parse_splits(splits)]
-        self.class_names = class_names([folder for folder, _ in parts], classes)
+        annotations = {folder: annotation_files(folder) for folder, _ in parts}
+        self.class_names = class_names(annotations, classes)
         self.name = "VOC " + "+".join(f"{folder.name}:{split}" for folder, split in parts)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         builder = LabelBuilder()
         images: list[str] = []
         seen: set[str] = set()
+        self._from_zero = 0
         for folder, split in parts:
-            files = list_images(folder)
-            for id in read_split(folder, split):
-                annotation_file = folder / "Annotations" / f"{id}.xml"
+            files = image_files(folder)
+            for entry in read_split(folder, split):
+                id = entry_id(entry, annotations[folder], files)
+                here = annotations[folder][id] or [f"{id}.xml"]
+                annotation_file = folder / "Annotations" / here[0]
                 try:
                     if id in seen:
                         raise DataError(f"image {id!r} is listed twice in splits {splits!r}")
@@ -100,7 +121,9 @@ class VocSource(LabelledSource):
                 objects = [o for o in annotation.objects if keep_difficult or not o.difficult]
                 for name in {o.name for o in objects} - label_of.keys():
                     raise unknown_class(name, self.class_names, str(annotation_file))
-                boxes = voc_to_xyxy(np.array([o.box for o in objects]).reshape(-1, 4)).tolist()
+                written = np.array([o.box for o in objects]).reshape(-1, 4)
+                boxes = voc_to_xyxy(written, coordinates).tolist()
+                self._from_zero += int((written[:, :2] == 0).any(axis=1).sum())
                 rows = [
                     Object(box, _extent(o.box), o.box, label_of[o.name], o.difficult)
                     for o, box in zip(objects, boxes, strict=True)
@@ -110,11 +133,21 @@ class VocSource(LabelledSource):
                 seen.add(id)
         self._table = builder.build(self.class_names)
         self._images = tuple(images)
+        self._from_zero *= coordinates == "from_1"
         if not images:
             raise DataError(f"{self.name}: no image is left; {len(self.defects)} were skipped")
 
     def _image(self, index: int) -> str:
         return self._images[index]
+
+    def describe(self) -> str:
+        """As of every source, with a hint where the files do not seem to count from 1."""
+        if not self._from_zero:
+            return super().describe()
+        return (
+            f"{super().describe()}; {self._from_zero} boxes begin at 0, while VOC counts pixels from 1: if "
+            "these files do not, set `coordinates` of the source to 'edges', or to 'from_0'"
+        )
 
 
 def _extent(box: tuple[float, float, float, float]) -> tuple[float, float]:

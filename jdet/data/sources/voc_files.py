@@ -1,17 +1,19 @@
-"""The files of a PASCAL VOC folder: which splits and classes there are, what an annotation says."""
+"""The files of a PASCAL VOC folder: which splits, images and classes there are."""
 
 from __future__ import annotations
 
-import math
 import os
+import posixpath
 import re
-import xml.etree.ElementTree as ElementTree
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from jdet.data.find_images import SUFFIXES, expanded, is_clutter
 from jdet.data.sources.annotations import check_classes
+from jdet.data.sources.label_text import read_text
+from jdet.data.sources.voc_annotation import read_annotation
 from jdet.types import DataError, nearest
 
 VOC_CLASSES = tuple(
@@ -19,85 +21,16 @@ VOC_CLASSES = tuple(
     "person pottedplant sheep sofa train tvmonitor".split()
 )
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")
-
 _YEAR_ITEM = re.compile(r"(?P<year>\d{4}):(?P<split>\w+)|(?P<short>0[5-9]|1[0-2])(?P<name>[a-z]*)")
 
 # The devkit writes "%s %2d": two spaces before a 1. "frame 1" is the name of an image.
 _CLASS_LIST_LINE = re.compile(r"\S+(?:\s+-1|\s{2,}[01]|\t[01])")
 
+# SSD's Caffe code lists an image and its annotation on each line.
+_PAIR_LINE = re.compile(r"(\S+)\s+\S+\.xml")
 
-class VocObject(NamedTuple):
-    """One ``<object>``: class name, coordinates as written (1-based, inclusive), flag."""
-
-    name: str
-    box: tuple[float, float, float, float]
-    difficult: bool
-
-
-class VocAnnotation(NamedTuple):
-    """One annotation file; ``size`` is height and width, None where the file does not say."""
-
-    filename: str
-    size: tuple[int, int] | None
-    objects: list[VocObject]
-
-
-class _Builder(ElementTree.TreeBuilder):
-    """Builds the tree of a label file, and nothing that can expand or fetch entities."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise DataError(f"declares a document type ({name!r}); entities are not read")
-
-
-def read_annotation(path: str | Path) -> VocAnnotation:
-    """Reads one VOC annotation file.
-
-    Raises:
-        DataError: the file is missing, is not XML (line and column are named), declares a document
-            type or entities, or lacks a class name or coordinates.
-    """
-    parser = ElementTree.XMLParser(target=_Builder())
-    try:
-        with open(path, "rb") as file:
-            root = ElementTree.fromstring(file.read(), parser)
-        size = root.find("size")
-        height, width = (0, 0) if size is None else (_number(size, k) for k in ("height", "width"))
-        return VocAnnotation(
-            filename=(root.findtext("filename") or "").strip(),
-            size=(int(height), int(width)) if height > 0 and width > 0 else None,
-            objects=[_read_object(node) for node in root.iterfind("object")],
-        )
-    except FileNotFoundError:
-        raise DataError(f"annotation {path} is missing") from None
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise DataError(f"{path}, line {line}, column {column}: not XML: {error.msg}") from error
-    except (ValueError, LookupError, OSError) as error:  # LookupError: unknown encoding
-        raise DataError(f"{path}: {error}") from error
-
-
-def _read_object(node: ElementTree.Element) -> VocObject:
-    name = (node.findtext("name") or "").strip()
-    if not name:
-        raise DataError("an <object> has no <name>")
-    box = node.find("bndbox")
-    if box is None:
-        raise DataError(f"object {name!r} has no <bndbox>")
-    xmin, ymin, xmax, ymax = (_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax"))
-    difficult = (node.findtext("difficult") or "0").strip().lower() in ("1", "true")
-    return VocObject(name, (xmin, ymin, xmax, ymax), difficult)
-
-
-def _number(node: ElementTree.Element, key: str) -> float:
-    text = node.findtext(key) or ""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"<{node.tag}> has {key} {text!r}, which is not a number")
-    return value
+_SAMPLE = 50
+"""Annotations that are looked at to tell PASCAL's own set from another one in a folder of its name."""
 
 
 def parse_splits(splits: str | Sequence[str]) -> list[tuple[str, str]]:
@@ -132,14 +65,30 @@ def parse_splits(splits: str | Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _is_voc_folder(folder: Path) -> bool:
+def is_voc_folder(folder: Path) -> bool:
+    """Whether a folder itself has annotations and lists of images."""
     return (folder / "Annotations").is_dir() and (folder / "ImageSets" / "Main").is_dir()
+
+
+def voc_folders(root: Path) -> list[Path]:
+    """The VOC folders that a root stands for.
+
+    Itself; or those of the years in it or in its ``VOCdevkit``; or else others of the shape there.
+    """
+    if is_voc_folder(root):
+        return [root]
+    parents = [parent for parent in (root, root / "VOCdevkit") if parent.is_dir()]
+    for pattern in ("VOC20??", "*"):
+        folders = [folder for parent in parents for folder in sorted(parent.glob(pattern))]
+        if found := [folder for folder in folders if is_voc_folder(folder)]:
+            return found
+    return []
 
 
 def find_folder(root: str | Path, year: str, split: str) -> tuple[Path, str]:
     """The VOC folder an item of ``splits`` means; the folder and the split."""
-    root = Path(root)
-    if _is_voc_folder(root):
+    root = expanded(root)
+    if is_voc_folder(root):
         if year and root.resolve().name != f"VOC{year}":
             raise DataError(
                 f"split {year}:{split} belongs to VOC{year}, but {root} is itself a VOC folder. "
@@ -147,20 +96,19 @@ def find_folder(root: str | Path, year: str, split: str) -> tuple[Path, str]:
             )
         return root, split
     parents = (root, root / "VOCdevkit")
-    if year:
-        looked = [parent / f"VOC{year}" for parent in parents]
-    else:
-        looked = [folder for parent in parents for folder in sorted(parent.glob("VOC20??"))]
-    found = [folder for folder in looked if _is_voc_folder(folder)]
+    looked = [parent / f"VOC{year}" for parent in parents] if year else parents
+    found = [f for f in looked if is_voc_folder(f)] if year else voc_folders(root)
     if len(found) > 1 and not year:
         names = ", ".join(folder.name for folder in found)
-        raise DataError(
-            f'split {split!r}: {root} holds {names}; say which, as in "{found[0].name[3:]}:{split}"'
-        )
+        which = f'say which, as in "{found[0].name[3:]}:{split}"'
+        if not found[0].name.startswith("VOC20"):
+            which = f"name one of them, such as {found[0]}, as the data set's root"
+        raise DataError(f"split {split!r}: {root} holds {names}; {which}")
     if not found:
-        places = ", ".join(dict.fromkeys(map(str, (root, *(looked or parents)))))
+        missing = "" if root.exists() else f"{root} does not exist: "
+        places = ", ".join(dict.fromkeys(map(str, (root, *looked))))
         raise DataError(
-            f"no VOC folder{f' of {year}' if year else ''} (Annotations, ImageSets/Main and "
+            f"{missing}no VOC folder{f' of {year}' if year else ''} (Annotations, ImageSets/Main and "
             f"JPEGImages) found; looked at {places}. Download VOC2007 and VOC2012 with "
             f"`python data/get_voc.py --root {root}`, or set the data set's root to your own "
             "folder of that shape (data/README.md shows it)."
@@ -185,54 +133,124 @@ def read_split(folder: Path, split: str) -> list[str]:
             f"there are {', '.join(there[:20]) or 'none'}"
         )
     names = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_text(path).split("\n"):
         line = line.strip()
         if _CLASS_LIST_LINE.fullmatch(line):
             line = "" if line.endswith("-1") else line.split()[0]
+        elif pair := _PAIR_LINE.fullmatch(line):
+            line = pair[1]
         if line:
-            names.append(line)
+            names.append(unicodedata.normalize("NFC", line))
     if not names:
         raise DataError(f"{path} lists no images")
     return names
 
 
-def list_images(folder: Path) -> dict[str, list[str]]:
-    """Stem → file names in ``JPEGImages``; one listing instead of a look-up per image."""
-    files = defaultdict(list)
-    try:
-        names = sorted(os.listdir(folder / "JPEGImages"))
-    except OSError as error:
-        raise DataError(f"{folder / 'JPEGImages'}: cannot list the images: {error}") from error
-    for name in names:
-        stem, extension = os.path.splitext(name)
-        if extension.lower() in EXTENSIONS:
-            files[stem].append(name)
-    return files
+class Files:
+    """The files below a folder by name without extension; one listing instead of a look-up per file.
+
+    Names of files in sub-folders have these with forward slashes. They are composed (NFC), as lists have
+    them, whatever the file system has.
+    """
+
+    def __init__(self, folder: Path, extensions: Sequence[str]):
+        """Lists the folder.
+
+        Raises:
+            DataError: it is not there or cannot be read.
+        """
+        self.folder = folder
+        self._paths: dict[str, list[str]] = defaultdict(list)
+        self._last: dict[str, list[str]] = defaultdict(list)  # without folders → with them
+        try:
+            os.listdir(folder)
+        except OSError as error:
+            what = "images" if ".jpg" in extensions else "annotations"
+            raise DataError(f"{folder}: cannot list the {what}: {error}") from error
+        for place, folders, names in os.walk(folder, followlinks=True):
+            folders.sort()
+            below = os.path.relpath(place, folder).replace(os.sep, "/")
+            for name in sorted(names):
+                path = name if below == "." else f"{below}/{name}"
+                if os.path.splitext(name)[1].lower() in extensions and not is_clutter(Path(path)):
+                    key = unicodedata.normalize("NFC", os.path.splitext(path)[0])
+                    if key not in self._paths:
+                        self._last[posixpath.basename(key)].append(key)
+                    self._paths[key].append(path)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._paths
+
+    def __iter__(self):
+        return iter(sorted(self._paths))
+
+    def __getitem__(self, key: str) -> list[str]:
+        """Paths of all files of this name below the folder, sorted; empty for none."""
+        return self._paths.get(key, [])
+
+    def only(self, key: str) -> str:
+        """The one file in any sub-folder that is called so, with its folders; "" for none or several."""
+        found = self._last.get(posixpath.basename(key), [])
+        return found[0] if len(found) == 1 else ""
 
 
-def find_image(
-    folder: Path, split: str, id: str, filename: str, files: dict[str, list[str]]
-) -> str:
+def image_files(folder: Path) -> Files:
+    """What ``JPEGImages`` holds, in any format that is read."""
+    return Files(folder / "JPEGImages", SUFFIXES)
+
+
+def annotation_files(folder: Path) -> Files:
+    """What ``Annotations`` holds."""
+    return Files(folder / "Annotations", (".xml",))
+
+
+def entry_id(entry: str, annotations: Files, images: Files) -> str:
+    r"""The name of an image that a line of a list means.
+
+    That is the line, or it without the extension of an image or annotation, without leading folders, with
+    slashes for backslashes: the first that names a file. ``p1``, ``p1.jpg``, ``JPEGImages/p1.jpg`` and
+    ``C:\set\p1.jpg`` are all ``p1``.
+    """
+    parts = entry.replace("\\", "/").split("/")
+    tail = ""
+    for first in range(len(parts)):
+        tail = "/".join(parts[first:])
+        for name in (tail, _without_extension(tail)):
+            if name in annotations or name in images:
+                return name
+    return annotations.only(_without_extension(tail)) or _without_extension("/".join(parts))
+
+
+def _without_extension(name: str) -> str:
+    stem, extension = os.path.splitext(name)
+    return stem if extension.lower() in (*SUFFIXES, ".xml") else name
+
+
+def find_image(folder: Path, split: str, id: str, filename: str, files: Files) -> str:
     """Path of the image of split entry ``id``, whose annotation says ``filename``."""
-    own = files.get(id, [])
-    named = files.get(os.path.splitext(filename)[0], [])
-    if filename in own or (not own and filename in named):
-        name = filename
-    elif own:
-        name = own[0]
-    else:
+    filename = unicodedata.normalize("NFC", posixpath.basename(filename.replace("\\", "/")))
+    named = files[os.path.splitext(filename)[0]]
+    own = files[id] or ([] if named else files[files.only(id)])
+    if not own and not named:
         raise DataError(
             f"split {split!r} of {folder} names {id!r}, but JPEGImages has no image {id} "
-            f"({', '.join(EXTENSIONS)})"
+            f"({', '.join(SUFFIXES)})"
         )
-    return str(folder / "JPEGImages" / name)
+    found = own or named
+    exact = [path for path in found if posixpath.basename(path) == filename]
+    return str(files.folder / (exact or found)[0])
 
 
-def class_names(folders: list[Path], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """The class list that all of the folders share, or ``classes`` where given."""
+def class_names(folders: Mapping[Path, Files], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The class list that all of the folders share, or ``classes`` where given.
+
+    Args:
+        folders: with their annotations.
+        classes: names, or None.
+    """
     if classes is not None:
         return check_classes(classes, "VocSource")
-    lists = {folder: _folder_classes(folder) for folder in folders}
+    lists = {folder: _folder_classes(folder, files) for folder, files in folders.items()}
     first, *others = lists
     for other in others:
         if lists[other] != lists[first]:
@@ -243,17 +261,25 @@ def class_names(folders: list[Path], classes: Sequence[str] | None) -> tuple[str
     return lists[first]
 
 
-def _folder_classes(folder: Path) -> tuple[str, ...]:
+def _folder_classes(folder: Path, annotations: Files) -> tuple[str, ...]:
     labels = folder / "labels.txt"
     if labels.is_file():
-        lines = labels.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(labels).split("\n")
         return check_classes([line.strip() for line in lines if line.strip()], str(labels))
+    keys = list(annotations)
     if re.fullmatch(r"VOC20\d\d", folder.resolve().name):
-        return VOC_CLASSES
+        sample = keys[:: max(1, len(keys) // _SAMPLE)]
+        if _names(annotations, sample) <= set(VOC_CLASSES):
+            return VOC_CLASSES
+    return check_classes(sorted(_names(annotations, keys)), f"{folder / 'Annotations'}")
+
+
+def _names(annotations: Files, keys: Sequence[str]) -> set[str]:
     names: set[str] = set()
-    for file in sorted((folder / "Annotations").glob("*.xml")):
+    for key in keys:
         try:
-            names.update(item.name for item in read_annotation(file).objects)
+            found = read_annotation(annotations.folder / annotations[key][0]).objects
         except DataError:
             continue  # reported, or skipped, when its split is read
-    return check_classes(sorted(names), f"{folder / 'Annotations'}")
+        names.update(item.name for item in found)
+    return names

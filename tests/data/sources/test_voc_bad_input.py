@@ -3,7 +3,7 @@
 import pytest
 
 from jdet.data.sources.voc import VocSource
-from jdet.data.sources.voc_files import read_annotation
+from jdet.data.sources.voc_annotation import read_annotation
 from jdet.types import ConfigError, DataError
 from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml, simple
 
