@@ -99,13 +99,14 @@ class CenternessDetector(DenseDetector):
             match = jnp.where(within, match, -1)
             positive = match >= 0
             of_point = jnp.maximum(match, 0)
-            # The target of a point without an object is its own anchor, so that no gradient can be NaN.
+            # A point without an object predicts about its own anchor, so that no gradient can be NaN.
+            predicted = jnp.where(positive[:, None], offsets, 0.0)
             target = jnp.where(
                 positive[:, None], ground_truth[of_point], boxes.cxcywh_to_xyxy(flat)
             )
             central = centerness_target(flat[:, :2], target)
             weight = jnp.where(positive, central if self.weigh_boxes else 1.0, 0.0)
-            loc = losses.iou_loss(self.corners(offsets, flat), target, self.box_loss)
+            loc = losses.iou_loss(self.corners(predicted, flat), target, self.box_loss)
             cls = self.focal_loss(logits, jnp.where(positive, labels[of_point], -1))
             middle = losses.sigmoid_cross_entropy(centerness, central)
             return (

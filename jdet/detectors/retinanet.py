@@ -131,7 +131,10 @@ class RetinaNet(DenseDetector):
             )
             positive = match >= 0
             of_anchor = jnp.maximum(match, 0)
-            loc = self._box_loss(offsets, ground_truth[of_anchor], jnp.asarray(priors))
+            # Elsewhere an anchor predicts itself: what is masked must be finite for its gradient to be.
+            target = jnp.where(positive[:, None], ground_truth[of_anchor], corners)
+            predicted = jnp.where(positive[:, None], offsets, 0.0)
+            loc = self._box_loss(predicted, target, jnp.asarray(priors))
             cls = self.focal_loss(logits, jnp.where(positive, labels[of_anchor], -1))
             counts = within & (match != matching.BETWEEN)
             return (

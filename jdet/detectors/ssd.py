@@ -311,7 +311,9 @@ def multibox_loss(
         overlap = boxes.pairwise_iou(ground_truth, corners)
         match = matching.ssd.match(overlap, valid, iou_threshold)
         target = coding.encode(ground_truth[match.index], priors)
-        loc = jnp.sum(losses.smooth_l1(offsets, target), axis=-1)
+        # What is masked below must be finite for its gradient to be.
+        predicted = jnp.where(match.matched[:, None], offsets, 0.0)
+        loc = jnp.sum(losses.smooth_l1(predicted, target), axis=-1)
         classes = jnp.where(match.matched, labels[match.index] + 1, 0)
         cls = optax.losses.softmax_cross_entropy_with_integer_labels(logits, classes)
         positives = jnp.sum(match.matched)

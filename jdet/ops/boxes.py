@@ -5,6 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+EMPTY = 1e-12
+"""Square pixels (or squared pixels of a diagonal) up to which a share of it is 0: dividing by less would
+leave no finite gradient."""
+
 
 def cxcywh_to_xyxy(boxes: jax.Array) -> jax.Array:
     """Centre and size ``cx cy w h`` to corners ``x1 y1 x2 y2``; [..., 4] to [..., 4]."""
@@ -49,36 +53,48 @@ def paired_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
         kind: as in ``pairwise_iou``.
 
     Returns:
-        float32 [...]. Pairs of empty boxes have overlap 0. Gradients are finite if one of the
-            two has an area.
+        float32 [...]. Pairs of empty boxes have overlap 0. Gradients are finite for all boxes whose sides
+        and distances are below 1e15 pixels.
     """
+    a, b = (jnp.asarray(x) for x in (a, b))
+    a, b = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (a, b))
     # One array per coordinate: a trailing axis of 4 or 2 would defeat vectorisation on CPUs.
     ax1, ay1, ax2, ay2 = (a[..., i] for i in range(4))
     bx1, by1, bx2, by2 = (b[..., i] for i in range(4))
-    tiny = jnp.finfo(ax1.dtype).tiny
     width = jnp.maximum(jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1), 0)
     height = jnp.maximum(jnp.minimum(ay2, by2) - jnp.maximum(ay1, by1), 0)
     intersection = width * height
     area_a = jnp.maximum(ax2 - ax1, 0) * jnp.maximum(ay2 - ay1, 0)
     area_b = jnp.maximum(bx2 - bx1, 0) * jnp.maximum(by2 - by1, 0)
     union = area_a + area_b - intersection
-    iou = intersection / jnp.maximum(union, tiny)
+    iou = _share(intersection, union)
     if kind == "iou":
         return iou
     hull_width = jnp.maximum(ax2, bx2) - jnp.minimum(ax1, bx1)
     hull_height = jnp.maximum(ay2, by2) - jnp.minimum(ay1, by1)
     if kind == "giou":
         hull = hull_width * hull_height
-        return iou - (hull - union) / jnp.maximum(hull, tiny)
+        return iou - _share(hull - union, hull)
     if kind not in ("diou", "ciou"):
         raise ValueError(f"kind={kind!r}; known are 'iou', 'giou', 'diou', 'ciou'")
     distance = ((ax1 + ax2 - bx1 - bx2) ** 2 + (ay1 + ay2 - by1 - by2) ** 2) / 4
-    diou = iou - distance / jnp.maximum(hull_width**2 + hull_height**2, tiny)
+    diou = iou - _share(distance, hull_width**2 + hull_height**2)
     if kind == "diou":
         return diou
-    angle_a = jnp.arctan((ax2 - ax1) / jnp.maximum(ay2 - ay1, tiny))
-    angle_b = jnp.arctan((bx2 - bx1) / jnp.maximum(by2 - by1, tiny))
+    angle_a = _angle(ax2 - ax1, ay2 - ay1)
+    angle_b = _angle(bx2 - bx1, by2 - by1)
     v = (4 / jnp.pi**2) * (angle_b - angle_a) ** 2
     # The trade-off is a constant of the gradient (Zheng et al. 2020, below eq. 12).
-    trade_off = jax.lax.stop_gradient(v / jnp.maximum(1 - iou + v, tiny))
+    trade_off = jax.lax.stop_gradient(_share(v, 1 - iou + v))
     return diou - v * trade_off
+
+
+def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """``part / whole``, 0 with a gradient of 0 where ``whole`` is no more than ``EMPTY``."""
+    there = whole > EMPTY
+    return jnp.where(there, part / jnp.where(there, whole, 1.0), 0.0)
+
+
+def _angle(width: jax.Array, height: jax.Array) -> jax.Array:
+    """Angle of the diagonal of boxes; that of a flat box is a right one, that of an empty box 0."""
+    return jnp.arctan2(width, jnp.maximum(height, 1e-6))

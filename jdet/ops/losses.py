@@ -18,8 +18,10 @@ from jdet.ops.boxes import paired_iou
 def smooth_l1(prediction: jax.Array, target: jax.Array, beta: float = 1.0) -> jax.Array:
     """Huber-like loss of Fast R-CNN (Girshick 2015, eq. 3): ``d²/2β`` below ``beta``, else ``|d|-β/2``.
 
-    Shapes broadcast; float32 out.
+    At ``beta`` 0 it is the absolute difference. Shapes broadcast; float32 out.
     """
+    if beta == 0:
+        return l1(prediction, target)
     difference = jnp.abs(prediction.astype(jnp.float32) - target)
     inner = jnp.minimum(difference, beta)
     return inner * (difference - 0.5 * inner) / beta

@@ -30,6 +30,8 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
     Returns:
         bool [..., n], the boxes that are kept.
     """
+    if 0 in valid.shape:
+        return valid
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     areas = area(boxes)
     ranks = jnp.arange(boxes.shape[-2])
@@ -56,6 +58,7 @@ def class_wise_nms(
     iou_threshold: float,
     pre_nms: int,
     keep: int,
+    keep_per_class: int = 0,
 ) -> Detections:
     """SSD's post-processing of one image: threshold, top-k and NMS in each class, then top-k.
 
@@ -66,16 +69,20 @@ def class_wise_nms(
         iou_threshold: overlap above which the worse box of the same class is dropped.
         pre_nms: candidates of each class that enter NMS.
         keep: detections of the image over all classes, D.
+        keep_per_class: detections of each class; 0: no limit.
 
     Returns:
         Detections of one image, arrays [D, …], best first.
     """
-    num_boxes, num_classes = scores.shape
-    pre_nms = min(pre_nms, num_boxes)
+    if 0 in scores.shape:
+        return _nothing(keep)
+    pre_nms = min(pre_nms, len(boxes))
     scores = jnp.where(scores > score_threshold, scores, 0.0)  # False for NaN
     top, index = jax.lax.top_k(scores.T, pre_nms)  # [K, n]
     candidates = boxes[index]  # [K, n, 4]
     survivors = nms(candidates, top > 0, iou_threshold)
+    if keep_per_class:
+        survivors &= jnp.cumsum(survivors, axis=-1) <= keep_per_class
     top = jnp.where(survivors, top, 0.0).reshape(-1)
     best, flat = jax.lax.top_k(top, min(keep, top.size))
     if best.size < keep:  # fewer candidates than detections asked for
@@ -100,6 +107,7 @@ def candidates_nms(
     soft: str = "none",
     sigma: float = 0.5,
     min_score: float = 0.0,
+    keep_per_class: int = 0,
 ) -> Detections:
     """Class-wise NMS of one image's candidates; keeps the best D of all classes.
 
@@ -110,7 +118,7 @@ def candidates_nms(
 
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2, in any order; of equal scores the first is taken first.
-        scores: float32 [n]; rows with scores of 0 and less are no candidates.
+        scores: float32 [n]; rows with scores of 0 and less, or NaN, are no candidates.
         labels: int32 [n].
         iou_threshold: overlap above which the worse box of the same class is dropped, or loses score
             ("linear").
@@ -120,11 +128,15 @@ def candidates_nms(
             and 3). Detections then carry what is left of their scores.
         sigma: width of "gaussian".
         min_score: with a soft kind, boxes whose scores fall below it are dropped.
+        keep_per_class: detections of each class; 0: no limit.
 
     Returns:
         Detections of one image, arrays [D, …], best first.
     """
     n = scores.size
+    if not n:
+        return _nothing(keep)
+    scores = jnp.where(scores > 0, scores, 0.0)  # False for NaN
     x1, y1, x2, y2 = (boxes[:, i] for i in range(4))
     areas, places = area(boxes), jnp.arange(n)
 
@@ -149,11 +161,12 @@ def candidates_nms(
     def take(step: jax.Array, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         scores, index, best = state
         first = jnp.argmax(scores).astype(jnp.int32)
-        return (
-            settle(first, scores),
-            index.at[step].set(first),
-            best.at[step].set(jnp.maximum(scores[first], 0.0)),
-        )
+        index, best = index.at[step].set(first), best.at[step].set(scores[first])
+        left = settle(first, scores)
+        if keep_per_class:
+            same = jnp.sum((best > 0) & (labels[index] == labels[first]))
+            left = jnp.where((labels == labels[first]) & (same >= keep_per_class), 0.0, left)
+        return left, index, best
 
     nothing = [match_varying(scores, jnp.zeros(keep, kind)) for kind in (jnp.int32, scores.dtype)]
     _, index, best = jax.lax.fori_loop(0, keep, take, (scores, *nothing))
@@ -185,8 +198,28 @@ def best_pairs(
         ``n = min(count, A · K)``.
     """
     num_anchors, num_classes = scores.shape
+    if not scores.size:
+        return jnp.zeros(0), *(jnp.zeros(0, jnp.int32) for _ in range(2))
     scores = jnp.where(scores > threshold, scores, 0.0)  # False for NaN
     _, anchors = jax.lax.top_k(jnp.max(scores, axis=1), min(count, num_anchors))
     anchors = jnp.sort(anchors)
     best, index = jax.lax.top_k(scores[anchors].reshape(-1), min(count, anchors.size * num_classes))
     return best, anchors[index // num_classes], (index % num_classes).astype(jnp.int32)
+
+
+def at_least(boxes: jax.Array, scores: jax.Array, side: float) -> jax.Array:
+    """Scores [n] or [n, K] of boxes [n, 4], 0 where a side is below ``side`` pixels; 0: as they are."""
+    if not side:
+        return scores
+    fits = jnp.min(boxes[:, 2:] - boxes[:, :2], axis=-1) >= side
+    return jnp.where(fits if scores.ndim == 1 else fits[:, None], scores, 0.0)
+
+
+def _nothing(keep: int) -> Detections:
+    """No detections of one image."""
+    return Detections(
+        boxes=jnp.zeros((keep, 4)),
+        scores=jnp.zeros(keep),
+        labels=jnp.zeros(keep, jnp.int32),
+        valid=jnp.zeros(keep, bool),
+    )

@@ -25,6 +25,8 @@ def hard_negatives(difficulty: jax.Array, eligible: jax.Array, count: jax.Array)
         bool [A], exactly ``min(count, number of eligible)`` of them True; of equal difficulties the lower
         index is taken.
     """
+    if not eligible.size:
+        return eligible
     key = jnp.where(eligible, difficulty, -jnp.inf)
     count = jnp.minimum(count, jnp.sum(eligible))
     ordered = jnp.sort(key)  # ascending

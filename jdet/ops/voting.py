@@ -103,7 +103,7 @@ def merge(
 
     Args:
         boxes: float32 [B, M, 4], x1 y1 x2 y2, in any order.
-        scores: float32 [B, M], above 0 where valid.
+        scores: float32 [B, M]; boxes with scores of 0 and less, or NaN, are left out.
         labels: int32 [B, M].
         valid: bool [B, M].
         kind: one of ``KINDS``.
@@ -121,6 +121,13 @@ def merge(
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}; known are {', '.join(KINDS)}")
     count = boxes.shape[1]
+    if not count:  # a row that is not valid stands for none
+        boxes, scores, labels, valid = (
+            jnp.pad(x, ((0, 0), (0, 1), *[(0, 0)] * (x.ndim - 2)))
+            for x in (boxes, scores, labels, valid)
+        )
+        count = 1
+    valid = valid & (scores > 0)  # False for NaN
     scores = jnp.where(valid, scores, 0.0)
     order = jnp.argsort(-scores, axis=1, stable=True)  # equal scores keep their order
     boxes = jnp.take_along_axis(boxes, order[..., None], axis=1)

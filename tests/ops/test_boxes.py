@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -46,3 +47,23 @@ def test_iou_is_symmetric_bounded_and_never_nan(a, b):
     backward = np.asarray(boxes.pairwise_iou(jnp.asarray(b), jnp.asarray(a)))
     np.testing.assert_allclose(forward, backward.T, atol=1e-6)
     assert ((forward >= 0) & (forward <= 1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+def test_gradients_are_finite_whatever_the_boxes(kind):
+    """Flat, empty, inverted, equal, far apart, huge."""
+    some = jnp.array(
+        [[0, 0, 0, 0], [2, 2, 9, 2], [2, 2, 2, 9], [9, 9, 2, 2], [0, 0, 10, 10], [0, 0, 1e-9, 1e-9]]
+        + [[-1e12, 3, 1e12, 4], [5, 5, 5 + 1e-4, 5 + 1e-4], [1e6, 1e6, 1e6 + 1, 1e6 + 1]]
+    )
+    value, gradient = jax.value_and_grad(lambda pair: boxes.pairwise_iou(*pair, kind).sum())(
+        (some, some)
+    )
+    assert np.isfinite(value) and all(np.isfinite(x).all() for x in gradient)
+
+
+def test_whole_number_boxes_overlap_as_others_do():
+    whole = jnp.array([[0, 0, 10, 10], [5, 0, 15, 10]])
+    np.testing.assert_allclose(
+        boxes.pairwise_iou(whole, whole), [[1, 1 / 3], [1 / 3, 1]], rtol=1e-6
+    )

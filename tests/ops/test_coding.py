@@ -49,3 +49,15 @@ def test_empty_boxes_and_wild_offsets_stay_finite():
     anchor = jnp.array([5.0, 5.0, 10.0, 10.0])
     assert np.isfinite(coding.encode(jnp.zeros(4), anchor)).all()
     assert np.isfinite(coding.decode(jnp.full(4, 1e6), anchor)).all()
+    flat = jnp.array([5.0, 5.0, 0.0, 10.0])  # cut to nothing at the border
+    assert np.isfinite(coding.encode(jnp.array([1.0, 1.0, 9.0, 9.0]), flat)).all()
+
+
+def test_whole_numbers_are_coded_as_their_float_values():
+    box, anchor = jnp.array([10, 20, 40, 60]), jnp.array([20, 30, 40, 50])
+    codes = coding.encode(box, anchor)
+    np.testing.assert_array_equal(codes, coding.encode(box.astype(float), anchor.astype(float)))
+    ones = jnp.ones(4, jnp.int32)
+    np.testing.assert_array_equal(
+        coding.decode(ones, anchor), coding.decode(ones.astype(float), anchor.astype(float))
+    )

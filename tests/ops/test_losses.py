@@ -105,6 +105,8 @@ def test_l1_is_smooth_l1_without_the_smoothness():
     np.testing.assert_allclose(
         losses.l1(x, jnp.ones(13)), losses.smooth_l1(x, jnp.ones(13), 1e-6), atol=1e-6
     )
+    np.testing.assert_array_equal(losses.l1(x, x), losses.smooth_l1(x, x, 0.0))
+    np.testing.assert_array_equal(losses.l1(x, 1 + x), losses.smooth_l1(x, 1 + x, 0.0))
 
 
 def test_log_iou_is_the_logarithm_and_bounded():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdet.ops.boxes import pairwise_iou
-from jdet.ops.nms import candidates_nms, class_wise_nms, nms
+from jdet.ops.nms import at_least, candidates_nms, class_wise_nms, nms
 from tests.golden import load
 
 
@@ -59,6 +59,42 @@ def test_nan_scores_do_not_win():
     kept = class_wise_nms(boxes, scores, score_threshold=0.01, iou_threshold=0.5, pre_nms=2, keep=2)
     np.testing.assert_array_equal(kept.valid, [True, False])
     np.testing.assert_array_equal(kept.boxes[0], boxes[1])
+    for soft in ("none", "linear", "gaussian"):
+        kept = from_candidates(boxes, scores[:, 0], jnp.array([0, 0]), soft=soft, keep=2)
+        np.testing.assert_array_equal(kept.scores, [0.5, 0])
+        np.testing.assert_array_equal(kept.boxes, [boxes[1], [0, 0, 0, 0]])
+
+
+def test_a_class_can_have_a_limit_of_its_own():
+    """Three objects of class 0 and one of class 1; the limit counts survivors, not what they suppress."""
+    low = jnp.array([0.0, 1.0, 20.0, 40.0, 60.0])
+    boxes = jnp.stack([low, low, low + 10, low + 10], -1)
+    scores, labels = jnp.array([0.9, 0.8, 0.7, 0.6, 0.5]), jnp.array([0, 0, 0, 0, 1])
+    one_hot = jnp.where(labels[:, None] == jnp.arange(2), scores[:, None], 0)
+    for limit, expected in ((0, [0.9, 0.7, 0.6, 0.5]), (2, [0.9, 0.7, 0.5])):
+        ours = candidates_nms(
+            boxes, scores, labels, iou_threshold=0.4, keep=6, keep_per_class=limit
+        )
+        dense = class_wise_nms(
+            boxes,
+            one_hot,
+            score_threshold=0.1,
+            iou_threshold=0.4,
+            pre_nms=5,
+            keep=6,
+            keep_per_class=limit,
+        )
+        for kept in (ours, dense):
+            np.testing.assert_allclose(kept.scores[kept.valid], expected)
+            assert kept.labels[kept.valid].tolist() == [0] * (len(expected) - 1) + [1]
+
+
+def test_boxes_below_a_side_have_no_score():
+    boxes = jnp.array([[0, 0, 4, 9], [0, 0, 9, 3.9], [1, 1, 5, 5.0]])
+    np.testing.assert_array_equal(at_least(boxes, jnp.ones(3), 4), [1, 0, 1])
+    np.testing.assert_array_equal(at_least(boxes, jnp.ones((3, 2)), 4.0)[:, 1], [1, 0, 1])
+    flat = jnp.array([[0, 0, 0, 9.0]])
+    assert at_least(flat, jnp.ones(1), 0) == 1
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5])

@@ -69,6 +69,9 @@ def assign(
     Returns:
         int32 [A]: index of the object, or ``BELOW``; the levels are concatenated.
     """
+    anchors = sum(grid.rows.size * grid.columns.size for grid in grids)
+    if not len(boxes) or not anchors:
+        return jnp.full(anchors, BELOW, jnp.int32)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     found, first = [], 0
     for grid in grids:

@@ -47,7 +47,11 @@ def best_objects(
         best value is ``none``); and, int32, the index of the last object for which this anchor attains
         the maximum value (> 0 and at least ``least``), ties included; -1 if there is none.
     """
+    num_anchors = jax.eval_shape(value_of, objects).shape[1]
     count = valid.shape[0]
+    if not count or not num_anchors:
+        nothing = jnp.zeros(num_anchors, jnp.int32)
+        return jnp.full(num_anchors, none), nothing, nothing - 1
     rows = min(OBJECTS_AT_A_TIME, count)
     blocks = -(-count // rows)
     spare = blocks * rows - count
@@ -70,7 +74,6 @@ def best_objects(
         return (jnp.maximum(best, here), index, chosen), None
 
     numbers = jnp.arange(rows, dtype=jnp.int32)[:, None]
-    num_anchors = jax.eval_shape(value_of, objects[:1]).shape[1]
     # The start varies over the mesh axes that the objects vary over.
     zeros = jnp.zeros(num_anchors) * valid[0]
     start = (zeros + none, zeros.astype(jnp.int32), zeros.astype(jnp.int32) - 1)

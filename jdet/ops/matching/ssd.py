@@ -68,11 +68,14 @@ def match(
         Matches over the A default boxes.
     """
     num_objects, num_boxes = overlap.shape
+    if 0 in overlap.shape:
+        nothing = jnp.zeros(num_boxes)
+        return Matches(nothing.astype(jnp.int32), nothing.astype(bool), nothing)
     overlap = jnp.where(valid[:, None], overlap, 0.0)
     best = jnp.max(overlap, axis=0)  # [A]
     best_object = first_argmax(overlap, best[None], axis=0)
     index = best_object
-    matched = best >= threshold
+    matched = (best >= threshold) & (best > MIN_OVERLAP)
     if not bipartite:
         return Matches(index, matched, best)
 

@@ -1,0 +1,72 @@
+"""Ops on nothing: no objects, no anchors, no detections."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdet.ops import boxes, coding, losses, matching, nms, sampling, voting
+
+SIZES = [(0, 5), (3, 0), (0, 0)]
+
+
+def rows(count):
+    return jnp.tile(jnp.array([0.0, 0.0, 8.0, 8.0]), (count, 1))
+
+
+@pytest.mark.parametrize("objects, anchors", SIZES)
+def test_matching(objects, anchors):
+    truth, valid = rows(objects), jnp.ones(objects, bool)
+    overlap = boxes.pairwise_iou(truth, rows(anchors))
+    found = matching.ssd.match(overlap, valid)
+    assert found.index.shape == found.overlap.shape == (anchors,) and not found.matched.any()
+    background = np.full(anchors, matching.BELOW)
+    for low_quality in matching.max_iou.LOW_QUALITY:
+        match = matching.max_iou.assign(
+            truth,
+            valid,
+            lambda some: boxes.pairwise_iou(some, rows(anchors)),
+            positive_iou=0.5,
+            negative_iou=0.4,
+            low_quality=low_quality,
+        )
+        np.testing.assert_array_equal(match, background)
+    reach = jnp.tile(jnp.array([0.0, 100.0]), (anchors, 1))
+    match = matching.fcos.assign(truth, valid, rows(anchors)[:, 2:] / 2, reach, None)
+    np.testing.assert_array_equal(match, background)
+    grid = matching.atss.Grid(jnp.arange(min(anchors, 1)) + 4.0, 8.0 * jnp.arange(anchors), 8.0)
+    match = matching.atss.assign(truth, valid, [grid], jnp.array([8, 64]))
+    np.testing.assert_array_equal(match, background)
+
+
+@pytest.mark.parametrize("anchors, classes", [(0, 2), (3, 0)])
+def test_detections(anchors, classes):
+    scores, settings = jnp.zeros((anchors, classes)), dict(iou_threshold=0.5, keep=4)
+    several = [
+        nms.class_wise_nms(rows(anchors), scores, score_threshold=0.1, pre_nms=9, **settings),
+        nms.candidates_nms(rows(0), jnp.zeros(0), jnp.zeros(0, jnp.int32), **settings),
+    ]
+    for found in several:
+        assert found.boxes.shape == (4, 4) and found.scores.shape == (4,) and not found.valid.any()
+    assert [len(x) for x in nms.best_pairs(scores, 0.1, 7)] == [0, 0, 0]
+    assert nms.nms(rows(0), jnp.zeros(0, bool), 0.5).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", voting.KINDS)
+def test_merging(kind):
+    nothing = jnp.zeros((2, 0))
+    found = voting.merge(
+        jnp.zeros((2, 0, 4)),
+        nothing,
+        nothing.astype(int),
+        nothing.astype(bool),
+        kind=kind,
+        keep=3,
+        iou_threshold=0.5,
+    )
+    assert found.boxes.shape == (2, 3, 4) and not found.valid.any()
+
+
+def test_the_rest():
+    assert sampling.hard_negatives(jnp.zeros(0), jnp.zeros(0, bool), jnp.array(3)).shape == (0,)
+    assert boxes.clip(rows(0), jnp.array([4, 4])).shape == coding.encode(rows(0), rows(0)).shape
+    assert losses.iou_loss(rows(0), rows(0)).shape == losses.smooth_l1(rows(0), rows(0))[:, 0].shape
