@@ -92,8 +92,9 @@ def _certain(data: bytes, name: str) -> str | None:
                 return data[len(mark) :].decode(encoding)
             except UnicodeDecodeError as error:
                 raise DataError(f"{name}: begins as {encoding} and is not: {error}") from error
-    even, odd = data[::2].count(0), data[1::2].count(0)
-    if 4 * max(even, odd) > len(data):  # at least every other character is ASCII
+    head = data[:4096]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if 4 * max(even, odd) > len(head):  # at least every other character is ASCII
         return _try(data, "utf-16-le" if odd > even else "utf-16-be")
     return None
 

@@ -226,16 +226,31 @@ def test_missing_size_is_read_from_the_image(tmp_path):
     "data, message",
     [
         (content(annotation(1), images=(7, 8, 7)), "`images` uses these ids twice: 7"),
-        (content(annotation(5), annotation(5)), "`annotations` uses these ids twice: 5"),
         (content(categories=((1, "a"), (1, "b"))), "`categories` uses these ids twice: 1"),
-        (content(categories=((1, "a"), (2, "a"))), "classes named twice: 'a'"),
-        (content(categories=(("x", "a"),)), "category id 'x' is not an integer"),
+        (
+            content(
+                *(annotation(i, category_id=i) for i in (1, 2)), categories=((1, "a"), (2, "a"))
+            ),
+            "classes named twice: 'a'",
+        ),
+        (content(categories=((None, "a"),)), r"categories\[0\] has the id None"),
+        (content(categories=((1, None),)), "a class is named None"),
         (content(annotation(1, image_id=99)), "annotation 1 belongs to image 99"),
         (content(annotation(1, category_id=2)), r"annotation 1 has category 2; .* \[1, 3\]"),
         (content(annotation(1, bbox=(1, 2, 3))), r"annotation 1 has the bbox \[1, 2, 3\]"),
         (content(annotation(1, bbox=(1, 2, 3, "x"))), "expected four numbers, x y width height"),
         (content(annotation(1, area="big")), "the area 'big'"),
-        (content({"id": 1, "image_id": 7}), r"annotations\[0\] has no `category_id`, `bbox`"),
+        (content({"id": 1}), r"annotations\[0\] has no `image_id`, `category_id`"),
+        (
+            content({"image_id": 7, "category_id": 3}),
+            r"annotations\[0\] has the bbox None .* expected four numbers",
+        ),
+        (content(annotation(1) | {"bbox": "1234"}), "has the bbox '1234' .* expected four numbers"),
+        (content(annotation(1, iscrowd="perhaps")), "iscrowd of annotation 1 is 'perhaps'"),
+        (
+            content(annotation(1, bbox=(), segmentation=[["x", 1]])),
+            "annotation 1 has no bbox, and a segmentation that has none",
+        ),
         (content(images=()), "`images` is empty"),
         ({"images": [], "annotations": {}, "categories": []}, "has no list `annotations`"),
         ([], "has no list `images`"),
