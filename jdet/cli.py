@@ -1,18 +1,23 @@
-"""Start of the programs: what the user can mend ends in one line and exit code 2, not a stack trace."""
+"""Start and end of the programs: a user's mistake or a signal ends in one line, not in a stack trace."""
 
 from __future__ import annotations
 
+import contextlib
 import logging as python_logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jdet.config import RENAMED, flatten, from_file
+from jdet.train.output import lenient
 from jdet.types import ConfigError, DataError, nearest
 
 MISTAKE = 2
@@ -26,18 +31,26 @@ _HELP = (
 )
 
 
-def start(main: Callable[[], int | None]) -> None:
+def start(main: Callable[[], int | None], sigterm_code: Callable[[], int] | None = None) -> None:
     """Reads ``--config`` and the command line, runs ``main`` and exits with its code.
 
     Args:
         main: reads ``flags.FLAGS``, where ``config`` is the experiment's config with what the command
             line sets; further flags are defined before the call.
+        sigterm_code: exit code where SIGTERM or SIGHUP ended the program, perhaps before flags were read;
+            None: 128 more than the signal, as for SIGINT.
     """
-    app.run(lambda _: _run(main), flags_parser=_parse)
+    with lenient(), stoppable():
+        try:
+            app.run(lambda _: _run(main), flags_parser=_parse)
+        except KeyboardInterrupt as error:
+            code = _stopped(error)
+            asked = sigterm_code is not None and code != 128 + signal.SIGINT
+            sys.exit(sigterm_code() if asked else code)
 
 
 def run(work: Callable[[], Any], *also: type[Exception]) -> int:
-    """Does the work of a command; a mistake of the user's ends in one line.
+    """Does the work of a command; a mistake of the user's or a signal ends in one line.
 
     Args:
         work: its result is the exit code where it is a number, else that is 0.
@@ -46,6 +59,14 @@ def run(work: Callable[[], Any], *also: type[Exception]) -> int:
     Returns:
         The exit code.
     """
+    with lenient(), stoppable():
+        try:
+            return _code_of(work, *also)
+        except KeyboardInterrupt as error:
+            return _stopped(error)
+
+
+def _code_of(work: Callable[[], Any], *also: type[Exception]) -> int:
     try:
         code = work()
         return code if isinstance(code, int) else 0
@@ -58,16 +79,70 @@ def run(work: Callable[[], Any], *also: type[Exception]) -> int:
         return MISTAKE
 
 
+def _stopped(error: KeyboardInterrupt) -> int:
+    """Prints what stopped the program and returns its exit code."""
+    number = error.number if isinstance(error, Stopped) else signal.SIGINT
+    print_error(
+        f"stopped by {signal.Signals(number).name}{''.join(getattr(error, '__notes__', ()))}"
+    )
+    return 128 + number
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the program to end where nothing waits for it to be asked.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM, SIGHUP and SIGINT raise ``Stopped`` inside; a later SIGINT ends the program at once.
+
+    What is ignored stays so (``nohup``), and so does what the caller has set. Outside the main thread,
+    where Python allows no handlers, signals do what they did before.
+    """
+    usual = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+    first: list[float] = []
+
+    def handle(number: int, _: Any) -> None:
+        if not first:
+            first.append(time.monotonic())
+            raise Stopped(number)
+        if number == signal.SIGINT and time.monotonic() - first[0] > 1.0:  # not a key pressed twice
+            os._exit(128 + number)
+
+    mine = threading.current_thread() is threading.main_thread()
+    set_here = [n for n, old in usual.items() if mine and signal.getsignal(n) == old]
+    for number in set_here:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in set_here:
+            signal.signal(number, usual[number])
+
+
 def print_error(error: object) -> None:
     """Prints an error in one line, also with file names that are not valid text."""
     text = os.fsencode(f"error: {error}").decode("utf-8", "replace")
-    print(text, file=sys.stderr, flush=True)
+    with lenient():
+        print(text, file=sys.stderr, flush=True)
 
 
 def _run(main: Callable[[], int | None]) -> int:
     logging.set_verbosity(logging.INFO)
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
-    return run(main)
+    return _code_of(main)
 
 
 def _parse(arguments: list[str]) -> list[str]:

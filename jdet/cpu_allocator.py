@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -26,8 +27,10 @@ def tune() -> None:
         return
     if any(name in os.environ for name in CPU_SETTINGS):
         return
-    print("allocator tuned for CPU runs (JDET_ENVIRONMENT=off leaves it alone)", file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # of a reader that is gone
+        if sys.stderr is not None:
+            note = "allocator tuned for CPU runs (JDET_ENVIRONMENT=off leaves it alone)"
+            print(note, file=sys.stderr, flush=True)
     os.environ.update(CPU_SETTINGS, **{_MARK: "cpu"})
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -9,6 +9,10 @@ Starting again in the same workdir resumes exactly where the run stopped.
 
 from __future__ import annotations
 
+import re
+import signal
+import sys
+
 from absl import flags
 
 from jdet import cli, cpu_allocator
@@ -25,7 +29,9 @@ def define_flags() -> None:
     flags.DEFINE_string("step", "latest", "Checkpoint to evaluate: a step, 'best' or 'latest'.")
     flags.DEFINE_bool("overwrite", False, "Discard the run that the workdir holds.")
     flags.DEFINE_integer(
-        "stopped_exit_code", 0, "Exit code after SIGTERM, for schedulers to start the run again."
+        "stopped_exit_code",
+        0,
+        "Exit code after SIGTERM or SIGHUP, for schedulers to start the run again.",
     )
     define_host_flags()
 
@@ -75,13 +81,26 @@ def _work() -> int:
     if FLAGS.mode == "evaluate":
         run.evaluate(FLAGS.workdir, step=FLAGS.step, config=FLAGS.config)
         return 0
-    result = run.train(FLAGS.config, FLAGS.workdir, overwrite=FLAGS.overwrite)
+    try:
+        result = run.train(FLAGS.config, FLAGS.workdir, overwrite=FLAGS.overwrite)
+    except KeyboardInterrupt as error:
+        error.add_note("; the same command goes on from the last checkpoint, if there is one")
+        raise
     if result.status == "interrupted":
         return result.exit_code or FLAGS.stopped_exit_code
     return result.exit_code
 
 
+def sigterm_code() -> int:
+    """Exit code after a SIGTERM that came before the steps, perhaps before the flags were parsed."""
+    given = " ".join(sys.argv)
+    if re.search(r"-mode[= ]evaluate", given):
+        return 128 + signal.SIGTERM
+    codes = re.findall(r"-stopped_exit_code[= ](\d+)", given)
+    return int(codes[-1]) if codes else 0
+
+
 if __name__ == "__main__":
     cpu_allocator.tune()
     define_flags()
-    cli.start(main)
+    cli.start(main, sigterm_code)

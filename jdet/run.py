@@ -29,6 +29,7 @@ from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loop, optim, state
 from jdet.train.checkpoints import select
+from jdet.train.output import lenient
 from jdet.train.workdir import open_run
 from jdet.types import ConfigError, Evaluated, Source, TrainState
 
@@ -36,6 +37,7 @@ DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
 
 
+@lenient()
 def train(
     config: ConfigDict, workdir: str | Path, *, overwrite: bool = False, writers: tuple = ()
 ) -> loop.Result:
@@ -55,6 +57,7 @@ def train(
         DataError: the data set is missing or contradicts itself.
         CheckpointError: saving or restoring failed.
     """
+    workdir = Path(workdir).expanduser()
     config = config.copy_and_resolve_references()
     config_lib.validate(config)
     mesh_lib.split_cpu(config)
@@ -107,6 +110,7 @@ def train(
     return result
 
 
+@lenient()
 def evaluate(
     workdir: str | Path, *, step: int | str | None = None, config: ConfigDict | None = None
 ) -> dict[str, float]:
@@ -126,7 +130,7 @@ def evaluate(
         CheckpointError: no readable checkpoint.
     """
     opened = open_run(workdir)
-    trained = opened.config
+    trained, workdir = opened.config, opened.path
     config = trained if config is None else config.copy_and_resolve_references()
     config_lib.validate(config)
     mesh_lib.split_cpu(config)
@@ -203,10 +207,15 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
 
 
 def _draw_curves(workdir: Path) -> None:
-    """Draws the curves of the log so far, on process 0."""
+    """Draws the curves of the log so far, on process 0; a run does not end for want of them."""
     log = workdir / "metrics.jsonl"
     if jax.process_index() == 0 and log.exists():
-        plot_curves(log, workdir / "curves.png")
+        try:
+            plot_curves(log, workdir / "curves.png")
+        except ValueError:  # nothing is logged yet
+            return
+        except OSError as error:
+            logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
 
 
 def _agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import logging
 
-from jdet.parallel.coordinator import RAISED, REFUSED
+from jdet.parallel.coordinator import KILLED, RAISED, REFUSED
 from jdet.parallel.supervisor import ASSIGNED, TRY_AGAIN
 from jdet.types import ConfigError, DataError
 
@@ -44,7 +44,10 @@ class Session:
         mendable = isinstance(error, ConfigError | DataError)
         first_line = next(iter(str(error).strip().splitlines()), "")
         kind = "" if mendable else f"{type(error).__name__}: "
-        self._say(bad=REFUSED if mendable else RAISED, why=f"ended: {kind}{first_line}"[:2000])
+        bad = REFUSED if mendable else RAISED
+        if isinstance(error, KeyboardInterrupt):  # a signal: the same command may do next time
+            bad = KILLED
+        self._say(bad=bad, why=f"ended: {kind}{first_line}"[:2000])
 
     def _say(self, **message: Any) -> None:
         if self._report is not None:

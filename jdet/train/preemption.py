@@ -15,7 +15,9 @@ _questions = itertools.count(1)
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a request to end after the step; a second SIGINT aborts.
+    """Turns SIGTERM, SIGHUP and SIGINT into a request to end after the step; a second SIGINT aborts.
+
+    SIGHUP, of a terminal that goes away, stays ignored where it is (``nohup``).
 
     Of several processes one is enough to hear it: JAX's preemption service, which listens for SIGTERM
     itself, settles on a step that none of them has passed. Outside the main thread, where Python
@@ -53,12 +55,14 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the program: 130 for SIGINT, 0 for SIGTERM."""
+        """Exit code of the program: 130 for SIGINT, else 0."""
         return 130 if self._received == signal.SIGINT else 0
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            numbers = (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT)
+            numbers = [signal.SIGINT] if self._several else [signal.SIGTERM, signal.SIGINT]
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                numbers.append(signal.SIGHUP)
             for number in numbers:
                 self._before[number] = signal.signal(number, self._handle)
         return self

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich import console, progress
+
+from jdet.train.output import Lenient
 
 
 class Stopwatch:
@@ -99,7 +102,11 @@ class Progress:
         """
         self._steps = steps
         self._enabled = enabled
-        self._console = console.Console(file=file, highlight=False)
+        stream = sys.stdout if file is None else file
+        out: Any = stream
+        if not isinstance(stream, Lenient):
+            out = Lenient(stream, "standard output", sys.stderr)
+        self._console = console.Console(file=out, highlight=False)
         self._live: progress.Progress | None = None
         if enabled and self._console.is_terminal and not self._console.is_jupyter:
             self._live = progress.Progress(
