@@ -21,7 +21,7 @@ from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
 from jdet.data.pipeline import BatchStream
-from jdet.data.sources import fingerprint
+from jdet.data.sources import fingerprint, repeated
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import loaders
 from jdet.evaluation.weights import make_weights
@@ -259,6 +259,8 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         if len(defects) > DEFECTS_SHOWN:
             more = len(defects) - DEFECTS_SHOWN
             logging.warning("%s data: %d more; defects.txt of the workdir has all", role, more)
+    if text := repeated.warning(train, evaluation):
+        logging.warning("%s", text)
     resize = build.resize(config)
     if sizes := resize.describe():
         logging.info("%s", sizes)

@@ -1,13 +1,17 @@
 """What folders hold: which files are for training and for evaluation, and the sizes of objects."""
 
 import json
+import logging
+import subprocess
 
 import numpy as np
 import pytest
 
 from jdet.data.discover import Found, discover, object_statistics, split_of
+from jdet.data.sources.voc import VocSource
 from jdet.types import DataError, Example
 from tests.data.sources.test_coco import annotation, content
+from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
 
 CAPTIONS = {"images": [], "annotations": [{"id": 1, "image_id": 1, "caption": "a cat"}]}
 
@@ -81,6 +85,50 @@ def test_annotation_files_are_told_apart(tmp_path, files, train, evaluation):
     assert discover(tmp_path) == Found("coco", train, evaluation)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_split_in_which_nothing_is_to_be_found(tmp_path, encoding):
+    """It is evaluated on, not left out in favour of a part of the training images."""
+    write(tmp_path, {"train.json": detections(0)})
+    (tmp_path / "val.json").write_text(json.dumps(content(images=(7, 8))), encoding=encoding)
+    assert discover(tmp_path) == Found("coco", "train.json", "val.json")
+
+
+def test_masks_without_boxes_are_detections(tmp_path):
+    data = content({"image_id": 7, "category_id": 1, "segmentation": [[0, 0, 5, 0, 5, 5]]})
+    write(tmp_path, {"instances_default.json": data})
+    assert discover(tmp_path) == Found("coco", "instances_default.json", None)
+
+
+def test_what_is_left_out_is_told(tmp_path, caplog):
+    write(
+        tmp_path,
+        {
+            "instances_train.json": detections(0),
+            "more/train.json": detections(50),
+            "others.json": detections(100),
+            "val.json": CAPTIONS,
+            "captions_val.json": CAPTIONS,
+            ".ipynb_checkpoints/val-checkpoint.json": detections(200),
+            "__MACOSX/._val.json": detections(200),
+        },
+    )
+    with caplog.at_level(logging.WARNING):
+        assert discover(tmp_path) == Found("coco", "instances_train.json", None)
+    told = sorted(record.getMessage().replace(f"{tmp_path}/", "") for record in caplog.records)
+    assert told == [
+        "more/train.json is not used: instances_train.json is the file of 'train'",
+        "others.json is not used: neither its name nor its folder says 'train', 'val' or 'test'",
+        "val.json is not used: it holds no boxes in COCO's form",
+    ]
+
+
+def test_a_file_that_git_lfs_has_not_fetched(tmp_path):
+    write(tmp_path, {"train.json": detections(0)})
+    (tmp_path / "val.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(DataError, match="val.json is a Git LFS pointer, .*git lfs pull"):
+        discover(tmp_path)
+
+
 def test_files_that_name_no_split_are_not_guessed(tmp_path):
     write(tmp_path, {"latest.json": detections(0), "intervals.json": detections(100)})
     with pytest.raises(DataError, match="'train' and 'val' as words"):
@@ -95,6 +143,10 @@ def test_files_that_name_no_split_are_not_guessed(tmp_path):
         (["train", "val"], ("train", "val")),
         (["trainval", "val"], ("trainval", None)),
         (["train"], ("train", None)),
+        (["default"], ("default", None)),
+        (["default", "cat_default", "dog_default"], ("default", None)),
+        (["train", "val", "train_train", "train_val"], ("train", "val")),
+        (["Training", "Validation"], ("Training", "Validation")),
     ],
 )
 def test_splits_of_a_voc_folder(tmp_path, lists, found):
@@ -105,6 +157,81 @@ def test_splits_of_a_voc_folder(tmp_path, lists, found):
     for name in lists:
         (tmp_path / "ImageSets" / "Main" / f"{name}.txt").touch()
     assert discover(tmp_path) == Found("voc", *found)
+
+
+def voc_folder(root, lists):
+    (root / "Annotations").mkdir(parents=True)
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    for name in lists:
+        (root / "ImageSets" / "Main" / f"{name}.txt").touch()
+
+
+@pytest.mark.parametrize(
+    "folders, found",
+    [
+        ({"VOCdevkit/VOC2007": ["trainval", "test"]}, ("trainval", "test")),
+        ({"VOC2007": ["train"]}, ("train", None)),
+        ({"my_set": ["train", "val"]}, ("train", "val")),
+        (
+            {"VOCdevkit/VOC2007": ["trainval", "test"], "VOCdevkit/VOC2012": ["train", "trainval"]},
+            ("2007:trainval+2012:trainval", "2007:test"),
+        ),
+        (
+            {"VOC2007": ["train", "val"], "VOC2012": ["train", "val"]},
+            ("2007:train+2012:train", "2007:val+2012:val"),
+        ),
+        ({"VOC2007": ["trainval"], "VOC2012": ["trainval"]}, ("2007:trainval+2012:trainval", None)),
+    ],
+)
+def test_folders_of_voc_shape_below(tmp_path, folders, found, monkeypatch):
+    for name, lists in folders.items():
+        voc_folder(tmp_path / name, lists)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert discover(tmp_path) == discover("~") == Found("voc", *found)
+
+
+def test_folders_that_hold_several_sets(tmp_path):
+    voc_folder(tmp_path / "a", ["train"])
+    voc_folder(tmp_path / "b", ["train"])
+    with pytest.raises(DataError, match="holds several data sets: .*/a, .*/b; name one of them"):
+        discover(tmp_path)
+    write(tmp_path, {"train.json": detections(0)})
+    assert discover(tmp_path).shape == "coco"
+    voc_folder(tmp_path / "years" / "VOC2007", ["train"])
+    voc_folder(tmp_path / "years" / "VOC2012", ["val"])
+    with pytest.raises(DataError, match="VOC2007, VOC2012, which have no lists .* in common"):
+        discover(tmp_path / "years")
+
+
+def test_a_voc_folder_without_lists_and_what_to_type(tmp_path):
+    root = tmp_path / "a set"
+    make_folder(root, {}, {"a": annotation_xml(object_xml()), "b": annotation_xml(object_xml())})
+    (root / "ImageSets" / "Main").rmdir()
+    with pytest.raises(DataError) as error:
+        discover(root)
+    subprocess.run(str(error.value).split("`")[1], shell=True, check=True)
+    assert discover(root) == Found("voc", "train", None)
+    assert VocSource(root, "train").ids == ("a", "b")
+
+
+def test_json_in_a_folder_called_annotations(tmp_path):
+    write(tmp_path, {"Annotations/instances_train.json": detections(0)})
+    assert discover(tmp_path).shape == "coco"
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("train/a.xml", "its XML files belong into Annotations"),
+        ("data.yaml", "labels of YOLO's form are not read"),
+        ("train/labels/a.txt", "labels of YOLO's form are not read"),
+        ("via.json", "via.json holds no boxes in COCO's form"),
+    ],
+)
+def test_hints_at_what_else_it_may_be(tmp_path, name, hint):
+    write(tmp_path, {name: {}})
+    with pytest.raises(DataError, match=f"neither of VOC shape .*{hint}"):
+        discover(tmp_path)
 
 
 def test_a_folder_of_neither_shape(tmp_path):

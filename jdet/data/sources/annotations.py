@@ -265,6 +265,7 @@ class LabelledSource(abc.ABC):
     name: str
     class_names: tuple[str, ...]
     _table: LabelTable
+    _images: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def _image(self, index: int) -> str | bytes | np.ndarray:
@@ -279,6 +280,11 @@ class LabelledSource(abc.ABC):
     def ids(self) -> tuple[str, ...]:
         """Names of all images, as in ``Example.id``."""
         return self._table.ids
+
+    @property
+    def image_paths(self) -> tuple[str, ...]:
+        """Where all images are; empty where they are no files."""
+        return self._images
 
     def __len__(self) -> int:
         return len(self._table.ids)

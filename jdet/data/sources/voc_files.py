@@ -21,7 +21,7 @@ VOC_CLASSES = tuple(
     "person pottedplant sheep sofa train tvmonitor".split()
 )
 
-_YEAR_ITEM = re.compile(r"(?P<year>\d{4}):(?P<split>\w+)|(?P<short>0[5-9]|1[0-2])(?P<name>[a-z]*)")
+_YEAR_ITEM = re.compile(r"(?P<year>\d{4}):(?P<split>.+)|(?P<short>0[5-9]|1[0-2])(?P<name>[a-z]*)")
 
 # The devkit writes "%s %2d": two spaces before a 1. "frame 1" is the name of an image.
 _CLASS_LIST_LINE = re.compile(r"\S+(?:\s+-1|\s{2,}[01]|\t[01])")

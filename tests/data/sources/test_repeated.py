@@ -1,0 +1,42 @@
+"""Evaluation images that are training images as well."""
+
+import shutil
+
+from jdet.data.sources.coco import CocoSource
+from jdet.data.sources.repeated import repeated_images, warning
+from jdet.data.sources.shapes import ShapesSource
+from jdet.data.sources.voc import VocSource
+from tests.data.sources.test_coco import annotation, content, write
+from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
+
+
+def test_lists_that_name_an_image_twice(tmp_path):
+    texts = dict.fromkeys("abc", annotation_xml(object_xml()))
+    root = make_folder(
+        tmp_path / "set", {"train": ["a", "b"], "val": ["b", "c"], "test": ["c"]}, texts
+    )
+    (tmp_path / "link").symlink_to(root)
+    train = VocSource(root, "train")
+    assert repeated_images(train, VocSource(root, "val")) == [f"{root}/JPEGImages/b.jpg"]
+    assert repeated_images(train, VocSource(tmp_path / "link", "val")) == [
+        f"{tmp_path}/link/JPEGImages/b.jpg"
+    ]
+    assert repeated_images(train, VocSource(root, "test")) == []
+    assert warning(train, VocSource(root, "test")) == ""
+    text = warning(train, VocSource(root, "val"))
+    assert text.startswith("1 of 2 images for evaluation") and "JPEGImages/b.jpg)" in text
+
+
+def test_copies(tmp_path):
+    train = CocoSource(write(tmp_path / "train", content(annotation(1), images=(7, 8, 9))))
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    images = tmp_path / "val" / "images"
+    (images / "7.jpg").write_bytes((images / "7.jpg").read_bytes()[:-1] + b"x")  # as large
+    (images / "8.jpg").write_bytes(b"")
+    val = CocoSource(tmp_path / "val" / "annotations" / "instances_train.json")
+    assert repeated_images(train, val) == [str(images / "9.jpg")]
+
+
+def test_images_that_are_no_files():
+    source = ShapesSource(count=3)
+    assert repeated_images(source, source) == []
