@@ -1,7 +1,7 @@
 """What a folder of labelled images holds: its shape, its splits, and how large its objects are.
 
 A folder of VOC shape has ``Annotations/`` and lists of images in ``ImageSets/Main/*.txt``, itself or in one
-below it, such as ``VOCdevkit/VOC2007``. A folder of COCO shape has JSON files with boxes somewhere below it.
+below it, such as ``VOCdevkit/VOC2007``. A folder of COCO shape has JSON files with boxes anywhere below it.
 The names of lists and files, or the folders of the latter, speak of their splits as words:
 ``instances_train2017.json``, ``valid/_annotations.coco.json``.
 """
