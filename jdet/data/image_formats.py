@@ -60,7 +60,10 @@ def diagnosis(data: bytes) -> str:
         if data.startswith(signature):
             samples = tiff_samples(data) if kind == "TIFF" else ""
             if samples:
-                return f"a TIFF image with {samples}, which is not read; convert it to 8 or 16 bits"
+                return (
+                    f"a TIFF image with {samples}, which is not read; convert it to 8 or 16 bits of 1, 3 "
+                    "or 4 channels"
+                )
             return f"corrupt or truncated {kind}"
     if data[4:8] == b"ftyp":
         brand = _BRANDS.get(data[8:12], "")

@@ -7,30 +7,23 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 from jdet.data.find_images import SUFFIXES, is_clutter
-
-
-class _Folder(NamedTuple):
-    """Files of one folder: names, and by ``_key`` with and without extension."""
-
-    names: set[str]
-    alike: dict[str, list[str]]
 
 
 class ImageLookup:
     """Finds images below a folder, from one listing per folder: quicker than 100,000 look-ups."""
 
     def __init__(self) -> None:
-        self._folders: dict[str, _Folder] = {}
+        self._names: dict[str, set[str]] = {}
+        self._alike: dict[str, dict[str, list[str]]] = {}
 
     def exact(self, root: str, name: str) -> str:
         """The path of a file that is called just so below ``root``; "" where there is none."""
         path = os.path.join(root, name)
         folder, last = os.path.split(path)
-        return path if last in self._list(folder).names else ""
+        return path if last in self._list(folder) else ""
 
     def find(self, root: str, name: str) -> str:
         """The path of the file that is meant, below ``root``; "" where there is none.
@@ -45,25 +38,29 @@ class ImageLookup:
                 return path
         for spelling in spellings:
             folder, last = os.path.split(os.path.join(root, spelling))
-            alike = self._list(folder).alike.get(_key(last), [])
+            alike = self._list_alike(folder).get(_key(last), [])
             if len(alike) == 1:
                 return os.path.join(folder, alike[0])
         return ""
 
-    def _list(self, folder: str) -> _Folder:
-        if folder not in self._folders:
+    def _list(self, folder: str) -> set[str]:
+        if folder not in self._names:
             try:
-                names = os.listdir(folder or ".")
+                self._names[folder] = set(os.listdir(folder or "."))
             except OSError:
-                names = []
-            alike = defaultdict(list)
-            for name in names:
+                self._names[folder] = set()
+        return self._names[folder]
+
+    def _list_alike(self, folder: str) -> dict[str, list[str]]:
+        """The images of a folder by ``_key``, with and without extension."""
+        if folder not in self._alike:
+            alike = self._alike[folder] = defaultdict(list)
+            for name in sorted(self._list(folder)):
                 stem, extension = os.path.splitext(name)
                 if extension.lower() in SUFFIXES and not is_clutter(Path(name)):
                     for key in {_key(name), _key(stem)}:
                         alike[key].append(name)
-            self._folders[folder] = _Folder(set(names), alike)
-        return self._folders[folder]
+        return self._alike[folder]
 
 
 def _key(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jdet.data.find_images import expanded
 from jdet.data.sources.annotations import (
     LabelBuilder,
     LabelledSource,
@@ -66,7 +67,7 @@ class TfdsSource(LabelledSource):
         classes: Sequence[str] | None = None,
     ):
         self.name = f"TFDS {dataset}:{split}"
-        self._where = (dataset, split, None if data_dir is None else os.fspath(data_dir))
+        self._where = (dataset, split, None if data_dir is None else str(expanded(data_dir)))
         self._reader: _Reader | None = _Reader(*self._where)
         names = self._reader.class_names
         self.class_names = names if classes is None else check_classes(classes, "TfdsSource")

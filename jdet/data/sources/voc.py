@@ -90,8 +90,8 @@ class VocSource(LabelledSource):
         on_error: str = "raise",
     ):
         skip = check_on_error(on_error)
-        known = coordinates in COORDINATES
-        require(known, "coordinates", coordinates, f"one of {', '.join(COORDINATES)}")
+        known = ", ".join(COORDINATES)
+        require(coordinates in COORDINATES, "coordinates", coordinates, f"one of {known}")
         parts = [find_folder(root, y or str(year or ""), s) for y, s in parse_splits(splits)]
         annotations = {folder: annotation_files(folder) for folder, _ in parts}
         self.class_names = class_names(annotations, classes)
@@ -146,7 +146,8 @@ class VocSource(LabelledSource):
             return super().describe()
         return (
             f"{super().describe()}; {self._from_zero} boxes begin at 0, while VOC counts pixels from 1: if "
-            "these files do not, set `coordinates` of the source to 'edges', or to 'from_0'"
+            "these files do not, set --config.data.train.coordinates and --config.data.eval.coordinates to "
+            "edges, or to from_0"
         )
 
 

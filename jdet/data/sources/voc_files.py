@@ -195,8 +195,10 @@ class Files:
 
 
 def image_files(folder: Path) -> Files:
-    """What ``JPEGImages`` holds, in any format that is read."""
-    return Files(folder / "JPEGImages", SUFFIXES)
+    """What ``JPEGImages`` holds, or ``images`` as Label Studio has it, in any format that is read."""
+    names = ("JPEGImages", "images")
+    found = [name for name in names if (folder / name).is_dir()]
+    return Files(folder / (found or names)[0], SUFFIXES)
 
 
 def annotation_files(folder: Path) -> Files:
@@ -233,7 +235,7 @@ def find_image(folder: Path, split: str, id: str, filename: str, files: Files) -
     own = files[id] or ([] if named else files[files.only(id)])
     if not own and not named:
         raise DataError(
-            f"split {split!r} of {folder} names {id!r}, but JPEGImages has no image {id} "
+            f"split {split!r} of {folder} names {id!r}, but {files.folder.name} has no image {id} "
             f"({', '.join(SUFFIXES)})"
         )
     found = own or named

@@ -79,7 +79,7 @@ def test_empty_split_and_missing_images_folder(tmp_path):
         VocSource(root, "none")
     with pytest.raises(ConfigError, match="on_error='ignore'.*'raise' or 'skip'"):
         VocSource(root, "train", on_error="ignore")
-    (root / "JPEGImages").rename(root / "Images")
+    (root / "JPEGImages").rename(root / "Pictures")
     with pytest.raises(DataError, match="JPEGImages: cannot list the images"):
         VocSource(root, "train")
 

@@ -125,6 +125,12 @@ def test_subfolders(tmp_path):
     assert source[1].image == str(root / "JPEGImages/night/p1.jpg")
 
 
+def test_images_where_label_studio_puts_them(tmp_path):
+    root = simple(tmp_path, object_xml())
+    (root / "JPEGImages").rename(root / "images")
+    assert VocSource(root, "train")[0].image == str(root / "images" / "a.jpg")
+
+
 def test_every_format_that_prediction_reads(tmp_path):
     text = annotation_xml(object_xml())
     root = make_folder(tmp_path, {"train": [s[1:] for s in SUFFIXES]}, {"a": text})
@@ -174,7 +180,7 @@ def test_files_that_count_from_0(tmp_path):
     assert source[0].official.xywh.tolist() == [[0, 0, 64, 50], [5, 5, 4, 4]]
     assert "begin at 0" not in source.describe()
     hint = VocSource(root, "train").describe()
-    assert "1 boxes begin at 0" in hint and "`coordinates` of the source to 'edges'" in hint
+    assert "1 boxes begin at 0" in hint and "--config.data.train.coordinates" in hint
     with pytest.raises(
         ConfigError, match="coordinates='from_2'; it must be one of from_1, from_0, edges"
     ):
