@@ -16,7 +16,10 @@ Images are turned upright as their EXIF tag says; boxes refer to the upright ima
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
+import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,10 +31,11 @@ import numpy as np
 from absl import logging
 
 from jdet import cli
-from jdet.data.find_images import SUFFIXES, ImageFile, find_images, unique_name
+from jdet.data.find_images import SUFFIXES, ImageFile, expanded, find_images
 from jdet.data.image_io import read_image, write_image
 from jdet.evaluation import tta as tta_lib
 from jdet.evaluation.drawing import draw_detections
+from jdet.evaluation.output_folder import MAKER, OutputFolder, drawn_names
 from jdet.evaluation.predictor import Predictor, Prepared, in_order
 from jdet.evaluation.results import (
     DETECTIONS,
@@ -43,6 +47,8 @@ from jdet.evaluation.results import (
 from jdet.types import ConfigError, DataError, ImageDetections
 
 _READERS = 2  # threads that decode ahead of the device
+
+_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
 
 OnError = Callable[[str, Exception], None]
 
@@ -76,13 +82,31 @@ def predict(
         in pixels of the upright image.
 
     Raises:
-        ConfigError: there is no run in ``workdir``, or ``tta`` or ``precise_bn`` is invalid.
+        ConfigError: there is no run in ``workdir``, ``images`` names an address, or ``score``, ``tta`` or
+            ``precise_bn`` is invalid.
         CheckpointError: there is no such checkpoint.
         DataError: ``precise_bn`` is asked for, and the training data cannot be read.
     """
+    items = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    _check(score, items)
     predictor = Predictor(workdir, step=step, batch_size=batch_size, tta=tta, precise_bn=precise_bn)
-    found = detect_files(predictor, find_images(images), score, on_error or _log_error)
+    found = detect_files(predictor, find_images(items), score, on_error or _log_error)
     return in_order((number, detections) for number, _, _, detections in found)
+
+
+def _check(score: float, images: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuses what can be known to be wrong before a run is loaded.
+
+    Raises:
+        ConfigError: the score is not one, or an address stands for an image.
+    """
+    if not 0 <= score <= 1:  # not so where it is nan
+        raise ConfigError(f"--score={score} must lie in 0 … 1, such as --score=0.3")
+    for item in map(str, images):
+        if re.match(r"\w{2,}:/", item) and not os.path.exists(item):
+            raise ConfigError(
+                f"{item} is an address; fetch it first (curl -O {shlex.quote(item)}), and name the file"
+            )
 
 
 def _log_error(name: str, error: Exception) -> None:
@@ -127,7 +151,12 @@ def _read_ahead(
     """Decoded and prepared images in order; what cannot be read is reported and left out."""
 
     def read(file: ImageFile) -> tuple[np.ndarray, Prepared]:
-        image = read_image(file.path, exif=True)
+        try:
+            image = read_image(file.path, exif=True)
+        except DataError as error:
+            if file.path.suffix.lower() in _VIDEOS and file.path.is_file():
+                raise DataError(_video(file.path)) from error
+            raise
         return image, prepare(image, file.name)
 
     waiting: deque = deque()
@@ -148,10 +177,20 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
+def _video(path: Path) -> str:
+    frames = shlex.quote(f"{path.stem}-frames")
+    return (
+        f"{path}: a video, of which images must be made first: mkdir {frames} && ffmpeg -i "
+        f"{shlex.quote(str(path))} {frames}/%06d.png, then --images={frames}"
+    )
+
+
 def write_results(
-    predictor: Predictor, files: Sequence[ImageFile], out: Path, score: float
+    predictor: Predictor, files: Sequence[ImageFile], out: OutputFolder, score: float
 ) -> tuple[int, dict[str, str]]:
-    """Detects in files and writes images and JSON.
+    """Detects in files and writes images and JSON; what an earlier prediction wrote there goes.
+
+    Where a signal or an error ends it early, the JSON holds the images that were done.
 
     Args:
         predictor: a loaded run.
@@ -161,6 +200,9 @@ def write_results(
 
     Returns:
         How many images were done, and the reason by name for each that was not.
+
+    Raises:
+        ConfigError: the folder does not take more.
     """
     failed: dict[str, str] = {}
 
@@ -170,60 +212,62 @@ def write_results(
 
     place = {file.name: number for number, file in enumerate(files)}
     ids = image_ids({number: PurePosixPath(name).stem for name, number in place.items()})
-    targets = _targets(files)
+    targets = drawn_names(file.name for file in files)
     images: dict[int, dict[str, Any]] = {}
     records: dict[int, list[dict[str, Any]]] = {}
-    for _, file, image, found in detect_files(predictor, files, score, on_error):
-        number = place[file.name]
-        target = out / "images" / targets[number]
-        drawn = draw_detections(image, found, predictor.class_names, score_threshold=score)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(target, drawn)
-        except (DataError, OSError) as error:
-            on_error(file.name, error)
-            continue
-        height, width = image.shape[:2]
-        info = {"id": ids[number], "file_name": file.name}
-        images[number] = {**info, "width": width, "height": height}
-        records[number] = [
-            {**record, "file_name": file.name, "category_name": predictor.class_names[label]}
-            for record, label in zip(
-                to_coco_json(found, ids[number], predictor.category_ids),
-                found.labels,
-                strict=True,
-            )
-        ]
-    write_detections(out / DETECTIONS, (records[number] for number in sorted(records)))
-    write_index(
-        out,
-        [images[number] for number in sorted(images)],
-        predictor.category_ids,
-        predictor.class_names,
-        info={
-            "description": f"jdet.predict, step {predictor.step}, score >= {score}",
-            "precise_bn": predictor.precise_bn,
-        },
-        failed=[{"file_name": name, "error": error} for name, error in failed.items()],
-    )
+
+    def write_json() -> None:
+        write_detections(out.path / DETECTIONS, (records[number] for number in sorted(records)))
+        write_index(
+            out.path,
+            [images[number] for number in sorted(images)],
+            predictor.category_ids,
+            predictor.class_names,
+            info={
+                "description": f"{MAKER}, step {predictor.step}, score >= {score}",
+                "precise_bn": predictor.precise_bn,
+            },
+            failed=[{"file_name": name, "error": error} for name, error in failed.items()],
+            drawn=targets,
+        )
+
+    def done() -> str:
+        return f"{len(images)} of {len(files)} images done"
+
+    out.begin(targets)
+    try:
+        for _, file, image, found in detect_files(predictor, files, score, on_error):
+            number = place[file.name]
+            height, width = image.shape[:2]
+            info = {"id": ids[number], "file_name": file.name}
+            images[number] = {**info, "width": width, "height": height}
+            records[number] = [
+                {**record, "file_name": file.name, "category_name": predictor.class_names[label]}
+                for record, label in zip(
+                    to_coco_json(found, ids[number], predictor.category_ids),
+                    found.labels,
+                    strict=True,
+                )
+            ]
+            target = out.images / targets[number]
+            drawn = draw_detections(image, found, predictor.class_names, score_threshold=score)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_image(target, drawn)
+            except (DataError, OSError) as error:
+                if lost := out.is_lost(error):
+                    raise out.refused(lost) from error
+                _say(f"detected in {file.name}, but not drawn: {error}", sys.stderr)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # of a folder that is full
+            write_json()
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"; {done()}, results in {out.path}")
+        raise
+    write_json()
     count = sum(map(len, records.values()))
-    _say(
-        f"{len(images)} of {len(files)} images done, {count} objects found, "
-        f"{len(failed)} failed; results in {out}"
-    )
+    _say(f"{done()}, {count} objects found, {len(failed)} failed; results in {out.path}")
     return len(images), failed
-
-
-def _targets(files: Sequence[ImageFile]) -> list[str]:
-    """Where the drawn image of each file goes, below the folder of images."""
-    taken: set[str] = set()
-    targets = []
-    for file in files:
-        target = PurePosixPath(file.name)
-        if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-            target = target.with_name(f"{target.name}.jpg")
-        targets.append(unique_name(target.as_posix(), taken))
-    return targets
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,16 +308,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in ([item] if os.path.exists(item) else item.split(","))
         if part
     ]
-    out = Path(args.out)
 
     def work() -> int:
-        if not 0 <= args.score <= 1:
-            raise ConfigError(f"--score={args.score} must lie in 0 … 1, such as --score=0.3")
+        _check(args.score, images)
         if args.batch_size < 1:
             raise ConfigError(f"--batch_size={args.batch_size} must be at least 1")
-        files = find_images(images, exclude=out)
+        out = OutputFolder(args.out, map(expanded, images))
+        files = find_images(images, exclude=out.images)
         if not files:
-            raise ConfigError(f"no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})")
+            raise ConfigError(
+                f"no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})"
+                + _videos_in(map(expanded, images))
+            )
+        out.check_writable()
         predictor = Predictor(
             args.workdir,
             step=args.step,
@@ -285,6 +332,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if done else cli.MISTAKE
 
     return cli.run(work, OSError)
+
+
+def _videos_in(folders: Iterable[Path]) -> str:
+    """What to do with the first video in folders without images, to be added to a sentence."""
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in _VIDEOS:
+                return f"; there is {_video(path)}"
+    return ""
 
 
 def _say(text: str, file: Any = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,8 @@ def find_images(
 
     Folders are searched recursively for ``SUFFIXES``, in any case, but for hidden files and folders and
     ``CLUTTER``; files that are named, or matched by a pattern, are taken whatever they are called. What
-    does not exist is listed too, so that reading it reports it. A file that is found twice counts once.
+    does not exist, and a folder that may not be read, is listed too, so that reading it reports it. A file
+    that is found twice counts once.
 
     Args:
         images: one or several.
@@ -49,19 +50,35 @@ def find_images(
     found: dict[Path, str] = {}
     for item in map(expanded, items):
         if not item.exists() and glob.has_magic(str(item)):
-            matches = sorted(map(Path, glob.glob(str(item), recursive=True)))
+            matches = sorted(map(Path, glob.glob(_pattern(item), recursive=True)))
         else:
             matches = [item]
         for match in matches or [item]:
             if not match.is_dir():
                 found.setdefault(match.resolve(), match.name)
                 continue
-            for path in sorted(p for p in match.rglob("*") if p.suffix.lower() in SUFFIXES):
+            for path in sorted(_within(match)):
                 inside = exclude is not None and path.resolve().is_relative_to(exclude)
-                if path.is_file() and not inside and not is_clutter(path.relative_to(match)):
-                    found.setdefault(path.resolve(), path.relative_to(match).as_posix())
+                if not inside and not is_clutter(path.relative_to(match)):
+                    name = match.name if path == match else path.relative_to(match).as_posix()
+                    found.setdefault(path.resolve(), name)
     taken: set[str] = set()
     return [ImageFile(path, unique_name(name, taken)) for path, name in found.items()]
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """The image files below a folder, and the folders that may not be read."""
+    closed: list[Path] = []
+    for inner, _, names in os.walk(folder, onerror=lambda e: closed.append(Path(e.filename))):
+        paths = (Path(inner, name) for name in names)
+        yield from (p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
+    yield from closed
+
+
+def _pattern(path: Path) -> str:
+    """The path as a glob pattern, in which folders that exist as they are written mean themselves."""
+    real = next(parent for parent in path.parents if parent.exists())
+    return os.path.join(glob.escape(str(real)), path.relative_to(real))
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
