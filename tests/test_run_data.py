@@ -150,6 +150,10 @@ def test_defects_are_told_and_kept(tmp_path, messages, first_steps, holdout):
     shown = [m for m in messages() if m.startswith(f"{role} data: bad: ")]
     assert len(shown) == 10 and shown[0] == f"{role} data: bad: clipped: {detail}"
     assert f"{role} data: 4 more; defects.txt of the workdir has all" in messages()
+    repeated = [
+        m for m in messages() if m.startswith("1 of 1 images for evaluation are images of the")
+    ]
+    assert len(repeated) == (holdout == 0)
 
 
 def test_frozen_parameters_are_announced(tmp_path, messages, first_steps):
