@@ -3,10 +3,12 @@
 The models of dense detectors stand in ``common_dense.py``, those of DSOD in ``common_dsod.py``.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from jdet import build
-from jdet.config import get_defaults, nearest
+from jdet.config import apply_settings, get_defaults, nearest
 from jdet.data.discover import discover, object_statistics
 from jdet.train.schedule import POLICIES
 from jdet.types import ConfigError
@@ -47,6 +49,14 @@ MEGDET = dict(
     seed=0,
 )
 """Arguments of MegDet's recipe."""
+
+OWN_DATA = dict(root="", image_root="", classes="", coordinates="")
+"""Arguments that say where one's own images are, and what a labelling tool left open: the folder of
+the images (COCO shape), the classes (``cat+dog``, or a text file with one a line), how boxes count pixels
+(VOC shape)."""
+
+OWN = OWN_DATA | dict(cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0)
+"""Arguments of the experiments on one's own images."""
 
 
 def pick(key, value, allowed):
@@ -99,39 +109,55 @@ def coco(root, seed, train="", test=""):
 
 
 def own_images(arg, name):
-    """Defaults with the data of a folder.
+    """Defaults with the data of a folder, and what the command line sets of them.
 
     Args:
-        arg: with ``root`` and ``seed``.
+        arg: with ``seed`` and the keys of ``OWN_DATA``.
         name: of the experiment.
 
     Returns:
         The config, the number of training images, and the tenth percentile of the object sizes: square
         roots of the areas, relative to their images.
     """
-    if not arg.root:
-        raise ConfigError(f"name your folder: --config=experiments/{name}.py:root=PATH")
     c = get_defaults()
     c.seed = arg.seed
     c.data.root = arg.root
-    found = discover(arg.root)
-    c.eval.metrics = ("voc",) if found.shape == "voc" else ("coco", "voc")
-    sides = [source_group(c, found.shape, side) for side in (found.train, found.evaluation) if side]
-    c.data.train, c.data.eval = sides[0], sides[-1]
-    c.data.holdout = 10 if found.evaluation is None else 0
     c.data.on_error = "skip"
+    apply_settings(c)
+    if not c.data.root:
+        raise ConfigError(f"name your folder: --config=experiments/{name}.py:root=PATH")
+    found = discover(c.data.root)
+    c.eval.metrics = ("voc",) if found.shape == "voc" else ("coco", "voc")
+    sides = [side for side in (found.train, found.evaluation) if side]
+    groups = [source_group(c, found.shape, side, **source_values(arg)) for side in sides]
+    c.data.train, c.data.eval = groups[0], groups[-1]
+    c.data.holdout = 10 if found.evaluation is None else 0
+    apply_settings(c)  # again: the sources have keys now
     source = build.source(c.data.train, "config.data.train", c.data.on_error)
     objects = object_statistics(source)
     c.data.max_boxes = int(2 ** np.ceil(np.log2(max(objects.most, 8))))
     return c, len(source), float(np.quantile(objects.sizes, 0.1))
 
 
-def source_group(c, shape, side):
+def source_group(c, shape, side, **values):
     """A source of the folder ``c.data.root``, which it follows when that is set."""
     root = c.data.get_ref("root")
     if shape == "voc":
-        return build.group("source", "voc", root=root, splits=side)
-    return build.group("source", "coco", annotation_file=root + f"/{side}", keep_masks=False)
+        return build.group("source", "voc", root=root, splits=side, **values)
+    file = root + f"/{side}"
+    return build.group("source", "coco", annotation_file=file, keep_masks=False, **values)
+
+
+def source_values(arg):
+    """Fields of both sources from the arguments that are given."""
+    values = {key: arg[key] for key in ("image_root", "coordinates") if arg[key]}
+    if arg.classes:
+        file = Path(arg.classes).expanduser()
+        lines = (
+            file.read_text("utf-8-sig").split("\n") if file.is_file() else arg.classes.split("+")
+        )
+        values["classes"] = tuple(line.strip() for line in lines if line.strip())
+    return values
 
 
 # ------------------------------------------------------------------ models

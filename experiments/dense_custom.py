@@ -19,7 +19,7 @@ Ours: depends on the data; ``dense_deeppcb.py`` gives a feeling
 Cost: depends on the data
 """
 
-from experiments.common import own_images, own_recipe, pick
+from experiments.common import OWN, own_images, own_recipe, pick
 from experiments.common_dense import DETECTORS, decay_without_norms, keep_proportions, sized_model
 from jdet.config import parse_arg
 
@@ -28,9 +28,7 @@ SMALL = 24
 
 
 def get_config(arg=""):
-    arg = parse_arg(
-        arg, root="", detector="atss", cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0
-    )
+    arg = parse_arg(arg, **OWN, detector="atss")
     pick("detector", arg.detector, DETECTORS)
     c, images, smallest = own_images(arg, "dense_custom")
     short = arg.size or (160 if arg.cpu else 640)

@@ -12,6 +12,9 @@ Derived from the data: classes, size of the smallest default boxes (from the ten
 sizes), input size (512 pixels where a tenth of the objects would be under 12 pixels at 300) and the
 length of the run (every image about 200 times, 6,000 to 100,000 steps). ``cpu`` trains a half-width
 Root-ResNet-18 at 128 pixels instead, 1,200 to 6,000 steps. All can be set: size=, batch=, steps=, lr=.
+What the data leave open is said by image_root=PATH (COCO shape: folder of the images), classes=cat+dog or
+a text file with one a line, and coordinates=edges or from_0 (VOC shape: how boxes count pixels). What the
+command line sets under --config.data counts before anything is derived.
 
 Source: ours
 Paper: –
@@ -21,13 +24,13 @@ Cost: depends on the data
 
 import numpy as np
 
-from experiments.common import own_images, own_recipe
+from experiments.common import OWN, own_images, own_recipe
 from jdet import build
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, root="", cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0)
+    arg = parse_arg(arg, **OWN)
     c, images, smallest = own_images(arg, "scratchdet_custom")
     smallest = float(np.clip(smallest, 0.04, 0.10))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging as python_logging
 import os
 import re
@@ -153,7 +154,7 @@ def _parse(arguments: list[str]) -> list[str]:
         if experiment is None:
             flags.DEFINE_string("config", None, _HELP, values, required=True)
         else:
-            config = from_file(experiment)
+            config = from_file(experiment, functools.partial(_set_data, given))
             config.lock()
             overrides = _overrides(given)
             _rename_groups(config, overrides)
@@ -225,6 +226,42 @@ def _rename_groups(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> 
                 holder = holder[part]
             with config.unlocked():
                 holder[parts[-1]] = build.renamed(kind, group, names[key])
+
+
+def _set_data(arguments: Sequence[str], config: ConfigDict) -> None:
+    """Sets those keys of ``config.data`` that the command line names and the config has already.
+
+    Raises:
+        ConfigError: a value of another type.
+    """
+    wanted = [
+        (key, value)
+        for key, value in _overrides(arguments)
+        if key.startswith("data.") and _has(config, key)
+    ]
+    _rename_groups(config, wanted)
+    names = {key for key, _ in wanted if _has(config, key)}
+    chosen: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        if names.intersection(key for key, _ in _overrides([argument])):
+            separate = "=" not in argument and not following.startswith("-")
+            chosen += [argument, following] if separate else [argument]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *chosen])
+    try:
+        values(["", *chosen])
+    except (flags.Error, TypeError) as error:
+        raise ConfigError(_readable(str(error))) from error
+    config.unlock()
+
+
+def _has(config: ConfigDict, key: str) -> bool:
+    here: Any = config
+    for part in key.split("."):
+        if not isinstance(here, ConfigDict) or part not in here:
+            return False
+        here = here.get(part)
+    return True
 
 
 def _check_key(config: ConfigDict, key: str) -> None:

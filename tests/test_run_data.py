@@ -109,7 +109,7 @@ def test_place_of_the_images_on_the_command_line(tmp_path, monkeypatch):
     file = write(tmp_path, content(annotation(1)), folder="elsewhere/images")
     c = get_defaults()
     c.data.train = build.group("source", "coco", annotation_file=str(file))
-    with pytest.raises(DataError, match="`image_root`"):
+    with pytest.raises(DataError, match="image_root=PATH"):
         build.source(c.data.train, "config.data.train")
     place = tmp_path / "elsewhere" / "images"
     c = from_command_line(monkeypatch, c, f"--config.data.train.image_root={place}")

@@ -14,6 +14,7 @@ from jdet.config.checks import flatten as flatten
 from jdet.config.checks import norms as norms
 from jdet.config.checks import validate as validate
 from jdet.config.defaults import get_defaults as get_defaults
+from jdet.config.experiment import apply_settings as apply_settings
 from jdet.config.experiment import from_file as from_file
 from jdet.config.experiment import parse_arg as parse_arg
 from jdet.config.stored import RENAMED as RENAMED

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,28 @@ from ml_collections import ConfigDict
 from jdet.types import ConfigError, DataError, nearest
 
 
-def from_file(experiment: str) -> ConfigDict:
+def _nothing(config: ConfigDict) -> None:
+    """What the command line sets where there is none."""
+
+
+_SETTINGS: ContextVar[Callable[[ConfigDict], None]] = ContextVar("settings", default=_nothing)
+
+
+def apply_settings(config: ConfigDict) -> None:
+    """Sets what the command line sets under ``config.data``, of the keys that the config has already.
+
+    For a ``get_config`` that reads its data: what is derived from them is then derived from those the
+    command line means. All of the command line is applied to the finished config in any case.
+    """
+    _SETTINGS.get()(config)
+
+
+def from_file(experiment: str, settings: Callable[[ConfigDict], None] = _nothing) -> ConfigDict:
     """The config of an experiment, as ``--config`` takes it.
 
     Args:
         experiment: ``file.py``, or ``file.py:key=value,…`` with arguments for its ``get_config``.
+        settings: what ``apply_settings`` does to a config while it is made.
 
     Raises:
         ConfigError: there is no such file, it makes no config, or it fails; the line is named.
@@ -36,6 +55,7 @@ def from_file(experiment: str) -> ConfigDict:
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # classes of one's own beside the experiment, as ``module:Class``
         sys.path.append(folder)
+    token = _SETTINGS.set(settings)
     try:
         spec.loader.exec_module(module)
         config = module.get_config(*([arg] if colon else []))
@@ -45,6 +65,8 @@ def from_file(experiment: str) -> ConfigDict:
         where = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
         line = f", line {where[-1].lineno}" if where else ""
         raise ConfigError(f"{name}{line}: {type(error).__name__}: {error}") from error
+    finally:
+        _SETTINGS.reset(token)
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{name}: get_config returns a {type(config).__name__}, not a ConfigDict")
     return config

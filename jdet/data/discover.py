@@ -19,6 +19,7 @@ from absl import logging
 
 from jdet.data.find_images import expanded, is_clutter
 from jdet.data.image_formats import LFS_POINTER
+from jdet.data.sources.annotations import first_reasons
 from jdet.data.sources.label_text import decode
 from jdet.data.sources.voc_files import voc_folders
 from jdet.types import DataError, Source
@@ -220,7 +221,11 @@ def object_statistics(source: Source) -> ObjectStatistics:
             sides = (boxes[:, 2:] - boxes[:, :2]) / (width, height)
             sizes.append(np.sqrt(sides.prod(-1)))
     if not sizes:
-        raise DataError("the training images carry no boxes; there is nothing to learn")
+        name = getattr(source, "name", type(source).__name__)
+        raise DataError(
+            f"{name}: the {len(source)} training images carry no boxes; there is nothing to learn"
+            f"{first_reasons(getattr(source, 'defects', ()))}"
+        )
     return ObjectStatistics(np.concatenate(sizes), most)
 
 

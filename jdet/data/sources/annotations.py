@@ -26,6 +26,9 @@ from jdet.types import DataError, Example, OfficialObjects, nearest, require
 # leaves its image by less than this is clipped without being called a defect.
 ROUNDING = 0.02
 
+REASONS = 3
+"""Defects that an error lists."""
+
 
 class Defect(NamedTuple):
     """One thing wrong in a label file that did not stop the run.
@@ -92,8 +95,9 @@ def unknown_class(name: str, classes: Sequence[str], where: str) -> DataError:
     """The error for a class in a label file that the class list lacks."""
     return DataError(
         f"{where}: class {name!r} is not in the list of {len(classes)} classes "
-        f"({', '.join(classes)}){nearest(name, classes)}; correct the label file or give the "
-        "source `classes` that hold it"
+        f"({', '.join(classes)}){nearest(name, classes)}; correct the label file or name all "
+        "classes: classes=a+b of the experiments on your own images, elsewhere "
+        "--config.data.train.classes and --config.data.eval.classes"
     )
 
 
@@ -180,10 +184,21 @@ class LabelTable(NamedTuple):
     ranks: np.ndarray
 
 
+def first_reasons(defects: Sequence[Defect]) -> str:
+    """The first defects in words, for the end of a message; "" where there are none."""
+    if not defects:
+        return ""
+    shown = "; ".join(f"{defect.id}: {defect.detail}" for defect in defects[:REASONS])
+    more = f"; and {len(defects) - REASONS} more" if len(defects) > REASONS else ""
+    return f": {shown}{more}"
+
+
 class LabelBuilder:
     """Collects the objects of a data set image by image and checks them all at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """Starts with nothing; ``name`` is the data set's, for messages."""
+        self._name = name
         self._ids: list[str] = []
         self._sizes: list[tuple[int, int]] = []
         self._counts: list[int] = []
@@ -207,7 +222,15 @@ class LabelBuilder:
         Args:
             class_names: label → name, for the list of defects.
             ranks: place of each image in the official order; None: as they were added.
+
+        Raises:
+            DataError: all images were skipped; with the first reasons.
         """
+        if not self._ids:
+            raise DataError(
+                f"{self._name}: none of its {len(self._skipped)} images can be used"
+                f"{first_reasons(self._skipped)}"
+            )
         boxes = np.array([row.box for row in self._rows], np.float64).reshape(-1, 4)
         extents = np.array([row.extent for row in self._rows], np.float64).reshape(-1, 2)
         labels = np.array([row.label for row in self._rows], np.int32)

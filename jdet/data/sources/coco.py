@@ -127,7 +127,7 @@ class CocoSource(LabelledSource):
 
         lookup = ImageLookup()
         root = _find_image_root(path, image_root, images.values(), lookup)
-        builder = LabelBuilder()
+        builder = LabelBuilder(self.name)
         taken: dict[str, int | str] = {}
         files, image_ids, masks = [], [], []
         for id, image in images.items():
@@ -156,8 +156,6 @@ class CocoSource(LabelledSource):
             taken[file] = id
             files.append(file)
             image_ids.append(own_id(image))
-        if not files:
-            raise DataError(f"{self.name}: no image is left; {len(images)} were skipped")
         self._table = builder.build(self.class_names, official_order(image_ids))
         self._images = tuple(files)
         self.image_ids = tuple(image_ids)
@@ -226,6 +224,8 @@ def _find_image_root(
             if any(found(str(place), name) for name in first):
                 return str(place)
     raise DataError(
-        f"{path}: its images ({first[0]} …) are in none of {', '.join(map(str, places))}. Give "
-        "the source `image_root`, or download COCO with `python data/get_coco.py --root data`."
+        f"{path}: its images ({first[0]} …) are in none of {', '.join(map(str, places))}. Name "
+        "their folder: image_root=PATH of the experiments on your own images, elsewhere "
+        "--config.data.train.image_root and --config.data.eval.image_root. COCO itself comes by "
+        "`python data/get_coco.py --root data`."
     )

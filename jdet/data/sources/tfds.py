@@ -90,7 +90,7 @@ class TfdsSource(LabelledSource):
             raise DataError(f"{self.name}: the split holds no images")
         if len(set(ids)) < len(ids):  # names of files need not be unique in TFDS
             ids = [str(index) for index in range(len(ids))]
-        builder = LabelBuilder()
+        builder = LabelBuilder(self.name)
         for id, size, rows in zip(ids, sizes, objects, strict=True):
             builder.add(id, size, rows)
         self._table = builder.build(self.class_names)

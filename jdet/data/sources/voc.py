@@ -97,7 +97,7 @@ class VocSource(LabelledSource):
         self.class_names = class_names(annotations, classes)
         self.name = "VOC " + "+".join(f"{folder.name}:{split}" for folder, split in parts)
         label_of = {name: label for label, name in enumerate(self.class_names)}
-        builder = LabelBuilder()
+        builder = LabelBuilder(self.name)
         images: list[str] = []
         seen: set[str] = set()
         self._from_zero = 0
@@ -134,8 +134,6 @@ class VocSource(LabelledSource):
         self._table = builder.build(self.class_names)
         self._images = tuple(images)
         self._from_zero *= coordinates == "from_1"
-        if not images:
-            raise DataError(f"{self.name}: no image is left; {len(self.defects)} were skipped")
 
     def _image(self, index: int) -> str:
         return self._images[index]

@@ -258,7 +258,9 @@ def class_names(folders: Mapping[Path, Files], classes: Sequence[str] | None) ->
         if lists[other] != lists[first]:
             raise DataError(
                 f"{first} and {other} have different classes: {', '.join(lists[first])} and "
-                f"{', '.join(lists[other])}. Give the source `classes`."
+                f"{', '.join(lists[other])}. Name all classes: "
+                "classes=a+b of the experiments on your own images, elsewhere "
+                "--config.data.train.classes and --config.data.eval.classes."
             )
     return lists[first]
 

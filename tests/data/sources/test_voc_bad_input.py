@@ -30,7 +30,7 @@ def test_missing_image_or_annotation(tmp_path):
     assert "b.xml is missing" in source.defects[1].detail
     assert "defects: 2 skipped" in source.describe()
     (root / "JPEGImages" / "c.jpg").unlink()
-    with pytest.raises(DataError, match="no image is left; 3 were skipped"):
+    with pytest.raises(DataError, match="none of its 3 images can be used: a: "):
         VocSource(root, "train", on_error="skip")
 
 
