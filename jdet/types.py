@@ -118,8 +118,9 @@ class Source(Protocol):
 
     A source may offer more, which is used where it is there: ``describe()``, one line for the log;
     ``defects``, a list of ``jdet.data.sources.annotations.Defect``; ``image_size(i)``, height and width
-    without decoding (or None); ``ids``, the names of all images; ``image_ids`` and ``category_ids``, the
-    data set's own id (a number or text) of each image and of each label, as its COCO files have them.
+    without decoding (or None); ``ids``, the names of all images; ``image_paths``, their files;
+    ``image_ids`` and ``category_ids``, the data set's own id (a number or text) of each image and of each
+    label, as its COCO files have them.
     """
 
     class_names: tuple[str, ...]

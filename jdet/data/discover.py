@@ -1,9 +1,9 @@
 """What a folder of labelled images holds: its shape, its splits, and how large its objects are.
 
 A folder of VOC shape has ``Annotations/`` and lists of images in ``ImageSets/Main/*.txt``, itself or in one
-below it, such as ``VOCdevkit/VOC2007``. A folder of COCO shape has JSON files with boxes anywhere below it.
-The names of lists and files, or the folders of the latter, speak of their splits as words:
-``instances_train2017.json``, ``valid/_annotations.coco.json``.
+below it, such as ``VOCdevkit/VOC2007``; or it has XML files beside their images. A folder of COCO shape has
+JSON files with boxes anywhere below it. The names of lists and files, or their folders, speak of their
+splits as words: ``instances_train2017.json``, ``valid/_annotations.coco.json``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jdet.data.find_images import expanded, is_clutter
 from jdet.data.image_formats import LFS_POINTER
 from jdet.data.sources.annotations import first_reasons
 from jdet.data.sources.label_text import decode
-from jdet.data.sources.voc_files import voc_folders
+from jdet.data.sources.voc_files import is_flat, voc_folders
 from jdet.types import DataError, Source
 
 SPLITS = {
@@ -90,6 +90,8 @@ def discover(folder: str | os.PathLike[str]) -> Found:
     folders = voc_folders(root) or [root] * _has_annotations(root)
     other = not all(folder == root or YEAR.fullmatch(folder.name) for folder in folders)
     files = annotation_files(root) if other or not folders else {}
+    if not folders and not files and is_flat(root):
+        return Found("voc", *_flat_pair(root))
     if folders and not files:
         return Found("voc", *(_voc_pair if len(folders) == 1 else _voc_years)(folders))
     pair = next((pair for pair in COCO_PAIRS if files.keys() >= set(pair)), None)
@@ -140,6 +142,16 @@ def _voc_pair(folders: list[Path]) -> tuple[str, str | None]:
             f"`cd '{folder.absolute()}' && mkdir -p ImageSets/Main && ls Annotations > "
             "ImageSets/Main/train.txt`"
         )
+    return splits[pair[0]], splits[pair[1]] if len(pair) == 2 else None
+
+
+def _flat_pair(root: Path) -> tuple[str, str | None]:
+    """The sub-folders to train and to evaluate on; all of them where their names do not speak of splits."""
+    names = sorted({path.parent.name for path in root.glob("*/*.xml")})
+    splits = {split_of(Path(name)): name for name in reversed(names)}
+    pair = next((pair for pair in COCO_PAIRS if splits.keys() >= set(pair)), None)
+    if pair is None or any(root.glob("*.xml")):
+        return ".", None
     return splits[pair[0]], splits[pair[1]] if len(pair) == 2 else None
 
 
@@ -271,7 +283,7 @@ def _neither(root: Path, files: dict[str, str]) -> str:
             "'train' as a word in its name or folder; write 'train' and 'val' as words into their names"
         )
     hint = ""
-    if any(root.rglob("*.xml")):
+    if any(root.rglob("*.xml")):  # deeper than is looked for
         hint = (
             "; its XML files belong into Annotations, the images into JPEGImages, and their names into "
             "ImageSets/Main/train.txt"

@@ -214,6 +214,34 @@ def test_a_voc_folder_without_lists_and_what_to_type(tmp_path):
     assert VocSource(root, "train").ids == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    "folders, found, images",
+    [
+        (["train", "valid", "test"], ("train", "valid"), (1, 1)),
+        (["train", "valid"], ("train", "valid"), (1, 1)),
+        (["train"], ("train", None), (1,)),
+        (["monday", "tuesday"], (".", None), (2,)),
+        ([""], (".", None), (1,)),
+    ],
+)
+def test_xml_files_beside_their_images(tmp_path, folders, found, images):
+    """As Roboflow and LabelImg leave them; all splits know the same classes."""
+    for place, folder in enumerate(folders):
+        name = ("dog", "cat", "cow")[place]
+        root = make_folder(tmp_path / "made" / name, {}, {"a": annotation_xml(object_xml(name))})
+        (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+        for file in ("Annotations/a.xml", "JPEGImages/a.jpg"):
+            (root / file).rename(tmp_path / "set" / folder / file.split("/")[1])
+    root = tmp_path / "set"
+    assert discover(root) == Found("voc", *found)
+    sources = [VocSource(root, split) for split in found if split]
+    assert tuple(map(len, sources)) == images
+    assert sources[0].class_names == tuple(sorted(("dog", "cat", "cow")[: len(folders)]))
+    assert sources[0][0].image == str(root / sources[0].ids[0]) + ".jpg"
+    with pytest.raises(DataError, match="has no XML files in a folder 'trian'"):
+        VocSource(root, "trian")
+
+
 def test_json_in_a_folder_called_annotations(tmp_path):
     write(tmp_path, {"Annotations/instances_train.json": detections(0)})
     assert discover(tmp_path).shape == "coco"
@@ -222,7 +250,7 @@ def test_json_in_a_folder_called_annotations(tmp_path):
 @pytest.mark.parametrize(
     "name, hint",
     [
-        ("train/a.xml", "its XML files belong into Annotations"),
+        ("my/train/a.xml", "its XML files belong into Annotations"),
         ("data.yaml", "labels of YOLO's form are not read"),
         ("train/labels/a.txt", "labels of YOLO's form are not read"),
         ("via.json", "via.json holds no boxes in COCO's form"),

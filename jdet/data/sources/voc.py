@@ -22,7 +22,9 @@ from jdet.data.sources.voc_files import (
     entry_id,
     find_folder,
     find_image,
+    flat_split,
     image_files,
+    is_flat,
     parse_splits,
     read_split,
 )
@@ -53,6 +55,9 @@ class VocSource(LabelledSource):
     images in any format that is read, and may hold ``labels.txt``, one class per line. The image of
     split entry ``x`` is ``JPEGImages/x.*``; where there is none, what ``<filename>`` names. Entries may
     have sub-folders, extensions and leading paths, and files any encoding (``label_text.decode``).
+
+    Where the XML files lie beside their images, as LabelImg and Roboflow leave them, the sub-folders are
+    the splits, and ``.`` is all of them.
 
     A box whose ``xmax <= xmin`` or ``ymax <= ymin`` as labelled is dropped and listed, although by
     inclusive arithmetic ``xmax == xmin`` is one pixel wide: in practice it is a slip of the mouse.
@@ -103,10 +108,11 @@ class VocSource(LabelledSource):
         self._from_zero = 0
         for folder, split in parts:
             files = image_files(folder)
-            for entry in read_split(folder, split):
-                id = entry_id(entry, annotations[folder], files)
-                here = annotations[folder][id] or [f"{id}.xml"]
-                annotation_file = folder / "Annotations" / here[0]
+            labelled = annotations[folder]
+            flat = is_flat(folder)
+            for entry in flat_split(folder, split, labelled) if flat else read_split(folder, split):
+                id = entry_id(entry, labelled, files)
+                annotation_file = labelled.folder / (labelled[id] or [f"{id}.xml"])[0]
                 try:
                     if id in seen:
                         raise DataError(f"image {id!r} is listed twice in splits {splits!r}")

@@ -85,6 +85,13 @@ def voc_folders(root: Path) -> list[Path]:
     return []
 
 
+def is_flat(folder: Path) -> bool:
+    """Whether XML files lie beside their images, in the folder or in those in it, one for each split."""
+    if (folder / "Annotations").is_dir() or not folder.is_dir():
+        return False
+    return any(folder.glob("*.xml")) or any(folder.glob("*/*.xml"))
+
+
 def find_folder(root: str | Path, year: str, split: str) -> tuple[Path, str]:
     """The VOC folder an item of ``splits`` means; the folder and the split."""
     root = expanded(root)
@@ -98,6 +105,8 @@ def find_folder(root: str | Path, year: str, split: str) -> tuple[Path, str]:
     parents = (root, root / "VOCdevkit")
     looked = [parent / f"VOC{year}" for parent in parents] if year else parents
     found = [f for f in looked if is_voc_folder(f)] if year else voc_folders(root)
+    if not found and not year and is_flat(root):
+        return root, split
     if len(found) > 1 and not year:
         names = ", ".join(folder.name for folder in found)
         which = f'say which, as in "{found[0].name[3:]}:{split}"'
@@ -143,6 +152,22 @@ def read_split(folder: Path, split: str) -> list[str]:
             names.append(unicodedata.normalize("NFC", line))
     if not names:
         raise DataError(f"{path} lists no images")
+    return names
+
+
+def flat_split(folder: Path, split: str, annotations: Files) -> list[str]:
+    """Names of all images with an annotation in a sub-folder; of all there are for the split ``.``.
+
+    Raises:
+        DataError: there are none.
+    """
+    names = [name for name in annotations if split == "." or name.startswith(f"{split}/")]
+    if not names:
+        there = sorted({name.split("/")[0] for name in annotations if "/" in name})
+        raise DataError(
+            f"{folder} has no XML files in a folder {split!r}{nearest(split, there)}; there are "
+            f"{', '.join(there[:20]) or 'none'}, and '.' is all of them"
+        )
     return names
 
 
@@ -196,6 +221,8 @@ class Files:
 
 def image_files(folder: Path) -> Files:
     """What ``JPEGImages`` holds, or ``images`` as Label Studio has it, in any format that is read."""
+    if is_flat(folder):
+        return Files(folder, SUFFIXES)
     names = ("JPEGImages", "images")
     found = [name for name in names if (folder / name).is_dir()]
     return Files(folder / (found or names)[0], SUFFIXES)
@@ -203,7 +230,7 @@ def image_files(folder: Path) -> Files:
 
 def annotation_files(folder: Path) -> Files:
     """What ``Annotations`` holds."""
-    return Files(folder / "Annotations", (".xml",))
+    return Files(folder if is_flat(folder) else folder / "Annotations", (".xml",))
 
 
 def entry_id(entry: str, annotations: Files, images: Files) -> str:
@@ -235,7 +262,7 @@ def find_image(folder: Path, split: str, id: str, filename: str, files: Files) -
     own = files[id] or ([] if named else files[files.only(id)])
     if not own and not named:
         raise DataError(
-            f"split {split!r} of {folder} names {id!r}, but {files.folder.name} has no image {id} "
+            f"split {split!r} of {folder} names {id!r}, but {files.folder} has no image {id} "
             f"({', '.join(SUFFIXES)})"
         )
     found = own or named

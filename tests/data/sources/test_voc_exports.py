@@ -190,7 +190,7 @@ def test_files_that_count_from_0(tmp_path):
 def test_an_empty_images_folder_names_the_first_image(tmp_path):
     root = simple(tmp_path, object_xml())
     (root / "JPEGImages" / "a.jpg").unlink()
-    with pytest.raises(DataError, match="names 'a', but JPEGImages has no image a"):
+    with pytest.raises(DataError, match="names 'a', but .*JPEGImages has no image a"):
         VocSource(root, "train")
     cv2.imwrite(str(root / "JPEGImages" / "._a.jpg"), np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(DataError, match="JPEGImages has no image a"):
