@@ -10,6 +10,7 @@ import numpy as np
 from jdet import build
 from jdet.config import apply_settings, get_defaults, nearest
 from jdet.data.discover import discover, object_statistics
+from jdet.data.sources.label_text import read_text
 from jdet.train.schedule import POLICIES
 from jdet.types import ConfigError
 
@@ -153,9 +154,7 @@ def source_values(arg):
     values = {key: arg[key] for key in ("image_root", "coordinates") if arg[key]}
     if arg.classes:
         file = Path(arg.classes).expanduser()
-        lines = (
-            file.read_text("utf-8-sig").split("\n") if file.is_file() else arg.classes.split("+")
-        )
+        lines = read_text(file).split("\n") if file.is_file() else arg.classes.split("+")
         values["classes"] = tuple(line.strip() for line in lines if line.strip())
     return values
 

@@ -82,7 +82,7 @@ def test_the_root_on_the_command_line(monkeypatch, tmp_path):
 def test_classes_are_given(monkeypatch, capsys, tmp_path):
     make(tmp_path, {"train.json": detections(0), "val.json": detections(100)})
     own = list(build.sources(read(monkeypatch, tmp_path))[0].class_names)
-    (tmp_path / "names.txt").write_text("\n".join(["more", *own[::-1]]) + "\n")
+    (tmp_path / "names.txt").write_text("\n".join(["more", *own[::-1]]) + "\n", "utf-16")
     for classes in ("+".join(["more", *own[::-1]]), tmp_path / "names.txt"):
         found = build.sources(read(monkeypatch, tmp_path, classes=classes))
         assert [list(source.class_names) for source in found] == [["more", *own[::-1]]] * 2
