@@ -299,6 +299,7 @@ def _write_defects(path: Path, train: Source, evaluation: Source) -> None:
         for defect in getattr(source, "defects", ())
     ]
     if lines:
-        path.write_text("".join(lines), encoding="utf-8")
+        # Names of files need not be text: these bytes come out as they are.
+        path.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
     else:
         path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib import ft2font
 from PIL import Image, ImageDraw, ImageFont
 
 from jdet.data.image_io import read_image, write_image
@@ -72,7 +73,8 @@ def draw_detections(
     Args:
         image: uint8 [H, W, 3], RGB, the original image.
         detections: what was found in it, boxes in its pixels; those without area are not drawn.
-        class_names: K names, in label order.
+        class_names: K names, in label order; one in a script that the font lacks is drawn as
+            "class N", N its label.
         ground_truth: the objects of the image; ignored ones are dashed. None: the detections alone.
         score_threshold: lowest score drawn.
 
@@ -88,7 +90,8 @@ def draw_detections(
     found = [
         _Mark(
             np.asarray(detections.boxes[i], float) * scale,
-            f"{class_names[detections.labels[i]]} " * several + f"{detections.scores[i]:.2f}",
+            f"{_shown_name(class_names, detections.labels[i])} " * several
+            + f"{detections.scores[i]:.2f}",
             class_color(int(detections.labels[i])),
             False,
         )
@@ -101,7 +104,7 @@ def draw_detections(
     objects = [
         _Mark(
             np.asarray(box, float) * scale,
-            str(class_names[label]) * several,
+            _shown_name(class_names, label) * several,
             class_color(int(label)),
             bool(ignore),
         )
@@ -267,7 +270,7 @@ def _with_header(panel: np.ndarray, title: str, note: str, aside: str) -> np.nda
     note = _shorten(note, plain, width - x - size * 0.6)
     draw.text((x, middle), note, _GREY, plain, anchor="lm")
     x += plain.getlength(note) + size
-    aside = _shorten(aside, plain, width - x - size * 0.6)
+    aside = _shorten(_escaped(aside), plain, width - x - size * 0.6)
     draw.text((width - size * 0.6, middle), aside, _GREY, plain, anchor="rm")
     return np.concatenate([np.asarray(bar), panel])
 
@@ -287,7 +290,31 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib, ``size`` pixels high."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+    return ImageFont.truetype(_font_file(name), size)
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    """Code points that the font has; it draws all others as the same empty box."""
+    return frozenset(ft2font.FT2Font(_font_file("DejaVuSans.ttf")).get_charmap())
+
+
+def _shown_name(class_names: Sequence[str], label: int) -> str:
+    """The name of a class in one line, or its label where the font lacks a character of it."""
+    name = " ".join(str(class_names[label]).split())
+    return name if name and _characters().issuperset(map(ord, name)) else f"class {label}"
+
+
+def _escaped(text: str) -> str:
+    """The text, characters that the font lacks as Python escapes them."""
+    known = _characters()
+    return "".join(
+        c if ord(c) in known else c.encode("ascii", "backslashreplace").decode() for c in text
+    )
+
+
+def _font_file(name: str) -> str:
+    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", name))
 
 
 def _resize(image: np.ndarray, scale: float) -> np.ndarray:

@@ -194,3 +194,33 @@ def test_images_are_written_under_safe_names(tmp_path):
         assert np.abs(read - image).mean() < 3
     with pytest.raises(DataError, match="gone.jpg"):
         write_images(folder, [(pairs[0][0], ground_truth([], [], image="gone.jpg"))], NAMES)
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("étoile", "étoile"),
+        ("猫", "class 1"),
+        ("cat 猫", "class 1"),
+        ("two\nlines\n", "two lines"),
+        ("", "class 1"),
+        (7, "7"),
+    ],
+)
+def test_names_that_the_font_lacks_are_drawn_as_numbers(name, shown):
+    """No box of the font's own stands for a character, in detections and ground truth."""
+    names, boxes = ("disc", name), [(10, 60, 200, 200)]
+    one, same = (
+        draw_detections(
+            make_image(256, 256),
+            found(boxes, [0.9], [1]),
+            classes,
+            ground_truth=ground_truth(boxes, [1], id="猫"),
+        )
+        for classes in (names, ("disc", shown))
+    )
+    np.testing.assert_array_equal(one, same)
+
+
+def test_ids_that_the_font_lacks_are_escaped():
+    assert drawing._escaped("a·猫\udce9.jpg") == r"a·\u732b\udce9.jpg"
