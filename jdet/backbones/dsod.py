@@ -65,22 +65,7 @@ class DSOD(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, low in (
-            ("first", 1),
-            ("bottleneck", 1),
-            ("growth", 1),
-            ("transition_base", 0),
-            ("last_channels", 0),
-        ):
-            if getattr(self, name) < low:
-                raise ValueError(
-                    f"model.backbone.{name}={getattr(self, name)}; it must be at least {low}"
-                )
-        if not 0 < self.compression <= 1:
-            raise ValueError(
-                f"model.backbone.compression={self.compression}; it must lie in (0, 1]"
-            )
-        if len(self.blocks) < 3 or min(self.blocks) < 1:
+        if len(self.blocks) < 3:
             raise ValueError(
                 f"model.backbone.blocks={tuple(self.blocks)}; give the dense layers of three or more "
                 "blocks, such as (6, 8, 8, 8)"

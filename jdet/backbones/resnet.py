@@ -122,16 +122,12 @@ class ResNet(nn.Module):
                 "model.backbone.zero_init=True is for blocks that end in a trainable norm; "
                 f"model.backbone.block={self.block!r}, model.norm={self.norm.kind!r}"
             )
-        if self.root < 0:
-            raise ValueError(f"model.backbone.root={self.root}; use 0 for the 7×7 stem, or 1, 2, …")
         channels = tuple(self.root_channels)
-        if channels and (len(channels) != self.root or any(n < 1 for n in channels)):
+        if channels and len(channels) != self.root:
             raise ValueError(
                 f"model.backbone.root_channels={channels} for model.backbone.root={self.root}; give a "
                 "number above 0 for each convolution of the root block, or none"
             )
-        if self.dilation < 1:
-            raise ValueError(f"model.backbone.dilation={self.dilation}; use 1 for none, or 2, …")
         if self.caffe_pool and self.pool != 3:
             raise ValueError(
                 f"model.backbone.caffe_pool=True is for the 3×3 pool; model.backbone.pool={self.pool}"

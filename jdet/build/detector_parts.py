@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jdet.build.data import resize
 from jdet.build.groups import NORM_OF_KIND, class_of, make, parts_of, shared_fields
 from jdet.build.table import resolve
-from jdet.config import nearest, norms
+from jdet.config import nearest, norms, ranges
 from jdet.data.transforms.finish import OPTIONAL_FIELDS
 from jdet.detectors.base import Detector
 from jdet.nn.norm import KINDS, Norm
@@ -80,6 +80,9 @@ def _norms(config: ConfigDict, axis_name: str | None) -> dict[str, Norm]:
                 f"config.model.{key}={kind!r} is no norm{nearest(kind, KINDS)}; "
                 f"there are {', '.join(KINDS)}"
             )
+        for field in ("momentum", "epsilon"):
+            name = f"{key}_{field}"
+            ranges.check(ranges.FIELDS["Norm"][field], f"config.model.{name}", config.model[name])
     group_size = config.parallel.bn_group_size
     if group_size and "sync_batch" not in chosen.values():
         named = ", ".join(f"config.model.{key} is {kind}" for key, kind in chosen.items())

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from jdet.build.table import resolve
-from jdet.config import nearest
+from jdet.config import nearest, ranges
 from jdet.types import ConfigError
 
 BOUND = (
@@ -213,6 +213,7 @@ def make(kind: str, config: Mapping[str, Any], where: str, **bound: Any) -> Any:
     for key in required(factory):
         if values.get(key) is None and key not in bound:
             raise ConfigError(f"{where}.{key} is missing: {kind} {config['name']!r} needs a value")
+    ranges.check_fields(class_of(factory), values, where)
     try:
         return factory(**values, **{k: v for k, v in bound.items() if k in known})
     except (TypeError, ValueError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jdet.config import ranges
 from jdet.config.defaults import get_defaults
 from jdet.types import ConfigError, nearest
 
@@ -48,57 +49,18 @@ CHOICES = {
     "train.loss_norm": ("global", "per_device"),
     "train.remat": ("none", "convs", "full", "stages"),
     "optimizer.name": ("sgd", "adamw"),
-    "optimizer.schedule": ("step", "cosine", "constant", "normal", "long"),
+    "optimizer.schedule": (
+        "step",
+        "cosine",
+        "polynomial",
+        "exponential",
+        "constant",
+        "normal",
+        "long",
+    ),
     "eval.tta.preset": ("none", "flip", "voc", "coco", "custom"),
     "eval.tta.merge": ("", "voting", "soft_voting", "nms"),
     "optimizer.decay_mask": ("caffe", "all", "kernels", "no_norm_decay"),
-}
-
-RANGES = {
-    "input_size": (16, 4096),
-    "data.holdout": (0, 10_000),
-    "data.max_boxes": (1, 10_000),
-    "data.workers": (0, 1024),
-    "data.threads": (0, 1024),
-    "data.prefetch": (1, 1024),
-    "train.batch_size": (1, 10**6),
-    "train.steps": (0, 10**9),
-    "train.epochs": (0, 1e6),
-    "train.eval_every": (0, 10**9),
-    "train.save_every": (0, 10**9),
-    "train.accumulation": (1, 10**4),
-    "train.ema": (0, 0.999999),
-    "train.log_every": (1, 10**9),
-    "train.keep": (1, 10**4),
-    "train.saturation.patience": (0, 10**6),
-    "train.saturation.delta": (0, 1e9),
-    "train.saturation.reductions": (0, 100),
-    "train.saturation.factor": (0, 1),
-    "optimizer.lr": (1e-12, 1e6),
-    "optimizer.reference_batch": (0, 10**9),
-    "optimizer.bias_lr": (0, 1e6),
-    "optimizer.weight_decay": (0, 1),
-    "optimizer.decay": (1e-9, 1),
-    "optimizer.warmup": (0, 10**9),
-    "optimizer.warmup_start": (0, 1),
-    "optimizer.warmup_epochs": (0, 10**6),
-    "optimizer.warmup_lr": (0, 1e6),
-    "optimizer.clip_norm": (0, 1e9),
-    "eval.batch_size": (1, 10**6),
-    "eval.images": (0, 10**4),
-    "eval.score_drawn": (0, 1),
-    "eval.max_images": (0, 10**9),
-    "eval.precise_bn": (0, 10**6),
-    "eval.tta.iou_threshold": (0, 1),
-    "eval.tta.pixel_offset": (0, 1),
-    "eval.tta.score_threshold": (0, 1),
-    "eval.tta.max_detections": (0, 10**5),
-    "landscape.every": (0, 10**9),
-    "landscape.depth": (0, 16),
-    "landscape.probe_every": (0, 10**9),
-    "parallel.devices": (0, 10**6),
-    "parallel.cpu_devices": (1, 64),
-    "parallel.bn_group_size": (0, 10**6),
 }
 
 
@@ -117,10 +79,8 @@ def validate(config: ConfigDict) -> None:
                 f"config.{key}={value!r}{nearest(str(value), allowed)}; it can be one of "
                 f"{', '.join(allowed)}"
             )
-    for key, (low, high) in RANGES.items():
-        value = _lookup(config, key)
-        if not low <= value <= high:
-            raise ConfigError(f"config.{key}={value}; it must lie in {low} … {high}")
+    for key, allowed in ranges.RANGES.items():
+        ranges.check(allowed, f"config.{key}", _lookup(config, key))
     _check_landscape(config.landscape)
 
 

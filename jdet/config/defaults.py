@@ -87,10 +87,16 @@ def get_defaults() -> ConfigDict:
     # lr factor 0: frozen
     optimizer.bias_lr = 2.0  # learning-rate multiplier of convolution biases
     optimizer.clip_norm = 0.0  # global gradient norm; 0: none
-    optimizer.schedule = "step"  # "step" | "cosine" | "constant" | "normal" | "long" (MegDet's
-    # drops by epochs: 8, 10 of 11 and 11, 14, 17 of 18; train.epochs stretches them, 0: as they are)
+    optimizer.schedule = "step"  # "step" | "cosine" | "polynomial" | "exponential" | "constant" |
+    # "normal" | "long" (MegDet's drops by epochs: 8, 10 of 11 and 11, 14, 17 of 18; train.epochs
+    # stretches them, 0: as they are)
     optimizer.boundaries = (0.45, 0.75, 0.95)  # of the run where the lr drops (step), or steps (>1)
     optimizer.decay = 0.1  # factor of each drop
+    optimizer.factors = ()  # of each drop its own (step); empty: decay
+    optimizer.end_factor = 0.0  # share of the peak at the end (cosine, polynomial, exponential)
+    optimizer.power = 1.0  # of polynomial; 1: a straight line
+    optimizer.hold = 0  # steps at the peak after the warm-up, before these three fall
+    optimizer.from_start = False  # they count from step 0, not from the end of the warm-up
     optimizer.warmup = 0  # steps of linear warm-up
     optimizer.warmup_epochs = 0.0  # the warm-up has at least so many epochs
     optimizer.warmup_start = 0.1  # of the peak, where the warm-up begins

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdet.detectors.centerness import CenternessDetector
-from jdet.detectors.dense_detector import check_above
 from jdet.ops import anchors, coding, matching
 
 
@@ -30,10 +29,6 @@ class ATSS(CenternessDetector):
     box_weight: float = 2.0
     anchor_scale: float = 8.0
     topk: int = 9
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_above(self, 0, "anchor_scale", "topk")
 
     def anchor_levels(self) -> tuple[anchors.AnchorLevel, ...]:
         """Sides and steps of the anchors, one entry per level."""

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jdet.detectors.dense_detector import DenseDetector, Predictions, check_choice, inside
+from jdet.detectors.dense_detector import DenseDetector, Predictions, check_choice
 from jdet.detectors.dense_head import CENTERNESS, DenseHead
 from jdet.ops import boxes, coding, losses, nms
 from jdet.types import Mean
@@ -84,6 +84,7 @@ class CenternessDetector(DenseDetector):
         labels: jax.Array,
         valid: jax.Array,
         image_sizes: jax.Array,
+        ignored: jax.Array | None = None,
     ) -> dict[str, Mean]:
         """Assignment and losses (Tian et al. 2019, sec. 3); as ``DenseDetector.loss_terms``.
 
@@ -92,7 +93,7 @@ class CenternessDetector(DenseDetector):
         """
         outputs, flat = found.joined()
         flat = jnp.asarray(flat)
-        within = inside(flat, image_sizes)
+        within = self.taking_part(flat, image_sizes, ground_truth, ignored)
 
         def one_image(offsets, logits, centerness, ground_truth, labels, valid, within, image_size):
             match = self.assign(found.priors, ground_truth, valid, image_size)

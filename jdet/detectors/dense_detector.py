@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdet.detectors.dense_head import DenseHead
-from jdet.detectors.pyramid import PyramidDetector
+from jdet.detectors.pyramid import PyramidDetector, check_ignored
 from jdet.nn import padding
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
-from jdet.ops import anchors, boxes, nms
+from jdet.ops import anchors, boxes, matching, nms
 from jdet.ops.losses import sigmoid_focal_loss
 from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
 
@@ -60,6 +60,11 @@ class DenseDetector(PyramidDetector, kw_only=True):
         soft_nms: "none"; "linear" or "gaussian": overlapping boxes lose score instead (``jdet.ops.nms``).
         soft_sigma: of "gaussian".
         max_detections: detections per image, D.
+        max_per_class: detections of a class per image; 0: no limit of its own.
+        min_side: shortest side of a detection, pixels of the network input; 0: any.
+        ignore_iof: anchors, or cells of points, of which more than this share lies in an object that is
+            not trained on (see ``train_ignored``) are left out of the loss, not background (MMDetection's
+            ``ignore_iof_thr``); 0: they are background.
         mask_padding: keep padding out of the network, see ``jdet.nn.padding``; False: the network sees the
             padding, in the mean colour, as in the reference implementations (anchors centred there are
             excluded nevertheless).
@@ -84,6 +89,9 @@ class DenseDetector(PyramidDetector, kw_only=True):
     soft_nms: str = "none"
     soft_sigma: float = 0.5
     max_detections: int = 100
+    max_per_class: int = 0
+    min_side: float = 0.0
+    ignore_iof: float = 0.0
     mask_padding: bool = True
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
@@ -98,15 +106,15 @@ class DenseDetector(PyramidDetector, kw_only=True):
         "soft_sigma",
         "pre_nms",
         "max_detections",
+        "max_per_class",
+        "min_side",
     )
     torchvision_anchors = False
 
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "soft_nms", nms.SOFT)
-        check_above(self, 0, "soft_sigma")
-        if not 0 < self.prior < 1:
-            raise ValueError(f"model.prior={self.prior}; it must lie between 0 and 1")
+        check_ignored(self)
 
     @property
     def any_input_size(self) -> bool:
@@ -224,7 +232,8 @@ class DenseDetector(PyramidDetector, kw_only=True):
         valid = batch.valid if self.train_ignored else batch.valid & ~batch.ignore
         # A box without area has no logarithm to learn.
         valid = valid & (boxes.area(batch.boxes) > 0)
-        return self.loss_terms(found, batch.boxes, batch.labels, valid, batch.image_sizes)
+        more = {"ignored": batch.valid & batch.ignore} if self.ignore_iof else {}
+        return self.loss_terms(found, batch.boxes, batch.labels, valid, batch.image_sizes, **more)
 
     def loss_terms(
         self,
@@ -233,6 +242,7 @@ class DenseDetector(PyramidDetector, kw_only=True):
         labels: jax.Array,
         valid: jax.Array,
         image_sizes: jax.Array,
+        ignored: jax.Array | None = None,
     ) -> dict[str, Mean]:
         """Assignment and losses.
 
@@ -242,12 +252,31 @@ class DenseDetector(PyramidDetector, kw_only=True):
             labels: int32 [B, N], 0 … K-1.
             valid: bool [B, N], which rows are objects to learn.
             image_sizes: int32 [B, 2], height and width of each image's content.
+            ignored: bool [B, N], which rows are regions where nothing is background (``ignore_iof``);
+                None: there are none.
 
         Returns:
             "loc" (boxes of positives), "cls" (focal loss of all places that are not left out) and what
             else the detector learns.
         """
         raise NotImplementedError
+
+    def taking_part(
+        self,
+        priors: np.ndarray | jax.Array,
+        image_sizes: jax.Array,
+        ground_truth: jax.Array,
+        ignored: jax.Array | None,
+    ) -> jax.Array:
+        """Which anchors take part in the losses, bool [B, A]; arguments as in ``loss_terms``."""
+        within = inside(priors, image_sizes)
+        if ignored is None:
+            return within
+        corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
+        left_out = jax.vmap(matching.inside_ignored, (None, 0, 0, None))(
+            corners, ground_truth, ignored, self.ignore_iof
+        )
+        return within & ~left_out
 
     def count_places(self, positive: jax.Array, counts: jax.Array, within: jax.Array) -> None:
         """Counts samples for ``train.sample_stats``.
@@ -298,7 +327,8 @@ class DenseDetector(PyramidDetector, kw_only=True):
                 own = {name: levels[i] for name, levels in outputs.items()}
                 best, index, labels = self.candidates(own, within[i])
                 corners = self.corners(own["offsets"][index], jnp.asarray(level)[index])
-                kept.append((boxes.clip(corners, image_size), best, labels))
+                corners = boxes.clip(corners, image_size)
+                kept.append((corners, nms.at_least(corners, best, self.min_side), labels))
             return nms.candidates_nms(
                 *(jnp.concatenate(parts) for parts in zip(*kept)),
                 iou_threshold=self.nms_iou,
@@ -306,6 +336,7 @@ class DenseDetector(PyramidDetector, kw_only=True):
                 soft=self.soft_nms,
                 sigma=self.soft_sigma,
                 min_score=self.score_threshold,
+                keep_per_class=self.max_per_class,
             )
 
         return jax.vmap(one_image)(found.outputs, within, image_sizes)
@@ -329,10 +360,3 @@ def check_choice(module: nn.Module, name: str, allowed: Sequence[str]) -> None:
         raise ValueError(
             f"model.{name}={getattr(module, name)!r}; it can be one of {', '.join(allowed)}"
         )
-
-
-def check_above(module: nn.Module, low: float, *names: str) -> None:
-    """Raises ValueError where a field of a detector is not above a limit."""
-    for name in names:
-        if getattr(module, name) <= low:
-            raise ValueError(f"model.{name}={getattr(module, name)}; it must be above {low}")

@@ -55,10 +55,6 @@ class FCOS(CenternessDetector):
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "box_activation", ACTIVATIONS)
-        if self.center_radius < 0:
-            raise ValueError(
-                f"model.center_radius={self.center_radius}; use 0 for whole objects, or strides above 0"
-            )
         bounds = tuple(self.regress_bounds)
         if any(not low < high for low, high in zip((0.0, *bounds), bounds)):
             raise ValueError(f"model.regress_bounds={bounds}; they must rise from above 0")

@@ -123,3 +123,12 @@ class PyramidDetector(Detector, kw_only=True):
             f"{resize.test_setting()}: {'; '.join(parts)}. They are trained all the same, "
             f"{self.anchor_remedy}"
         )
+
+
+def check_ignored(module: Any) -> None:
+    """Raises ValueError where ``ignore_iof`` is for objects that a detector trains on."""
+    if module.ignore_iof and module.train_ignored:
+        raise ValueError(
+            f"model.ignore_iof={module.ignore_iof} leaves out what lies in objects that are not trained "
+            "on, but model.train_ignored=True trains on them; set model.train_ignored=False"
+        )

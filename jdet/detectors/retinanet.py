@@ -7,13 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jdet.detectors.dense_detector import (
-    DenseDetector,
-    Predictions,
-    check_above,
-    check_choice,
-    inside,
-)
+from jdet.detectors.dense_detector import DenseDetector, Predictions, check_choice
 from jdet.ops import anchors, boxes, coding, losses, matching
 from jdet.types import Mean
 
@@ -79,17 +73,14 @@ class RetinaNet(DenseDetector):
         check_choice(self, "box_loss", BOX_LOSSES)
         check_choice(self, "low_quality", matching.max_iou.LOW_QUALITY)
         check_choice(self, "normalizer", NORMALIZERS)
-        if not 0 <= self.negative_iou <= self.iou_threshold <= 1:
+        if self.negative_iou > self.iou_threshold:
             raise ValueError(
                 f"model.negative_iou={self.negative_iou} and model.iou_threshold={self.iou_threshold}; "
-                "they must rise within 0 … 1"
+                "the first must not be above the second"
             )
-        if not 0 <= self.min_pos_iou <= 1:
-            raise ValueError(f"model.min_pos_iou={self.min_pos_iou}; it must lie within 0 … 1")
         ratios = self.aspect_ratios
-        if not ratios or any(not isinstance(r, int | float) or r <= 0 for r in ratios):
+        if not ratios or not all(isinstance(r, int | float) for r in ratios):
             raise ValueError(f"model.aspect_ratios={ratios!r}; give numbers above 0, one at least")
-        check_above(self, 0, "anchor_scale", "smooth_l1_beta", "octaves")
 
     def anchor_levels(self) -> tuple[anchors.AnchorLevel, ...]:
         """Sides, ratios and steps of the anchors, one entry per level."""
@@ -112,6 +103,7 @@ class RetinaNet(DenseDetector):
         labels: jax.Array,
         valid: jax.Array,
         image_sizes: jax.Array,
+        ignored: jax.Array | None = None,
     ) -> dict[str, Mean]:
         """Max-IoU assignment, box and focal loss (sec. 4.1); as ``DenseDetector.loss_terms``."""
         outputs, priors = found.joined()
@@ -144,7 +136,7 @@ class RetinaNet(DenseDetector):
                 counts,
             )
 
-        within = inside(priors, image_sizes)
+        within = self.taking_part(priors, image_sizes, ground_truth, ignored)
         loc, cls, positive, counts = jax.vmap(one_image)(
             offsets, logits, ground_truth, labels, valid, within
         )

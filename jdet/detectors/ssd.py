@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jdet.detectors.pyramid import PyramidDetector
+from jdet.detectors.multibox import multibox_loss
+from jdet.detectors.pyramid import PyramidDetector, check_ignored
 from jdet.nn.conv import Conv
 from jdet.nn.initialisers import caffe_xavier
 from jdet.nn.norm import L2Norm, Norm
-from jdet.ops import anchors, boxes, coding, losses, matching, nms, sampling
+from jdet.ops import anchors, boxes, coding, nms
 from jdet.types import Batch, ClassLayer, ConfigError, Detections, HeadLayout, Mean
 
 
@@ -36,6 +36,8 @@ class SSD(PyramidDetector, kw_only=True):
         first_ratio: default-box size of the first level, fraction of the side (see ``ssd_levels``).
         min_ratio: of the second level.
         max_ratio: upper end of the size rule.
+        size_rule: "mmdetection" truncates these sizes to whole pixels, "caffe" does not, as the release: at
+            300 pixels both give the published table, at 512 they differ.
         min_sizes: side of the small square box of each level, pixels. This and each of the next four fields
             replace a column of the table of default boxes; empty: by the rule.
         max_sizes: of each level; the second square box has side sqrt(min · max), 0: there is none.
@@ -43,14 +45,22 @@ class SSD(PyramidDetector, kw_only=True):
         steps: distance between box centres on each level, pixels.
         first_centres: centre of the first box on each level, pixels; the rule: half a step.
         clip_boxes: clip default boxes to the image.
+        clamp_sizes: no default box is wider or taller than the network input, as in torchvision, whose
+            released weights need it; their centres stay.
         head_kernels: side of the head's kernels on each level, the last value for all further ones.
         iou_threshold: overlap from which a default box is positive in addition to the bipartite matches.
         negative_ratio: hard negatives per positive.
+        min_negatives: hard negatives of each image at the least, also of one without objects.
+        ignore_iof: default boxes of which more than this share lies in an object that is not trained on
+            (see ``train_ignored``) are left out of the loss, not background (MMDetection's
+            ``ignore_iof_thr``); 0: they are background.
         loc_weight: weight of the box loss.
         score_threshold: lowest score of a detection.
         nms_iou: overlap above which the worse box of a class is dropped.
         pre_nms: candidates per class.
         max_detections: detections per image, D.
+        max_per_class: detections of a class per image; 0: no limit of its own.
+        min_side: shortest side of a detection, pixels of the network input; 0: any.
 
     All others are those of ``PyramidDetector`` and ``Detector``.
     """
@@ -60,21 +70,27 @@ class SSD(PyramidDetector, kw_only=True):
     first_ratio: float = 0.10
     min_ratio: float = 0.20
     max_ratio: float = 0.90
+    size_rule: str = "mmdetection"
     min_sizes: tuple[float, ...] = ()
     max_sizes: tuple[float, ...] = ()
     aspect_ratios: tuple[tuple[float, ...], ...] = ()
     steps: tuple[float, ...] = ()
     first_centres: tuple[float, ...] = ()
     clip_boxes: bool = False
+    clamp_sizes: bool = False
     head_kernels: tuple[int, ...] = (3,)
     iou_threshold: float = 0.5
     negative_ratio: float = 3.0
+    min_negatives: int = 0
+    ignore_iof: float = 0.0
     loc_weight: float = 1.0
     train_ignored: bool = True
     score_threshold: float = 0.01
     nms_iou: float = 0.45
     pre_nms: int = 400
     max_detections: int = 200
+    max_per_class: int = 0
+    min_side: float = 0.0
     mean: tuple[float, ...] = (123.0, 117.0, 104.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
@@ -83,6 +99,8 @@ class SSD(PyramidDetector, kw_only=True):
         "nms_iou",
         "pre_nms",
         "max_detections",
+        "max_per_class",
+        "min_side",
     )
     anchor_remedy: ClassVar[str] = (
         "each through the one default box it overlaps most (bipartite matching), but weakly. "
@@ -97,6 +115,7 @@ class SSD(PyramidDetector, kw_only=True):
                 f"model.head_kernels={tuple(self.head_kernels)}; give odd sides, one per level or fewer: "
                 "the last serves all further levels"
             )
+        check_ignored(self)
 
     def setup(self):
         """Lays out the levels; the head needs their number of boxes."""
@@ -133,7 +152,10 @@ class SSD(PyramidDetector, kw_only=True):
             first_ratio=self.first_ratio,
             min_ratio=self.min_ratio,
             max_ratio=self.max_ratio,
+            rule=self.size_rule,
         )
+        if self.clamp_sizes:
+            levels = [level._replace(longest=float(self.input_size)) for level in levels]
         levels = anchors.replace_columns(
             levels,
             min_sizes=self.min_sizes,
@@ -157,6 +179,7 @@ class SSD(PyramidDetector, kw_only=True):
             "default-box ratios": tuple(level.ratios for level in levels),
             "default-box steps": tuple((level.step, level.start) for level in levels),
             "default-box clipping": self.clip_boxes,
+            "default-box clamping": self.clamp_sizes,
         }
         return HeadLayout(classes, r"head/loc\d+(_norm)?/.*", references)
 
@@ -200,7 +223,7 @@ class SSD(PyramidDetector, kw_only=True):
         """The training forward pass (SSD, sec. 2.2; Caffe ``MultiBoxLoss``).
 
         Both losses are sums over the batch, weighted by the number of matched default boxes. Images
-        without objects add exactly nothing.
+        without objects add exactly nothing, unless ``min_negatives`` says so.
 
         Args:
             batch: ``images``, ``boxes``, ``labels``, ``valid`` and ``ignore`` are used.
@@ -223,6 +246,9 @@ class SSD(PyramidDetector, kw_only=True):
             valid,
             iou_threshold=self.iou_threshold,
             negative_ratio=self.negative_ratio,
+            min_negatives=self.min_negatives,
+            ignored=batch.valid & batch.ignore if self.ignore_iof else None,
+            ignore_iof=self.ignore_iof,
         )
         self.count_samples(samples.positives, samples.negatives, samples.background)
         weight = jnp.sum(samples.positives)
@@ -254,84 +280,15 @@ class SSD(PyramidDetector, kw_only=True):
         def one_image(corners, scores):
             return nms.class_wise_nms(
                 corners,
-                scores,
+                nms.at_least(corners, scores, self.min_side),
                 score_threshold=self.score_threshold,
                 iou_threshold=self.nms_iou,
                 pre_nms=self.pre_nms,
                 keep=self.max_detections,
+                keep_per_class=self.max_per_class,
             )
 
         return jax.vmap(one_image)(corners, scores)
-
-
-class Samples(NamedTuple):
-    """How many default boxes of each image a loss counts, float32 [B] each.
-
-    Attributes:
-        positives: matched to an object.
-        negatives: picked as hard negatives.
-        background: all that could have been.
-    """
-
-    positives: jax.Array
-    negatives: jax.Array
-    background: jax.Array
-
-
-def multibox_loss(
-    offsets: jax.Array,
-    logits: jax.Array,
-    priors: jax.Array | np.ndarray,
-    ground_truth: jax.Array,
-    labels: jax.Array,
-    valid: jax.Array,
-    *,
-    iou_threshold: float = 0.5,
-    negative_ratio: float = 3.0,
-) -> tuple[jax.Array, jax.Array, Samples]:
-    """Matching, hard negative mining and both losses of SSD, image by image.
-
-    Args:
-        offsets: float32 [B, A, 4].
-        logits: float32 [B, A, K + 1], channel 0 is background.
-        priors: float32 [A, 4], cx cy w h, pixels.
-        ground_truth: float32 [B, N, 4], x1 y1 x2 y2, pixels.
-        labels: int32 [B, N], 0 … K-1.
-        valid: bool [B, N], which rows are objects to learn.
-        iou_threshold: of positives beside the bipartite matches.
-        negative_ratio: hard negatives per positive of the same image.
-
-    Returns:
-        Sums of the box loss and of the classification loss, float32 [B] each, and what they count.
-    """
-    priors = jnp.asarray(priors)
-    corners = boxes.cxcywh_to_xyxy(priors)
-
-    def one_image(offsets, logits, ground_truth, labels, valid):
-        overlap = boxes.pairwise_iou(ground_truth, corners)
-        match = matching.ssd.match(overlap, valid, iou_threshold)
-        target = coding.encode(ground_truth[match.index], priors)
-        # What is masked below must be finite for its gradient to be.
-        predicted = jnp.where(match.matched[:, None], offsets, 0.0)
-        loc = jnp.sum(losses.smooth_l1(predicted, target), axis=-1)
-        classes = jnp.where(match.matched, labels[match.index] + 1, 0)
-        cls = optax.losses.softmax_cross_entropy_with_integer_labels(logits, classes)
-        positives = jnp.sum(match.matched)
-        background = ~match.matched & (match.overlap < iou_threshold)
-        negatives = sampling.hard_negatives(
-            jax.lax.stop_gradient(cls),
-            background,
-            (negative_ratio * positives).astype(jnp.int32),
-        )
-        return (
-            jnp.sum(jnp.where(match.matched, loc, 0.0)),
-            jnp.sum(jnp.where(match.matched | negatives, cls, 0.0)),
-            Samples(
-                *(jnp.sum(x).astype(jnp.float32) for x in (match.matched, negatives, background))
-            ),
-        )
-
-    return jax.vmap(one_image)(offsets, logits, ground_truth, labels, valid)
 
 
 class SSDHead(nn.Module):

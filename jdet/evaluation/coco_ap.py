@@ -2,6 +2,11 @@
 
 Where hotcoco is installed (the extra ``coco-fast``), it computes the same numbers, far faster.
 
+Images are taken in the official order, by COCO image id, whatever the order in which they are added: of
+equal scores in several images the first counts first. The objects are those of the label file as it is
+(``Example.official``), with boxes over the border, without area and with areas in float64, where the
+source has them. Detections that are not finite numbers are left out.
+
 ``Example.ignore`` becomes ``iscrowd``: detections inside such a region are neither rewarded nor
 penalised, and the region itself need not be found. ``Example.areas`` (mask areas in COCO's own
 files) decide between small, medium and large, at 32² and 96² square pixels. Per image and class
@@ -21,17 +26,18 @@ import contextlib
 import importlib.util
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jdet.data.sources.coco import xyxy_to_xywh
+from jdet.config import ranges
 from jdet.evaluation import masks as masks_lib
-from jdet.types import DataError, Example, ImageDetections
+from jdet.evaluation.official import exact_xywh, finite, official_of, official_order
+from jdet.types import DataError, Example, ImageDetections, OfficialObjects, require
 
-# The order of pycocotools' `stats`.
+# The order of pycocotools' `stats`, at its own numbers of detections.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 IOU_TYPES = {"bbox": "coco", "segm": "coco_segm"}
@@ -56,31 +62,51 @@ class CocoEvaluator:
         needs: optional fields of the records that are compared.
     """
 
-    def __init__(self, class_names: Sequence[str], *, iou_type: str = "bbox", engine: str = ""):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        iou_type: str = "bbox",
+        engine: str = "",
+        max_detections: Sequence[int] = (1, 10, 100),
+        recall_levels: int = 101,
+    ):
         """Starts empty.
 
         Args:
             class_names: K names, in label order.
             iou_type: overlaps of boxes ("bbox") or of masks ("segm").
             engine: one of ``ENGINES``; "": ``default_engine()``.
+            max_detections: three rising numbers of detections per image and class at which the recall is
+                measured; all but that of the first two is measured at the last. For an AP at another
+                number than 100, which ``COCOeval.summarize`` itself does not give.
+            recall_levels: evenly spaced recalls from 0 to 1 over which precision is averaged.
 
         Raises:
             ValueError: there is no such ``iou_type``.
+            ConfigError: a number is out of range.
         """
+        given = {"max_detections": tuple(max_detections), "recall_levels": recall_levels}
+        ranges.check_fields(type(self), given, "eval.coco")
+        few, more, most = given["max_detections"] if len(max_detections) == 3 else (0, 0, 0)
+        require(
+            few < more < most, "eval.coco.max_detections", max_detections, "three rising numbers"
+        )
         if iou_type not in IOU_TYPES:
             raise ValueError(f"iou_type={iou_type!r}; it can be one of {', '.join(IOU_TYPES)}")
         self.class_names = tuple(class_names)
         self._type, self._prefix = iou_type, IOU_TYPES[iou_type]
         self._engine = engine or default_engine()
+        self._max_detections, self._recall_levels = [few, more, most], recall_levels
         overlap = "mask IoU" if iou_type == "segm" else "IoU"
+        recalls = f"; {recall_levels} recalls" if recall_levels != 101 else ""
         self.protocol = (
-            f"pycocotools: {overlap} 0.50:0.95, 100 detections per image and class; crowd ignored"
+            f"pycocotools: {overlap} 0.50:0.95, {most} detections per image and class; "
+            f"crowd ignored{recalls}"
         )
         self.per_class = {self._prefix: "AP"}
         self.needs = ("masks",) if iou_type == "segm" else ()
-        self._objects: list[dict[str, Any]] = []
-        self._found: list[dict[str, Any]] = []
-        self._sizes: list[tuple[int, int]] = []
+        self._images: list[_Image] = []
         self._evaluated: Any = None
 
     def add(self, detections: ImageDetections, ground_truth: Example) -> None:
@@ -97,28 +123,25 @@ class CocoEvaluator:
         if detections.id != ground_truth.id:
             raise ValueError(f"detections of image {detections.id!r} against {ground_truth.id!r}")
         self._evaluated = None
+        detections = finite(detections)
+        truth = official_of(ground_truth)
         size = (0, 0)
         object_masks = found_masks = None
         if self._type == "segm":
-            size, object_masks, found_masks = _masks(detections, ground_truth)
-        self._sizes.append(size)
-        for row, box in enumerate(exact_xywh(ground_truth.boxes)):
+            size, object_masks, found_masks = _masks(detections, ground_truth.id, truth)
+        objects, found = [], []
+        for row, box in enumerate(truth.xywh.tolist()):
             annotation = {
-                # Ids count from 1: pycocotools takes a match with object 0 for no match.
-                "id": len(self._objects) + 1,
-                "image_id": len(self._sizes),
-                "category_id": int(ground_truth.labels[row]) + 1,
-                "bbox": box.tolist(),
-                "area": float(ground_truth.areas[row]),
-                "iscrowd": int(ground_truth.ignore[row]),
+                "category_id": int(truth.labels[row]) + 1,
+                "bbox": box,
+                "area": float(truth.areas[row]),
+                "iscrowd": int(truth.ignore[row]),
             }
             if object_masks is not None:
                 annotation["segmentation"] = object_masks[row]
-            self._objects.append(annotation)
+            objects.append(annotation)
         for row, box in enumerate(exact_xywh(detections.boxes)):
             annotation = {
-                "id": len(self._found) + 1,
-                "image_id": len(self._sizes),
                 "category_id": int(detections.labels[row]) + 1,
                 "bbox": box.tolist(),
                 "area": float(box[2] * box[3]),
@@ -128,24 +151,32 @@ class CocoEvaluator:
             if found_masks is not None:
                 annotation["segmentation"] = found_masks[row]
                 annotation["area"] = masks_lib.area(found_masks[row])
-            self._found.append(annotation)
+            found.append(annotation)
+        place = (None if ground_truth.official is None else truth.rank, ground_truth.id)
+        self._images.append(_Image(place, size, objects, found))
 
     def result(self) -> dict[str, float]:
         """``coco/AP``, ``coco/AP50``, … (``STATS``) and ``coco/AP/<class>``: 0 … 1, or nan.
 
         Those of masks begin with ``coco_segm/``.
         """
-        evaluation = self._evaluation()
-        metrics = {
-            f"{self._prefix}/{name}": float("nan") if value < 0 else float(value)
-            for name, value in zip(STATS, evaluation.stats, strict=True)
+        # [10 IoUs, recalls, K, sizes, numbers of detections] and the same without recalls
+        precision, recall = (
+            np.asarray(self._evaluation().eval[name]) for name in ("precision", "recall")
+        )
+        few, more, most = self._max_detections
+        # As in ``COCOeval.summarize``: sizes are all, small, medium, large.
+        parts = {
+            "AP": precision[..., 0, 2],
+            "AP50": precision[0, ..., 0, 2],
+            "AP75": precision[5, ..., 0, 2],
+            **{f"AP{size}": precision[..., i, 2] for i, size in enumerate("sml", 1)},
+            **{f"AR{number}": recall[..., 0, i] for i, number in enumerate((few, more, most))},
+            **{f"AR{size}": recall[..., i, 2] for i, size in enumerate("sml", 1)},
         }
-        # [10 IoUs, 101 recalls, K], of all sizes and the 100 best
-        precision = np.asarray(evaluation.eval["precision"])[..., 0, 2]
+        metrics = {f"{self._prefix}/{name}": _mean(part) for name, part in parts.items()}
         for label, name in enumerate(self.class_names):
-            defined = precision[..., label][precision[..., label] >= 0]
-            value = float(defined.mean()) if len(defined) else float("nan")
-            metrics[f"{self._prefix}/AP/{name}"] = value
+            metrics[f"{self._prefix}/AP/{name}"] = _mean(precision[..., label, 0, 2])
         return metrics
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
@@ -175,7 +206,10 @@ class CocoEvaluator:
     def _evaluation(self) -> Any:
         """The engine, done with all that was collected."""
         if self._evaluated is None:
-            objects, found = (self._data_set(rows) for rows in (self._objects, self._found))
+            order = official_order([image.place for image in self._images])
+            images = [self._images[i] for i in order]
+            objects = self._data_set(images, [image.objects for image in images])
+            found = self._data_set(images, [image.found for image in images])
             with contextlib.redirect_stdout(io.StringIO()):
                 if self._engine == "hotcoco":
                     import hotcoco
@@ -184,26 +218,55 @@ class CocoEvaluator:
                 else:
                     kind: Any = self._type
                     made = COCOeval(_index(objects), _index(found), kind)
+                made.params.maxDets = self._max_detections
+                made.params.recThrs = np.linspace(0, 1, self._recall_levels).tolist()
                 made.evaluate()
                 made.accumulate()
-                made.summarize()
             self._evaluated = made
         return self._evaluated
 
-    def _data_set(self, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-        """All images and categories with these annotations, as in COCO's files."""
+    def _data_set(
+        self, images: Sequence[_Image], annotations: Sequence[Sequence[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """All images and categories with these annotations of each image, as in COCO's files."""
+        of_image = ((i, one) for i, own in enumerate(annotations, 1) for one in own)
         return {
             "images": [
-                {"id": i, "height": height, "width": width}
-                for i, (height, width) in enumerate(self._sizes, 1)
+                {"id": i, "height": image.size[0], "width": image.size[1]}
+                for i, image in enumerate(images, 1)
             ],
             "categories": [{"id": i, "name": n} for i, n in enumerate(self.class_names, 1)],
-            "annotations": annotations,
+            # Ids count from 1: pycocotools takes a match with object 0 for no match.
+            "annotations": [
+                {"id": i, "image_id": image, **one} for i, (image, one) in enumerate(of_image, 1)
+            ],
         }
 
 
+def _mean(values: np.ndarray) -> float:
+    """Of what is defined, that is, not -1; nan where nothing is."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+class _Image(NamedTuple):
+    """What was added of an image.
+
+    Attributes:
+        place: as ``official_order`` takes it.
+        size: height and width of its masks.
+        objects: annotations without ids.
+        found: detections, likewise.
+    """
+
+    place: tuple[int | None, str]
+    size: tuple[int, int]
+    objects: list[dict[str, Any]]
+    found: list[dict[str, Any]]
+
+
 def _masks(
-    detections: ImageDetections, ground_truth: Example
+    detections: ImageDetections, name: str, truth: OfficialObjects
 ) -> tuple[tuple[int, int], list[Any], list[Any]]:
     """Height and width of an image, and the run-length encodings of its objects and detections.
 
@@ -215,13 +278,13 @@ def _masks(
     """
     parts = []
     for who, masks, rows, remedy in (
-        ("object", ground_truth.masks, ground_truth.boxes, "the data set has boxes alone"),
+        ("object", truth.masks, truth.xywh, "the data set has boxes alone"),
         ("detection", detections.masks, detections.boxes, "the detector makes none"),
     ):
         masks = list(masks) if masks is not None else [None] * len(rows)
         if len(masks) != len(rows) or any(mask is None for mask in masks):
             raise DataError(
-                f"image {ground_truth.id}: the metric of masks (config.eval.metrics 'coco_segm') finds "
+                f"image {name}: the metric of masks (config.eval.metrics 'coco_segm') finds "
                 f"{who}s without a mask; {remedy}: leave it out"
             )
         parts.append(masks)
@@ -231,7 +294,7 @@ def _masks(
     try:
         objects = [masks_lib.to_rle(mask, height, width) for mask in objects]
     except ValueError as error:
-        raise DataError(f"image {ground_truth.id}: {error}") from error
+        raise DataError(f"image {name}: {error}") from error
     return (height, width), objects, found
 
 
@@ -240,8 +303,3 @@ def _index(data_set: Any) -> COCO:
     coco.dataset = data_set
     coco.createIndex()
     return coco
-
-
-def exact_xywh(boxes: np.ndarray) -> np.ndarray:
-    """Boxes [n, 4] as x y width height in float64, where no difference of float32 numbers is rounded."""
-    return xyxy_to_xywh(np.asarray(boxes, np.float64))

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from jdet.evaluation.official import altered
 from jdet.evaluation.results import Results
 from jdet.parallel import broadcast
 from jdet.types import Example, ImageDetections, Source
@@ -98,6 +99,7 @@ class Gather:
         self._results = results
         self._masks = any("masks" in getattr(each, "needs", ()) for each in evaluators)
         self._seen = np.zeros(expected, int)
+        self._objects = self._altered = 0
         self._alone = jax.process_count() == 1
         self._held: list[tuple[int, Scored]] = []
         self._batches = 0
@@ -142,6 +144,8 @@ class Gather:
     def _score(self, images: Sequence[Scored]) -> None:
         for index, found, ground_truth in images:
             self._seen[index] += 1
+            self._altered += altered(ground_truth)
+            self._objects += len((ground_truth.official or ground_truth).labels)
             if self._results is not None:
                 self._results.add(index, found)
             for evaluator in self._evaluators:
@@ -172,6 +176,15 @@ class Gather:
         if unreadable:
             logging.warning(
                 "%d of %d images could not be read: not evaluated", unreadable, self.expected
+            )
+        if self._altered:
+            logging.log_first_n(
+                logging.WARNING,
+                "the metrics are of the objects as labelled; %d of %d are not used so in training, which "
+                "cuts boxes at the border and leaves out those without extent",
+                1,
+                self._altered,
+                self._objects,
             )
         metrics: dict[str, float] = {}
         for evaluator in self._evaluators:

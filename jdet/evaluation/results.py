@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jdet.atomic_files import write_json, write_text
-from jdet.evaluation.coco_ap import exact_xywh
+from jdet.evaluation.official import exact_xywh
 from jdet.types import ImageDetections, Source
 
 DETECTIONS, IMAGES = "detections.json", "images.json"

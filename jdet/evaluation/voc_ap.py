@@ -2,8 +2,10 @@
 
 What the kit does, and this file with it:
 
-* Detections of a class are sorted by score over the whole set; equal scores keep the order in which
-  they were added.
+* Detections of a class are sorted by score over the whole set; equal scores keep the order of the
+  images in the split, whatever the order in which they are added, and within an image that in which
+  they were found. Those that are not finite numbers are left out.
+* The objects are those of the label file as it is (``Example.official``), where the source has them.
 * Each is compared with the object of its class and image that it overlaps most (the first of
   equals), found or not. It can be right when that overlap is **at or above** the threshold: the
   kit's own test is ``ovmax>=VOCopts.minoverlap``; widespread Python ports use ``>``, which differs
@@ -29,6 +31,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jdet.config import ranges
+from jdet.data.sources.coco import xywh_to_xyxy
+from jdet.evaluation.official import finite, official_of, official_order
 from jdet.types import Example, ImageDetections
 
 RECALL_LEVELS = np.arange(11) * 0.1
@@ -57,7 +62,12 @@ class VocEvaluator:
             iou_threshold: overlap at or above which a detection can be right.
             pixel_offset: added to every width and height: 0 for continuous boxes (jdet's), 1 for
                 boxes that still are inclusive pixels.
+
+        Raises:
+            ConfigError: a number is out of range.
         """
+        given = {"iou_threshold": iou_threshold, "pixel_offset": pixel_offset}
+        ranges.check_fields(type(self), given, "VocEvaluator")
         self.class_names = tuple(class_names)
         self.protocol = (
             f"VOC devkit: IoU >= {iou_threshold:g}; voc07 is 11-point, voc12 the area; difficult objects "
@@ -66,6 +76,7 @@ class VocEvaluator:
         self.iou_threshold = iou_threshold
         self.pixel_offset = pixel_offset
         self._matches: list[tuple[np.ndarray, ...]] = []  # scores, labels, overlaps, objects
+        self._places: list[tuple[int | None, str]] = []
         self._labels: list[np.ndarray] = []  # of all objects
         self._ignore: list[np.ndarray] = []
         self._objects = 0
@@ -82,11 +93,12 @@ class VocEvaluator:
         """
         if detections.id != ground_truth.id:
             raise ValueError(f"detections of image {detections.id!r} against {ground_truth.id!r}")
+        detections, truth = finite(detections), official_of(ground_truth)
         overlaps, objects = _best_objects(
             np.asarray(detections.boxes, np.float64).reshape(-1, 4),
             np.asarray(detections.labels),
-            np.asarray(ground_truth.boxes, np.float64).reshape(-1, 4),
-            np.asarray(ground_truth.labels),
+            xywh_to_xyxy(truth.xywh),
+            np.asarray(truth.labels),
             self.pixel_offset,
         )
         self._matches.append(
@@ -97,9 +109,12 @@ class VocEvaluator:
                 objects + self._objects,
             )
         )
-        self._labels.append(np.asarray(ground_truth.labels))
-        self._ignore.append(np.asarray(ground_truth.ignore, bool))
-        self._objects += len(ground_truth.labels)
+        self._places.append(
+            (None if ground_truth.official is None else truth.rank, ground_truth.id)
+        )
+        self._labels.append(np.asarray(truth.labels))
+        self._ignore.append(np.asarray(truth.ignore, bool))
+        self._objects += len(truth.labels)
 
     def average_precisions(self) -> tuple[np.ndarray, np.ndarray]:
         """AP of every class.
@@ -140,8 +155,9 @@ class VocEvaluator:
 
         Those that are neither right nor wrong leave the curve as it is, so they are not among them.
         """
+        matches = [self._matches[i] for i in official_order(self._places)]
         scores, labels, overlaps, objects = (
-            np.concatenate([m[i] for m in self._matches] or [np.zeros(0)]) for i in range(4)
+            np.concatenate([m[i] for m in matches] or [np.zeros(0)]) for i in range(4)
         )
         object_labels = np.concatenate(self._labels or [np.zeros(0, int)])
         ignore = np.concatenate(self._ignore or [np.zeros(0, bool)])

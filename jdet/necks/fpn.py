@@ -61,8 +61,6 @@ class FPN(nn.Module):
             raise ValueError(
                 f"model.neck.extra={self.extra!r}; it can be one of {', '.join(EXTRAS)}"
             )
-        if self.channels < 1:
-            raise ValueError(f"model.neck.channels={self.channels}; it must be at least 1")
 
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""

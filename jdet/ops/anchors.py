@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+SIZE_RULES = ("mmdetection", "caffe")
+"""Sizes of default boxes in whole pixels, truncated, or as they are."""
+
 
 class DefaultBoxLevel(NamedTuple):
     """The default boxes of one level.
@@ -19,6 +22,7 @@ class DefaultBoxLevel(NamedTuple):
         ratios: aspect ratios above 1; each gives a wide and a tall box.
         step: distance between neighbouring box centres, pixels.
         first: centre of the first box, pixels; None: half a step.
+        longest: longest side of a box, pixels; longer ones are cut to it.
     """
 
     size: float
@@ -26,6 +30,7 @@ class DefaultBoxLevel(NamedTuple):
     ratios: tuple[float, ...]
     step: float
     first: float | None = None
+    longest: float = math.inf
 
     @property
     def sides(self) -> tuple[float, float]:
@@ -50,7 +55,7 @@ class DefaultBoxLevel(NamedTuple):
         for ratio in self.ratios:
             root = math.sqrt(ratio)
             sizes += [(self.size * root, self.size / root), (self.size / root, self.size * root)]
-        return np.array(sizes)
+        return np.minimum(sizes, self.longest)
 
 
 class AnchorLevel(NamedTuple):
@@ -135,14 +140,15 @@ def ssd_levels(
     first_ratio: float = 0.10,
     min_ratio: float = 0.20,
     max_ratio: float = 0.90,
+    rule: str = "mmdetection",
 ) -> tuple[DefaultBoxLevel, ...]:
     """Sizes, aspect ratios and steps of every level for an input size.
 
-    The Caffe rule: the first level's size is ``first_ratio`` of the input side, those of the others rise
-    from ``min_ratio`` in whole per cents with step ``floor((max - min) / (L - 2))``; sizes are truncated to
-    whole pixels. VOC uses 10/20/90 %, COCO 7/15/90 %. The first and the last two levels have aspect ratio
-    2, the levels between them 2 and 3. At 300 pixels this is the published table (steps 8, 16, 32, 64, 100,
-    300; 8732 boxes).
+    The first level's size is ``first_ratio`` of the input side, those of the others rise from ``min_ratio``
+    in whole per cents with step ``floor((max - min) / (L - 2))``. VOC uses 10/20/90 %, COCO 7/15/90 %. The
+    first and the last two levels have aspect ratio 2, the levels between them 2 and 3. At 300 pixels this
+    is the published table (steps 8, 16, 32, 64, 100, 300; 8732 boxes) by either rule; at 512 and 7/15/90 %
+    the sizes of Caffe's release are 35.84, 76.8, 153.6, …, those of MMDetection 35, 76, 153, ….
 
     Args:
         input_size: side of the square input, pixels.
@@ -153,10 +159,13 @@ def ssd_levels(
         first_ratio: size of the first level, fraction of the side.
         min_ratio: size of the second level.
         max_ratio: upper end of the size rule.
+        rule: one of ``SIZE_RULES``.
 
     Raises:
-        ValueError: fewer than two levels.
+        ValueError: fewer than two levels, or no such rule.
     """
+    if rule not in SIZE_RULES:
+        raise ValueError(f"size_rule={rule!r}; it can be one of {', '.join(SIZE_RULES)}")
     count = len(strides)
     if count < 2:
         raise ValueError(
@@ -166,7 +175,9 @@ def ssd_levels(
     low, high = round(min_ratio * 100), round(max_ratio * 100)
     increment = (high - low) // max(count - 2, 1)
     percent = [first_ratio * 100] + [low + increment * i for i in range(count)]
-    sizes = [int(input_size * p / 100 + 1e-6) for p in percent]
+    sizes = [input_size * p / 100 for p in percent]
+    if rule == "mmdetection":
+        sizes = [int(size + 1e-6) for size in sizes]
     levels = []
     for i, (stride, side) in enumerate(zip(strides, cells, strict=True)):
         spread = 1 if i and (cells[i - 1], side) == (3, 2) else side
@@ -233,15 +244,15 @@ def check_levels(levels: Sequence[DefaultBoxLevel]) -> None:
     """
     for i, level in enumerate(levels):
         for key, value, fine, expected in (
-            ("min_sizes", level.size, level.size > 0, "above 0"),
-            ("max_sizes", level.next_size, level.next_size >= 0, "at least 0"),
+            ("min_sizes", level.size, 0 < level.size < math.inf, "above 0"),
+            ("max_sizes", level.next_size, 0 <= level.next_size < math.inf, "at least 0"),
             (
                 "aspect_ratios",
                 level.ratios,
                 _all_positive(level.ratios),
                 "a tuple of numbers above 0",
             ),
-            ("steps", level.step, level.step > 0, "above 0"),
+            ("steps", level.step, 0 < level.step < math.inf, "above 0"),
         ):
             if not fine:
                 raise ValueError(
@@ -252,7 +263,7 @@ def check_levels(levels: Sequence[DefaultBoxLevel]) -> None:
 
 
 def _all_positive(ratios: Any) -> bool:
-    return isinstance(ratios, tuple | list) and all(ratio > 0 for ratio in ratios)
+    return isinstance(ratios, tuple | list) and all(0 < ratio < math.inf for ratio in ratios)
 
 
 def default_boxes(

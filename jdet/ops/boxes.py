@@ -44,6 +44,19 @@ def pairwise_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
     return paired_iou(a[..., :, None, :], b[..., None, :, :], kind)
 
 
+def pairwise_iof(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Share of every box of ``b`` [..., M, 4] that lies in every box of ``a`` [..., N, 4].
+
+    Returns:
+        float32 [..., N, M], intersection over the area of the box of ``b``; 0 where that has none.
+    """
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    low, high = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])
+    return _share(
+        area(jnp.concatenate([low, high], axis=-1)), jnp.broadcast_to(area(b), low.shape[:-1])
+    )
+
+
 def paired_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
     """Overlap of each box of ``a`` [..., 4] with the box of ``b`` [..., 4] at the same place.
 

@@ -199,7 +199,7 @@ def best_pairs(
     """
     num_anchors, num_classes = scores.shape
     if not scores.size:
-        return jnp.zeros(0), *(jnp.zeros(0, jnp.int32) for _ in range(2))
+        return jnp.zeros(0), jnp.zeros(0, jnp.int32), jnp.zeros(0, jnp.int32)
     scores = jnp.where(scores > threshold, scores, 0.0)  # False for NaN
     _, anchors = jax.lax.top_k(jnp.max(scores, axis=1), min(count, num_anchors))
     anchors = jnp.sort(anchors)

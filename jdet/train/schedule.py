@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from jdet.config import get_defaults
 from jdet.parallel import mesh as mesh_lib
 from jdet.types import ConfigError
 
@@ -33,6 +34,16 @@ POLICIES = {
 """MegDet's (Peng et al. 2018, sec. 4). Over another number of epochs the drops keep their shares."""
 
 
+SETTINGS = {
+    "end_factor": ("cosine", "polynomial", "exponential"),
+    "power": ("polynomial",),
+    "hold": ("cosine", "polynomial", "exponential"),
+    "from_start": ("cosine", "polynomial", "exponential"),
+    "factors": ("step",),
+}
+"""Keys of the group ``optimizer`` that only some schedules read."""
+
+
 class Resolved(NamedTuple):
     """The numbers that follow from a config, a number of training images and of devices.
 
@@ -53,6 +64,7 @@ class Resolved(NamedTuple):
         peak_lr: after linear scaling, at the end of the warm-up.
         warmup: steps.
         warmup_lr: learning rate of the first step of a warm-up.
+        fall: step from which a "cosine", "polynomial" or "exponential" rate falls.
         boundaries: steps at which the learning rate drops ("step", "normal" and "long").
         factors: of the learning rate at each of them.
         save_every: steps between checkpoints.
@@ -74,6 +86,7 @@ class Resolved(NamedTuple):
     peak_lr: float
     warmup: int
     warmup_lr: float
+    fall: int
     boundaries: tuple[int, ...]
     factors: tuple[float, ...]
     save_every: int
@@ -107,6 +120,7 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
     if optimizer.reference_batch:
         peak_lr *= train.batch_size / optimizer.reference_batch
     warmup, warmup_lr = _warm_up(optimizer, steps, steps_per_epoch, peak_lr)
+    fall = _fall(optimizer, warmup, steps)
     boundaries, factors = _drops(optimizer, policy, warmup, steps)
     return Resolved(
         steps=steps,
@@ -125,6 +139,7 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
         peak_lr=peak_lr,
         warmup=warmup,
         warmup_lr=warmup_lr,
+        fall=fall,
         boundaries=boundaries,
         factors=factors,
         save_every=train.save_every or max(1, steps // 10),
@@ -153,6 +168,35 @@ def _warm_up(
     return warmup, min(lowest, peak_lr)
 
 
+def _fall(optimizer: ConfigDict, warmup: int, steps: int) -> int:
+    """The step from which a rate falls that falls all the time."""
+    defaults = get_defaults().optimizer
+    for key, schedules in SETTINGS.items():
+        if optimizer[key] != defaults[key] and optimizer.schedule not in schedules:
+            raise ConfigError(
+                f"optimizer.{key}={optimizer[key]!r} is for optimizer.schedule="
+                f"{' or '.join(map(repr, schedules))}, which is {optimizer.schedule!r}; leave it at "
+                f"{defaults[key]!r}"
+            )
+    if optimizer.schedule == "exponential" and not optimizer.end_factor:
+        raise ConfigError(
+            f"optimizer.end_factor={optimizer.end_factor:g}: an exponential decay does not reach 0; set "
+            "it to the share of the peak at the end of the run, such as 0.01"
+        )
+    if optimizer.from_start and optimizer.hold:
+        raise ConfigError(
+            f"optimizer.hold={optimizer.hold} keeps the peak after the warm-up, but "
+            "optimizer.from_start=True lets the rate fall from step 0; set one of them"
+        )
+    fall = 0 if optimizer.from_start else warmup + optimizer.hold
+    if fall >= steps:
+        raise ConfigError(
+            f"optimizer.hold={optimizer.hold} after {warmup} steps of warm-up leaves none of {steps} steps "
+            "for the rate to fall; shorten it or train longer"
+        )
+    return fall
+
+
 def _drops(
     optimizer: ConfigDict, policy: Policy | None, warmup: int, steps: int
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -165,7 +209,14 @@ def _drops(
         marks = tuple(optimizer.boundaries)
         if not all(isinstance(mark, int | float) for mark in marks):
             raise ConfigError(f"optimizer.boundaries={marks!r} must be numbers, such as (0.5, 0.8)")
-        factors = (optimizer.decay,) * len(marks)
+        factors = tuple(optimizer.factors) or (optimizer.decay,) * len(marks)
+        if len(factors) != len(marks) or not all(
+            isinstance(factor, int | float) and 0 < factor <= 1e6 for factor in factors
+        ):
+            raise ConfigError(
+                f"optimizer.factors={factors!r} must be a number above 0 for each of "
+                f"optimizer.boundaries={marks!r}, or empty: optimizer.decay at each"
+            )
         given = f"optimizer.boundaries={marks}"
         remedy = "values above 1 are steps, others fractions of the run"
     else:
@@ -203,10 +254,19 @@ def learning_rate(optimizer: ConfigDict, resolved: Resolved) -> Callable[[jax.Ar
     The peak is ``lr · batch_size / reference_batch``: k steps of N images and one of k · N change the
     weights with equal variance where the rate is k times as high (MegDet, Peng et al. 2018, sec. 3.1).
     A warm-up that rises after every step leads to it at step ``warmup``, in MegDet from the rate of the
-    small batch (``warmup_lr``), else from ``warmup_start · peak``. From there the rate is multiplied by
-    ``decay`` at every boundary ("step"), by a policy's own factors at its epochs ("normal", "long"),
-    follows half a cosine down to zero at the end of the run ("cosine"; Loshchilov & Hutter 2017), or
-    stays ("constant").
+    small batch (``warmup_lr``), else from ``warmup_start · peak``. From there the rate
+
+    * "step": is multiplied by ``decay``, or by ``factors`` one after the other, at every boundary;
+    * "normal", "long": by a policy's own factors at its epochs;
+    * "constant": stays;
+    * "cosine": follows half a cosine to ``end_factor · peak`` at the end of the run (Loshchilov & Hutter
+      2017);
+    * "polynomial": falls to it by ``(1 - done) ** power``, a straight line at power 1 (optax's
+      ``polynomial_schedule``, MMEngine's ``PolyLR``);
+    * "exponential": by the same factor at every step.
+
+    The last three first stay ``hold`` steps at the peak. With ``from_start`` they count from step 0, and
+    the warm-up leads to what they have come to when it ends (Detectron2's ``WarmupParamScheduler``).
 
     Args:
         optimizer: the group ``optimizer`` of a config.
@@ -217,17 +277,34 @@ def learning_rate(optimizer: ConfigDict, resolved: Resolved) -> Callable[[jax.Ar
     """
     peak, warmup = resolved.peak_lr, resolved.warmup
 
-    def schedule(step: jax.Array) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
+    def after_warmup(step: Any) -> Any:
+        """Factor of the peak at a step, a whole number: float32 has no odd ones above 2²⁴."""
         factor = jnp.float32(1.0)
-        if optimizer.schedule == "cosine":
-            done = jnp.clip((step - warmup) / (resolved.steps - warmup), 0.0, 1.0)
-            factor = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+        if optimizer.schedule in SETTINGS["end_factor"]:
+            passed = jnp.asarray(step - resolved.fall, jnp.float32)
+            done, end = (
+                jnp.clip(passed / (resolved.steps - resolved.fall), 0.0, 1.0),
+                optimizer.end_factor,
+            )
+            if optimizer.schedule == "exponential":
+                return jnp.float32(end) ** done
+            left = (1.0 - done) ** optimizer.power
+            if optimizer.schedule == "cosine":
+                left = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+            factor = end + (1.0 - end) * left if end else left
         for boundary, drop in zip(resolved.boundaries, resolved.factors):
             factor = jnp.where(step >= boundary, factor * drop, factor)
+        return factor
+
+    def schedule(step: jax.Array) -> jax.Array:
+        step = jnp.asarray(step)
+        factor = after_warmup(step)
         if warmup:
             start = resolved.warmup_lr / peak
-            factor = jnp.where(step < warmup, start + (1.0 - start) * step / warmup, factor)
+            rise = (after_warmup(warmup) if optimizer.from_start else 1.0) - start
+            factor = jnp.where(
+                step < warmup, start + rise * step.astype(jnp.float32) / warmup, factor
+            )
         return peak * factor
 
     return schedule
@@ -242,6 +319,8 @@ def describe(resolved: Resolved) -> str:
     scaled = f" = {r.lr:g} · {r.batch_size}/{r.reference_batch}" if r.reference_batch else ""
     warmup = f", warm-up of {r.warmup} steps from {r.warmup_lr:g}" if r.warmup else ""
     drops = f", drops at {', '.join(map(str, r.boundaries))}" if r.boundaries else ""
+    if r.fall > r.warmup:
+        drops += f", falls from step {r.fall}"
     rates = [r.peak_lr * math.prod(r.factors[: i + 1]) for i in range(len(r.factors))]
     epochs = [
         f"{rate:g} from epoch {step / r.steps_per_epoch:.1f}"

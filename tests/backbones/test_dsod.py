@@ -90,19 +90,11 @@ def test_without_norms_every_convolution_has_a_bias_and_a_relu_before_it():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(first=0), r"model.backbone.first=0; it must be at least 1"),
-        (dict(bottleneck=-4), r"model.backbone.bottleneck=-4"),
-        (dict(growth=0), r"model.backbone.growth=0"),
-        (dict(transition_base=-1), r"model.backbone.transition_base=-1; it must be at least 0"),
-        (dict(last_channels=-1), r"model.backbone.last_channels=-1"),
-        (dict(compression=0.0), r"model.backbone.compression=0.0; it must lie in \(0, 1\]"),
-        (dict(compression=1.5), r"model.backbone.compression=1.5"),
         (
             dict(compression=0.001),
             r"compression=0.001 leaves a transition no channel: \[0, 0, 0, 0\]",
         ),
         (dict(blocks=(6, 8)), r"model.backbone.blocks=\(6, 8\); give the dense layers of three"),
-        (dict(blocks=(6, 0, 8)), r"model.backbone.blocks=\(6, 0, 8\)"),
     ],
 )
 def test_wrong_fields_are_named(fields, message):

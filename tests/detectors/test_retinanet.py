@@ -248,10 +248,10 @@ def test_wrong_fields_are_named():
         (dict(box_loss="l2"), "model.box_loss='l2'.*smooth_l1"),
         (dict(normalizer="pixel"), "model.normalizer='pixel'.*batch, image"),
         (dict(low_quality="best"), "model.low_quality='best'.*object, anchor, none"),
-        (dict(min_pos_iou=1.5), "model.min_pos_iou=1.5; it must lie within 0 … 1"),
-        (dict(negative_iou=0.6), "model.negative_iou=0.6 .*rise"),
+        (dict(min_pos_iou=1.5), "model.min_pos_iou=1.5; it must be in 0 … 1"),
+        (dict(negative_iou=0.6), "model.negative_iou=0.6 .*must not be above"),
         (dict(aspect_ratios=(1.0, 0.0)), r"model.aspect_ratios=\(1.0, 0.0\)"),
-        (dict(octaves=0), "model.octaves=0; it must be above 0"),
+        (dict(octaves=0), "model.octaves=0; it must be in 1 … 100"),
         (dict(prior=1.0), "model.prior=1.0"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -105,10 +105,10 @@ def predictions(rng, shapes):
 def checker(name, variants):
     """``run(seed, count)``: how many of ``count`` images have a bad loss or gradient, by variant."""
     models = [make(name, **fields) for fields in variants]
-    priors = [_priors(model) for model in models]
+    layouts = [priors(model) for model in models]
 
     def shapes(count):
-        anchors = [len(level) for level in priors[0]]
+        anchors = [len(level) for level in layouts[0]]
         if name == "ssd":
             return [(count, anchors[0], 4), (count, anchors[0], CLASSES + 1)]
         ends = {"offsets": (4,), "logits": (CLASSES,)}
@@ -116,9 +116,9 @@ def checker(name, variants):
             ends["centerness"] = ()
         return {key: [(count, n, *end) for n in anchors] for key, end in ends.items()}
 
-    def loss(outputs, model, priors, truth):
+    def loss(outputs, model, own, truth):
         def network(self, images, image_sizes=None, *, train):
-            return (*images, priors[0]) if name == "ssd" else Predictions(images, priors)
+            return (*images, own[0]) if name == "ssd" else Predictions(images, own)
 
         owner, method = (SSD, "__call__") if name == "ssd" else (DenseDetector, "by_level")
         with mock.patch.object(owner, method, network):
@@ -129,7 +129,7 @@ def checker(name, variants):
     def all_finite(outputs, truth):
         """bool [B] of every variant: images do not interact, so each has its own gradient."""
         found = []
-        for model, own in zip(models, priors, strict=True):
+        for model, own in zip(models, layouts, strict=True):
             value, gradient = jax.value_and_grad(loss)(outputs, model, own, truth)
             rows = [jnp.isfinite(x).reshape(len(x), -1).all(1) for x in jax.tree.leaves(gradient)]
             found.append(jnp.stack(rows).all(0) & jnp.isfinite(value))
@@ -143,7 +143,7 @@ def checker(name, variants):
     return run
 
 
-def _priors(model):
+def priors(model):
     """Anchors of every level; SSD's of all levels at once."""
     levels = model.anchors((SIZE, SIZE))
     if isinstance(model, SSD):

@@ -87,5 +87,3 @@ def test_published_parameters():
 def test_wrong_fields_are_named():
     with pytest.raises(ValueError, match="model.neck.extra='p6'.*conv_c5"):
         FPN(TAPS, extra="p6")
-    with pytest.raises(ValueError, match="model.neck.channels=0"):
-        FPN(TAPS, channels=0)

@@ -30,6 +30,21 @@ def test_coco_sizes_are_the_published_table():
     assert [x.size for x in levels] == [21, 45, 99, 153, 207, 261]
 
 
+def test_sizes_at_512_are_those_of_either_release():
+    """Caffe's ssd_coco.py for 512 keeps fractions, MMDetection's SSDAnchorGenerator truncates them."""
+    released = [35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6]
+    for rule, expected in (("caffe", released), ("mmdetection", list(map(int, released)))):
+        levels = anchors.ssd_levels(
+            512, (*STRIDES, 512), (64, 32, 16, 8, 4, 2, 1), rule=rule, **COCO
+        )
+        sizes = [level.size for level in levels] + [levels[-1].next_size]
+        np.testing.assert_allclose(sizes, expected, rtol=1e-12)
+        at_300 = anchors.ssd_levels(300, STRIDES, CELLS, rule=rule, **VOC)
+        np.testing.assert_allclose([x.size for x in at_300], [30, 60, 111, 162, 213, 264])
+    with pytest.raises(ValueError, match="size_rule='Caffe'; it can be one of mmdetection, caffe"):
+        anchors.ssd_levels(300, STRIDES, CELLS, rule="Caffe")
+
+
 @pytest.mark.parametrize(
     "ratios, crossing, centres, extents",
     [(VOC, 2869, 4443.9467, 1510.4293), (COCO, 2223, 4443.9467, 1172.1980)],

@@ -7,7 +7,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["matching.ssd", "matching.max_iou", "matching.fcos", "matching.atss", "sampling"]
+    "name",
+    [f"matching.{name}" for name in ("ssd", "max_iou", "fcos", "atss", "ignored")] + ["sampling"],
 )
 def test_examples_of_docstrings(name):
     module = importlib.import_module(f"jdet.ops.{name}")

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from jdet.config import get_defaults
@@ -63,6 +64,65 @@ def test_cosine_and_constant():
     np.testing.assert_allclose(rates(config, (0, 200, 600, 1000)), expected, atol=1e-8)
     constant = recipe(train__batch_size=128, optimizer__schedule="constant")
     np.testing.assert_allclose(rates(constant, (0, 999)), [0.05, 0.05], rtol=1e-6)
+
+
+FALLING = dict(train__batch_size=128, optimizer__warmup=200)  # a peak of 0.05
+
+
+@pytest.mark.parametrize(
+    "overrides, expected",
+    [
+        (
+            dict(schedule="cosine", end_factor=0.1),
+            optax.warmup_cosine_decay_schedule(0.005, 0.05, 200, 1000, 0.005),
+        ),
+        (
+            dict(schedule="cosine", hold=300),
+            optax.join_schedules(
+                [optax.constant_schedule(0.05), optax.cosine_decay_schedule(0.05, 500)], [500]
+            ),
+        ),
+        (
+            dict(schedule="polynomial", end_factor=0.02, power=0.9),
+            optax.polynomial_schedule(0.05, 0.001, 0.9, 800, 200),
+        ),
+        (
+            dict(schedule="exponential", end_factor=0.01, hold=50),
+            optax.exponential_decay(0.05, 750, 0.01, 250),
+        ),
+        (
+            dict(schedule="step", boundaries=(0.4, 600), factors=(0.5, 0.01)),
+            optax.piecewise_constant_schedule(0.05, {400: 0.5, 600: 0.01}),
+        ),
+        (
+            dict(schedule="polynomial", from_start=True),
+            optax.linear_schedule(0.05, 0.0, 1000),
+        ),
+    ],
+    ids=lambda x: "_".join(map(str, x.values())) if isinstance(x, dict) else "optax",
+)
+def test_schedules_equal_optax(overrides, expected):
+    config = recipe(**FALLING, **{f"optimizer__{key}": value for key, value in overrides.items()})
+    steps = (200, 399, 400, 501, 600, 800, 999, 1000)
+    at = rates(config, (0, *steps))
+    np.testing.assert_allclose(at[0], 0.005, rtol=1e-6)
+    np.testing.assert_allclose(at[1:], [expected(step) for step in steps], rtol=2e-5, atol=1e-8)
+
+
+def test_a_warm_up_leads_to_what_a_rate_counted_from_the_start_has_come_to():
+    settings = dict(optimizer__schedule="cosine", optimizer__from_start=True)
+    config = recipe(**FALLING, **settings)
+    top = 0.5 * 0.05 * (1 + np.cos(0.2 * np.pi))
+    expected = [0.005, (0.005 + top) / 2, top, 0.025]
+    np.testing.assert_allclose(rates(config, (0, 100, 200, 500)), expected, rtol=1e-6)
+
+
+def test_steps_are_whole_numbers_beyond_the_precision_of_float32():
+    config = recipe(train__steps=10**8, optimizer__boundaries=(2**24 + 1, 50_000_001))
+    steps = (2**24, 2**24 + 1, 50_000_000, 50_000_001)
+    peak = 0.05 * 32 / 128
+    expected = [peak, peak / 10, peak / 10, peak / 100]
+    np.testing.assert_allclose(rates(config, steps, num_examples=10**6), expected, rtol=1e-5)
 
 
 MEGDET = dict(train__steps=0, optimizer__lr=0.02, optimizer__reference_batch=16)
@@ -156,6 +216,19 @@ def test_layout_over_devices():
         (dict(optimizer__boundaries=(5000,)), r"boundaries.*end of the run \(1000\)"),
         (dict(optimizer__boundaries=(0.0, 0.5)), r"boundaries"),
         (dict(optimizer__boundaries=("0.5;0.8",)), r"boundaries=\(.0.5;0.8.,\) must be numbers"),
+        (dict(optimizer__factors=(0.5,)), r"factors=\(0.5,\) must be a number above 0 for each"),
+        (dict(optimizer__factors=(0.5, 0.0, 0.1)), r"factors=.*must be a number above 0"),
+        (dict(optimizer__end_factor=0.1), r"end_factor=0.1 is for .*'cosine'.*leave it at 0.0"),
+        (dict(optimizer__power=2.0), r"power=2.0 is for optimizer.schedule='polynomial'"),
+        (dict(optimizer__schedule="exponential"), r"end_factor=0: .* such as 0.01"),
+        (
+            dict(optimizer__schedule="cosine", optimizer__hold=1000),
+            r"hold=1000 after 0 steps of warm-up leaves none of 1000",
+        ),
+        (
+            dict(optimizer__schedule="cosine", optimizer__hold=9, optimizer__from_start=True),
+            r"hold=9 .* set one of them",
+        ),
         (dict(train__steps=0), r"train.steps=0 and train.epochs=0.0: set one"),
         (dict(train__epochs=3.0), r"set one of them"),
     ],

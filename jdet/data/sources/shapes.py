@@ -93,6 +93,7 @@ class ShapesSource:
         require(0 <= empty <= 1, "ShapesSource: empty", empty, "in 0 … 1")
         require(clutter >= 0, "ShapesSource: clutter", clutter, "at least 0")
         require(0 <= occlusion < 1, "ShapesSource: occlusion", occlusion, "at least 0 and below 1")
+        require(0 <= rotation <= 180, "ShapesSource: rotation", rotation, "in 0 … 180")
         require(0 <= contrast <= 120, "ShapesSource: contrast", contrast, "in 0 … 120")
         require(noise >= 0, "ShapesSource: noise", noise, "at least 0")
         self.class_names = SHAPES[:num_classes]

@@ -1,0 +1,217 @@
+"""The one table of ranges: what every number of a config, and every number of a class, can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jdet.types import require
+
+
+class Range(NamedTuple):
+    """Numbers from ``low`` to ``high``; NaN and infinity lie in none.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        above: ``low`` itself does not belong to it.
+        below: ``high`` itself does not belong to it.
+    """
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        return not (self.above and value == self.low) and not (self.below and value == self.high)
+
+    def __str__(self) -> str:
+        if not (self.above or self.below):
+            return f"in {self.low} … {self.high}"
+        low, high = "above" if self.above else "at least", "below" if self.below else "at most"
+        return f"{low} {self.low} and {high} {self.high}"
+
+
+MANY, LARGE = 10**9, 10**6
+"""Limits of counts and of sizes that nothing else limits."""
+
+COUNT, SHARE = Range(1, MANY), Range(0, 1)
+SIZE, WEIGHT = Range(0, LARGE, above=True), Range(0, LARGE)
+OVERLAP = Range(0, 1, above=True)
+"""An overlap from which something counts: at 0 all would that touch nothing."""
+
+RANGES: dict[str, Range] = {
+    "seed": Range(0, 2**32 - 1),
+    "input_size": Range(16, 4096),
+    "data.holdout": Range(0, 10_000),
+    "data.max_boxes": Range(1, 10_000),
+    "data.workers": Range(0, 1024),
+    "data.threads": Range(0, 1024),
+    "data.prefetch": Range(1, 1024),
+    "train.batch_size": Range(1, 10**6),
+    "train.steps": Range(0, 10**9),
+    "train.epochs": Range(0, 1e6),
+    "train.eval_every": Range(0, 10**9),
+    "train.save_every": Range(0, 10**9),
+    "train.accumulation": Range(1, 10**4),
+    "train.ema": Range(0, 0.999999),
+    "train.log_every": Range(1, 10**9),
+    "train.keep": Range(1, 10**4),
+    "train.saturation.patience": Range(0, 10**6),
+    "train.saturation.delta": Range(0, 1e9),
+    "train.saturation.reductions": Range(0, 100),
+    "train.saturation.factor": Range(0, 1),
+    "optimizer.lr": Range(1e-12, 1e6),
+    "optimizer.reference_batch": Range(0, 10**9),
+    "optimizer.bias_lr": Range(0, 1e6),
+    "optimizer.weight_decay": Range(0, 1),
+    "optimizer.decay": Range(1e-9, 1),
+    "optimizer.end_factor": Range(0, 1),
+    "optimizer.power": Range(1e-3, 100),
+    "optimizer.hold": Range(0, 10**9),
+    "optimizer.warmup": Range(0, 10**9),
+    "optimizer.warmup_start": Range(0, 1),
+    "optimizer.warmup_epochs": Range(0, 10**6),
+    "optimizer.warmup_lr": Range(0, 1e6),
+    "optimizer.clip_norm": Range(0, 1e9),
+    "eval.batch_size": Range(1, 10**6),
+    "eval.images": Range(0, 10**4),
+    "eval.score_drawn": Range(0, 1),
+    "eval.max_images": Range(0, 10**9),
+    "eval.precise_bn": Range(0, 10**6),
+    "eval.tta.iou_threshold": Range(0, 1),
+    "eval.tta.pixel_offset": Range(0, 1),
+    "eval.tta.score_threshold": Range(0, 1),
+    "eval.tta.max_detections": Range(0, 10**5),
+    "landscape.every": Range(0, 10**9),
+    "landscape.depth": Range(0, 16),
+    "landscape.probe_every": Range(0, 10**9),
+    "parallel.devices": Range(0, 10**6),
+    "parallel.cpu_devices": Range(1, 64),
+    "parallel.bn_group_size": Range(0, 10**6),
+}
+"""By key of a whole config; classes have their own below."""
+
+_AFTER = {
+    "score_threshold": Range(0, 1, below=True),
+    "nms_iou": SHARE,
+    "pre_nms": COUNT,
+    "max_detections": COUNT,
+    "max_per_class": Range(0, MANY),
+    "min_side": WEIGHT,
+}
+
+FIELDS: dict[str, dict[str, Range]] = {
+    "Detector": {"mean": Range(-LARGE, LARGE), "std": SIZE},
+    "SSD": {
+        **_AFTER,
+        "l2norm_levels": Range(-1, 100),
+        "first_ratio": Range(0, 10, above=True),
+        "min_ratio": Range(0, 10, above=True),
+        "max_ratio": Range(0, 10, above=True),
+        "first_centres": Range(-LARGE, LARGE),
+        "head_kernels": Range(1, 99),
+        "iou_threshold": OVERLAP,
+        "negative_ratio": WEIGHT,
+        "min_negatives": Range(0, MANY),
+        "ignore_iof": SHARE,
+        "loc_weight": WEIGHT,
+    },
+    "DenseDetector": {
+        **_AFTER,
+        "ignore_iof": SHARE,
+        "head_depth": Range(0, 100),
+        "head_channels": COUNT,
+        "prior": Range(0, 1, above=True, below=True),
+        "focal_alpha": Range(-LARGE, 1),
+        "focal_gamma": Range(0, 100),
+        "box_weight": WEIGHT,
+        "soft_sigma": SIZE,
+    },
+    "RetinaNet": {
+        "anchor_scale": SIZE,
+        "octaves": Range(1, 100),
+        "aspect_ratios": SIZE,
+        "iou_threshold": OVERLAP,
+        "negative_iou": SHARE,
+        "min_pos_iou": SHARE,
+        "smooth_l1_beta": WEIGHT,
+    },
+    "CenternessDetector": {"centerness_weight": WEIGHT},
+    "FCOS": {"regress_bounds": SIZE, "center_radius": WEIGHT},
+    "ATSS": {"anchor_scale": SIZE, "topk": COUNT},
+    "Norm": {"momentum": SHARE, "epsilon": Range(0, 1)},
+    "VGG16": {"width": SIZE},
+    "ResNet": {
+        "width": SIZE,
+        "root": Range(0, 100),
+        "root_channels": COUNT,
+        "dilation": Range(1, 100),
+    },
+    "DSOD": {
+        "width": SIZE,
+        "first": COUNT,
+        "bottleneck": COUNT,
+        "growth": COUNT,
+        "transition_base": Range(0, MANY),
+        "last_channels": Range(0, MANY),
+        "compression": Range(0, 1, above=True),
+        "blocks": COUNT,
+    },
+    "Extras": {"width": SIZE},
+    "SSDExtras": {"channels": COUNT},
+    "DensePrediction": {"width": SIZE},
+    "FPN": {"width": SIZE, "channels": COUNT},
+    "VocEvaluator": {"iou_threshold": OVERLAP, "pixel_offset": SHARE},
+    "CocoEvaluator": {"max_detections": COUNT, "recall_levels": Range(2, 10_001)},
+}
+"""By name of a class and field, those of a tuple included; a subclass has the ranges of its bases too."""
+
+
+def check(allowed: Range, key: str, value: Any) -> None:
+    """Refuses a number, or a tuple with one, that does not lie in a range.
+
+    Raises:
+        ConfigError: names key, value and range.
+    """
+    if isinstance(value, tuple | list):
+        fine = all(_fits(allowed, one) for one in value)
+        require(fine, key, value, f"a tuple of numbers {allowed}")
+    else:
+        require(value in allowed, key, value, str(allowed))
+
+
+def _fits(allowed: Range, value: Any) -> bool:
+    """Whether a number, or every number of a nested tuple, lies in a range."""
+    if isinstance(value, tuple | list):
+        return all(_fits(allowed, one) for one in value)
+    return value in allowed
+
+
+def check_fields(cls: Any, values: Mapping[str, Any], where: str) -> None:
+    """Refuses numbers that a class of jdet, or one derived from it, cannot have.
+
+    Args:
+        cls: the class.
+        values: of its fields.
+        where: key of its group in the config, before the name of the field.
+
+    Raises:
+        ConfigError: names key, value and range.
+    """
+    known = fields_of(cls)
+    for field, value in values.items():
+        if field in known:
+            check(known[field], f"{where}.{field}", value)
+
+
+def fields_of(cls: Any) -> dict[str, Range]:
+    """The ranges of a class's fields, those of its bases included."""
+    known: dict[str, Range] = {}
+    for base in reversed(getattr(cls, "__mro__", ())):
+        if base.__module__.startswith("jdet."):
+            known |= FIELDS.get(base.__name__, {})
+    return known
