@@ -57,9 +57,13 @@ def pick_devices(config: ConfigDict) -> list[jax.Device]:
     wanted, processes = config.parallel.devices, jax.process_count()
     available = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if not 0 <= wanted <= len(available):
+        platform = available[0].platform
+        more = ""
+        if platform == "cpu" and processes == 1 and wanted > 0:
+            more = f", or use the CPU as {wanted} with parallel.cpu_devices={wanted}"
         raise ConfigError(
-            f"parallel.devices={wanted}, but there are {len(available)} "
-            f"{available[0].platform} device(s); use 0 for all of them"
+            f"parallel.devices={wanted}, but there are {len(available)} {platform} device(s); use 0 for "
+            f"all of them{more}"
         )
     if processes == 1:
         return available[: wanted or None]
@@ -90,7 +94,8 @@ def split_batch(config: ConfigDict, devices: int) -> int:
     problem, remedy = "", f"take a multiple of {parts}"
     if batch_size < parts:
         problem = " and leaves some without an image"
-        remedy += ", or fewer devices (parallel.devices)"
+        remedy += ", or fewer devices (parallel.devices)" if devices > 1 else ""
+        remedy += ", or a smaller train.accumulation" if accumulation > 1 else ""
     raise ConfigError(
         f"train.batch_size={batch_size} does not divide by {devices} device(s) × "
         f"train.accumulation={accumulation}{problem}; {remedy}"

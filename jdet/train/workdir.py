@@ -235,9 +235,9 @@ class Workdir:
             raise ConfigError(
                 f"workdir {self.path} holds a run on {self.record['devices']} device(s) with "
                 f"{before} images at a time each; on {devices} it would be {micro_batch}, and with "
-                f"{' and '.join(matters)} that is another training. Go on with parallel.devices="
-                f"{self.record['devices']}, or begin a run in another workdir that does not depend "
-                "on it (norms 'sync_batch' or 'group', loss_norm 'global')"
+                f"{' and '.join(matters)} that is another training. Go on with "
+                f"{self._as_many_devices(config)}, or begin a run in another workdir that does not "
+                "depend on it (norms 'sync_batch' or 'group', loss_norm 'global')"
             )
         group = config.parallel.bn_group_size
         synced = any(model.get(key) == "sync_batch" for key in ("norm", "head_norm"))
@@ -249,6 +249,16 @@ class Workdir:
                 f"time, {before} each before and {micro_batch} now"
             )
         return ""
+
+    def _as_many_devices(self, config: ConfigDict) -> str:
+        """How the run gets as many devices as it had, here if that can be."""
+        wanted, here = self.record["devices"], jax.device_count()
+        if wanted <= here:
+            return f"--config.parallel.devices={wanted}"
+        if jax.default_backend() == "cpu" and wanted % jax.process_count() == 0:
+            every = f"--config.parallel.cpu_devices={wanted // jax.process_count()}"
+            return f"{every} --config.parallel.devices=0" if config.parallel.devices else every
+        return f"{wanted} devices, of which there are {here} here (more hosts, or those it had)"
 
     def update(self, **facts: Any) -> None:
         """Adds to ``run.json``, which is replaced as a whole."""
