@@ -67,7 +67,7 @@ def train(
         config.class_names = _agreed_classes(config, train_source, eval_source)
         config.category_ids = _category_ids(config, train_source)
     if config.train.best_metric:
-        names = evaluate_lib.metric_names(config.eval.metrics, config.class_names)
+        names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
     mesh = mesh_lib.make_mesh(config)

@@ -13,6 +13,7 @@ from jdet.build.detector_parts import detector as detector
 from jdet.build.detector_parts import summary as summary
 from jdet.build.detector_parts import test_keys as test_keys
 from jdet.build.groups import class_groups as class_groups
+from jdet.build.groups import class_of as class_of
 from jdet.build.groups import defaults as defaults
 from jdet.build.groups import fields as fields
 from jdet.build.groups import group as group

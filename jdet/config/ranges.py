@@ -78,6 +78,7 @@ RANGES: dict[str, Range] = {
     "optimizer.warmup_lr": Range(0, 1e6),
     "optimizer.clip_norm": Range(0, 1e9),
     "eval.batch_size": Range(1, 10**6),
+    "eval.coco.recall_levels": Range(2, 10_001),
     "eval.images": Range(0, 10**4),
     "eval.score_drawn": Range(0, 1),
     "eval.max_images": Range(0, 10**9),
@@ -166,7 +167,7 @@ FIELDS: dict[str, dict[str, Range]] = {
     "DensePrediction": {"width": SIZE},
     "FPN": {"width": SIZE, "channels": COUNT},
     "VocEvaluator": {"iou_threshold": OVERLAP, "pixel_offset": SHARE},
-    "CocoEvaluator": {"max_detections": COUNT, "recall_levels": Range(2, 10_001)},
+    "CocoEvaluator": {"max_detections": COUNT, "recall_levels": RANGES["eval.coco.recall_levels"]},
 }
 """By name of a class and field, those of a tuple included; a subclass has the ranges of its bases too."""
 

@@ -62,6 +62,9 @@ class CocoEvaluator:
         needs: optional fields of the records that are compared.
     """
 
+    settings = "coco"
+    """The group of ``config.eval`` whose keys the constructor takes."""
+
     def __init__(
         self,
         class_names: Sequence[str],

@@ -8,7 +8,7 @@ recall, and ``detections/`` drawn images.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,12 +38,18 @@ MULTI_SCALE_DETECTIONS = "detections_tta.json"
 """Of multi-scale testing, as ``detections.json``."""
 
 
-def make_evaluators(names: Sequence[str], class_names: Sequence[str]) -> list[Evaluator]:
+def make_evaluators(
+    names: Sequence[str],
+    class_names: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Evaluator]:
     """The evaluators named in ``config.eval.metrics``.
 
     Args:
         names: rows of the build kind ``evaluator``, or "module:Class".
         class_names: K names, in label order.
+        settings: the group ``eval`` of a config. An evaluator whose class names one of its groups as
+            ``settings`` is given what is in it; None: its defaults.
 
     Returns:
         One empty evaluator per name.
@@ -51,16 +57,25 @@ def make_evaluators(names: Sequence[str], class_names: Sequence[str]) -> list[Ev
     Raises:
         ConfigError: a name that does not exist, or an evaluator that cannot be made.
     """
+    made: list[Evaluator] = []
     try:
-        return [build.resolve("evaluator", name)(class_names) for name in names]
+        for name in names:
+            factory = build.resolve("evaluator", name)
+            group = getattr(build.class_of(factory), "settings", "")
+            made.append(factory(class_names, **(settings[group] if settings and group else {})))
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"config.eval.metrics: {error}") from error
+    return made
 
 
-def metric_names(names: Sequence[str], class_names: Sequence[str]) -> list[str]:
+def metric_names(
+    names: Sequence[str],
+    class_names: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[str]:
     """Names of the metrics that the evaluators of ``make_evaluators`` will return."""
     found: list[str] = []
-    for evaluator in make_evaluators(names, class_names):
+    for evaluator in make_evaluators(names, class_names, settings):
         found += evaluator.result()
     return found
 
@@ -75,9 +90,8 @@ def make_evaluation(
     Raises:
         ConfigError: ``config.eval.metrics`` names what does not exist.
     """
-    make_evaluators(
-        config.eval.metrics, source.class_names
-    )  # fails here, before anything is compiled
+    # A wrong one fails here, before anything is compiled.
+    make_evaluators(config.eval.metrics, source.class_names, config.eval)
     detect = DetectFn(detector, mesh)
 
     def evaluation(variables: Any, step: int) -> Evaluated:
@@ -208,7 +222,7 @@ def evaluate(
         samples: images to keep for drawing.
         to_images: as in ``evaluate_stream``.
     """
-    evaluators = make_evaluators(config.eval.metrics, source.class_names)
+    evaluators = make_evaluators(config.eval.metrics, source.class_names, config.eval)
     expected = loaders.eval_images(config, source)
     keep, results = SampleImages(samples, expected), Results(source)
     marks: list[float] = []

@@ -20,6 +20,7 @@ class Evaluator(Protocol):
 
     Those that ``config.eval.metrics`` names (build kind ``evaluator``) may also have
 
+    * ``settings``: name of a group of ``config.eval`` whose keys its constructor takes;
     * ``protocol``: what the metrics are, in one line, for ``report.json``;
     * ``per_class``: prefix → name of the mean, for metrics ``<prefix>/AP/<class>`` and ``<prefix>/<mean>``;
     * ``needs``: optional fields of ``Example`` that are compared, such as "masks"; others may be None;

@@ -150,6 +150,24 @@ class VocEvaluator:
                 }
         return found
 
+    def outcomes(self) -> dict[str, dict[str, list[float]]]:
+        """Which detections of each class are right, best first; those of difficult objects are left out.
+
+        Returns:
+            By ``voc/outcomes/<class>``: ``score`` and ``right`` (1: true positive, 0: false positive) of
+            every detection, and ``objects``, a list with the number of objects there were to find.
+        """
+        return {
+            f"voc/outcomes/{name}": {
+                "score": scores.astype(float).tolist(),
+                "right": correct.astype(float).tolist(),
+                "objects": [float(positives)],
+            }
+            for name, (correct, scores, positives) in zip(
+                self.class_names, self._ranked(), strict=True
+            )
+        }
+
     def _ranked(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         """Detections of each class best first: whether each is right bool [d], its score, and positives.
 

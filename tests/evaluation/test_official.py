@@ -6,11 +6,13 @@ import itertools
 import numpy as np
 import pytest
 
+from jdet.config import get_defaults
 from jdet.evaluation import gather
 from jdet.evaluation.coco_ap import ENGINES, CocoEvaluator
+from jdet.evaluation.evaluate import make_evaluators
 from jdet.evaluation.official import altered, official_order
 from jdet.evaluation.voc_ap import VocEvaluator
-from jdet.types import DataError, OfficialObjects
+from jdet.types import ConfigError, DataError, OfficialObjects
 from tests.evaluation import coco_files
 from tests.evaluation.records import detections, example
 
@@ -113,3 +115,44 @@ def test_it_is_said_where_training_uses_other_objects(monkeypatch):
     whole.result(0)
     [(message, times, *numbers)] = said
     assert times == 1 and "2 of 3 are not used so in training" in message % tuple(numbers)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_other_numbers_of_detections_and_recalls(engine):
+    """Ten objects, of which the first and third detection find one each: at two detections one counts."""
+    boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(10)]
+    found = detections("1", [boxes[0], [0, 50, 9, 59], boxes[1]], [0] * 3, [0.9, 0.8, 0.7])
+    evaluator = CocoEvaluator(("x",), engine=engine, max_detections=(1, 2, 3), recall_levels=11)
+    evaluator.add(found, example("1", boxes, [0] * 10))
+    result = evaluator.result()
+    for number, recall in ((1, 0.1), (2, 0.1), (3, 0.2)):
+        assert result[f"coco/AR{number}"] == pytest.approx(recall)
+    # Recalls 0, 0.1 and 0.2 of eleven, at precisions 1, 1 and 2/3.
+    assert result["coco/AP"] == pytest.approx((2 + 2 / 3) / 11)
+    assert "3 detections per image and class; crowd ignored; 11 recalls" in evaluator.protocol
+    assert len(evaluator.curves()["coco/precision_recall/x"]["x"]) == 11
+    assert "coco/AR100" not in result
+
+
+def test_a_config_sets_them():
+    c = get_defaults()
+    c.eval.coco.max_detections = (1, 10, 300)
+    for name in ("coco", "coco_segm"):
+        (made,) = make_evaluators((name,), ("x",), c.eval)
+        assert "300 detections" in made.protocol and f"{name}/AR300" in made.result()
+    c.eval.coco.max_detections = (10, 1, 300)
+    with pytest.raises(ConfigError, match="eval.coco.max_detections=.*three rising numbers"):
+        make_evaluators(("voc", "coco"), ("x",), c.eval)
+
+
+def test_voc_says_which_detections_are_right():
+    evaluator = VocEvaluator(("x", "y"))
+    truth = example("1", [BOX, [50, 50, 60, 60]], [0, 0], ignore=[False, True])
+    found = detections("1", [BOX, BOX, [50, 50, 60, 60]], [0] * 3, [0.5, 0.4, 0.9])
+    evaluator.add(found, truth)
+    outcomes = evaluator.outcomes()
+    assert outcomes["voc/outcomes/x"]["right"] == [1, 0] and outcomes["voc/outcomes/x"][
+        "objects"
+    ] == [1]
+    np.testing.assert_allclose(outcomes["voc/outcomes/x"]["score"], [0.5, 0.4])
+    assert outcomes["voc/outcomes/y"] == {"score": [], "right": [], "objects": [0]}

@@ -30,6 +30,9 @@ class Element(NamedTuple):
         distortion: photometric distortion.
         canvas: zoom-out canvas; None stands for the image itself.
         patch: crop, in fractions of the canvas.
+        least_share: share of its area that an object must have in a crop to stay; 0: its
+            centre must lie in it.
+        least_side: shortest side of an object after a crop, pixels of the network input.
         interpolation: one of the values of ``geometry.INTERPOLATIONS``; None for that of evaluation.
         orientation: mirrors and quarter turn of the output.
         shape: height and width of the network input; None for the first of the resize.
@@ -47,6 +50,8 @@ class Element(NamedTuple):
     distortion: Distortion = NO_DISTORTION
     canvas: Canvas | None = None
     patch: Patch = WHOLE
+    least_share: float = 0.0
+    least_side: float = 0.0
     interpolation: int | None = None
     orientation: Orientation = UPRIGHT
     shape: Size | None = None

@@ -77,7 +77,13 @@ def moved_objects(element: Element, location: Location) -> tuple[np.ndarray, np.
     moved = geometry.move_boxes(boxes, placement, location.content, orientation=element.orientation)
     keep = (moved[:, :2] < moved[:, 2:]).all(axis=1)
     if patch != WHOLE:
-        keep &= geometry.centres_inside(geometry.to_fractions(boxes, location.canvas), patch)
+        within = geometry.to_fractions(boxes, location.canvas)
+        if element.least_share:
+            keep &= geometry.share_inside(within, patch) >= element.least_share
+        else:
+            keep &= geometry.centres_inside(within, patch)
+        if element.least_side:
+            keep &= (moved[:, 2:] - moved[:, :2] >= element.least_side).all(axis=1)
     return moved, np.flatnonzero(keep)
 
 

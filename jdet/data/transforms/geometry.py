@@ -198,6 +198,14 @@ def centres_inside(boxes: np.ndarray, patch: Patch) -> np.ndarray:
     return (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
 
 
+def share_inside(boxes: np.ndarray, patch: Patch) -> np.ndarray:
+    """Share of the area of boxes [n, 4] that lies in the patch, float32 [n]; 0 where there is no area."""
+    low = np.maximum(boxes[:, :2], np.array(patch[:2], np.float32))
+    high = np.minimum(boxes[:, 2:], np.array(patch[2:], np.float32))
+    inside, whole = np.maximum(high - low, 0).prod(1), (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
 def place(
     canvas: Canvas,
     width: int,

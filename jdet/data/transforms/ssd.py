@@ -30,6 +30,10 @@ class SSDAugment(Augment):
         expand_ratio: largest zoom-out.
         crop: whether the seven-sampler batch crop is drawn.
         crop_scale: smallest relative side of a crop.
+        crop_share: an object stays in a crop that holds at least this share of its area; 0: one that holds
+            its centre, as in SSD.
+        crop_side: an object whose width or height is shorter after a crop is dropped, pixels of the network
+            input; 0: none is.
         flip: probability of a horizontal flip.
         flip_vertical: probability of a vertical one; for images without an up, such as boards.
         rotate: probability of a quarter turn; 0.5 with both flips makes all eight orientations alike.
@@ -45,6 +49,8 @@ class SSDAugment(Augment):
     expand_ratio: float = 4.0
     crop: bool = True
     crop_scale: float = 0.3
+    crop_share: float = 0.0
+    crop_side: float = 0.0
     flip: float = 0.5
     flip_vertical: float = 0.0
     rotate: float = 0.0
@@ -56,6 +62,8 @@ class SSDAugment(Augment):
             self.require(0 <= getattr(self, key) <= 1, key, "in 0 … 1")
         self.require(1 <= self.expand_ratio <= 16, "expand_ratio", "in 1 … 16")
         self.require(0.01 <= self.crop_scale <= 1, "crop_scale", "in 0.01 … 1")
+        self.require(0 <= self.crop_share <= 1, "crop_share", "in 0 … 1")
+        self.require(0 <= self.crop_side <= 4096, "crop_side", "in 0 … 4096")
         kinds = ("random", *INTERPOLATIONS)
         self.require(self.interpolation in kinds, "interpolation", f"one of {', '.join(kinds)}")
 
@@ -92,7 +100,11 @@ class SSDAugment(Augment):
         if element.canvas is None:
             return element
         boxes = geometry.to_fractions(element.boxes, element.canvas)
-        return element._replace(patch=geometry.batch_sampler(rng, boxes, self.crop_scale))
+        return element._replace(
+            patch=geometry.batch_sampler(rng, boxes, self.crop_scale),
+            least_share=self.crop_share,
+            least_side=self.crop_side,
+        )
 
     def _interpolation(self, element: Element, rng: np.random.Generator) -> Element:
         kinds = tuple(INTERPOLATIONS)
