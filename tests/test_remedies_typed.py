@@ -65,7 +65,7 @@ ONE_PASS = ((1.0, 1.0, True, 0, 0),)
             "did you mean 'full'",
             {"train__remat": "full"},
         ),
-        (config_lib.validate, {"data__workers": -1}, "must lie in 0", {"data__workers": 0}),
+        (config_lib.validate, {"data__workers": -1}, "must be in 0", {"data__workers": 0}),
         (
             resolve,
             {"optimizer__warmup_lr": 0.001},
