@@ -152,7 +152,7 @@ def _read_ahead(
 
     def read(file: ImageFile) -> tuple[np.ndarray, Prepared]:
         try:
-            image = read_image(file.path, exif=True)
+            image = read_image(file.path)
         except DataError as error:
             if file.path.suffix.lower() in _VIDEOS and file.path.is_file():
                 raise DataError(_video(file.path)) from error

@@ -20,6 +20,7 @@ from jdet import build
 from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
+from jdet.data.first_look import first_look
 from jdet.data.pipeline import BatchStream
 from jdet.data.sources import fingerprint, repeated
 from jdet.evaluation import evaluate as evaluate_lib
@@ -70,6 +71,7 @@ def train(
         names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
+    _look(config, {"train": train_source, "eval": eval_source})
     mesh = mesh_lib.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")
     if jax.process_index() == 0:
@@ -143,6 +145,7 @@ def evaluate(
     _same_network(config, trained, workdir)
     saved = opened.weights(step, best_metric=config.train.best_metric)
     _agree(config, {"eval": source}, checkpoint=int(saved.step))
+    _look(config, {"eval": source})
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
     evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir))
@@ -177,6 +180,23 @@ def _agree(config: ConfigDict, sources: dict[str, Source], **more: Any) -> None:
         facts[f"{role} data: images"] = len(source)
         facts[f"{role} data: digest"] = fingerprint.fingerprint(source)
     consistency.check(facts | more)
+
+
+def _look(config: ConfigDict, sources: dict[str, Source]) -> None:
+    """Reads some images of each source before anything is compiled, and tells what is wrong with them.
+
+    Raises:
+        DataError: none or too few can be used.
+    """
+    for role, source in sources.items():
+        look = first_look(
+            source,
+            f"{role} data",
+            on_error=config.data.on_error,
+            min_usable=config.data.min_usable,
+        )
+        for line in look.describe() if jax.process_index() == 0 else ():
+            logging.warning("%s data: %s", role, line)
 
 
 def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> None:

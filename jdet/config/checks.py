@@ -30,6 +30,7 @@ data is the same is seen from what it holds."""
 FREE = (
     *LOCAL,
     r"data\.eval(\..*)?",
+    r"data\.min_usable",
     r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
     r"eval(\..*)?",
     r"landscape(\..*)?",

@@ -47,6 +47,7 @@ RANGES: dict[str, Range] = {
     "seed": Range(0, 2**32 - 1),
     "input_size": Range(16, 4096),
     "data.holdout": Range(0, 10_000),
+    "data.min_usable": Range(0, 1),
     "data.max_boxes": Range(1, 10_000),
     "data.workers": Range(0, 1024),
     "data.threads": Range(0, 1024),

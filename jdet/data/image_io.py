@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
+from typing import Any
 
 import cv2
 import numpy as np
 
 from jdet.data.image_formats import diagnosis, whole_jpeg
 from jdet.types import DataError
+
+_ORIENTATION = 0x0112
+"""EXIF tag."""
 
 
 @functools.cache
@@ -23,20 +28,17 @@ def configure_opencv() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def read_image(
-    image: str | os.PathLike | bytes | np.ndarray, *, exif: bool = False, name: str = ""
-) -> np.ndarray:
+def read_image(image: str | os.PathLike | bytes | np.ndarray, *, name: str = "") -> np.ndarray:
     """Decodes an image.
 
     Grey images get three equal channels, CMYK becomes RGB, 16-bit samples keep their high byte,
     an alpha channel is dropped (the colours as stored, not blended with a background), palettes are
-    looked up, and of an animation the first frame counts.
+    looked up, and of an animation the first frame counts. Images are turned upright as their EXIF tag
+    says, as labelling tools show them: in training, evaluation and prediction alike.
 
     Args:
         image: path, encoded bytes, or a decoded uint8 or uint16 array [H, W], [H, W, 1],
             [H, W, 3] (RGB) or [H, W, 4] (RGBA).
-        exif: turn the image upright as its EXIF tag says. Off by default because the labels of
-            data sets refer to the pixels as stored.
         name: what to call the image in errors; the path, where there is one, by default.
 
     Returns:
@@ -63,14 +65,33 @@ def read_image(
         if data is None:
             raise DataError(f"{name}: truncated JPEG (no end-of-image marker)")
     configure_opencv()
-    flags = cv2.IMREAD_COLOR_RGB | (0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise DataError(f"{name}: {diagnosis(data)} (OpenCV: {error.err})") from error
     if pixels is None:
         raise DataError(f"{name}: {diagnosis(data)}")
     return pixels
+
+
+def orientation(image: str | os.PathLike | bytes | np.ndarray) -> int:
+    """EXIF orientation of an image as it is stored: 1 upright or unknown, 2 … 8 turned or mirrored."""
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        return 1
+    try:
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            found = opened.getexif().get(_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1  # OpenCV reads more files than PIL, and none of those with a tag
+    return found if found in range(1, 9) else 1
+
+
+def upright_size(image: Any) -> tuple[int, int]:
+    """Height and width of an image opened by PIL, once it is turned as its EXIF tag says."""
+    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) and image.format != "TIFF"
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def check_size(image: np.ndarray, labelled: tuple[int, int] | None, name: str) -> None:
@@ -89,8 +110,9 @@ def check_size(image: np.ndarray, labelled: tuple[int, int] | None, name: str) -
         return
     if tuple(labelled) == (width, height):
         remedy = (
-            "an EXIF tag may turn it where it was labelled: store the pixels upright, as the labels "
-            "take them"
+            "width and height are exchanged. Images count upright, as their EXIF tag says: label them so, "
+            "correct the label file, or, where the labels take the pixels as stored, save the image "
+            "without the tag"
         )
     else:
         remedy = "put back the image that was labelled, or correct the label file"

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import grain
-import numpy as np
 from absl import flags
 
 from jdet.data.batching import EvalOrder, TrainOrder, shapes_of
-from jdet.data.image_io import check_size, configure_opencv, read_image
+from jdet.data.image_io import configure_opencv
+from jdet.data.reader import Reader
 from jdet.data.stream import BatchStream, collate
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element
@@ -49,6 +49,7 @@ def train_batches(
     threads: int = 2,
     prefetch: int = 4,
     on_error: str = "raise",
+    min_usable: float = 0.0,
 ) -> BatchStream:
     """Endless batches for training, reshuffled every epoch; batches straddle epochs.
 
@@ -70,15 +71,17 @@ def train_batches(
         prefetch: batches made ahead, by all workers together.
         on_error: "raise", or "skip": an unreadable image becomes a blank one without objects,
             with ``real`` False, and is reported.
+        min_usable: least share of images that can be used, held against the first epoch.
 
     Raises:
         ConfigError: a value is out of range, or the augmentation does not suit the resize.
-        DataError: the source is empty; later, from the iterator, an image cannot be read.
+        DataError: the source is empty; later, from the iterator, an image cannot be read, or none or too
+            few of a whole epoch could be used.
     """
     require(max_boxes > 0, "config.data.max_boxes", max_boxes, "positive")
     require(start >= 0, "start", start, "at least 0")
     local = _check(source, batch_size, process_index, process_count, on_error)
-    reader = _Reader(source, len(source), on_error)
+    reader = Reader(source, len(source), on_error)
     if resize.keeps_ratio:
         # grain's shuffle knows no shapes, and TrainOrder would draw other permutations than grain's, on
         # which the numbers of trainings with warped images rest; so there are two.
@@ -95,7 +98,12 @@ def train_batches(
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)
     return BatchStream(
-        batches, batch_size=batch_size, position=start, length=None, epoch=len(source)
+        batches,
+        batch_size=batch_size,
+        position=start,
+        length=None,
+        epoch=len(source),
+        min_usable=min_usable,
     )
 
 
@@ -149,7 +157,7 @@ def eval_batches(
     local = _check(source, batch_size, process_index, process_count, on_error)
     count = min(len(source), limit or len(source))
     length = -(-count // batch_size)
-    reader = _Reader(source, count, on_error, padded=length * batch_size)
+    reader = Reader(source, count, on_error, padded=length * batch_size)
     finish: Any = FinishViews(tuple(views))
     if resize is None:
         resize = views[0].resize
@@ -167,44 +175,6 @@ def eval_batches(
     return BatchStream(batches, batch_size=batch_size, position=0, length=length, epoch=count)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Reader:
-    """The source with decoded images, followed by padding up to ``padded`` elements."""
-
-    source: Source
-    count: int
-    on_error: str
-    padded: int = 0
-
-    def __len__(self) -> int:
-        return max(self.count, self.padded)
-
-    def __getitem__(self, index: int) -> Element:
-        if index >= self.count:
-            return Element()
-        name = f"image {index} of {type(self.source).__name__}"
-        try:
-            example = self.source[index]
-            name = example.id
-            image = read_image(example.image, name="" if isinstance(example.image, str) else name)
-            if not isinstance(example.image, np.ndarray) and hasattr(self.source, "image_size"):
-                path = example.image if isinstance(example.image, str) else name
-                check_size(image, self.source.image_size(index), path)
-        except DataError as error:
-            if self.on_error == "raise":
-                raise
-            return Element(index=index, id=name, problem=str(error))
-        return Element(
-            index=index,
-            id=name,
-            image=image,
-            boxes=example.boxes,
-            labels=example.labels,
-            ignore=example.ignore,
-            masks=example.masks,
-        )
-
-
 _ENDLESS = 1 << 60
 """Length given to grain for a stream without an end."""
 
@@ -213,7 +183,7 @@ _ENDLESS = 1 << 60
 class _Ordered:
     """Images in the order of an ``order``, each with the shape of its batch."""
 
-    reader: _Reader
+    reader: Reader
     order: TrainOrder | EvalOrder
     shapes: tuple[Size, ...]
     length: int

@@ -15,8 +15,12 @@ import numpy as np
 from absl import logging
 
 from jdet.data import worker_errors
+from jdet.data.first_look import check_share
 from jdet.data.transforms.finish import Row
 from jdet.types import Batch
+
+NAMED = 10
+"""Images that cannot be used of which the log has the reason, each when it is met first."""
 
 
 class Report(NamedTuple):
@@ -51,7 +55,19 @@ class BatchStream(Iterator[Batch]):
         position: int,
         length: int | None,
         epoch: int,
+        min_usable: float = 0.0,
     ):
+        """Starts reading.
+
+        Args:
+            batches: of ``Loaded``.
+            batch_size: images per batch, over all processes.
+            position: index of the first batch.
+            length: number of batches; None for an endless stream.
+            epoch: images of the source.
+            min_usable: least share of images that can be used, held against the first epoch of an endless
+                stream.
+        """
         self.length = length
         self.position = position
         self._batch_size = batch_size
@@ -59,6 +75,8 @@ class BatchStream(Iterator[Batch]):
         self._iterator: Any = _explained(iter, batches)
         self._skipped: dict[str, str] = {}
         self._skips = self._crowded = self._dropped = 0
+        self._told = 0, 0  # unreadable images and objects left out that the log has summed up
+        self._begin, self._min_usable, self._rows = position, min_usable, 0
 
     @property
     def next_element(self) -> int:
@@ -66,10 +84,15 @@ class BatchStream(Iterator[Batch]):
         return self.position * self._batch_size
 
     def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            DataError: an image cannot be read, or none or too few of the first epoch could be used.
+        """
         loaded: Loaded = _explained(next, self._iterator)
         self.position += 1
         for name, reason in loaded.skipped:
-            if name not in self._skipped:
+            if name not in self._skipped and len(self._skipped) < NAMED:
                 logging.warning("Skipped %s", reason)  # the reason names the file
             self._skipped[name] = reason
             self._skips += 1
@@ -82,20 +105,38 @@ class BatchStream(Iterator[Batch]):
                 )
             self._crowded += 1
             self._dropped += dropped
-        finished, into = divmod(self.next_element, self._epoch)
-        if into < self._batch_size and (self._skipped or self._crowded):
-            logging.warning(
-                "Until the end of epoch %d: %d unreadable images left out%s; %d images with more "
-                "than data.max_boxes objects lost %d",
-                finished,
-                self._skips,
-                f" ({', '.join(sorted(self._skipped))})" if self._skipped else "",
-                self._crowded,
-                self._dropped,
-            )
+        self._rows += len(loaded.batch.real)
+        if self.next_element % self._epoch < self._batch_size:
+            self._sum_up(self.next_element // self._epoch)
         # Plain arrays: grain's own, which lie in memory shared with a worker, lose it with the
         # first view of them that goes.
         return _map_fields(np.asarray, loaded.batch)
+
+    def _sum_up(self, epoch: int) -> None:
+        """Tells at the end of an epoch what was left out, where that is more than was told before.
+
+        Raises:
+            DataError: none or too few of the first epoch could be used.
+        """
+        read = (self.position - self._begin) * self._batch_size
+        if self.length is None and self._skips and read < self._epoch + self._batch_size:
+            share = 1 - self._skips / self._rows
+            check_share(share, self._min_usable, self._skipped, "training data, the first epoch")
+        lines = []
+        if len(self._skipped) > self._told[0]:
+            names = sorted(self._skipped)
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            lines.append(
+                f"{len(names)} of {self._epoch} images cannot be used and are left out "
+                f"({', '.join(names[:NAMED])}{more})"
+            )
+        if self._dropped and not self._told[1]:
+            lines.append(
+                f"{self._crowded} images with more than data.max_boxes objects lost {self._dropped}"
+            )
+        if lines:
+            logging.warning("Until the end of epoch %d: %s", epoch, "; ".join(lines))
+        self._told = len(self._skipped), self._dropped
 
     def report(self) -> Report:
         """What was left out of the batches delivered so far."""

@@ -23,6 +23,7 @@ def train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipelin
         batch_size=config.train.batch_size,
         seed=config.seed,
         start=start,
+        min_usable=config.data.min_usable,
         **_options(config),
     )
 

@@ -92,7 +92,7 @@ class Sizes(Images):
 
 def test_images_that_disagree_with_their_labels(tmp_path):
     for index, words in (
-        (1, "65x56 .*say 56x65; an EXIF tag"),
+        (1, "65x56 .*say 56x65; width and height are exchanged"),
         (2, "66x56 .*say 132x112; put back"),
     ):
         source = Sizes(3)

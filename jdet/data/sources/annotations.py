@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jdet.data.image_formats import diagnosis
+from jdet.data.image_io import upright_size
 from jdet.data.sources.label_text import class_name
 from jdet.types import DataError, Example, OfficialObjects, nearest, require
 
@@ -108,7 +109,7 @@ def check_on_error(on_error: str) -> bool:
 
 
 def read_image_size(file: str | bytes) -> tuple[int, int]:
-    """Height and width from the header of an image; pixels are not decoded.
+    """Height and width of an image, upright, from its header; pixels are not decoded.
 
     Args:
         file: path, or the encoded bytes.
@@ -121,7 +122,7 @@ def read_image_size(file: str | bytes) -> tuple[int, int]:
     name = "encoded image" if isinstance(file, bytes) else file
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            return image.height, image.width
+            return upright_size(image)
     except UnidentifiedImageError as error:
         data = file if isinstance(file, bytes) else Path(file).read_bytes()
         what = diagnosis(data) if data else "the file is empty"
