@@ -6,11 +6,14 @@ The models of dense detectors stand in ``common_dense.py``, those of DSOD in ``c
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from jdet import build
+from jdet.analysis import box_coverage, box_search
 from jdet.config import apply_settings, get_defaults, nearest
 from jdet.data.discover import discover, object_statistics
 from jdet.data.sources.label_text import read_text
+from jdet.data.transforms.warp import Warp
 from jdet.train.schedule import POLICIES
 from jdet.types import ConfigError
 
@@ -117,7 +120,7 @@ def own_images(arg, name):
         name: of the experiment.
 
     Returns:
-        The config, the number of training images, and the tenth percentile of the object sizes: square
+        The config, the training images, and the tenth percentile of the object sizes: square
         roots of the areas, relative to their images.
     """
     c = get_defaults()
@@ -137,7 +140,33 @@ def own_images(arg, name):
     source = build.source(c.data.train, "config.data.train", c.data.on_error)
     objects = object_statistics(source)
     c.data.max_boxes = int(2 ** np.ceil(np.log2(max(objects.most, 8))))
-    return c, len(source), float(np.quantile(objects.sizes, 0.1))
+    return c, source, float(np.quantile(objects.sizes, 0.1))
+
+
+def fit_default_boxes(c, source, same_size):
+    """Gives an SSD the default boxes and levels that its objects need, where its own leave many unmatched.
+
+    Args:
+        c: with the model; changed in place.
+        source: training images.
+        same_size: keep the input size.
+    """
+    detector = build.detector(c, source.class_names)
+    objects = box_coverage.sampler(source, Warp(c.input_size))(keep_ignored=detector.train_ignored)
+    found = box_search.fit(objects, detector, len(source.class_names), same_size=same_size)
+    if found is None:
+        return
+    c.input_size, c.model.taps, *ratios = found.setting
+    c.model.first_ratio, c.model.min_ratio, c.model.max_ratio = ratios
+    logging.info(
+        "Default boxes fitted to the data: input_size=%d, taps=%s, first_ratio=%g, min_ratio=%g, "
+        "max_ratio=%g; %.1f %% of the objects of a class match one in the mean, %.1f %% of the worst",
+        c.input_size,
+        "+".join(c.model.taps),
+        *ratios,
+        100 * np.nanmean(found.recall),
+        100 * np.nanmin(found.recall),
+    )
 
 
 def source_group(c, shape, side, **values):

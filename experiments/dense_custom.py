@@ -30,10 +30,10 @@ SMALL = 24
 def get_config(arg=""):
     arg = parse_arg(arg, **OWN, detector="atss")
     pick("detector", arg.detector, DETECTORS)
-    c, images, smallest = own_images(arg, "dense_custom")
+    c, source, smallest = own_images(arg, "dense_custom")
     short = arg.size or (160 if arg.cpu else 640)
     keep_proportions(c, short, long=short * 5 // 3)
     c.model = sized_model(arg.detector, arg.cpu, fine=smallest * c.input_size < SMALL)
-    own_recipe(c, arg, images)
+    own_recipe(c, arg, len(source))
     decay_without_norms(c)
     return c

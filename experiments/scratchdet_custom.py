@@ -11,7 +11,9 @@ itself or an export of a labelling tool has them (``instances_train2017.json``,
 Derived from the data: classes, size of the smallest default boxes (from the tenth percentile of object
 sizes), input size (512 pixels where a tenth of the objects would be under 12 pixels at 300) and the
 length of the run (every image about 200 times, 6,000 to 100,000 steps). ``cpu`` trains a half-width
-Root-ResNet-18 at 128 pixels instead, 1,200 to 6,000 steps. All can be set: size=, batch=, steps=, lr=.
+Root-ResNet-18 at 128 pixels instead, 1,200 to 6,000 steps. Where these default boxes would leave many
+objects of a class unmatched, ratios, levels and, but for cpu and size=, the input size are those that
+``jdet.analysis.default_boxes`` proposes; the start says so. All can be set: size=, batch=, steps=, lr=.
 What the data leave open is said by image_root=PATH (COCO shape: folder of the images), classes=cat+dog or
 a text file with one a line, and coordinates=edges or from_0 (VOC shape: how boxes count pixels). What the
 command line sets under --config.data counts before anything is derived.
@@ -24,14 +26,14 @@ Cost: depends on the data
 
 import numpy as np
 
-from experiments.common import OWN, own_images, own_recipe
+from experiments.common import OWN, fit_default_boxes, own_images, own_recipe
 from jdet import build
 from jdet.config import parse_arg
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, **OWN)
-    c, images, smallest = own_images(arg, "scratchdet_custom")
+    c, source, smallest = own_images(arg, "scratchdet_custom")
     smallest = float(np.clip(smallest, 0.04, 0.10))
 
     c.input_size = arg.size or (128 if arg.cpu else 300 if smallest * 300 >= 12 else 512)
@@ -45,5 +47,6 @@ def get_config(arg=""):
         min_ratio=round(2 * smallest, 2),
     )
 
-    own_recipe(c, arg, images)
+    fit_default_boxes(c, source, same_size=arg.cpu or arg.size > 0)
+    own_recipe(c, arg, len(source))
     return c

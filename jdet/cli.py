@@ -284,7 +284,7 @@ def _check_key(config: ConfigDict, key: str) -> None:
         siblings = [*here] if isinstance(here, ConfigDict) else []
         group = "".join(f"{parent}." for parent in ("config", *parts[:i]))
         close = nearest(part, siblings)
-        if close:
+        if close and part not in ends:  # a key of that very name in another group is what was meant
             known = {one: f"{group}{one}" for one in siblings}
         else:
             known, close = ends, nearest(part, ends)

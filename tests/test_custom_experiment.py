@@ -1,12 +1,16 @@
 """The experiment for one's own images: what it makes of a folder's splits."""
 
 import json
+import logging
 
 import cv2
 import numpy as np
 import pytest
 
 from jdet import build
+from jdet.analysis import box_coverage, box_search
+from jdet.data.transforms.warp import Warp
+from tests.analysis.test_default_boxes import small_objects
 from tests.data.test_discover import detections
 from tests.test_experiments import ROOT, load
 
@@ -48,3 +52,24 @@ def test_paths_follow_the_root(tmp_path):
     assert config.data.train.annotation_file == "data/coco/annotations/instances_train2017.json"
     config.data.root = "elsewhere"
     assert config.data.eval.annotation_file == "elsewhere/coco/annotations/instances_val2017.json"
+
+
+@pytest.mark.parametrize("size", [0, 160])
+def test_default_boxes_fit_the_objects(tmp_path, caplog, size):
+    """The usual levels miss objects of a few pixels; those that are chosen match them, and it is said."""
+    small_objects(tmp_path, images=12)
+    caplog.set_level(logging.INFO)
+    experiment = load(ROOT / "experiments" / "scratchdet_custom.py")
+    config = experiment.get_config(f"root={tmp_path},cpu,size={size}")
+    assert "Default boxes fitted to the data: input_size=" in caplog.text
+    assert config.input_size == (size or 128)
+    source, _ = build.sources(config)
+    names, resize = source.class_names, Warp(config.input_size)
+    fitted = build.detector(config, names)
+    objects = box_coverage.sampler(source, resize)
+    assert not fitted.start_warning(objects, names, resize)
+    usual = fitted.clone(
+        neck=fitted.neck.clone(taps=("c3", "c4")), first_ratio=0.04, min_ratio=0.08, max_ratio=0.9
+    )
+    assert "no anchor reaches an IoU" in usual.start_warning(objects, names, resize)
+    assert box_search.fit(objects(keep_ignored=True), fitted, len(names)) is None  # nothing to mend

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jdet.detectors.pyramid import MISSED_SHARE
 from jdet.nn.stages import stage_geometry
 from jdet.ops import anchors, coverage
 from jdet.ops.coverage import Objects
@@ -188,3 +189,30 @@ def propose(
             if np.nanmean(best.recall) < ENOUGH and larger[0].rank[0] > best.rank[0]:
                 best = larger[0]
     return [best, *(proposal for proposal in found if proposal is not best)]
+
+
+def fit(
+    objects: Objects, detector: Any, num_classes: int, *, same_size: bool = False
+) -> Proposal | None:
+    """The proposal for a detector whose default boxes leave many objects of a class unmatched.
+
+    Args:
+        objects: in pixels of the detector's input.
+        detector: an unbound ``SSD``.
+        num_classes: K.
+        same_size: keep the detector's input size.
+
+    Returns:
+        The best proposal; None where no class needs one, or none is better than what there is.
+    """
+    ratios = detector.first_ratio, detector.min_ratio, detector.max_ratio
+    setting = Setting(detector.input_size, tuple(detector.neck.taps), *ratios)
+    levels, (_, cells) = detector.anchor_levels(), detector.level_sizes()
+    current = judge(objects, setting, levels, cells, num_classes, detector.iou_threshold)
+    if not len(objects.labels) or np.nanmin(current.recall) >= 1 - MISSED_SHARE:
+        return None
+    found = propose(objects, detector, num_classes)
+    if same_size:
+        found = [p for p in found if p.setting.input_size == detector.input_size]
+        found.sort(key=lambda proposal: proposal.rank, reverse=True)
+    return found[0] if found[0].rank[:2] > current.rank[:2] else None
