@@ -153,7 +153,12 @@ def _even_sample(objects: Objects, num_classes: int) -> Objects:
 
 
 def propose(
-    objects: Objects, detector: Any, num_classes: int, *, finest_stride: int = 4
+    objects: Objects,
+    detector: Any,
+    num_classes: int,
+    *,
+    finest_stride: int = 4,
+    same_size: bool = False,
 ) -> list[Proposal]:
     """Searches ratios for every sensible choice of levels, and for larger inputs if they are needed.
 
@@ -162,6 +167,7 @@ def propose(
         detector: an unbound ``SSD``.
         num_classes: K.
         finest_stride: of the first level, at least.
+        same_size: look at no larger inputs.
 
     Returns:
         The proposals, the recommended one first: at the detector's own input size, unless the
@@ -182,7 +188,7 @@ def propose(
 
     found = at(size)
     best = found[0]
-    if np.nanmin(best.recall) < ENOUGH:
+    if np.nanmin(best.recall) < ENOUGH and not same_size:
         for factor in LARGER:
             larger = at(round(size * factor / 16) * 16)
             found += larger
@@ -211,8 +217,5 @@ def fit(
     current = judge(objects, setting, levels, cells, num_classes, detector.iou_threshold)
     if not len(objects.labels) or np.nanmin(current.recall) >= 1 - MISSED_SHARE:
         return None
-    found = propose(objects, detector, num_classes)
-    if same_size:
-        found = [p for p in found if p.setting.input_size == detector.input_size]
-        found.sort(key=lambda proposal: proposal.rank, reverse=True)
-    return found[0] if found[0].rank[:2] > current.rank[:2] else None
+    best = propose(objects, detector, num_classes, same_size=same_size)[0]
+    return best if best.rank[:2] > current.rank[:2] else None

@@ -108,11 +108,8 @@ def get_defaults() -> ConfigDict:
     evaluation.metrics = ("voc",)  # evaluators: "voc", "coco" (boxes), "coco_segm" (masks), or your
     # own as "module:Class", which is made from the class names; the first has the main metric
     evaluation.coco = ConfigDict()  # of the metrics "coco" and "coco_segm"
-    evaluation.coco.max_detections = (
-        1,
-        10,
-        100,
-    )  # per image and class: of the recalls; AP at the last
+    # Per image and class, at which the recalls are measured; AP at the last of them.
+    evaluation.coco.max_detections = (1, 10, 100)
     evaluation.coco.recall_levels = 101  # over which precision is averaged
     evaluation.images = 8  # images drawn beside the ground truth
     evaluation.score_drawn = 0.5  # lowest score drawn
