@@ -182,6 +182,11 @@ def _values(values: flags.FlagValues, argv: list[str]) -> list[str]:
 def _readable(message: str) -> str:
     """The message of an invalid flag without absl's preamble; of a required one, how to give it."""
     message = re.sub(r"^flag --(\w+=None: )?", "", message)
+    number = re.fullmatch(
+        r"([\w.]+=.*): (invalid literal for int\(\)|could not convert string to float).*", message
+    )
+    if number is not None:
+        return f"{number[1]}: it must be a {'whole ' if 'int' in number[2] else ''}number"
     missing = re.fullmatch(r"Flag --(\w+) must have a value other than None\.", message)
     if missing is None:
         return message

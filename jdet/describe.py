@@ -223,7 +223,8 @@ def print_description(description: Description, depth: int) -> None:
             name = "  " * level + row.path.rsplit("/", 1)[-1]
             table.add_row(name, shape, f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}")
     console.print(table)
-    boxes = sum(level["boxes"] for level in description.levels)
+    anchors = f"{sum(level['boxes'] for level in description.levels):,} anchors, "
+    anchors = anchors if description.levels else ""
     if description.levels:
         table = Table(*[_right(x) for x in ("map", "step", "sizes", "per cell", "boxes")], box=None)
         for level in description.levels:
@@ -238,7 +239,7 @@ def print_description(description: Description, depth: int) -> None:
         console.print(table)
     console.print(
         f"\n{description.parameters:,} parameters, {description.statistics:,} running "
-        f"statistics, {description.macs / 1e9:.2f} GMAC per image, {boxes:,} anchors, input "
+        f"statistics, {description.macs / 1e9:.2f} GMAC per image, {anchors}input "
         f"{'×'.join(map(str, description.shape))}, {description.classes} classes"
     )
 

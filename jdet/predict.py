@@ -101,7 +101,7 @@ def _check(score: float, images: Iterable[str | os.PathLike[str]]) -> None:
         ConfigError: the score is not one, or an address stands for an image.
     """
     if not 0 <= score <= 1:  # not so where it is nan
-        raise ConfigError(f"--score={score} must lie in 0 … 1, such as --score=0.3")
+        raise ConfigError(f"--score={score} must be in 0 … 1, such as --score=0.3")
     for item in map(str, images):
         if re.match(r"\w{2,}:/", item) and not os.path.exists(item):
             raise ConfigError(

@@ -58,7 +58,7 @@ def jdet(module, *arguments):
         ),
         (
             ["experiments/quickstart.py", "--config.optimizer.lr=high"],
-            "config.optimizer.lr=high: could not convert string to float: 'high'",
+            "config.optimizer.lr=high: it must be a number",
         ),
         (["experiments/scratchdet_voc.py:root=nowhere"], "python data/get_voc.py --root"),
         (["experiments/quickstart.py", "--config.train.accumulation=3"], "train.accumulation"),

@@ -195,7 +195,7 @@ def test_exit_code_is_two_if_nothing_worked(workdir, tmp_path, pixels, capsys):
         (["--step=11"], r"no checkpoint of step 11; it has [0, 10]"),
         (["--step=last"], "step='last': give a number, 'best' or 'latest'"),
         (["--batch_size=0"], "--batch_size=0 must be at least 1"),
-        (["--score=30"], "--score=30.0 must lie in 0 … 1"),
+        (["--score=30"], "--score=30.0 must be in 0 … 1"),
     ],
 )
 def test_mistakes_are_explained_in_a_line(workdir, tmp_path, capsys, options, message):

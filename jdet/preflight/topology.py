@@ -104,7 +104,7 @@ def devices(name: str) -> list[Any]:
     if not importlib.util.find_spec("libtpu"):
         raise ConfigError(
             f"topology {name} needs libtpu, the compiler for TPUs, which is not installed: "
-            'pip install "jax[tpu]"; cpu:N works without'
+            "pip install --editable '.[tpu]' in the clone; cpu:N works without"
         )
     try:
         return _describe(name)
@@ -131,7 +131,7 @@ def look(name: str) -> Topology:
     if found := _CPU.fullmatch(name):  # without starting a backend
         count = int(found.group(1))
         if not 1 <= count <= 4096:
-            raise ConfigError(f"topology {name}: N in cpu:N must lie in 1 … 4096")
+            raise ConfigError(f"topology {name}: N in cpu:N must be in 1 … 4096")
         return Topology(name, count, "cpu", host_memory() / count, None, {})
     found = devices(name)
     kind = found[0].device_kind
@@ -210,7 +210,7 @@ def _gpus(name: str, wanted: str | None) -> list[Any]:
     if not 1 <= count <= len(available):
         raise ConfigError(
             f"topology {name}: JAX sees {len(available)} GPU(s) here; GPUs must be present "
-            '(pip install "jax[cuda13]"), TPUs and cpu:N need not be'
+            "(and JAX for them: pip install --editable '.[cuda]' in the clone), TPUs and cpu:N need not be"
         )
     return available[:count]
 

@@ -202,7 +202,7 @@ def test_addresses_and_scores_are_refused_before_a_run_is_loaded(address, tmp_pa
     with pytest.raises(ConfigError, match=f"{address} is an address; fetch it first"):
         predict.predict("/nowhere", address)
     for score in (30, -0.1, float("nan")):
-        with pytest.raises(ConfigError, match="must lie in 0 … 1"):
+        with pytest.raises(ConfigError, match="must be in 0 … 1"):
             predict.predict("/nowhere", tmp_path, score=score)
 
 
