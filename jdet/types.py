@@ -57,6 +57,35 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
+class ImageKind(NamedTuple):
+    """What the images of a data set are, all alike: arrays [H, W, C] of one type, values as stored.
+
+    Attributes:
+        channels: C.
+        colour: "rgb" (three channels, for which hue and saturation mean something), "gray" (one) or
+            "bands" (any number of measurements).
+        dtype: "uint8", "uint16" or "float32".
+        value_range: lowest and highest value that means something: 0 … 255 of uint8, 0 … 2^n - 1 of
+            uint16 where n bits are used, those that were measured of float32.
+    """
+
+    channels: int = 3
+    colour: str = "rgb"
+    dtype: str = "uint8"
+    value_range: tuple[float, float] = (0.0, 255.0)
+
+    @classmethod
+    def of(cls, source: Any) -> ImageKind:
+        """The kind of a source's images; 8-bit RGB where it does not say (``image_kind``)."""
+        return getattr(source, "image_kind", cls())
+
+    def __str__(self) -> str:
+        names = {"rgb": "RGB", "gray": "grey"}
+        what = names.get(self.colour, f"{self.channels} bands")
+        low, high = self.value_range
+        return f"{what}, {self.dtype}, values {low:.6g} … {high:.6g}"
+
+
 class OfficialObjects(NamedTuple):
     """The objects of an image as its label file has them: the ground truth of official numbers.
 
@@ -117,6 +146,7 @@ class Source(Protocol):
     """Random access to examples; picklable, holds no open handles.
 
     A source may offer more, which is used where it is there: ``describe()``, one line for the log;
+    ``image_kind``, what its images are (``ImageKind``), without which they are 8-bit RGB;
     ``defects``, a list of ``jdet.data.sources.annotations.Defect``; ``image_size(i)``, height and width
     without decoding (or None); ``ids``, the names of all images; ``image_paths``, their files;
     ``image_ids`` and ``category_ids``, the data set's own id (a number or text) of each image and of each

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from jdet.data.image_formats import diagnosis
 from jdet.data.image_io import upright_size
 from jdet.data.sources.label_text import class_name
-from jdet.types import DataError, Example, OfficialObjects, nearest, require
+from jdet.types import DataError, Example, ImageKind, OfficialObjects, nearest, require
 
 # Label files round to 0.01 pixel (COCO) or to float32 of a relative coordinate (TFDS): a box that
 # leaves its image by less than this is clipped without being called a defect.
@@ -284,10 +284,12 @@ class LabelledSource(abc.ABC):
     Attributes:
         name: what is read, for ``describe`` and for messages.
         class_names: label → name.
+        image_kind: what the images are.
     """
 
     name: str
     class_names: tuple[str, ...]
+    image_kind: ImageKind = ImageKind()
     _table: LabelTable
     _images: tuple[str, ...] = ()
 

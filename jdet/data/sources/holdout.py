@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from jdet.data.sources.annotations import Defect
-from jdet.types import DataError, Example, Source
+from jdet.types import DataError, Example, ImageKind, Source
 
 
 class Holdout:
@@ -17,6 +17,7 @@ class Holdout:
     Attributes:
         class_names: of the source.
         category_ids: of the source; empty where it has none.
+        image_kind: of the source.
         image_ids: of the source, for the images of this side; empty where it has none.
 
     Args:
@@ -31,6 +32,7 @@ class Holdout:
     def __init__(self, source: Source, every: int, held_out: bool):
         self.class_names = source.class_names
         self.category_ids = tuple(getattr(source, "category_ids", ()))
+        self.image_kind = ImageKind.of(source)
         self._source, self._every, self._held_out = source, every, held_out
         ids = getattr(source, "ids", None) or (source[i].id for i in range(len(source)))
         sides = [_hash(id) % every == 0 for id in ids]

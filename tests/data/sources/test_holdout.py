@@ -3,7 +3,7 @@ import pytest
 
 from jdet.data.sources.annotations import Defect
 from jdet.data.sources.holdout import Holdout
-from jdet.types import DataError, Example
+from jdet.types import DataError, Example, ImageKind
 
 
 class Names:
@@ -95,3 +95,11 @@ def test_a_source_that_tells_nothing():
     assert side.image_size(0) is None and side.defects == []
     assert side.category_ids == side.image_ids == ()
     assert "of 40 images, split by name, of Names" in side.describe()
+
+
+def test_images_are_of_the_kind_of_the_source_and_else_8_bit_rgb():
+    source = Names([f"image{i}" for i in range(100)])
+    assert Holdout(source, 5, True).image_kind == ImageKind.of(source) == ImageKind(3, "rgb")
+    source.image_kind = ImageKind(5, "bands", "uint16", (0.0, 4095.0))
+    assert Holdout(source, 5, False).image_kind == source.image_kind
+    assert str(source.image_kind) == "5 bands, uint16, values 0 … 4095"
