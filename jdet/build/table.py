@@ -21,6 +21,7 @@ from jdet.data.sources.shapes import ShapesSource
 from jdet.data.sources.tfds import TfdsSource
 from jdet.data.sources.voc import VocSource
 from jdet.data.transforms.augment import Augment
+from jdet.data.transforms.fit_crop import FitCrop
 from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
@@ -56,7 +57,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "tfds": TfdsSource,
         "shapes": ShapesSource,
     },
-    "resize": {"warp": Warp, "keep_ratio": KeepRatio},
+    "resize": {"warp": Warp, "keep_ratio": KeepRatio, "fit_crop": FitCrop},
     "augment": {"ssd": SSDAugment, "none": Augment},
     "evaluator": {
         "voc": VocEvaluator,

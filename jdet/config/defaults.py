@@ -18,7 +18,8 @@ def get_defaults() -> ConfigDict:
     c.precision = "float32"  # activations: "float32" | "bfloat16"
     c.input_size = 300  # pixels, side of the square network input
 
-    # How images become network inputs: "warp", to the square | "keep_ratio", docs/input_sizes.md.
+    # How images become network inputs: "warp", to the square | "keep_ratio" | "fit_crop", small parts
+    # of them; docs/input_sizes.md.
     c.resize = ConfigDict({"name": "warp"})
 
     c.data = data = ConfigDict()

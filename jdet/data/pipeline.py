@@ -24,6 +24,7 @@ from absl import flags
 from jdet.data.batching import EvalOrder, TrainOrder, shapes_of
 from jdet.data.image_io import configure_opencv
 from jdet.data.reader import Reader
+from jdet.data.redraw import Redraw, check_objects
 from jdet.data.stream import BatchStream, collate
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element
@@ -91,8 +92,13 @@ def train_batches(
     else:
         data = grain.MapDataset.source(reader)
         data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
-    for name, operation in augment.operations(resize).items():
+    operations = augment.operations(resize)
+    for name, operation in operations.items():
         data = data.random_map(operation, seed=_seed(seed, name))
+    if resize.redraws:
+        check_objects(reader)
+        redraw = Redraw(reader, tuple(operations.values()), resize)
+        data = data.random_map(redraw, seed=_seed(seed, "redraw"))
     data = data.map(Finish(resize, max_boxes, augment.fill))
     data = data.batch(local, drop_remainder=True, batch_fn=collate)
     data = data[process_index::process_count][start:]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.data.transforms.geometry import UPRIGHT, WHOLE, Canvas, Orientation, Patch, Size
+from jdet.data.transforms.geometry import UPRIGHT, WHOLE, Canvas, Orientation, Patch, Size, Window
 from jdet.data.transforms.photometric import NO_DISTORTION, Distortion
 
 
@@ -37,6 +37,7 @@ class Element(NamedTuple):
         orientation: mirrors and quarter turn of the output.
         shape: height and width of the network input; None for the first of the resize.
         scale: what the resize drew for training, in its own unit; 0 for the size of testing.
+        window: part of the resized image or crop that the network sees; None: as ``Resize.content`` says.
     """
 
     index: int = 0
@@ -56,6 +57,7 @@ class Element(NamedTuple):
     orientation: Orientation = UPRIGHT
     shape: Size | None = None
     scale: float = 0
+    window: Window | None = None
 
 
 Operation = Callable[[Element, np.random.Generator], Element]

@@ -55,6 +55,10 @@ def locate(element: Element, resize: Resize) -> Location:
     height, width = element.image.shape[:2]
     canvas = element.canvas or Canvas(width, height)
     shape = element.shape or resize.shapes[0]
+    if (window := element.window) is not None:
+        content = window.part
+        placement = geometry.place(canvas, width, height, window.size, element.patch)
+        return Location(shape, content, canvas, geometry.shifted(placement, window))
     content = resize.content(*geometry.patch_size(canvas, element.patch), shape, element.scale)
     placement = geometry.place(canvas, width, height, content, element.patch)
     return Location(shape, content, canvas, placement)
@@ -135,7 +139,8 @@ class Finish:
         content = location.content
         kind = element.interpolation
         if kind is None:
-            kind = geometry.plain_interpolation(image, content[1], content[0])
+            whole = element.window.size if element.window else content
+            kind = geometry.plain_interpolation(image, whole[1], whole[0])
         output = geometry.render(
             image,
             location.placement,

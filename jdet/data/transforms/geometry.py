@@ -68,7 +68,8 @@ class Rect(NamedTuple):
 class Placement(NamedTuple):
     """The pixels ``source`` of the image fill the pixels ``target`` of the output.
 
-    ``source`` has no pixels where the crop shows nothing but canvas.
+    ``source`` has no pixels where the crop shows nothing but canvas. ``target`` may reach beyond the
+    output, which then shows a part of the resized pixels.
     """
 
     source: Rect
@@ -93,6 +94,23 @@ UPRIGHT = Orientation()
 
 Size = tuple[int, int]
 """Height and width of an output, in pixels."""
+
+
+class Window(NamedTuple):
+    """A part of a resized image.
+
+    Attributes:
+        size: height and width of the whole resized image.
+        y: its first row that belongs to the part.
+        x: likewise its first column.
+        part: height and width of the part.
+    """
+
+    size: Size
+    y: int
+    x: int
+    part: Size
+
 
 Patch = tuple[float, float, float, float]  # x1 y1 x2 y2 in fractions of the canvas
 WHOLE: Patch = (0.0, 0.0, 1.0, 1.0)
@@ -228,6 +246,13 @@ def place(
     return Placement(Rect(x0, y0, x1, y1), Rect(left, top, right, bottom))
 
 
+def shifted(placement: Placement, window: Window) -> Placement:
+    """A placement in a whole resized image as one in the part of it that a window shows."""
+    x0, y0, x1, y1 = placement.target
+    target = Rect(x0 - window.x, y0 - window.y, x1 - window.x, y1 - window.y)
+    return placement._replace(target=target)
+
+
 def patch_size(canvas: Canvas, patch: Patch) -> Size:
     """Height and width of a patch in whole pixels of its canvas, as `place` cuts it."""
     x, y = (_cut(patch[i], patch[i + 2], (canvas.width, canvas.height)[i])[1] for i in (0, 1))
@@ -321,11 +346,17 @@ def render(
     if source.pixels <= target.pixels:
         pixels = distort(pixels, distortion)
     pixels = resize(pixels, target.x1 - target.x0, target.y1 - target.y0, interpolation)
+    seen = Rect(
+        max(target.x0, 0), max(target.y0, 0), min(target.x1, size[1]), min(target.y1, size[0])
+    )
+    if seen != target:
+        rows = slice(seen.y0 - target.y0, seen.y1 - target.y0)
+        pixels = pixels[rows, seen.x0 - target.x0 : seen.x1 - target.x0]
     if source.pixels > target.pixels:
         pixels = distort(pixels, distortion)
-    if target.pixels < size[0] * size[1]:
+    if seen.pixels < size[0] * size[1]:
         output = blank(size, fill)
-        output[target.y0 : target.y1, target.x0 : target.x1] = pixels
+        output[seen.y0 : seen.y1, seen.x0 : seen.x1] = pixels
         pixels = output
     if orientation.flip or orientation.flip_vertical:
         code = (

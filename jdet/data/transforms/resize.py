@@ -37,6 +37,11 @@ class Resize(abc.ABC):
         """Heights and widths of the network inputs, pixels; each is compiled once."""
 
     @property
+    def redraws(self) -> int:
+        """How often training draws another image in place of one of which it would see no object."""
+        return 0
+
+    @property
     def largest(self) -> Size:
         """The shape with the most pixels."""
         return max(self.shapes, key=math.prod)
