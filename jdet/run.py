@@ -74,6 +74,10 @@ def train(
     _look(config, {"train": train_source, "eval": eval_source})
     mesh = mesh_lib.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")
+    if "masks" in detector.needs:
+        loaders.check_masks(
+            config, train_source, "train", f"config.model.name={config.model.name!r}"
+        )
     if jax.process_index() == 0:
         _announce(config, detector, train_source, eval_source)
 
@@ -81,10 +85,13 @@ def train(
         # Asked for once the workdir is known to be ours.
         if jax.process_index() == 0:
             _write_defects(Path(workdir) / "defects.txt", train_source, eval_source)
-        return loaders.train_batches(config, train_source, start)
+        return loaders.train_batches(config, train_source, start, needs=detector.needs)
 
     weights = make_weights(
-        config, detector, mesh, lambda: loaders.train_batches(config, train_source)
+        config,
+        detector,
+        mesh,
+        lambda: loaders.train_batches(config, train_source, needs=detector.needs),
     )
     evaluation = evaluate_lib.make_evaluation(config, detector, eval_source, mesh, Path(workdir))
     multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
@@ -151,7 +158,10 @@ def evaluate(
     evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir))
     multi_scale = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
     weights = make_weights(
-        config, detector, mesh, lambda: loaders.train_batches(config, train_source)
+        config,
+        detector,
+        mesh,
+        lambda: loaders.train_batches(config, train_source, needs=detector.needs),
     )
     variables = weights(saved)
     metrics = dict(evaluation(variables, int(saved.step)).metrics)

@@ -121,7 +121,8 @@ class Example(NamedTuple):
         labels: int32 [n], 0 … K-1.
         ignore: bool [n], objects that evaluation neither rewards nor penalises (VOC difficult, COCO crowd).
         areas: float32 [n], object areas in square pixels (COCO's ``area``; box area elsewhere).
-        masks: one COCO segmentation (polygons or RLE) per object, or None where there are none.
+        masks: one COCO segmentation (polygons or RLE) per object, None for an object without a usable
+            one; or None where there are none at all.
         official: the objects as labelled; None where the source has no label files: then the fields above
             are the ground truth of every number.
     """
@@ -147,6 +148,7 @@ class Source(Protocol):
 
     A source may offer more, which is used where it is there: ``describe()``, one line for the log;
     ``image_kind``, what its images are (``ImageKind``), without which they are 8-bit RGB;
+    ``has_masks``, whether objects have ``Example.masks``;
     ``defects``, a list of ``jdet.data.sources.annotations.Defect``; ``image_size(i)``, height and width
     without decoding (or None); ``ids``, the names of all images; ``image_paths``, their files;
     ``image_ids`` and ``category_ids``, the data set's own id (a number or text) of each image and of each
@@ -176,7 +178,9 @@ class Batch(NamedTuple):
         original_sizes: int32 [B, 2], height and width of the original image.
         index: int32 [B], position of the image in its source.
         real: bool [B], False for rows that only pad an evaluation batch.
-        masks: uint8 [B, N, M, M], instance masks, each in the frame of its box; None: not asked for.
+        masks: uint8 [B, N, M, M] of 0 and 1, instance masks, each in the frame of its box
+            (``jdet.data.transforms.instance_masks``); all 0 where padded, and for an object whose mask is
+            not known, from which mask losses learn nothing. None: not asked for.
     """
 
     images: Any
@@ -199,6 +203,7 @@ class Batch(NamedTuple):
         original_sizes: Any = None,
         real: Any = None,
         max_boxes: int = 0,
+        mask_size: int = 0,
     ) -> Batch:
         """Images without objects.
 
@@ -208,6 +213,7 @@ class Batch(NamedTuple):
             original_sizes: int32 [B, 2]; None: ``image_sizes``.
             real: bool [B]; None: all are.
             max_boxes: N.
+            mask_size: M; 0: no masks.
         """
         if image_sizes is None:
             image_sizes = np.tile(np.array(images.shape[1:3], np.int32), (images.shape[0], 1))
@@ -223,6 +229,9 @@ class Batch(NamedTuple):
             original_sizes=original_sizes,
             index=np.arange(count, dtype=np.int32),
             real=np.ones(count, bool) if real is None else real,
+            masks=np.zeros((count, max_boxes, mask_size, mask_size), np.uint8)
+            if mask_size
+            else None,
         )
 
 

@@ -117,7 +117,7 @@ class WithHead(Detector, kw_only=True):
     head: Any
 
     parts = {"head": "own_head"}
-    needs = ("masks",)
+    needs = ("depths",)
 
 
 def test_parts_may_be_of_a_kind_of_ones_own():
@@ -125,7 +125,7 @@ def test_parts_may_be_of_a_kind_of_ones_own():
     c = own_config()
     c.model = build.group("detector", f"{__name__}:WithHead", head=head, head_norm="group")
     with pytest.raises(
-        ConfigError, match="needs masks in its batches, which the input pipeline does"
+        ConfigError, match="needs depths in its batches, which the .* does not make; it makes masks"
     ):
         build.detector(c, ("a",))
     WithHead.needs = ()

@@ -72,7 +72,14 @@ class Drawn:
 
 
 def batches(
-    config: ConfigDict, source: Source, size: int, count: int, *, order: str, seed: int
+    config: ConfigDict,
+    source: Source,
+    size: int,
+    count: int,
+    *,
+    order: str,
+    seed: int,
+    needs: Sequence[str] = (),
 ) -> Iterator[Batch]:
     """The batches whose gradients are measured, on the device.
 
@@ -84,6 +91,7 @@ def batches(
         order: one of ``ORDERS``.
         seed: with "independent": of the drawing, and of the augmentation, which is thus not the run's;
             each size has draws of its own. "training" is what the run's seed says.
+        needs: optional fields that the detector reads.
     """
     if order == "independent":
         source = Drawn(source, size * count, [seed, size])
@@ -97,6 +105,7 @@ def batches(
         augment=build.augment(config),
         batch_size=size,
         seed=seed,
+        mask_size=config.data.mask_size if "masks" in needs else 0,
         **{key: config.data[key] for key in keys},
     ) as stream:
         yield from (jax.device_put(batch) for batch in itertools.islice(stream, count))
@@ -206,7 +215,9 @@ def analyse(
     found = opened.weights(step)
     variables = jax.device_put(state.variables(found.params, found.stats))
 
-    stream = functools.partial(batches, config, source, order=order, seed=seed)
+    stream = functools.partial(
+        batches, config, source, order=order, seed=seed, needs=detector.needs
+    )
     weights = None
     if normaliser == "fixed":
         weights = average_weights(detector, variables, stream(sizes[-1], -(-256 // sizes[-1])))

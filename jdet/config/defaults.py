@@ -28,6 +28,7 @@ def get_defaults() -> ConfigDict:
     data.eval = ConfigDict({"name": "shapes"})
     data.holdout = 0  # n: evaluate on about every n-th image of data.train, not on data.eval
     data.max_boxes = 64  # objects an image can carry; more is counted and warned about
+    data.mask_size = 112  # side of each object's mask, in cells, for detectors that need masks
     data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
     data.min_usable = 0.5  # least share of a data set's images that must be usable with "skip"
     data.workers = 0  # grain worker processes; 0 decodes in threads of this process

@@ -49,6 +49,7 @@ RANGES: dict[str, Range] = {
     "data.holdout": Range(0, 10_000),
     "data.min_usable": Range(0, 1),
     "data.max_boxes": Range(1, 10_000),
+    "data.mask_size": Range(7, 1024),
     "data.workers": Range(0, 1024),
     "data.threads": Range(0, 1024),
     "data.prefetch": Range(1, 1024),

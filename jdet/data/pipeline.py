@@ -51,6 +51,7 @@ def train_batches(
     prefetch: int = 4,
     on_error: str = "raise",
     min_usable: float = 0.0,
+    mask_size: int = 0,
 ) -> BatchStream:
     """Endless batches for training, reshuffled every epoch; batches straddle epochs.
 
@@ -73,6 +74,7 @@ def train_batches(
         on_error: "raise", or "skip": an unreadable image becomes a blank one without objects,
             with ``real`` False, and is reported.
         min_usable: least share of images that can be used, held against the first epoch.
+        mask_size: side of the objects' masks, M; 0: batches have none.
 
     Raises:
         ConfigError: a value is out of range, or the augmentation does not suit the resize.
@@ -99,7 +101,7 @@ def train_batches(
         check_objects(reader)
         redraw = Redraw(reader, tuple(operations.values()), resize)
         data = data.random_map(redraw, seed=_seed(seed, "redraw"))
-    data = data.map(Finish(resize, max_boxes, augment.fill))
+    data = data.map(Finish(resize, max_boxes, augment.fill, mask_size))
     data = data.batch(local, drop_remainder=True, batch_fn=collate)
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)

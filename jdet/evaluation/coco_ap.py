@@ -33,6 +33,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from jdet.config import ranges
+from jdet.data.segmentation import to_rle
 from jdet.evaluation import masks as masks_lib
 from jdet.evaluation.official import exact_xywh, finite, official_of, official_order
 from jdet.types import DataError, Example, ImageDetections, OfficialObjects, require
@@ -295,7 +296,7 @@ def _masks(
     sizes = [mask["size"] for mask in (*found, *objects) if isinstance(mask, dict)]
     height, width = sizes[0] if sizes else (1, 1)
     try:
-        objects = [masks_lib.to_rle(mask, height, width) for mask in objects]
+        objects = [to_rle(mask, height, width) for mask in objects]
     except ValueError as error:
         raise DataError(f"image {name}: {error}") from error
     return (height, width), objects, found

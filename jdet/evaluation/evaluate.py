@@ -89,9 +89,13 @@ def make_evaluation(
 
     Raises:
         ConfigError: ``config.eval.metrics`` names what does not exist.
+        DataError: it compares masks, and the source has none.
     """
     # A wrong one fails here, before anything is compiled.
-    make_evaluators(config.eval.metrics, source.class_names, config.eval)
+    made = make_evaluators(config.eval.metrics, source.class_names, config.eval)
+    for name, evaluator in zip(config.eval.metrics, made, strict=True):
+        if "masks" in getattr(evaluator, "needs", ()):
+            loaders.check_masks(config, source, "eval", f"config.eval.metrics {name!r}")
     detect = DetectFn(detector, mesh)
 
     def evaluation(variables: Any, step: int) -> Evaluated:

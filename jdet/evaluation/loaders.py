@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 from jdet import build
 from jdet.data import pipeline
 from jdet.data.transforms.multi_scale import View
-from jdet.types import Source
+from jdet.types import DataError, Source
 
 
-def train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipeline.BatchStream:
-    """The training batches from batch ``start`` on."""
+def train_batches(
+    config: ConfigDict, source: Source, start: int = 0, *, needs: Sequence[str] = ()
+) -> pipeline.BatchStream:
+    """The training batches from batch ``start`` on, with the optional fields that a detector ``needs``."""
     return pipeline.train_batches(
         source,
         resize=build.resize(config),
@@ -24,7 +26,42 @@ def train_batches(config: ConfigDict, source: Source, start: int = 0) -> pipelin
         seed=config.seed,
         start=start,
         min_usable=config.data.min_usable,
+        mask_size=config.data.mask_size if "masks" in needs else 0,
         **_options(config),
+    )
+
+
+def check_masks(config: ConfigDict, source: Source, role: str, who: str) -> None:
+    """Refuses data in which no object has a mask.
+
+    Args:
+        config: complete config.
+        source: the data.
+        role: "train" or "eval", its group in ``config.data``.
+        who: what needs masks, such as "config.model.name='mask_rcnn'".
+
+    Raises:
+        DataError: says how to come by masks.
+    """
+    known = getattr(source, "has_masks", None)
+    if known is None:  # a source from outside that does not say
+        examples = (source[i].masks or () for i in range(len(source)))
+        known = any(mask is not None for masks in examples for mask in masks)
+    if known:
+        return
+    group = config.data[role] if not config.data.holdout else config.data.train
+    name = "train" if config.data.holdout else role
+    remedy = (
+        "take annotations with `segmentation` (COCO), a VOC folder with SegmentationObject, or a detector "
+        "and metrics of boxes alone"
+    )
+    if not group.get("keep_masks", True):
+        remedy = (
+            f"set --config.data.{name}.keep_masks=True, or, where the labels have none, {remedy}"
+        )
+    raise DataError(
+        f"{who} needs the objects' masks, and no object of config.data.{name} ({group.name}) has one; "
+        f"{remedy}"
     )
 
 

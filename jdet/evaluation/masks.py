@@ -1,19 +1,13 @@
-"""Masks as COCO's run-length encodings: pasting what a network predicts, reading ground truth.
-
-A run-length encoding here is ``{"size": [height, width], "counts": text}``, the compressed form of COCO's
-files and of pycocotools, with text in place of bytes so that it can go into JSON as it is.
-"""
+"""Masks that a network predicts, pasted into images as COCO's run-length encodings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-Rle = dict[str, Any]
-"""``{"size": [height, width], "counts": text}``."""
+from jdet.data.segmentation import Rle, encode
 
 
 def paste_masks(
@@ -46,7 +40,7 @@ def paste_masks(
             rows, along_y = _weights(y1, y2, mask.shape[0], height)
             columns, along_x = _weights(x1, x2, mask.shape[1], width)
             canvas[rows, columns] = along_y @ mask @ along_x.T >= threshold
-        pasted.append(_plain(coco_mask.encode(canvas)))
+        pasted.append(encode(canvas))
     return tuple(pasted)
 
 
@@ -70,38 +64,7 @@ def _weights(low: float, high: float, cells: int, limit: int) -> tuple[slice, np
     return slice(first, end), np.clip(1 - distance, 0, None)
 
 
-def to_rle(segmentation: Any, height: int, width: int) -> Rle:
-    """A segmentation of COCO's files as a compressed run-length encoding.
-
-    Args:
-        segmentation: polygons, [[x, y, x, y, …], …], of which the union counts; or a run-length encoding,
-            with its numbers in a list or compressed.
-        height: of the image, pixels; a run-length encoding has its own.
-        width: of the image.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if isinstance(segmentation, Mapping) and {"counts", "size"} <= segmentation.keys():
-        if isinstance(segmentation["counts"], (str, bytes)):
-            return _plain(segmentation)
-        uncompressed: Any = dict(segmentation)
-        return _plain(coco_mask.frPyObjects(uncompressed, *segmentation["size"]))
-    if not isinstance(segmentation, (list, tuple)) or not segmentation:
-        raise ValueError(
-            f"a segmentation is polygons or a run-length encoding, not {segmentation!r}"
-        )
-    parts = coco_mask.frPyObjects([list(polygon) for polygon in segmentation], height, width)
-    return _plain(coco_mask.merge(parts))
-
-
 def area(rle: Rle) -> float:
     """Pixels of a mask."""
     encoded: Any = rle
     return float(coco_mask.area(encoded))
-
-
-def _plain(rle: Mapping[str, Any]) -> Rle:
-    counts = rle["counts"]
-    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-    return {"size": [int(side) for side in rle["size"]], "counts": text}

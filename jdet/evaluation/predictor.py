@@ -249,7 +249,10 @@ def _measured(config: ConfigDict, saved: Any, required: bool) -> dict[str, Any] 
         mesh = mesh_lib.make_mesh(config)
         detector = build.detector(config, config.class_names, axis_name="member")
         measure = weights.make_weights(
-            config, detector, mesh, lambda: loaders.train_batches(config, source)
+            config,
+            detector,
+            mesh,
+            lambda: loaders.train_batches(config, source, needs=detector.needs),
         )
         return jax.device_get(measure(saved))
     except (ConfigError, DataError) as error:

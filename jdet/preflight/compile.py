@@ -176,7 +176,9 @@ def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
     begin = state.abstract_state(detector, optimizer, mesh, config)
     shape = build.resize(config).largest
-    batch = jax.eval_shape(lambda: state.zero_batch(config, resolved.batch_size, shape))
+    batch = jax.eval_shape(
+        lambda: state.zero_batch(config, resolved.batch_size, shape, needs=detector.needs)
+    )
     split = mesh_lib.batch_sharding(mesh)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch)
     return make_train_step(detector, optimizer, rate, mesh, config), (begin, batch), len(batch.real)

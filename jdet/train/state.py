@@ -19,17 +19,26 @@ from jdet.train.init.transforms import InitTransform
 from jdet.types import Batch, TrainState
 
 
-def zero_batch(config: ConfigDict, batch_size: int, shape: tuple[int, int] | None = None) -> Batch:
+def zero_batch(
+    config: ConfigDict,
+    batch_size: int,
+    shape: tuple[int, int] | None = None,
+    *,
+    needs: Sequence[str] = (),
+) -> Batch:
     """A batch of black images without objects, with the shapes that the config implies.
 
     Args:
         config: complete config; ``input_size`` and ``data.max_boxes`` count.
         batch_size: B.
         shape: height and width of the network input; None: the square ``input_size``.
+        needs: optional fields that the detector reads.
     """
     shape = shape or (config.input_size, config.input_size)
     images = jnp.zeros((batch_size, *shape, 3), jnp.uint8)
-    return jax.tree.map(jnp.asarray, Batch.of_images(images, max_boxes=config.data.max_boxes))
+    mask_size = config.data.mask_size if "masks" in needs else 0
+    batch = Batch.of_images(images, max_boxes=config.data.max_boxes, mask_size=mask_size)
+    return jax.tree.map(jnp.asarray, batch)
 
 
 def init_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tuple[Any, Any]:
@@ -45,7 +54,8 @@ def init_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tu
     """
     key = jax.random.key(config.seed)
     rngs = {"params": key, **randomness.streams(key)}
-    made = detector.init(rngs, zero_batch(config, batch_size), train=True, method="losses")
+    batch = zero_batch(config, batch_size, needs=getattr(detector, "needs", ()))
+    made = detector.init(rngs, batch, train=True, method="losses")
     return made["params"], made.get("batch_stats", {})
 
 

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +5,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from jdet.evaluation import masks as masks_lib
-from jdet.evaluation.masks import paste_masks, to_rle
+from jdet.evaluation.masks import paste_masks
 
 # pycocotools' own decoding under NumPy 2; jdet only encodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -70,23 +68,3 @@ def test_boxes_without_area_or_outside_have_empty_masks():
     rles = paste_masks(np.ones((4, 3, 3)), boxes, 20, 20)
     assert [masks_lib.area(rle) for rle in rles] == [0, 0, 0, 0]
     assert paste_masks(np.zeros((0, 3, 3)), np.zeros((0, 4)), 20, 20) == ()
-
-
-def test_every_form_of_coco_becomes_one_that_json_can_hold():
-    mask = np.zeros((12, 10), np.uint8, order="F")
-    mask[2:6, 3:9] = 1
-    rle = coco_mask.encode(mask)
-    counts = [2 + 3 * 12, *[4, 8] * 5, 4, 12 - 6 + 12]
-    for form in (
-        [[3, 2, 9, 2, 9, 6, 3, 6]],
-        [[3, 2, 6, 2, 6, 6, 3, 6], [6, 2, 9, 2, 9, 6, 6, 6]],
-        {"size": [12, 10], "counts": counts},
-        rle,
-        {**rle, "counts": rle["counts"].decode()},
-    ):
-        found = to_rle(form, 12, 10)
-        assert json.loads(json.dumps(found)) == found and masks_lib.area(found) == 24
-        np.testing.assert_array_equal(coco_mask.decode(found), mask)
-    for wrong in ("circle", [], {"counts": [1]}, 3):
-        with pytest.raises(ValueError, match="a segmentation is polygons or a run-length encoding"):
-            to_rle(wrong, 12, 10)

@@ -37,7 +37,8 @@ class Defect(NamedTuple):
     Attributes:
         id: image it belongs to, as in ``Example.id``.
         what: ``"empty"``, ``"inverted"`` or ``"outside"`` (box dropped), ``"clipped"`` (box kept),
-            ``"skipped"`` (the whole image is left out).
+            ``"skipped"`` (the whole image is left out), ``"no mask"`` (of an object among others that have
+            masks; the box is kept), ``"mask cut"`` (it leaves its box: the part inside is kept).
         detail: class and labelled coordinates, or the error that was skipped.
     """
 
@@ -285,11 +286,13 @@ class LabelledSource(abc.ABC):
         name: what is read, for ``describe`` and for messages.
         class_names: label → name.
         image_kind: what the images are.
+        has_masks: objects have ``Example.masks``.
     """
 
     name: str
     class_names: tuple[str, ...]
     image_kind: ImageKind = ImageKind()
+    has_masks: bool = False
     _table: LabelTable
     _images: tuple[str, ...] = ()
 

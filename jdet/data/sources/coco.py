@@ -31,6 +31,7 @@ from jdet.data.sources.coco_file import (
     size_of,
 )
 from jdet.data.sources.image_lookup import ImageLookup
+from jdet.data.sources.label_masks import check_masks
 from jdet.data.sources.label_text import flag, record_id
 from jdet.types import DataError, Example
 
@@ -66,7 +67,9 @@ class CocoSource(LabelledSource):
             order of their ids. Every category that has objects must be in the list; names that the
             file does not know have no objects and get unused ids.
         keep_crowd: keep ``iscrowd`` regions (with ``ignore`` set) or leave them out.
-        keep_masks: hand out each object's ``segmentation`` in ``Example.masks``, unchanged.
+        keep_masks: hand out each object's ``segmentation`` in ``Example.masks``, unchanged; None where it
+            is none (``segmentation.check``) or lies outside its box, which ``defects`` lists. Objects
+            without a mask keep their boxes.
         on_error: ``"raise"``, or ``"skip"`` to leave out images that are missing; they are listed
             in ``defects``.
 
@@ -129,7 +132,7 @@ class CocoSource(LabelledSource):
         root = _find_image_root(path, image_root, images.values(), lookup)
         builder = LabelBuilder(self.name)
         taken: dict[str, int | str] = {}
-        files, image_ids, masks = [], [], []
+        files, image_ids, segmentations = [], [], []
         for id, image in images.items():
             try:
                 written = str(image["file_name"])
@@ -152,25 +155,34 @@ class CocoSource(LabelledSource):
                 builder.skip(str(id), error)
                 continue
             builder.add(str(id), size, [row for row, _ in rows])
-            masks.extend(mask for _, mask in rows)
+            segmentations.extend(segmentation for _, segmentation in rows)
             taken[file] = id
             files.append(file)
             image_ids.append(own_id(image))
         self._table = builder.build(self.class_names, official_order(image_ids))
         self._images = tuple(files)
         self.image_ids = tuple(image_ids)
-        self._masks = _Texts(masks) if keep_masks and any(masks) else None
+        self.has_masks = keep_masks and any(segmentations)
+        self._masks = self._fits = None
+        if self.has_masks:
+            masks, self._fits, defects = check_masks(self._table, segmentations)
+            self._masks = _Texts(masks)
+            self._table.defects.extend(defects)
 
     def _image(self, index: int) -> str:
         return self._images[index]
 
     def __getitem__(self, index: int) -> Example:
         example = super().__getitem__(index)
-        if self._masks is None or example.official is None:
+        if self._masks is None or self._fits is None or example.official is None:
             return example
         rows = range(*self._table.official_offsets[self._position(index) :][:2])
         masks = tuple(self._masks[row] for row in rows)
-        kept = tuple(mask for mask, row in zip(masks, rows, strict=True) if self._table.kept[row])
+        kept = tuple(
+            mask if self._fits[row] else None
+            for mask, row in zip(masks, rows, strict=True)
+            if self._table.kept[row]
+        )
         return example._replace(masks=kept, official=example.official._replace(masks=masks))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from jdet.data.segmentation import extent
 from jdet.data.sources.annotations import Object, check_classes
 from jdet.data.sources.label_text import class_name, flag, read_text, record_id
 from jdet.types import DataError
@@ -183,20 +183,10 @@ def read_object(annotation: Record, name: str, label: int) -> Object:
 def _around(segmentation: Any, name: str) -> list[float]:
     """The x y width height around polygons or a run-length encoding."""
     try:
-        if isinstance(segmentation, Mapping):
-            counts: Any = dict(segmentation)
-            if not isinstance(counts["counts"], (str, bytes)):
-                counts = coco_mask.frPyObjects(counts, *counts["size"])
-            return coco_mask.toBbox(counts).tolist()
-        nested = isinstance(segmentation[0], (list, tuple))
-        points = [
-            np.asarray(p, float).reshape(-1, 2)
-            for p in (segmentation if nested else [segmentation])
-        ]
-        low, high = np.concatenate(points).min(0), np.concatenate(points).max(0)
-        return [*low.tolist(), *(high - low).tolist()]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        x1, y1, x2, y2 = extent(segmentation)
+    except ValueError as error:
         raise DataError(f"{name} has no bbox, and a segmentation that has none: {error}") from error
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def official_order(image_ids: Sequence[int | str]) -> np.ndarray:

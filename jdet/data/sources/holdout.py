@@ -18,6 +18,7 @@ class Holdout:
         class_names: of the source.
         category_ids: of the source; empty where it has none.
         image_kind: of the source.
+        has_masks: of the source; not there where the source does not say.
         image_ids: of the source, for the images of this side; empty where it has none.
 
     Args:
@@ -33,6 +34,8 @@ class Holdout:
         self.class_names = source.class_names
         self.category_ids = tuple(getattr(source, "category_ids", ()))
         self.image_kind = ImageKind.of(source)
+        if hasattr(source, "has_masks"):
+            self.has_masks = source.has_masks
         self._source, self._every, self._held_out = source, every, held_out
         ids = getattr(source, "ids", None) or (source[i].id for i in range(len(source)))
         sides = [_hash(id) % every == 0 for id in ids]

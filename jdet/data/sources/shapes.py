@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 
+from jdet.data.segmentation import Rle, encode
 from jdet.data.sources.annotations import Defect
 from jdet.data.sources.shapes_drawing import background, clutter, coverage, outlines, paint, pose
 from jdet.types import Example, require
@@ -43,6 +44,7 @@ class ShapesSource:
         rotation: largest angle of an object in degrees, either way; clutter turns freely.
         contrast: smallest RGB distance (0 … 441) between an object's colour and what lies below.
         noise: largest standard deviation of the grain, in grey levels.
+        keep_masks: hand out the visible pixels of each object in ``Example.masks``.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -65,6 +67,7 @@ class ShapesSource:
         rotation: float = 20.0,
         contrast: float = 60.0,
         noise: float = 8.0,
+        keep_masks: bool = False,
     ):
         require(16 <= size, "ShapesSource: size", size, "at least 16 pixels")
         require(count >= 1, "ShapesSource: count", count, "at least 1")
@@ -103,6 +106,7 @@ class ShapesSource:
         self._max_objects, self._empty, self._clutter = max_objects, empty, clutter
         self._occlusion, self._rotation = occlusion, np.radians(rotation)
         self._contrast, self._noise = contrast, noise
+        self.has_masks = keep_masks
 
     @property
     def defects(self) -> list[Defect]:
@@ -161,6 +165,7 @@ class ShapesSource:
             labels=np.array(labels, np.int32),
             ignore=np.zeros(len(labels), bool),
             areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+            masks=scene.masks() if self.has_masks else None,
         )
 
     def _draw_items(self, rng: np.random.Generator) -> list[tuple[int, float]]:
@@ -223,6 +228,10 @@ class _Scene:
             columns, rows = np.flatnonzero(own.any(axis=0)), np.flatnonzero(own.any(axis=1))
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         return boxes
+
+    def masks(self) -> tuple[Rle, ...]:
+        """The visible pixels of each object."""
+        return tuple(encode(self._owner == i) for i in range(1, len(self._whole)))
 
 
 def _overlap(start: int, length: int, limit: int) -> tuple[slice, int]:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.data.transforms import geometry
+from jdet.data.transforms import geometry, instance_masks
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.geometry import WHOLE, Canvas, Placement, Size
 from jdet.data.transforms.resize import Resize
-from jdet.types import Batch
+from jdet.types import Batch, DataError
 
-OPTIONAL_FIELDS: tuple[str, ...] = ()
+OPTIONAL_FIELDS = ("masks",)
 """Optional fields of ``Batch`` that rows carry, for detectors that need them; all others stay None."""
 
 
@@ -99,15 +99,18 @@ class Finish:
         resize: what the network sees of images.
         max_boxes: rows for objects; of more than that the largest are kept. 0 leaves objects out.
         fill: RGB colour beside the image, and of an image that could not be read.
+        mask_size: side of the objects' masks, M; 0 leaves masks out.
     """
 
     resize: Resize
     max_boxes: int
     fill: tuple[float, float, float]
+    mask_size: int = 0
 
     def __call__(self, element: Element) -> Row:
         """Returns the finished row."""
         rows = self.max_boxes
+        location = None
         if element.image is None:
             content = original_size = element.shape or self.resize.shapes[0]
             image = geometry.blank(content, self.fill)
@@ -132,8 +135,26 @@ class Finish:
             original_sizes=np.array(original_size, np.int32),
             index=np.int32(element.index),
             real=np.bool_(element.image is not None),
+            masks=self._masks(element, location, keep) if self.mask_size else None,
         )
         return Row(fields=fields, id=element.id, problem=element.problem, dropped=dropped)
+
+    def _masks(self, element: Element, location: Location | None, keep: np.ndarray) -> np.ndarray:
+        """Masks of the objects ``keep``, uint8 [N, M, M]."""
+        side = self.mask_size
+        masks = np.zeros((self.max_boxes, side, side), np.uint8)
+        if location is not None and element.masks is not None and element.image is not None:
+            parts = instance_masks.visible_parts(
+                element.boxes[keep], location.placement, location.content
+            )
+            size = element.image.shape[:2]
+            masks_of = [element.masks[i] for i in keep]
+            try:
+                found = instance_masks.box_bitmaps(masks_of, parts, size, side)
+            except ValueError as error:
+                raise DataError(f"image {element.id}: {error}") from error
+            masks[: len(keep)] = instance_masks.turned(found, element.orientation)
+        return masks
 
     def _render(self, element: Element, image: np.ndarray, location: Location) -> np.ndarray:
         content = location.content

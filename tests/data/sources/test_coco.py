@@ -21,6 +21,10 @@ def annotation(id, image_id=7, category_id=3, bbox=(1, 2, 10, 20), **more):
     return {"id": id, "image_id": image_id, "category_id": category_id, "bbox": list(bbox), **more}
 
 
+def rectangle(x, y, width, height):
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
+
+
 def content(*annotations, images=(7,), categories=((3, "cat"), (1, "dog"))):
     return {
         "images": [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 50} for i in images],
@@ -122,34 +126,68 @@ def test_example(tmp_path):
 
 
 def test_crowds_and_masks_can_be_left_out(tmp_path):
-    data = content(annotation(1, iscrowd=1), annotation(2, segmentation=[[1, 2, 3, 4, 5, 6]]))
+    data = content(annotation(1, iscrowd=1), annotation(2, segmentation=[[1, 2, 3, 9, 5, 6]]))
     path = write(tmp_path, data)
-    assert CocoSource(path, keep_crowd=False)[0].masks == ([[1, 2, 3, 4, 5, 6]],)
+    assert CocoSource(path, keep_crowd=False)[0].masks == ([[1, 2, 3, 9, 5, 6]],)
     assert CocoSource(path, keep_masks=False)[0].masks is None
 
 
 def test_masks_stay_with_their_boxes(tmp_path):
     data = content(
-        annotation(1, bbox=(5, 5, 0, 3), segmentation=[[1]]),
-        annotation(2, bbox=(5, 5, 3, 3), segmentation=[[2]]),
-        annotation(3, bbox=(5, 5, -3, 3), segmentation=[[3]]),
-        annotation(4, bbox=(60, 5, 9, 3), segmentation=[[4]]),
-        annotation(5, bbox=(64, 5, 9, 3), segmentation=[[5]]),
-        annotation(6, bbox=(60, 5, 4.01, 3), segmentation=[[6]]),
+        annotation(1, bbox=(5, 5, 0, 3)),
+        annotation(2, bbox=(5, 5, 3, 3), segmentation=rectangle(5, 5, 3, 3)),
+        annotation(3, bbox=(5, 5, -3, 3)),
+        annotation(4, bbox=(60, 5, 9, 3), segmentation=rectangle(60, 5, 9, 3)),
+        annotation(5, bbox=(64, 5, 9, 3)),
+        annotation(6, bbox=(60, 5, 4.01, 3), segmentation=rectangle(60, 5, 4, 3)),
     )
     source = CocoSource(write(tmp_path, data))
-    assert source[0].masks == ([[2]], [[4]], [[6]])
+    second, fourth, sixth = (data["annotations"][i]["segmentation"] for i in (1, 3, 5))
+    assert source[0].masks == (second, fourth, sixth)
     assert source[0].boxes.tolist() == [[5, 5, 8, 8], [60, 5, 64, 8], [60, 5, 64, 8]]
     # The last box leaves the image by the rounding of the file: clipped, and not a defect.
     assert [d.what for d in source.defects] == ["empty", "inverted", "clipped", "outside"]
     assert source.defects[0].detail == "cat 5, 5, 0, 3 in 64x50"
 
 
+def test_masks_that_cannot_be_used_are_listed_and_keep_their_boxes(tmp_path):
+    """In the ground truth of official numbers a mask stays where it is; only what is none is not there."""
+    box, good = (10, 10, 20, 20), rectangle(10, 10, 20, 20)
+    runs = {"size": [50, 64], "counts": [10 * 50 + 10, 20, 30, 20, 50 * 64 - 580]}
+    forms = {
+        "no mask": [
+            (None, "it has no segmentation"),
+            ([], "it has no segmentation"),
+            ([[10, 10, 20, 20]], "three points at least"),
+            ({"size": [64, 50], "counts": [3200]}, "50x64 in an image of 64x50"),
+            ({"size": [50, 64], "counts": "n`7"}, "cover 7710 pixels of 64x50 = 3200"),
+            (rectangle(40, 10, 20, 20), "from 40, 10, 60, 30 (x1 y1 x2 y2), lies outside"),
+        ],
+        "mask cut": [(rectangle(5, 10, 20, 20), "from 5, 10, 25, 30 (x1 y1 x2 y2), leaves it")],
+        "": [(good, ""), (runs, "")],
+    }
+    rows = [(form, what, detail) for what, some in forms.items() for form, detail in some]
+    annotations = [annotation(i, bbox=box, segmentation=row[0]) for i, row in enumerate(rows, 1)]
+    source = CocoSource(write(tmp_path, content(*annotations)))
+    example = source[0]
+    assert len(example.boxes) == len(rows) and source.has_masks
+    assert example.masks == tuple(None if what == "no mask" else form for form, what, _ in rows)
+    assert example.official.masks[:5] == (None,) * 5
+    assert example.official.masks[5:] == tuple(row[0] for row in rows[5:])
+    wanted = [(what, detail) for _, what, detail in rows if what]
+    for defect, (what, detail) in zip(source.defects, wanted, strict=True):
+        assert defect.what == what and detail in defect.detail
+        assert defect.detail.startswith("object 10, 10, 20, 20 (x y width height): ")
+    assert source.describe().endswith("defects: 1 mask cut, 6 no mask")
+    without = CocoSource(write(tmp_path, content(annotation(1), annotation(2, segmentation=[]))))
+    assert not without.has_masks and without.defects == [] and without[0].masks is None
+
+
 def test_ground_truth_stays_as_the_file_has_it(tmp_path):
     boxes = [(-3.5, 2, 20.1, 7), (10.1, 5, 0, 3), (0.3, 0.1, 0.2, 9), (63, 40, 9, 9)]
     data = content(
         *(annotation(i + 1, bbox=box, area=1024.00003) for i, box in enumerate(boxes)),
-        annotation(5, bbox=(1, 2, -3, 4), segmentation=[[5]]),
+        annotation(5, bbox=(1, 2, -3, 4), segmentation=rectangle(1, 2, 3, 4)),
         annotation(6, image_id=9, bbox=(0.1, 0.2, 0.3, 0.7), iscrowd=1),
         images=(7, 10, 9),
     )
@@ -158,7 +196,8 @@ def test_ground_truth_stays_as_the_file_has_it(tmp_path):
     assert official.xywh.tolist() == [list(box) for box in [*boxes, (1, 2, -3, 4)]]
     assert official.areas.tolist() == [1024.00003] * 4 + [-12]
     assert official.xywh.dtype == official.areas.dtype == np.float64
-    assert official.masks == (None, None, None, None, [[5]]) and source[0].masks == (None,) * 3
+    assert official.masks == (None,) * 4 + (rectangle(1, 2, 3, 4),)
+    assert source[0].masks == (None,) * 3
     assert source[0].boxes[0].tolist() == [0, 2, np.float32(16.6), 9]  # training: clipped
     assert source[2].official.areas.tolist() == [0.3 * 0.7] and source[2].official.ignore.all()
     assert [source[i].official.rank for i in range(3)] == [0, 2, 1]  # pycocotools sorts the ids
