@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdet.nn import randomness
 from jdet.nn.remat import Remat
 from jdet.train.gradient import call_losses
 from jdet.types import Batch
@@ -73,10 +74,12 @@ def check_backbone(make, size=32):
         scale = float(jnp.std(stage)) + 1e-6
         assert float(jnp.mean(jnp.abs(low[name].astype(jnp.float32) - stage))) < 0.05 * scale
 
+    rngs = randomness.streams(jax.random.key(0))
+
     def gradient(model, params):
         def loss(params):
             out, _ = model.apply(
-                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"], rngs=rngs
             )
             return sum(jnp.mean(stage**2) for stage in out.values())
 
@@ -102,12 +105,13 @@ def trace_backbone(make, size=32):
     x = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: make().init(jax.random.key(0), x, train=False), x)
     none, full = Remat(), Remat("full")
+    rngs = randomness.streams(jax.random.key(0))
     for dtype, remat in ((jnp.float32, none), (jnp.bfloat16, none), (jnp.float32, full)):
         model = make(dtype=dtype, remat=remat)
 
         def loss(params, variables, x, model=model):
             stages, updates = model.apply(
-                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"], rngs=rngs
             )
             return sum(jnp.mean(stage**2) for stage in stages.values()), (stages, updates)
 

@@ -5,6 +5,7 @@ import pytest
 
 from experiments import (
     dsod_ablation,
+    fcos_coco,
     retinanet_coco,
     scratchdet512_coco,
     ssd300_voc,
@@ -13,6 +14,8 @@ from experiments import (
 from jdet import build
 from jdet.config import get_defaults, validate
 from jdet.describe import describe, parse_shape, to_json
+from jdet.preflight.mmcv_flops import mmcv_flops
+from jdet.train import state
 from jdet.types import ConfigError
 
 VGG = dict(name="vgg16")
@@ -210,3 +213,27 @@ def test_shapes():
         with pytest.raises(ConfigError, match=f"--shape={text}; give height and width"):
             parse_shape(text)
     assert (parse_shape("800x1280"), parse_shape("")) == ((800, 1280), None)
+
+
+# FCOS as first published with 80 classes on 1280×800: parameters, "FLOPs" as papers count them, the same
+# with the products of attention; ATSS has as many (Table 5: 214.7 with Swin-T).
+HYBRID_ROWS = [
+    ("swin_t", 35_734_356, 211.55, 214.7),
+    ("c2c2t6t2", 34_667_090, 187.16, None),
+    ("c2c2t12t4", 59_509_898, 247.15, 249.6),
+]
+
+
+@pytest.mark.parametrize("backbone, parameters, flops, with_attention", HYBRID_ROWS)
+def test_published_numbers_of_hybrids(backbone, parameters, flops, with_attention):
+    c = fcos_coco.get_config("plain")
+    c.model.backbone = build.group("backbone", backbone)
+    c.model.neck = build.group("neck", "fpn", extra="conv_p5", extra_relu=True)
+    c.model.norm = "batch"
+    detector = build.detector(c, tuple(map(str, range(80))))
+    params, stats = state.abstract_variables(detector, c)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+    found = mmcv_flops(detector, state.variables(params, stats), (1280, 800))
+    assert round(found.total / 1e9, 2) == flops
+    if with_attention:
+        assert round((found.total + found.attention) / 1e9, 1) == with_attention

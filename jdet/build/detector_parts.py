@@ -129,7 +129,9 @@ def _assemble(
         here[field] = part
         segments += more
         if part_kind == "backbone":
-            here |= _taps(part, config.get("taps", ()), where, bound["input_size"])
+            here |= (found := _taps(part, config.get("taps", ()), where, bound["input_size"]))
+            if hasattr(part, "taps"):  # it ends differently in stages that are taken
+                here[field] = part.clone(taps=found["taps"])
     made = make(kind, own, where, **here)
     return made, segments + list(getattr(made, "remat_parts", ()))
 

@@ -23,6 +23,7 @@ BOUND = (
     "remat",
     "on_error",
     "design_cells",
+    "taps",
     "input_size",
     "padded_inputs",
 )
@@ -181,7 +182,7 @@ def renamed(kind: str, old: ConfigDict, name: str) -> ConfigDict:
 
 def required(factory: Callable[..., Any]) -> list[str]:
     """Fields that a group must give: they have no default, and the program does not fill them in."""
-    filled = {*BOUND, *parts_of(factory), "num_classes", "taps"}
+    filled = {*BOUND, *parts_of(factory), "num_classes"}
     found = fields(factory).items()
     return [
         key for key, default in found if default is inspect.Parameter.empty and key not in filled

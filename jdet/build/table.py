@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jdet.backbones.dsod import DSOD
+from jdet.backbones.hybrid import Hybrid
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
 from jdet.config import nearest
@@ -31,10 +32,28 @@ from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.ssd import SSD
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
+from jdet.necks.dense_half import DenseHalf
 from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.fpn import FPN
 from jdet.necks.ssd_extras import BottleneckExtras, ResidualExtras, SSDExtras
 from jdet.types import ConfigError
+
+HYBRIDS = {
+    "swin_t": ("T2-T2-T6-T2", 96, 0.2),
+    "swin_s": ("T2-T2-T18-T2", 96, 0.2),
+    "swin_b": ("T2-T2-T18-T2", 128, 0.3),
+    "swin_l": ("T2-T2-T18-T2", 192, 0.3),
+    "c2c2t6t2": ("C2-C2-T6-T2", 96, 0.2),
+    "c2c2t12t4": ("C2-C2-T12-T4", 96, 0.2),
+    "c2t2t8t3": ("C2-T2-T8-T3", 96, 0.2),
+    "c2c2c14t5": ("C2-C2-C14-T5", 96, 0.2),
+    "c2c2c16c6": ("C2-C2-C16-C6", 96, 0.2),
+    "c2c2t36t4": ("C2-C2-T36-T4", 96, 0.2),
+    "c2c2t36t4_128": ("C2-C2-T36-T4", 128, 0.3),
+    "c2c2t36t4_192": ("C2-C2-T36-T4", 192, 0.3),
+}
+"""Pattern, width of stage 1 and drop-path of the named rows of ``Hybrid``: Swin (Liu et al. 2021, Table 7)
+and the patterns of "Training Object Detectors from Scratch" (2022), of which the wide ones drop more."""
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "backbone": {
@@ -42,6 +61,14 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "resnet": functools.partial(ResNet, root=0, stem_stride=2, pool=3),
         "root_resnet": ResNet,
         "dsod": DSOD,
+        "hybrid": Hybrid,
+        **{
+            name: functools.partial(Hybrid, spec=spec, channels=channels, drop_path=drop_path)
+            for name, (spec, channels, drop_path) in HYBRIDS.items()
+        },
+        "swin_t_dsod": functools.partial(
+            Hybrid, spec=HYBRIDS["swin_t"][0], stem="dsod", dense_links=True
+        ),
     },
     "neck": {
         "ssd_extras": SSDExtras,
@@ -49,6 +76,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "bottleneck_extras": BottleneckExtras,
         "dense_prediction": DensePrediction,
         "fpn": FPN,
+        "dense_half": DenseHalf,
     },
     "detector": {"ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS},
     "source": {

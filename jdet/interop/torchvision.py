@@ -1,4 +1,4 @@
-"""Loads weights of torchvision's ResNet, FPN, RetinaNet and FCOS into jdet's modules, to compare the two.
+"""Loads weights of torchvision's ResNet, Swin, FPN, RetinaNet and FCOS into jdet, to compare the two.
 
 With torch installed, save the state dict of a model as arrays::
 
@@ -15,6 +15,9 @@ backbone ``resnet`` of depth 50 and neck ``fpn`` with ``extra="conv_p5", extra_r
 ``fcos_resnet50_fpn`` is ``"fcos"`` with ``head_norm="group"`` on the same. The docstrings of the classes
 list the settings of torchvision's losses and detections. torchvision counts COCO's 91 category ids as
 classes; logits keep that order.
+
+``swin_t``, ``swin_s`` and ``swin_b`` are the backbones of these names. The classifier has a norm after the
+last stage alone; the output norms of the others get scale 1 and shift 0.
 """
 
 from __future__ import annotations
@@ -41,8 +44,11 @@ LEAVES = {
 }
 """Names of parameters and statistics in jdet and in torch."""
 
-UNUSED = re.compile(r"(fc\..*|.*num_batches_tracked)")
+UNUSED = re.compile(r"(fc\..*|head\..*|.*num_batches_tracked|.*relative_position_index)")
 """Entries of a state dict that a detector does not need."""
+
+ADDED = re.compile(r"(backbone/)?norm_c[234]/(scale|bias)")
+"""Variables of a Swin in a detector that the classifier lacks."""
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -68,8 +74,8 @@ def from_torchvision(
     """The variables of a module with torchvision's values.
 
     Args:
-        variables: of a ``RetinaNet`` or ``FCOS``, or of a ``ResNet`` or ``FPN`` alone, as ``init`` makes
-            them; arrays or their shapes.
+        variables: of a ``RetinaNet`` or ``FCOS``, or of a ``ResNet``, ``FPN`` or Swin (``Hybrid``) alone,
+            as ``init`` makes them; arrays or their shapes.
         weights: a state dict as numpy arrays, by torchvision's names: of the whole detector, of its
             backbone with the pyramid, or of the part alone.
 
@@ -85,10 +91,15 @@ def from_torchvision(
     taps = sorted({m[1] for path in paths if (m := re.search(r"lateral_(c\d+)/", path))})
     used, values = set(), []
     for path, (_, leaf) in zip(paths, leaves):
+        if ADDED.fullmatch(path):
+            values.append(jnp.full(leaf.shape, float(path.endswith("scale")), jnp.float32))
+            continue
         name = _find(path, taps, weights)
         value = np.asarray(weights[name], np.float32)
         if value.ndim == 4:
             value = value.transpose(2, 3, 1, 0)  # OIHW to HWIO
+        elif path.endswith("kernel"):
+            value = value.T
         if value.shape != leaf.shape:
             raise ConfigError(
                 f"{name} of the state dict has shape {value.shape} in jdet's order, {path} has "
@@ -139,6 +150,8 @@ def _translate(path: str, taps: list[str]) -> list[str]:
     if match := re.fullmatch(r"stage(\d)_block(\d+)/projection/(conv|norm)", layer):
         part = int(match[3] == "norm")
         return within(body, f"layer{match[1]}.{int(match[2]) - 1}.downsample.{part}")
+    if swin := _translate_swin(layer, leaf):
+        return [f"{prefix}{swin}" for prefix in body]
     if match := re.fullmatch(r"(lateral|output)_(c\d+)/(conv|norm)", layer):
         blocks = "inner_blocks" if match[1] == "lateral" else "layer_blocks"
         return within(pyramid, f"{blocks}.{taps.index(match[2])}.{int(match[3] == 'norm')}")
@@ -154,3 +167,30 @@ def _translate(path: str, taps: list[str]) -> list[str]:
         branch = branches["cls" if layer == "cls" else "box"]
         return within(("head.", ""), f"{branch}.{last[layer]}")
     return []
+
+
+SWIN = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attention/qkv": "attn.qkv",
+    "attention/proj": "attn.proj",
+    "fc1": "mlp.0",
+    "fc2": "mlp.3",
+}
+"""Layers of a Swin block in jdet and in torchvision."""
+
+
+def _translate_swin(layer: str, leaf: str) -> str:
+    """Torchvision's name in a Swin; "" where the layer is none of one."""
+    if layer in ("stem", "stem/norm"):
+        return f"features.0.{0 if layer == 'stem' else 2}.{leaf}"
+    if layer == "norm_c5":
+        return f"norm.{leaf}"
+    if match := re.fullmatch(r"stage(\d)_merge/(norm|reduction)", layer):
+        return f"features.{2 * int(match[1]) - 2}.{match[2]}.{leaf}"
+    if not (match := re.fullmatch(r"stage(\d)_block(\d+)/(.*)", layer)):
+        return ""
+    block = f"features.{2 * int(match[1]) - 1}.{int(match[2]) - 1}"
+    if match[3] == "attention" and leaf == "position_bias":
+        return f"{block}.attn.relative_position_bias_table"
+    return f"{block}.{SWIN[match[3]]}.{leaf}" if match[3] in SWIN else ""

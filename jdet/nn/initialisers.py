@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 caffe_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 """Caffe's "xavier": uniform in ±sqrt(3 / fan_in)."""
@@ -12,6 +14,23 @@ xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 
 he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He et al. 2015, eq. 14: normal with variance 2 / fan_out."""
+
+he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""He et al. 2015, eq. 10: normal with variance 2 / fan_in, which keeps the scale of activations."""
+
+small_normal = nn.initializers.normal(0.02)
+"""Normal with standard deviation 0.02, as in Swin, whose cut at ±2, a hundred deviations, never acts."""
+
+
+def torch_uniform(fan_in: int):
+    """PyTorch's own initialiser of kernels and biases: uniform in ±1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
 
 INITIALISERS = {"caffe_xavier": caffe_xavier, "kaiming": he}
 """Initialisers that a config can name (``kaiming`` as in PyTorch and MMDetection)."""

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Placed(NamedTuple):
+    """An equation of a program and where it stands.
+
+    Attributes:
+        module: path of the module that runs it, such as ``backbone/stem/conv1``; "" at the top.
+        times: how often it runs.
+        equation: of type ``jax.extend.core.JaxprEqn``.
+    """
+
+    module: str
+    times: int
+    equation: Any
 
 
 def count_macs(jaxpr: Any) -> dict[str, int]:
@@ -19,37 +34,44 @@ def count_macs(jaxpr: Any) -> dict[str, int]:
     Returns:
         Numbers by module path such as ``backbone/stem/conv1``.
     """
-    macs: dict[str, int] = defaultdict(int)
-    _count(jaxpr, "", 1, macs)
-    return macs
+    found: dict[str, int] = defaultdict(int)
+    for module, times, equation in walk(jaxpr):
+        if count := macs(equation):
+            found[module] += times * count
+    return found
 
 
-def _count(jaxpr: Any, scope: str, times: int, macs: dict[str, int]) -> None:
+def macs(equation: Any) -> int:
+    """Multiply-accumulates of one equation; 0 where it is no convolution or product of matrices."""
+    if equation.primitive.name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        dims = equation.params["dimension_numbers"].rhs_spec
+        per_output = math.prod(kernel) // kernel[dims[0]]
+        # The gradient of a strided convolution spreads its input by zeros, which cost nothing.
+        zeros = math.prod(equation.params["lhs_dilation"])
+        return math.prod(equation.outvars[0].aval.shape) * per_output // zeros
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        inner = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+        return math.prod(equation.outvars[0].aval.shape) * inner
+    return 0
+
+
+def walk(jaxpr: Any, scope: str = "", times: int = 1) -> Iterator[Placed]:
+    """All equations of a program, those inside of others after them; see ``count_macs``."""
     for equation in jaxpr.eqns:
         stack = str(equation.source_info.name_stack)
         here = "/".join(part for part in (scope, stack) if part)
+        yield Placed(_module(here), times, equation)
         name = equation.primitive.name
-        if name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            dims = equation.params["dimension_numbers"].rhs_spec
-            per_output = math.prod(kernel) // kernel[dims[0]]
-            # The gradient of a strided convolution spreads its input by zeros, which cost nothing.
-            zeros = math.prod(equation.params["lhs_dilation"])
-            outputs = math.prod(equation.outvars[0].aval.shape)
-            macs[_module(here)] += times * outputs * per_output // zeros
-        elif name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            inner = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-            macs[_module(here)] += times * math.prod(equation.outvars[0].aval.shape) * inner
-        elif name == "cond":
-            branch = equation.params["branches"][-1]
-            _count(branch.jaxpr, here, times, macs)
-        else:
-            length = equation.params.get("length", 1) if name == "scan" else 1
-            for value in equation.params.values():
-                inner = getattr(value, "jaxpr", value)
-                if hasattr(inner, "eqns"):
-                    _count(inner, here, times * length, macs)
+        if name == "cond":
+            yield from walk(equation.params["branches"][-1].jaxpr, here, times)
+            continue
+        length = equation.params.get("length", 1) if name == "scan" else 1
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from walk(inner, here, times * length)
 
 
 def _module(scope: str) -> str:
