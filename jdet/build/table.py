@@ -23,6 +23,7 @@ from jdet.data.sources.tfds import TfdsSource
 from jdet.data.sources.voc import VocSource
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.fit_crop import FitCrop
+from jdet.data.transforms.intensity_augment import IntensityAugment
 from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
@@ -86,7 +87,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "shapes": ShapesSource,
     },
     "resize": {"warp": Warp, "keep_ratio": KeepRatio, "fit_crop": FitCrop},
-    "augment": {"ssd": SSDAugment, "none": Augment},
+    "augment": {"ssd": SSDAugment, "intensity": IntensityAugment, "none": Augment},
     "evaluator": {
         "voc": VocEvaluator,
         "coco": CocoEvaluator,

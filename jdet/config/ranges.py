@@ -177,6 +177,15 @@ FIELDS: dict[str, dict[str, Range]] = {
     "DensePrediction": {"width": SIZE},
     "FPN": {"width": SIZE, "channels": COUNT},
     "DenseHalf": {"width": SIZE, "channels": Range(2, MANY), "extra": Range(0, 10)},
+    "IntensityAugment": {
+        "gain": SHARE,
+        "offset": SHARE,
+        "gamma": Range(0, 3),
+        "noise": SHARE,
+        "drop": SHARE,
+        "saturation": SHARE,
+        "hue": Range(0, 180),
+    },
     "VocEvaluator": {"iou_threshold": OVERLAP, "pixel_offset": SHARE},
     "CocoEvaluator": {"max_detections": COUNT, "recall_levels": RANGES["eval.coco.recall_levels"]},
 }

@@ -30,9 +30,10 @@ from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Finish
 from jdet.data.transforms.geometry import Size
+from jdet.data.transforms.intensity import ImageValues
 from jdet.data.transforms.multi_scale import FinishViews, View
 from jdet.data.transforms.resize import Resize
-from jdet.types import DataError, Source, require
+from jdet.types import DataError, ImageKind, Source, require
 
 
 def train_batches(
@@ -52,6 +53,7 @@ def train_batches(
     on_error: str = "raise",
     min_usable: float = 0.0,
     mask_size: int = 0,
+    values: ImageValues | None = None,
 ) -> BatchStream:
     """Endless batches for training, reshuffled every epoch; batches straddle epochs.
 
@@ -75,6 +77,7 @@ def train_batches(
             with ``real`` False, and is reported.
         min_usable: least share of images that can be used, held against the first epoch.
         mask_size: side of the objects' masks, M; 0: batches have none.
+        values: what the values of images mean; None: what their kind says, and that all were measured.
 
     Raises:
         ConfigError: a value is out of range, or the augmentation does not suit the resize.
@@ -84,7 +87,8 @@ def train_batches(
     require(max_boxes > 0, "config.data.max_boxes", max_boxes, "positive")
     require(start >= 0, "start", start, "at least 0")
     local = _check(source, batch_size, process_index, process_count, on_error)
-    reader = Reader(source, len(source), on_error)
+    values = values or ImageValues.of(ImageKind.of(source))
+    reader = Reader(source, len(source), on_error, values=values)
     if resize.keeps_ratio:
         # grain's shuffle knows no shapes, and TrainOrder would draw other permutations than grain's, on
         # which the numbers of trainings with warped images rest; so there are two.
@@ -101,7 +105,7 @@ def train_batches(
         check_objects(reader)
         redraw = Redraw(reader, tuple(operations.values()), resize)
         data = data.random_map(redraw, seed=_seed(seed, "redraw"))
-    data = data.map(Finish(resize, max_boxes, augment.fill, mask_size))
+    data = data.map(Finish(resize, max_boxes, augment.fill, mask_size, values))
     data = data.batch(local, drop_remainder=True, batch_fn=collate)
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)
@@ -129,6 +133,7 @@ def eval_batches(
     prefetch: int = 4,
     on_error: str = "raise",
     limit: int = 0,
+    values: ImageValues | None = None,
 ) -> BatchStream:
     """The source once, resized; every process gets the same number of whole batches.
 
@@ -152,6 +157,7 @@ def eval_batches(
         prefetch: as in `train_batches`.
         on_error: as in `train_batches`.
         limit: only the first so many images; 0 means all.
+        values: as in `train_batches`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -165,7 +171,8 @@ def eval_batches(
     local = _check(source, batch_size, process_index, process_count, on_error)
     count = min(len(source), limit or len(source))
     length = -(-count // batch_size)
-    reader = Reader(source, count, on_error, padded=length * batch_size)
+    values = values or ImageValues.of(ImageKind.of(source))
+    reader = Reader(source, count, on_error, padded=length * batch_size, values=values)
     finish: Any = FinishViews(tuple(views))
     if resize is None:
         resize = views[0].resize

@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 
 from jdet.data.image_io import check_size, read_image
+from jdet.data.invalid import filled
 from jdet.data.transforms.element import Element
+from jdet.data.transforms.intensity import ImageValues
 from jdet.types import DataError, Source
 
 
@@ -20,12 +22,15 @@ class Reader:
         count: images of it.
         on_error: "raise", or "skip": an image that cannot be used has no pixels and a ``problem``.
         padded: elements in all, where that is more.
+        values: what the values of images mean; those that were not measured become neutral. None: images
+            are as they are stored.
     """
 
     source: Source
     count: int
     on_error: str
     padded: int = 0
+    values: ImageValues | None = None
 
     def __len__(self) -> int:
         return max(self.count, self.padded)
@@ -41,6 +46,8 @@ class Reader:
             if not isinstance(example.image, np.ndarray) and hasattr(self.source, "image_size"):
                 path = example.image if isinstance(example.image, str) else name
                 check_size(image, self.source.image_size(index), path)
+            if self.values is not None:
+                image = filled(image, self.values.invalid, self.values.neutral)
         except DataError as error:
             if self.on_error == "raise":
                 raise

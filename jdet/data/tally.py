@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from jdet.data.invalid import valid_values
 from jdet.data.quantiles import Counter, Summary, summarise
 
 LEVELS = {"uint8": 256, "uint16": 65_536}
@@ -252,9 +253,7 @@ def _floats(image: np.ndarray, invalid: Any, limits: Any) -> Moments:
     rows = []
     for channel in range(image.shape[2]):
         values = image[..., channel].ravel()
-        valid = np.isfinite(values)
-        if invalid is not None:
-            valid &= values != np.float32(invalid)
+        valid = valid_values(values, invalid)
         total = len(values)
         values = values if valid.all() else values[valid]
         outside = 0

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdet.data.transforms.geometry import UPRIGHT, WHOLE, Canvas, Orientation, Patch, Size, Window
+from jdet.data.transforms.intensity import Intensity
 from jdet.data.transforms.photometric import NO_DISTORTION, Distortion
 
 
@@ -27,7 +28,7 @@ class Element(NamedTuple):
         ignore: bool [n].
         masks: one COCO segmentation per object in pixels of ``image``, as in ``Example``; or None.
         problem: why the image cannot be read.
-        distortion: photometric distortion.
+        distortion: photometric changes.
         canvas: zoom-out canvas; None stands for the image itself.
         patch: crop, in fractions of the canvas.
         least_share: share of its area that an object must have in a crop to stay; 0: its
@@ -48,7 +49,7 @@ class Element(NamedTuple):
     ignore: np.ndarray = np.zeros(0, np.bool_)
     masks: tuple[Any, ...] | None = None
     problem: str = ""
-    distortion: Distortion = NO_DISTORTION
+    distortion: Distortion | Intensity = NO_DISTORTION
     canvas: Canvas | None = None
     patch: Patch = WHOLE
     least_share: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from jdet.data.transforms import geometry, instance_masks
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.geometry import WHOLE, Canvas, Placement, Size
+from jdet.data.transforms.intensity import USUAL_VALUES, ImageValues
 from jdet.data.transforms.resize import Resize
 from jdet.types import Batch, DataError
 
@@ -100,12 +102,14 @@ class Finish:
         max_boxes: rows for objects; of more than that the largest are kept. 0 leaves objects out.
         fill: RGB colour beside the image, and of an image that could not be read.
         mask_size: side of the objects' masks, M; 0 leaves masks out.
+        values: what the values of images mean.
     """
 
     resize: Resize
     max_boxes: int
     fill: tuple[float, float, float]
     mask_size: int = 0
+    values: ImageValues = USUAL_VALUES
 
     def __call__(self, element: Element) -> Row:
         """Returns the finished row."""
@@ -169,7 +173,7 @@ class Finish:
             interpolation=kind,
             fill=self.fill,
             orientation=element.orientation,
-            distortion=element.distortion,
+            distort=functools.partial(element.distortion.apply, values=self.values),
         )
         return geometry.pad(output, location.shape, self.fill)
 

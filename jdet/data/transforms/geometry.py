@@ -14,12 +14,11 @@ stretched by at most half an output pixel at its edges; boxes follow exactly.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-
-from jdet.data.transforms.photometric import Distortion, distort
 
 INTERPOLATIONS = {
     "linear": cv2.INTER_LINEAR,
@@ -305,7 +304,7 @@ def move_boxes(
         y1, y2 = height - y2, height - y1
     if (
         orientation.quarter
-    ):  # what was at the bottom is on the left, what was on the left is at the top
+    ):  # what was at the bottom is on the left, what was on the left at the top
         x1, y1, x2, y2 = height - y2, x1, height - y1, x2
     return np.stack([x1, y1, x2, y2], axis=1)
 
@@ -318,7 +317,7 @@ def render(
     interpolation: int,
     fill: tuple[float, float, float],
     orientation: Orientation,
-    distortion: Distortion,
+    distort: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """Samples the image into the output.
 
@@ -334,7 +333,7 @@ def render(
         interpolation: one of the values of `INTERPOLATIONS`.
         fill: RGB colour of the output beside the image.
         orientation: of the output.
-        distortion: photometric distortion of the image.
+        distort: photometric changes of an image.
 
     Returns:
         uint8 [*size, 3].
@@ -344,7 +343,7 @@ def render(
         return blank(size, fill)
     pixels = image[source.y0 : source.y1, source.x0 : source.x1]
     if source.pixels <= target.pixels:
-        pixels = distort(pixels, distortion)
+        pixels = distort(pixels)
     pixels = resize(pixels, target.x1 - target.x0, target.y1 - target.y0, interpolation)
     seen = Rect(
         max(target.x0, 0), max(target.y0, 0), min(target.x1, size[1]), min(target.y1, size[0])
@@ -353,7 +352,7 @@ def render(
         rows = slice(seen.y0 - target.y0, seen.y1 - target.y0)
         pixels = pixels[rows, seen.x0 - target.x0 : seen.x1 - target.x0]
     if source.pixels > target.pixels:
-        pixels = distort(pixels, distortion)
+        pixels = distort(pixels)
     if seen.pixels < size[0] * size[1]:
         output = blank(size, fill)
         output[seen.y0 : seen.y1, seen.x0 : seen.x1] = pixels

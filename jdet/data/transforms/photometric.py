@@ -3,7 +3,8 @@
 Numbers and order are those of the Caffe SSD data transformer (``distort_param`` of its training
 scripts; SSD's "new" augmentation, also used by ScratchDet and DSOD). Every operation rounds and
 saturates to 0 … 255, so runs of operations that look at one channel value at a time are exactly one
-look-up table. Saturation and hue are neighbours in both orders and share one trip through HSV.
+look-up table. Saturation and hue are neighbours in both orders and share one trip through HSV. Images of
+another kind are changed in the range of their values (``jdet.data.transforms.intensity``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from jdet.data.transforms.intensity import ImageValues, Intensity
 
 BRIGHTNESS = 32.0  # largest shift, in grey levels
 CONTRAST = (0.5, 1.5)  # factor of all channels
@@ -37,6 +40,26 @@ class Distortion(NamedTuple):
     saturation: float = 1.0
     hue: float = 0.0
     contrast_first: bool = True
+
+    def apply(self, image: np.ndarray, values: ImageValues) -> np.ndarray:
+        """Changes an image of any kind: 8-bit RGB by ``distort``, others by the ``intensity``.
+
+        Args:
+            image: uint8, uint16 or float32 [H, W, C]; not modified.
+            values: what its values mean.
+        """
+        if image.dtype == np.uint8 and values.colour == "rgb":
+            return distort(image, self)
+        return self.intensity().apply(image, values)
+
+    def intensity(self) -> Intensity:
+        """The same in shares of a range of values, contrast about its lower end; saturation comes first."""
+        return Intensity(
+            gain=(self.contrast,),
+            offset=(self.contrast * self.brightness / 255,),
+            saturation=self.saturation,
+            hue=2 * self.hue,
+        )
 
 
 NO_DISTORTION = Distortion()

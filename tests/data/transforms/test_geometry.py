@@ -43,9 +43,9 @@ def smooth(height, width, cells=8):
 
 
 def draw(image, placement, size=SIZE, kind="linear", orientation=UPRIGHT, distortion=NO_DISTORTION):
-    options = {"interpolation": INTERPOLATIONS[kind], "fill": MEAN}
+    options = {"interpolation": INTERPOLATIONS[kind], "fill": MEAN, "orientation": orientation}
     return render(
-        image, placement, (size, size), orientation=orientation, distortion=distortion, **options
+        image, placement, (size, size), distort=lambda part: distort(part, distortion), **options
     )
 
 
