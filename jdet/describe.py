@@ -329,6 +329,8 @@ def main() -> None:
     """The command."""
     config = flags.FLAGS.config
     config_lib.validate(config)
+    config = config_lib.of_phase(config, flags.FLAGS.phase)
+    config_lib.validate(config)
     class_names = class_names_of(config)
     if flags.FLAGS.memory and flags.FLAGS.shape:
         raise ConfigError(
@@ -351,6 +353,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "shape", "", "Height and width of the input, as 800x1280; else the config's."
     )
+    flags.DEFINE_string("phase", "", "Phase of a config that has some; else its last.")
     flags.DEFINE_bool("memory", False, "Also predict the memory of training on the devices here.")
     flags.DEFINE_integer("depth", 2, "How many module levels the table shows.")
     cli.start(main)

@@ -27,6 +27,9 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
     flags.DEFINE_string("step", "latest", "Checkpoint to evaluate: a step, 'best' or 'latest'.")
+    flags.DEFINE_string(
+        "phase", "", "Phase to evaluate of a run that has some; else the last that is finished."
+    )
     flags.DEFINE_bool("overwrite", False, "Discard the run that the workdir holds.")
     flags.DEFINE_integer(
         "stopped_exit_code",
@@ -61,6 +64,11 @@ def main() -> int:
             f"--step={FLAGS.step} names a checkpoint to evaluate; add --mode=evaluate, or leave it out: "
             "training goes on from the latest"
         )
+    if FLAGS.mode != "evaluate" and FLAGS.phase:
+        raise ConfigError(
+            f"--phase={FLAGS.phase} names a phase to evaluate; add --mode=evaluate, or leave it out: all "
+            "phases are trained, one after the other"
+        )
     here = None
     if not worker.is_assigned():
         here = cluster.find(FLAGS.hosts, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
@@ -79,7 +87,7 @@ def _work() -> int:
     from jdet import run  # after the flags, so that --help needs no JAX
 
     if FLAGS.mode == "evaluate":
-        run.evaluate(FLAGS.workdir, step=FLAGS.step, config=FLAGS.config)
+        run.evaluate(FLAGS.workdir, step=FLAGS.step, config=FLAGS.config, phase=FLAGS.phase)
         return 0
     try:
         result = run.train(FLAGS.config, FLAGS.workdir, overwrite=FLAGS.overwrite)

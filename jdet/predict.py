@@ -62,6 +62,7 @@ def predict(
     batch_size: int = 8,
     tta: str | Mapping[str, Any] = "none",
     precise_bn: bool | None = None,
+    phase: str = "",
     on_error: OnError | None = None,
 ) -> Iterator[ImageDetections]:
     """Detects in files and folders, for notebooks and programs.
@@ -75,6 +76,7 @@ def predict(
         batch_size: images per call of the network.
         tta: multi-scale testing, as in ``Predictor``.
         precise_bn: statistics of batch norms, as in ``Predictor``.
+        phase: of a run with phases, as in ``Predictor``.
         on_error: told name and error of each image that cannot be read; None logs a warning.
 
     Returns:
@@ -89,7 +91,9 @@ def predict(
     """
     items = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     _check(score, items)
-    predictor = Predictor(workdir, step=step, batch_size=batch_size, tta=tta, precise_bn=precise_bn)
+    predictor = Predictor(
+        workdir, step=step, batch_size=batch_size, tta=tta, precise_bn=precise_bn, phase=phase
+    )
     found = detect_files(predictor, find_images(items), score, on_error or _log_error)
     return in_order((number, detections) for number, _, _, detections in found)
 
@@ -285,6 +289,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", required=True, help="folder for images and JSON")
     parser.add_argument("--step", default="latest", help="checkpoint: a number, latest or best")
+    parser.add_argument(
+        "--phase", default="", help="of a run with phases; else the last that is finished"
+    )
     parser.add_argument("--score", type=float, default=0.3, help="lowest score to report")
     parser.add_argument("--batch_size", "--batch-size", type=int, default=8, help="images per call")
     parser.add_argument(
@@ -327,6 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch_size=args.batch_size,
             tta=args.tta,
             precise_bn=args.precise_bn,
+            phase=args.phase,
         )
         done, _ = write_results(predictor, files, out, args.score)
         return 0 if done else cli.MISTAKE

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from jdet import build
+from jdet import build, phases
 from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
@@ -31,6 +31,7 @@ from jdet.parallel import mesh as mesh_lib
 from jdet.train import loop, optim, state
 from jdet.train.checkpoints import select
 from jdet.train.output import lenient
+from jdet.train.progress import Outlook
 from jdet.train.workdir import open_run
 from jdet.types import ConfigError, Evaluated, Source, TrainState
 
@@ -43,7 +44,7 @@ def train(
     config: ConfigDict, workdir: str | Path, *, overwrite: bool = False, writers: tuple = ()
 ) -> loop.Result:
     """Trains a config from random initialisation, from the weights of the run that its ``init_from``
-    names, or goes on where its workdir stopped.
+    names, or goes on where its workdir stopped. One with phases is trained phase by phase.
 
     With ``config.eval.tta`` the finished network is tested at several sizes too, once all is saved.
 
@@ -51,7 +52,10 @@ def train(
         config: a whole config; not changed.
         workdir: folder of the run. One that holds the same run is resumed exactly.
         overwrite: discard the run that the workdir holds.
-        writers: further metric writers (``jdet.train.writers.Writer``).
+        writers: further metric writers (``jdet.train.writers.Writer``); every phase counts its own steps.
+
+    Returns:
+        What came out; of phases the result of the last, or of one that did not come to its end.
 
     Raises:
         ConfigError: the config is invalid, or the workdir holds something else.
@@ -61,6 +65,33 @@ def train(
     workdir = Path(workdir).expanduser()
     config = config.copy_and_resolve_references()
     config_lib.validate(config)
+
+    def train_one(ready: _Ready, folder: Path, outlook: Outlook | None = None) -> loop.Result:
+        whole = overwrite and outlook is None  # phases are discarded together
+        return _train(ready, folder, overwrite=whole, writers=writers, outlook=outlook)
+
+    if not config.phases:
+        return train_one(_prepare(config), workdir)
+    return phases.train(
+        config, workdir, prepare=_prepare, train_phase=train_one, overwrite=overwrite
+    )
+
+
+class _Ready(NamedTuple):
+    """A training whose data are there; the config has their classes."""
+
+    config: ConfigDict
+    train: Source
+    evaluation: Source
+
+    @property
+    def num_examples(self) -> int:
+        """Images to train on."""
+        return len(self.train)
+
+
+def _prepare(config: ConfigDict) -> _Ready:
+    """Opens the data of a config without phases, and fills in what the config has from them."""
     mesh_lib.split_cpu(config)
     build.augment(config)  # refuses a bad one before any data is read
     train_source, eval_source = build.sources(config)
@@ -70,6 +101,14 @@ def train(
     if config.train.best_metric:
         names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
+    return _Ready(config, train_source, eval_source)
+
+
+def _train(
+    ready: _Ready, workdir: Path, *, overwrite: bool, writers: tuple, outlook: Outlook | None
+) -> loop.Result:
+    """Trains, or goes on with, one training in a folder of its own."""
+    config, train_source, eval_source = ready
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
     _look(config, {"train": train_source, "eval": eval_source})
     mesh = mesh_lib.make_mesh(config)
@@ -111,6 +150,7 @@ def train(
         writers=writers,
         build=lambda other: build.detector(other, other.class_names),
         class_defaults=build.defaults(config),
+        outlook=outlook,
     )
     _draw_curves(Path(workdir))  # again, now that the last evaluation is in the log
     if multi_scale is not None and result.status == "completed":
@@ -121,7 +161,11 @@ def train(
 
 @lenient()
 def evaluate(
-    workdir: str | Path, *, step: int | str | None = None, config: ConfigDict | None = None
+    workdir: str | Path,
+    *,
+    step: int | str | None = None,
+    config: ConfigDict | None = None,
+    phase: str = "",
 ) -> dict[str, float]:
     """Evaluates a checkpoint and writes report, detections and images into the workdir.
 
@@ -130,6 +174,7 @@ def evaluate(
         step: which checkpoint: a step, "latest" (or None), or "best" by ``train.best_metric``.
         config: evaluate under these settings (data, thresholds) instead of the run's own; the network
             must be the run's.
+        phase: of a run with phases; "": the last that is finished, or, where none is, that has begun.
 
     Returns:
         Metrics by slash names; those of multi-scale testing (``config.eval.tta``) begin with ``tta/``.
@@ -138,10 +183,13 @@ def evaluate(
         ConfigError: no run there, or classes that are not the run's.
         CheckpointError: no readable checkpoint.
     """
-    opened = open_run(workdir)
+    opened = open_run(workdir, phase)
     trained, workdir = opened.config, opened.path
     config = trained if config is None else config.copy_and_resolve_references()
     config_lib.validate(config)
+    if config.phases:
+        config = config_lib.of_phase(config, workdir.name)
+        config_lib.validate(config)
     mesh_lib.split_cpu(config)
     train_source, source = build.sources(config)
     if tuple(source.class_names) != tuple(trained.class_names):

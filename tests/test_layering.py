@@ -41,9 +41,10 @@ BELOW = {
     "interop": {"config", "train"},
     "cli": {"config", "build", "train"},
     "cpu_allocator": set(),
-    "run": {"config", "build", "analysis", "data", "evaluation", "parallel", "train"},
+    "run": {"config", "build", "phases", "analysis", "data", "evaluation", "parallel", "train"},
     "preflight": {"cli", "config", "build", "data", "describe", "evaluation", "parallel", "train"},
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
+    "phases": {"analysis.curves", "config", "build", "parallel", "train"},
     "predict": {"cli", "config", "data", "evaluation", "train"},
     "main": {"cli", "cpu_allocator", "parallel", "run"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,11 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Series]:
     }
 
 
+Log = str | os.PathLike[str]
+
+
 def plot_curves(
-    metrics_jsonl_path: str | os.PathLike[str], out_png: str | os.PathLike[str]
+    metrics_jsonl_path: Log | Sequence[tuple[Log, int]], out_png: str | os.PathLike[str]
 ) -> None:
     """Draws the curves of a run: loss, its parts, learning rate, average precision.
 
@@ -79,13 +82,19 @@ def plot_curves(
 
     Args:
         metrics_jsonl_path: see ``read_metrics``; keys ``loss``, ``loss/<part>``, ``lr``,
-            ``voc07/mAP``, ``coco/AP``, ….
+            ``voc07/mAP``, ``coco/AP``, …. Or those of the phases of a run, each with the steps that were
+            taken before it; a line marks where each begins.
         out_png: file of the figure.
 
     Raises:
         ValueError: the file cannot be parsed, or holds none of these metrics.
     """
-    series = read_metrics(metrics_jsonl_path)
+    logs = (
+        [(metrics_jsonl_path, 0)]
+        if isinstance(metrics_jsonl_path, (str, os.PathLike))
+        else metrics_jsonl_path
+    )
+    series = _joined([(read_metrics(path), start) for path, start in logs])
     panels = {
         "training loss": _pick(series, ["loss"]),
         "loss parts": _pick(series, [n for n in series if n.startswith("loss/")]),
@@ -104,7 +113,21 @@ def plot_curves(
         axes = figure.add_subplot(rows, columns, position + 1)
         _draw(axes, title, curves)
         axes.set_xlim(0, max(1, 1.02 * last))
+        for _, start in logs[1:]:
+            axes.axvline(start, color="0.6", linewidth=0.8, linestyle="--")
     figure.savefig(out_png, dpi=120)
+
+
+def _joined(phases: Sequence[tuple[Mapping[str, Series], int]]) -> dict[str, Series]:
+    """Series of several logs as one, each moved by the steps before it."""
+    parts: dict[str, list[Series]] = {}
+    for series, start in phases:
+        for name, (steps, values) in series.items():
+            parts.setdefault(name, []).append((steps + start, values))
+    return {
+        name: (np.concatenate([s for s, _ in each]), np.concatenate([v for _, v in each]))
+        for name, each in parts.items()
+    }
 
 
 def _pick(series: Mapping[str, Series], names, factor: float = 1.0) -> dict[str, Series]:

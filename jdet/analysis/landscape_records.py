@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jdet.analysis.curves import read_records
-from jdet.train.workdir import LANDSCAPE, RUN
+from jdet.train.folders import LANDSCAPE, RUN
 from jdet.types import DataError
 
 QUANTITIES = ("loss", "change", "cosine", "smoothness")

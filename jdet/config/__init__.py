@@ -17,6 +17,11 @@ from jdet.config.defaults import get_defaults as get_defaults
 from jdet.config.experiment import apply_settings as apply_settings
 from jdet.config.experiment import from_file as from_file
 from jdet.config.experiment import parse_arg as parse_arg
+from jdet.config.phased import BEFORE as BEFORE
+from jdet.config.phased import Phase as Phase
+from jdet.config.phased import check_phase as check_phase
+from jdet.config.phased import of_phase as of_phase
+from jdet.config.phased import split_phases as split_phases
 from jdet.config.stored import RENAMED as RENAMED
 from jdet.config.stored import complete as complete
 from jdet.config.stored import load as load

@@ -119,7 +119,8 @@ def _check_keys(config: ConfigDict, defaults: ConfigDict, where: str) -> None:
                 f"{where}.{key} does not exist{nearest(key, defaults)}; there are "
                 f"{', '.join(defaults)}"
             )
-        if isinstance(value, ConfigDict) and f"{where}.{key}" not in CLASS_GROUPS:
+        open_group = f"{where}.{key}" in (*CLASS_GROUPS, "config.phase")
+        if isinstance(value, ConfigDict) and not open_group:
             _check_keys(value, defaults[key], f"{where}.{key}")
     for key in defaults:
         if key not in config:

@@ -42,6 +42,10 @@ def get_defaults() -> ConfigDict:
 
     c.model = ConfigDict({"name": "ssd"})
 
+    # Several trainings in one workdir, each starting from the one before (docs/direct_pretraining.md):
+    c.phases = ()  # their names, in order; empty: one training
+    c.phase = ConfigDict()  # by name the keys that each of them sets over all others
+
     c.init_from = init_from = ConfigDict()
     init_from.path = ""  # run folder or checkpoint whose weights to start from; "": random weights
     init_from.step = "latest"  # its checkpoint: "latest", "best" or a number

@@ -79,6 +79,7 @@ class Predictor:
         batch_size: int = 8,
         tta: str | Mapping[str, Any] = "none",
         precise_bn: bool | None = None,
+        phase: str = "",
     ):
         """Loads a run.
 
@@ -91,16 +92,17 @@ class Predictor:
             precise_bn: measure the statistics of batch norms over the run's training data, as its
                 evaluations do by ``config.eval.precise_bn``. None: where the run does so and its data can
                 be read, with a warning where it cannot; False: never.
+            phase: of a run with phases; "": the last that is finished, or, where none is, that has begun.
 
         Raises:
-            ConfigError: there is no such run or step, multi-scale testing is invalid or needs more
+            ConfigError: there is no such run, phase or step, multi-scale testing is invalid or needs more
                 memory than there is, or ``precise_bn`` is asked of a run that has none.
             CheckpointError: there is no such checkpoint, or it cannot be read.
             DataError: ``precise_bn`` is asked for, and the training data cannot be read.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: at least 1")
-        run = open_run(workdir)
+        run = open_run(workdir, phase)
         config, saved = run.config, run.weights(step)
         self.class_names = tuple(config.class_names)
         self.category_ids = results_lib.category_ids(self.class_names, config.category_ids)

@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from jdet import atomic_files, cli
+from jdet import config as config_lib
 from jdet.preflight import report as report_lib
 from jdet.preflight.compile import PROGRAMS
 from jdet.preflight.preflight import preflight
@@ -32,7 +33,7 @@ def main() -> None:
         raise ConfigError("--topology names no topology; such as v5e:4x4, cpu:8 or gpu")
     out = Path(values.out) if values.out else None
     report = preflight(
-        values.config,
+        config_lib.of_phase(values.config, values.phase),
         topologies,
         weak_scaling=_names(values.weak_scaling),
         search=values.search,
@@ -47,6 +48,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "topology", None, "What to compile for, comma-separated: v5e:4x4, cpu:8, gpu."
     )
+    flags.DEFINE_string("phase", "", "Phase of a config that has some; else its last.")
     flags.DEFINE_string(
         "weak_scaling", "", "Topologies to train on with the first one's batch per device."
     )

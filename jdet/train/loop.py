@@ -22,14 +22,15 @@ from jdet.train import optim, saturation, schedule, state
 from jdet.train.checkpoints import checkpoint
 from jdet.train.cycle import Cycle, Evaluate, NotFinite, Result
 from jdet.train.diagnostics.landscape import Landscape
+from jdet.train.folders import LANDSCAPE, METRICS
 from jdet.train.init import init_from
 from jdet.train.init import transforms as init_lib
 from jdet.train.init.transforms import InitTransform
 from jdet.train.policy import Decisions, Policy
 from jdet.train.preemption import StopRequest
-from jdet.train.progress import Progress
+from jdet.train.progress import Outlook, Progress
 from jdet.train.step import make_diagnosis, make_probe, make_train_step
-from jdet.train.workdir import LANDSCAPE, METRICS, Workdir, open_together
+from jdet.train.workdir import Workdir, open_together
 from jdet.train.writers import Writer, writers_in
 from jdet.types import Batch, ConfigError, TrainState
 
@@ -48,6 +49,7 @@ def train(
     init_transforms: Sequence[InitTransform] = (),
     policy: Policy | None = None,
     class_defaults: Mapping[str, Any] | None = None,
+    outlook: Outlook | None = None,
 ) -> Result:
     """Trains a detector in a folder, from the beginning or from where a run there was left.
 
@@ -72,6 +74,7 @@ def train(
         policy: decides on learning rate and end of the run after every evaluation
             (``jdet.train.policy``); None: that of ``config.train.saturation``, or none.
         class_defaults: for runs that are older than some key of a class (``Workdir``).
+        outlook: what the run is a part of, for its progress.
 
     Raises:
         ConfigError: the config is invalid, the workdir is not for this run, or an evaluation does not
@@ -93,7 +96,7 @@ def train(
         )
 
     with contextlib.ExitStack() as stack:
-        progress = Progress(resolved.steps, enabled=jax.process_index() == 0)
+        progress = Progress(resolved.steps, enabled=jax.process_index() == 0, outlook=outlook)
         stack.callback(progress.close)
         stop = stack.enter_context(StopRequest())
         transforms = [*init_transforms]

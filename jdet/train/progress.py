@@ -7,7 +7,7 @@ import datetime
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import console, progress
 
@@ -85,6 +85,20 @@ class Stopwatch:
         return self.seconds + running
 
 
+class Outlook(NamedTuple):
+    """What a run is a part of.
+
+    Attributes:
+        label: of the run, such as "phase 1/2 pretrain".
+        behind: work that is done before it, in steps of this run.
+        ahead: work that follows it, likewise.
+    """
+
+    label: str
+    behind: float
+    ahead: float
+
+
 class Progress:
     """Step, loss, speed, data-wait share and time left.
 
@@ -92,15 +106,23 @@ class Progress:
     are logged. Messages appear above the live line.
     """
 
-    def __init__(self, steps: int, *, enabled: bool = True, file: Any = None):
+    def __init__(
+        self,
+        steps: int,
+        *,
+        enabled: bool = True,
+        file: Any = None,
+        outlook: Outlook | None = None,
+    ):
         """Shows nothing until the first ``advance`` or ``say``.
 
         Args:
             steps: of the run.
             enabled: False on all processes but one.
             file: stream to write to; None: standard output.
+            outlook: what the run is a part of; the time left is then that of all of it.
         """
-        self._steps = steps
+        self._steps, self._outlook = steps, outlook
         self._enabled = enabled
         stream = sys.stdout if file is None else file
         out: Any = stream
@@ -110,7 +132,10 @@ class Progress:
         self._live: progress.Progress | None = None
         if enabled and self._console.is_terminal and not self._console.is_jupyter:
             self._live = progress.Progress(
-                progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                progress.TextColumn(
+                    f"{outlook.label + '  ' if outlook else ''}"
+                    "step {task.completed:.0f}/{task.total:.0f}"
+                ),
                 progress.BarColumn(),
                 progress.TextColumn("{task.fields[text]}"),
                 console=self._console,
@@ -140,16 +165,21 @@ class Progress:
                 for name, value in values.items()
                 if name.startswith("loss/")
             )
+            label = f"{self._outlook.label}  " if self._outlook else ""
             self.say(
-                f"step {step}/{self._steps}  loss {values['loss']:.4g} ({parts})  "
+                f"{label}step {step}/{self._steps}  loss {values['loss']:.4g} ({parts})  "
                 f"lr {values['lr']:.4g}{self._pace(step, speed, wait, watch)}"
             )
 
     def _pace(self, step: int, speed: float, wait: float, watch: Stopwatch) -> str:
         if not speed:
             return ""
-        left = datetime.timedelta(seconds=round((self._steps - step) * watch.seconds_per_step()))
-        return f"  {speed:.1f} img/s  data wait {wait:.0%}  ETA {left}"
+        behind, ahead = (self._outlook.behind, self._outlook.ahead) if self._outlook else (0, 0)
+        steps = self._steps - step + ahead
+        left = datetime.timedelta(seconds=round(steps * watch.seconds_per_step()))
+        whole = behind + self._steps + ahead
+        share = f"  {(behind + step) / whole:.0%} of all phases" if self._outlook else ""
+        return f"  {speed:.1f} img/s  data wait {wait:.0%}{share}  ETA {left}"
 
     def close(self) -> None:
         """Removes the live line."""

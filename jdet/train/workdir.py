@@ -8,7 +8,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,31 +22,13 @@ from jdet.config import FREE, complete, flatten
 from jdet.parallel import broadcast, run_token
 from jdet.train.checkpoints import select
 from jdet.train.claim import LOCK, Claim, check_name
+from jdet.train.folders import CONFIG, PHASES, RUN, discard, read_json, record_of, run_folder
 from jdet.types import ConfigError
 
 if TYPE_CHECKING:
     from jdet.train.checkpoints.checkpoint import Weights
 
-CONFIG, RUN, METRICS = "config.json", "run.json", "metrics.jsonl"
 MEETING = ".meeting"
-LANDSCAPE = "landscape.jsonl"
-
-OWN = (
-    CONFIG,
-    RUN,
-    METRICS,
-    LANDSCAPE,
-    select.FOLDER,
-    "detections",
-    "detections.json",
-    "detections_tta.json",
-    "images.json",
-    "evaluation_curves.json",
-    "report.json",
-    "curves.png",
-    "events.out.tfevents.*",
-)
-"""What a run puts into its folder, and all that ``overwrite`` removes."""
 
 
 class Run(NamedTuple):
@@ -94,16 +75,18 @@ class Run(NamedTuple):
         return checkpoint.load_for_inference(self.path, step, best_metric, notify)
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: str | os.PathLike[str], phase: str = "") -> Run:
     """Opens the folder of a run to read it, also of an older version of jdet or while it trains.
 
+    Args:
+        path: of the folder.
+        phase: of a run with phases; "": the last that is finished, or, where none is, that has begun.
+
     Raises:
-        ConfigError: there is no run in the folder, or its files cannot be read.
+        ConfigError: there is no run in the folder, no such phase, or its files cannot be read.
     """
-    path = Path(path).expanduser().absolute()
-    config = config_lib.load(path / CONFIG)
-    record = path / RUN
-    return Run(path, config, _read(record, "put back a copy") if record.exists() else {})
+    path = run_folder(path, phase)
+    return Run(path, config_lib.load(path / CONFIG), record_of(path))
 
 
 class Workdir:
@@ -161,7 +144,12 @@ class Workdir:
         mere_traces = (LOCK, MEETING, run_token.FILE, f"{CONFIG}.tmp")  # of one killed as it began
         held = [p for p in self.path.iterdir() if not p.name.startswith(mere_traces)]
         stored_file = self.path / CONFIG
-        if held and not stored_file.exists():
+        if (self.path / PHASES).exists() and not overwrite:
+            raise ConfigError(
+                f"workdir {self.path} holds a run with phases, and this config has none; give the config "
+                "the run was begun with, take another workdir, or discard it with --overwrite"
+            )
+        if held and not (stored_file.exists() or (self.path / PHASES).exists()):
             names = ", ".join(sorted(p.name for p in held)[:5])
             raise ConfigError(
                 f"workdir {self.path} holds something else than a run ({names}); name an empty or new "
@@ -169,18 +157,15 @@ class Workdir:
             )
         if overwrite and self._main and held:
             notify(f"discarding the run in {self.path}")
-            # The config goes last: until then the folder is still known as a run.
-            for pattern in (*OWN[1:], CONFIG):
-                for old in self.path.glob(pattern):
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            discard(self.path)
         self.resumes = stored_file.exists()
         current = json.loads(config.to_json())
         run_file = self.path / RUN
         remedy = "put back a copy, or discard the run with --overwrite"
-        self.record = _read(run_file, remedy) if run_file.exists() else {}
+        self.record = read_json(run_file, remedy) if run_file.exists() else {}
         if self.resumes:
             defaults = json.loads(json.dumps(dict(class_defaults)))
-            stored = {**defaults, **flatten(complete(_read(stored_file, remedy)))}
+            stored = {**defaults, **flatten(complete(read_json(stored_file, remedy)))}
             self._compare(stored, {**defaults, **flatten(current)}, num_examples, notify)
         if self._main:
             write_text(stored_file, json.dumps(current, indent=2) + "\n")
@@ -188,12 +173,7 @@ class Workdir:
             self.update(num_examples=num_examples, started=_now())
 
     def _compare(self, old: dict, new: dict, num_examples: int, notify) -> None:
-        forbidden, free = [], []
-        for key in sorted({*old, *new}):
-            before, after = old.get(key, "absent"), new.get(key, "absent")
-            if before != after:
-                allowed = any(re.fullmatch(pattern, key) for pattern in FREE)
-                (free if allowed else forbidden).append(f"{key}: {before!r} → {after!r}")
+        forbidden, free = differences(old, new)
         examples = self.record.get("num_examples", num_examples)
         if examples != num_examples:
             forbidden.append(f"images in the training set: {examples} → {num_examples}")
@@ -279,6 +259,17 @@ class Workdir:
             self._claim = None
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """How two configs, flat, differ: in keys that decide about the weights, and in ``FREE`` ones."""
+    forbidden, free = [], []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key, "absent"), new.get(key, "absent")
+        if before != after:
+            allowed = any(re.fullmatch(pattern, key) for pattern in FREE)
+            (free if allowed else forbidden).append(f"{key}: {before!r} → {after!r}")
+    return forbidden, free
+
+
 def open_together(
     path: str | Path,
     config: ConfigDict,
@@ -343,13 +334,6 @@ def _meet(path: Path, token: str, patience: float = 10.0) -> None:
             f"{names[0]} writes there; name a folder that all hosts share (NFS, Lustre, a mounted "
             "bucket)"
         )
-
-
-def _read(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
 def _now() -> str:

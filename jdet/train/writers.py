@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jdet.atomic_files import plain, write_text
-from jdet.train.workdir import METRICS
+from jdet.train.folders import METRICS
 
 
 class Writer(Protocol):

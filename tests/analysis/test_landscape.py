@@ -10,7 +10,7 @@ from jdet.analysis import landscape, landscape_figures
 from jdet.analysis.landscape_records import on_one_grid, read_run
 from jdet.data.image_io import read_image
 from jdet.train import loop
-from jdet.train.workdir import LANDSCAPE
+from jdet.train.folders import LANDSCAPE
 from jdet.train.writers import JsonlWriter
 from jdet.types import ConfigError, DataError
 from tests.train import fake

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from jdet.config import get_defaults
 from jdet.evaluation.evaluate import make_evaluation
 from jdet.evaluation.results import Results, category_ids, image_ids, to_coco_json
-from jdet.train.workdir import OWN
+from jdet.train.folders import OWN
 from tests.evaluation.pixel_detector import PixelDetector
 from tests.evaluation.records import (
     FIXTURES,

@@ -18,7 +18,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jdet.train import state
+from jdet.config import BEFORE
+from jdet.train import folders, state
 from jdet.train import workdir as workdir_lib
 from jdet.train.checkpoints import select
 from jdet.train.checkpoints.manifest import path_text, shape_text
@@ -146,7 +147,9 @@ def _select(settings: ConfigDict, paths: list[str]) -> set[str]:
 def _read(settings: ConfigDict, workdir: Path, notify: Callable[[str], None]) -> Stored:
     """Opens the run or checkpoint."""
     path, step = Path(settings.path).expanduser().absolute(), settings.step
-    run = path
+    if settings.path.startswith(BEFORE):
+        path = workdir.expanduser().absolute().parent / settings.path.removeprefix(BEFORE)
+    run = folders.run_folder(path)
     if path.name.isdecimal() and path.parent.name == select.FOLDER:
         run = path.parent.parent
         if step not in ("latest", "", path.name):
@@ -155,11 +158,16 @@ def _read(settings: ConfigDict, workdir: Path, notify: Callable[[str], None]) ->
                 f"init_from.step={step!r}; set one of them"
             )
         step = path.name
-    if not (run / workdir_lib.CONFIG).is_file() or not select.steps_in(run / select.FOLDER):
+    if not (run / folders.CONFIG).is_file() or not select.steps_in(run / select.FOLDER):
+        if settings.path.startswith(BEFORE):
+            raise ConfigError(
+                f"init_from.path={settings.path!r} names a phase, and there is none with checkpoints in "
+                f"{path}; phases are those of a config with config.phases"
+            )
         what = "does not exist" if not path.exists() else "is not a run with checkpoints"
         raise ConfigError(
             f"init_from.path={settings.path!r} {what}; give the workdir of a run, which holds "
-            f"{workdir_lib.CONFIG} and {select.FOLDER}/, or one of the folders in {select.FOLDER}/"
+            f"{folders.CONFIG} and {select.FOLDER}/, or one of the folders in {select.FOLDER}/"
         )
     if run.resolve() == workdir.expanduser().resolve():
         raise ConfigError(

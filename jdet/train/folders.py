@@ -1,0 +1,113 @@
+"""What lies in the folder of a run, and which folder that is where a run has phases.
+
+A run with phases has a folder for each, inside of which is all that a run without phases has, and beside
+them ``phases.json``: their names in order, and what became of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jdet.config import check_phase
+from jdet.train.checkpoints import select
+from jdet.types import ConfigError
+
+CONFIG, RUN, METRICS = "config.json", "run.json", "metrics.jsonl"
+LANDSCAPE = "landscape.jsonl"
+PHASES = "phases.json"
+CURVES = "curves.png"
+
+OWN = (
+    CONFIG,
+    RUN,
+    METRICS,
+    LANDSCAPE,
+    select.FOLDER,
+    "detections",
+    "detections.json",
+    "detections_tta.json",
+    "images.json",
+    "evaluation_curves.json",
+    "report.json",
+    CURVES,
+    "events.out.tfevents.*",
+)
+"""What a run puts into its folder, and all that ``overwrite`` removes."""
+
+
+def phase_names(path: Path) -> tuple[str, ...]:
+    """Names of the phases whose folders ``path`` holds, in their order; none where it is no such folder.
+
+    Raises:
+        ConfigError: its file of phases cannot be read.
+    """
+    file = path / PHASES
+    if not file.exists():
+        return ()
+    return tuple(phase["name"] for phase in read_json(file, "put back a copy")["phases"])
+
+
+def run_folder(path: str | os.PathLike[str], phase: str = "") -> Path:
+    """The folder of a run: ``path`` itself or, where it holds phases, that of one of them.
+
+    Args:
+        path: folder of a run, with or without phases.
+        phase: name of the phase; "": the last that is finished, or, where none is, that has begun.
+
+    Raises:
+        ConfigError: there is no such phase.
+    """
+    path = Path(path).expanduser().absolute()
+    names = phase_names(path)
+    if not names:
+        if phase:
+            raise ConfigError(f"--phase={phase}: the run in {path} has no phases; leave it out")
+        return path
+    check_phase(phase, dict.fromkeys(names))
+    if phase:
+        return path / phase
+    begun = [name for name in names if (path / name / CONFIG).exists()]
+    done = [name for name in begun if record_of(path / name).get("status") == "completed"]
+    return path / (done or begun or names)[-1]
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What ``run.json`` says of the run in a folder; empty where it has not begun to train.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    file = path / RUN
+    return read_json(file, "put back a copy") if file.exists() else {}
+
+
+def discard(path: Path) -> None:
+    """Removes what a run, or every phase of one, has put into its folder."""
+    names = phase_names(path)
+    for name in names:
+        discard(path / name)
+        for lock in (path / name).glob(".lock*"):
+            lock.unlink()
+        with contextlib.suppress(OSError):  # it is not there, or holds something of somebody else's
+            (path / name).rmdir()
+    # What makes the folder known as a run goes last.
+    for pattern in (*OWN[1:], PHASES, CONFIG):
+        for old in path.glob(pattern):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a file of a run.
+
+    Raises:
+        ConfigError: it cannot be read; ends with ``remedy``.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); {remedy}") from error
