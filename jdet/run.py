@@ -28,7 +28,7 @@ from jdet.evaluation import loaders
 from jdet.evaluation.weights import make_weights
 from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
-from jdet.train import loop, optim, state
+from jdet.train import loop, optim, presets, schedule, state
 from jdet.train.checkpoints import select
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
@@ -365,6 +365,9 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     )
 
     objects = box_coverage.sampler(train, resize)
+    peak_lr = schedule.resolve(config, len(train)).peak_lr
+    for warning in presets.warnings(config, detector, peak_lr, uses):
+        logging.warning("%s", warning)
     if warning := detector.start_warning(objects, config.class_names, resize):
         logging.warning("%s", warning)
 

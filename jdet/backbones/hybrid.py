@@ -126,6 +126,11 @@ class Hybrid(nn.Module):
     stage_names = ("c2", "c3", "c4", "c5")
     remat_parts = ("stem", *stage_names)
 
+    @property
+    def family(self) -> str:
+        """Whose optimiser settings suit it (``jdet.train.presets``)."""
+        return "transformer" if "T" in self.spec else ""
+
     def __post_init__(self):
         super().__post_init__()
         for name, allowed in (("stem", tuple(STEMS)), ("kernel_init", KERNEL_INITS)):

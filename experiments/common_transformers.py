@@ -1,0 +1,1 @@
+"""What the experiments with transformers share: models and recipes of "Training Object Detectors from Scratch"."""

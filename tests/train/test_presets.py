@@ -1,0 +1,71 @@
+"""Settings of a family of backbones, and what a run is warned of at its start."""
+
+import re
+
+import pytest
+
+from jdet import build
+from jdet.config import get_defaults, validate
+from jdet.train import presets, schedule
+from jdet.train.optim import RuleUse
+
+
+def config(backbone="c2c2t6t2", **values):
+    c = get_defaults()
+    c.input_size = 64
+    c.model = build.group(
+        "detector",
+        "fcos",
+        backbone=build.group("backbone", backbone, **values),
+        neck=build.group("neck", "fpn", extra="conv_p5"),
+    )
+    c.train.batch_size, c.train.steps = 16, 10_000
+    return c
+
+
+def warnings(c, uses=()):
+    validate(c)
+    peak = schedule.resolve(c, 100, devices=1).peak_lr
+    return presets.warnings(c, build.detector(c, ("a",)), peak, uses)
+
+
+def test_a_transformer_by_its_preset_needs_no_warning():
+    c = config()
+    presets.apply(c.optimizer, "transformer")
+    assert (c.optimizer.name, c.optimizer.weight_decay) == ("adamw", 0.05)
+    assert schedule.resolve(c, 100, devices=1).peak_lr == 1e-4
+    assert warnings(c) == []
+    c.optimizer.lr = 1e-3
+    assert "reaches 0.001, 10 times what" in "".join(warnings(c))
+    with pytest.raises(ValueError, match="'transformers'.*did you mean 'transformer'"):
+        presets.apply(c.optimizer, "transformers")
+
+
+def test_sgd_on_a_transformer_is_warned_of_and_the_remedy_is_the_preset():
+    c = config()
+    (text,) = warnings(c)
+    assert "config.model.backbone has transformer stages" in text
+    for key, value in re.findall(r"--config\.optimizer\.(\w+)=(\S+)", text):
+        c.optimizer[key] = type(c.optimizer[key])(value)
+    assert warnings(c) == []
+    assert c.optimizer.lr == presets.PRESETS["transformer"]["lr"]
+
+
+def test_convolutions_may_have_sgd():
+    assert warnings(config("hybrid", spec="C1-C1-C1-C1")) == []
+    assert warnings(config("resnet", depth=18)) == []
+
+
+def test_what_is_frozen_or_silent_at_random_is_warned_of():
+    c = config("resnet", depth=18, zero_init=True)
+    c.model.norm = "frozen_batch"
+    c.model.backbone.zero_init = False
+    uses = [RuleUse("backbone/.*", 0.0, 0.0, 3, 1200), RuleUse(".*", 1.0, 1.0, 3, 50)]
+    frozen, statistics = warnings(c, uses)
+    assert frozen.startswith("1,200 parameters are frozen at their random values")
+    assert statistics.startswith("config.model.norm=frozen_batch keeps statistics")
+    c.model.norm, c.model.backbone.zero_init = "batch", True
+    (text,) = warnings(c)
+    assert "--config.model.backbone.zero_init=False" in text
+    c.init_from.path = "runs/other"
+    assert warnings(c, uses) == []
