@@ -20,6 +20,17 @@ EXTRA = {
 """Levels above the backbone's, as each detector was published."""
 
 
+FCOS_PLAIN = dict(
+    center_radius=0.0,
+    norm_on_bbox=False,
+    box_activation="exp",
+    box_loss="log_iou",
+    centerness_branch="cls",
+    head_bias=False,
+)
+"""FCOS as first published."""
+
+
 def coco_settings(arg, **more):
     """The arguments of all dense detectors on COCO, and ``more`` of their defaults."""
     return parse_arg(

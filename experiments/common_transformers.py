@@ -1,1 +1,105 @@
-"""What the experiments with transformers share: models and recipes of "Training Object Detectors from Scratch"."""
+"""What the studies of "Training Object Detectors from Scratch" (2022) share: models and recipes."""
+
+from experiments.common import coco, pick
+from experiments.common_dense import EXTRA, FCOS_PLAIN, plain_images
+from jdet import build
+from jdet.build.table import HYBRIDS
+from jdet.train import presets
+from jdet.types import ConfigError
+
+IMAGES = 118_287
+"""Of train2017, for the number of steps in an epoch."""
+
+RECIPES = ("r24", "sat", "sota")
+
+SCRATCH = dict(root="data", recipe="r24", init="he", batch=16, lr=0.0, seed=0)
+"""Arguments of all studies: where COCO is, recipe, initialisation, batch, rate (0: the recipe's)."""
+
+
+def pattern(backbone):
+    """The group of a named backbone, or of a pattern such as "C2-T2-T8-T3" of 96 channels."""
+    if "-" in backbone:
+        return build.group("backbone", "hybrid", spec=backbone)
+    pick("backbone", backbone, ("resnet50", *HYBRIDS, "swin_t_dsod"))
+    if backbone == "resnet50":
+        return build.group("backbone", "resnet", depth=50)
+    return build.group("backbone", backbone)
+
+
+def transformer_model(detector, backbone, init, dense_neck=False):
+    """A dense detector on a backbone of any kind, as this study has it.
+
+    BatchNorm over all images in convolutional stages, group norm in the towers; FCOS as first published.
+    With ``init="he"`` every kernel but those of predictions is He's.
+    """
+    pick("init", init, ("he", "swin"))
+    group, he = pattern(backbone), init == "he"
+    group.kernel_init = init if "spec" in group else "he" if he else "kaiming"
+    name, levels = ("dense_half", {}) if dense_neck else ("fpn", EXTRA[detector])
+    neck = build.group("neck", name, **levels, kernel_init="he" if he else "xavier")
+    return build.group(
+        "detector",
+        detector,
+        backbone=group,
+        neck=neck,
+        norm="sync_batch",
+        head_norm="group",
+        tower_init="he" if he else "gaussian",
+        nms_iou=0.6,
+        **(FCOS_PLAIN if detector == "fcos" else {}),
+    )
+
+
+def recipe(c, arg):
+    """Images, AdamW and the length of the run; images are resized and mirrored, nothing else.
+
+    * r24: short side 800, 24 epochs, rate divided by 10 after 22.
+    * sat: the same images; a constant rate until AP has not risen by 0.1 points in 5 evaluations, one an
+      epoch, then a tenth of it until that happens again; 300 epochs at most.
+    * sota: as ``sat``, with short sides 480, 512, … 800.
+    """
+    pick("recipe", arg.recipe, RECIPES)
+    sides = tuple(range(480, 801, 32)) if arg.recipe == "sota" else (800,)
+    c.input_size = 800
+    c.resize = build.group("resize", "keep_ratio", short=sides, long=1333)
+    plain_images(c)
+    presets.apply(c.optimizer, "transformer")
+    c.optimizer.lr = arg.lr or c.optimizer.lr
+    c.train.batch_size = arg.batch
+    c.train.eval_every = IMAGES // arg.batch
+    if arg.recipe == "r24":
+        c.train.epochs, c.optimizer.boundaries = 24.0, (22 / 24,)
+        return
+    c.train.epochs = 300.0
+    c.optimizer.schedule = "constant"
+    c.train.saturation.patience, c.train.saturation.delta = 5, 0.001
+
+
+def study(arg, detector, backbone, **model):
+    """The config of one arm.
+
+    Args:
+        arg: with the keys of ``SCRATCH``.
+        detector: "fcos" or "atss".
+        backbone: of ``pattern``.
+        **model: further arguments of ``transformer_model``.
+    """
+    pick("detector", detector, ("fcos", "atss"))
+    c = coco(arg.root, arg.seed)
+    recipe(c, arg)
+    c.model = transformer_model(detector, backbone, arg.init, **model)
+    return c
+
+
+def shrink(c):
+    """Makes a pattern small enough for CPU cores: two blocks a stage, a sixth of the width."""
+    body = c.model.backbone
+    if "spec" not in body:
+        raise ConfigError(
+            "cpu is for patterns of stages; give backbone=c2c2t6t2, swin_t or another"
+        )
+    body.spec = "-".join(f"{stage[0]}{min(int(stage[1:]), 2)}" for stage in body.spec.split("-"))
+    body.channels, body.head_channels, body.window, body.drop_path = 16, 8, 4, 0.0
+    c.model.neck.channels = c.model.head_channels = 64
+    c.model.head_depth = 1
+    c.optimizer.lr *= 10  # so small a network takes, and in so few steps needs, a larger one

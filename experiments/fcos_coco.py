@@ -18,19 +18,9 @@ Ours: not run by us
 Cost: 73 epochs of 118,287 images, 205 GMAC an image of 800×1280
 """
 
-from experiments.common_dense import coco_recipe, coco_settings
-
-PLAIN = dict(
-    center_radius=0.0,
-    norm_on_bbox=False,
-    box_activation="exp",
-    box_loss="log_iou",
-    centerness_branch="cls",
-    head_bias=False,
-)
-"""FCOS as first published."""
+from experiments.common_dense import FCOS_PLAIN, coco_recipe, coco_settings
 
 
 def get_config(arg=""):
     arg = coco_settings(arg, plain=False)
-    return coco_recipe(arg, "fcos", **(PLAIN if arg.plain else {}))
+    return coco_recipe(arg, "fcos", **(FCOS_PLAIN if arg.plain else {}))

@@ -61,6 +61,9 @@ ARGUMENTS = {
         *(f"detector={name}{arm}" for name in ("fcos", "atss") for arm in ("", ",cpu")),
     ],
     "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],
+    "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
+    "transformers_table5": ["backbone=resnet50"],
+    "transformers_figure3": ["", "arm=plain,recipe=sota"],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
     "scratchdet_landscape": ["", "mini,norm=none"],  # the arms are those of scratchdet_table1
@@ -100,7 +103,7 @@ def check(config, detect=True):
     [
         (path, arg)
         for path in FILES
-        if path.stem not in ("scratchdet_custom", "dense_custom")
+        if not path.stem.endswith("_custom")
         for arg in ARGUMENTS.get(path.stem, [""])
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else value,
@@ -111,16 +114,20 @@ def test_experiment(path, arg):
     check(module.get_config(arg), detect=arg == ARGUMENTS.get(path.stem, [""])[0])
 
 
-@pytest.mark.parametrize("name", ["bccd", "deeppcb", "coco_open", "dsb2018_nuclei"])
 @pytest.mark.parametrize(
-    "experiment, arg",
+    "experiment, arg, name",
     [
-        ("scratchdet_custom", ""),
-        ("scratchdet_custom", ",cpu"),
-        ("dense_custom", ",cpu"),
-    ],
+        (experiment, arg, name)
+        for experiment, arg in (
+            ("scratchdet_custom", ""),
+            ("scratchdet_custom", ",cpu"),
+            ("dense_custom", ",cpu"),
+        )
+        for name in ("bccd", "deeppcb", "coco_open", "dsb2018_nuclei")
+    ]
+    + [("swin_custom", ",cpu", "bccd")],
 )
-def test_custom_experiment_reads_real_folders(name, experiment, arg):
+def test_custom_experiment_reads_real_folders(experiment, arg, name):
     if not (DATA / name).is_dir():
         pytest.skip(f"{DATA / name} is not on this machine")
     module = load(ROOT / "experiments" / f"{experiment}.py")
@@ -132,7 +139,7 @@ def test_custom_experiment_reads_real_folders(name, experiment, arg):
     assert not ids[0] & ids[1]
 
 
-@pytest.mark.parametrize("experiment", ["scratchdet_custom", "dense_custom"])
+@pytest.mark.parametrize("experiment", ["scratchdet_custom", "dense_custom", "swin_custom"])
 def test_custom_experiment_says_what_it_needs(experiment, tmp_path):
     module = load(ROOT / "experiments" / f"{experiment}.py")
     with pytest.raises(ConfigError, match=f"{experiment}.py:root=PATH"):

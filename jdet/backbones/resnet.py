@@ -10,7 +10,7 @@ import jax
 
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
-from jdet.nn.initialisers import INITIALISERS
+from jdet.nn.initialisers import initialiser
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool, pooled_size
 from jdet.nn.remat import Remat
@@ -110,11 +110,7 @@ class ResNet(nn.Module):
                 raise ValueError(
                     f"model.backbone.{name}={getattr(self, name)!r}; it can be one of {allowed}"
                 )
-        if isinstance(self.kernel_init, str) and self.kernel_init not in INITIALISERS:
-            raise ValueError(
-                f"model.backbone.kernel_init={self.kernel_init!r}; it can be one of "
-                f"{tuple(INITIALISERS)}"
-            )
+        initialiser(self.kernel_init, "model.backbone.kernel_init")
         if self.zero_init and (
             self.block == "preact" or self.norm.kind in ("none", "frozen_batch")
         ):
@@ -167,8 +163,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps normalised images [B, H, W, 3] to named stages [B, h, w, C]."""
-        init = self.kernel_init
-        init = INITIALISERS[init] if isinstance(init, str) else init
+        init = initialiser(self.kernel_init, "model.backbone.kernel_init")
         layer = functools.partial(
             ConvNorm, norm=self.norm, train=train, kernel_init=init, dtype=self.dtype
         )

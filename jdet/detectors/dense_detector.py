@@ -13,6 +13,7 @@ import numpy as np
 from jdet.detectors.dense_head import DenseHead
 from jdet.detectors.pyramid import PyramidDetector, check_ignored
 from jdet.nn import padding
+from jdet.nn.initialisers import INITIALISERS
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 from jdet.ops import anchors, boxes, matching, nms
@@ -50,6 +51,8 @@ class DenseDetector(PyramidDetector, kw_only=True):
         head_depth: convolutions of each tower.
         head_channels: of the towers.
         head_bias: convolutions of the towers have biases before a norm too.
+        tower_init: initialiser of the towers, one of ``jdet.nn.initialisers``: "gaussian" as published,
+            or "he", which keeps the scale of activations.
         prior: initial probability of each class at every anchor.
         focal_alpha: weight of positives in the focal loss.
         focal_gamma: its exponent.
@@ -79,6 +82,7 @@ class DenseDetector(PyramidDetector, kw_only=True):
     head_depth: int = 4
     head_channels: int = 256
     head_bias: bool = False
+    tower_init: str = "gaussian"
     prior: float = 0.01
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
@@ -114,6 +118,7 @@ class DenseDetector(PyramidDetector, kw_only=True):
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "soft_nms", nms.SOFT)
+        check_choice(self, "tower_init", tuple(INITIALISERS))
         check_ignored(self)
 
     @property
@@ -136,6 +141,7 @@ class DenseDetector(PyramidDetector, kw_only=True):
             norm=self.head_norm,
             prior=self.prior,
             conv_bias=self.head_bias,
+            tower_init=self.tower_init,
             remat=self.remat,
             dtype=self.dtype,
         )

@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.conv import Conv
+from jdet.nn.initialisers import gaussian, initialiser
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
-
-gaussian = nn.initializers.normal(0.01)  # of all convolutions (Lin et al. 2017b, sec. 4.1)
 
 CENTERNESS = ("none", "box", "cls")
 """The tower that predicts the centre-ness, or none."""
@@ -38,6 +37,8 @@ class DenseHead(nn.Module):
         prior: initial probability of each class at every location, set by the bias of the logits.
         conv_bias: convolutions of the towers have biases before a norm too.
         centerness: the tower that predicts it, "box" or "cls"; "none": it is not predicted.
+        tower_init: initialiser of the towers, a name in ``jdet.nn.initialisers.INITIALISERS``; predictions
+            are always "gaussian".
         level_scales: offsets are multiplied by a factor that every level learns (FCOS, sec. 3.1).
         remat: what the backward pass computes again; segments are the towers, both part of ``head``.
         dtype: of the computation; predictions are float32.
@@ -52,6 +53,7 @@ class DenseHead(nn.Module):
     conv_bias: bool = False
     centerness: str = "none"
     level_scales: bool = False
+    tower_init: str = "gaussian"
     remat: Remat = Remat()
     dtype: Any = jnp.float32
 
@@ -93,7 +95,7 @@ class DenseHead(nn.Module):
             conv = Conv(
                 self.channels,
                 use_bias=self.norm.needs_bias or self.conv_bias,
-                kernel_init=gaussian,
+                kernel_init=initialiser(self.tower_init, "model.tower_init"),
                 dtype=self.dtype,
                 name=f"{kind}_conv{i}",
             )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jdet.necks.fpn import repeat_to
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
-from jdet.nn.initialisers import xavier
+from jdet.nn.initialisers import initialiser
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
 from jdet.nn.remat import Remat
@@ -34,7 +34,8 @@ class DenseHalf(nn.Module):
         use_norm: every convolution is followed by the model's norm and has no bias.
         norm: the model's norm.
         width: multiplies ``channels``.
-        kernel_init: initialiser of all convolutions.
+        kernel_init: initialiser of all convolutions: a name in ``jdet.nn.initialisers.INITIALISERS`` or a
+            function.
         remat: what the backward pass computes again; the neck is one segment, ``neck``.
         dtype: of activations.
     """
@@ -46,13 +47,14 @@ class DenseHalf(nn.Module):
     norm: Norm = Norm("batch")
     width: float = 1.0
     remat: Remat = Remat()
-    kernel_init: Any = xavier
+    kernel_init: Any = "xavier"
     dtype: Any = None
 
     remat_parts = ("neck",)
 
     def __post_init__(self):
         super().__post_init__()
+        initialiser(self.kernel_init, "model.neck.kernel_init")
         strides = [int(tap[1:]) for tap in self.taps]
         if strides != list(range(strides[0], strides[0] + len(strides))):
             raise ValueError(
@@ -80,7 +82,7 @@ class DenseHalf(nn.Module):
             norm=self.norm if self.use_norm else Norm("none"),
             train=train,
             relu=False,
-            kernel_init=self.kernel_init,
+            kernel_init=initialiser(self.kernel_init, "model.neck.kernel_init"),
             dtype=self.dtype,
         )
         width = scale_channels(self.channels, self.width)

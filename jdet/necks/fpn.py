@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
-from jdet.nn.initialisers import xavier
+from jdet.nn.initialisers import initialiser
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 
@@ -37,7 +37,8 @@ class FPN(nn.Module):
         use_norm: every convolution is followed by the model's norm and has no bias.
         norm: the model's norm.
         width: multiplies ``channels``.
-        kernel_init: initialiser of all convolutions.
+        kernel_init: initialiser of all convolutions: a name in ``jdet.nn.initialisers.INITIALISERS`` or a
+            function.
         remat: what the backward pass computes again; the pyramid is one segment, ``neck``.
         dtype: of activations.
     """
@@ -50,13 +51,14 @@ class FPN(nn.Module):
     norm: Norm = Norm("batch")
     width: float = 1.0
     remat: Remat = Remat()
-    kernel_init: Any = xavier
+    kernel_init: Any = "xavier"
     dtype: Any = None
 
     remat_parts = ("neck",)
 
     def __post_init__(self):
         super().__post_init__()
+        initialiser(self.kernel_init, "model.neck.kernel_init")
         if self.extra not in EXTRAS:
             raise ValueError(
                 f"model.neck.extra={self.extra!r}; it can be one of {', '.join(EXTRAS)}"
@@ -87,7 +89,7 @@ class FPN(nn.Module):
             norm=self.norm if self.use_norm else Norm("none"),
             train=train,
             relu=False,
-            kernel_init=self.kernel_init,
+            kernel_init=initialiser(self.kernel_init, "model.neck.kernel_init"),
             dtype=self.dtype,
         )
         levels, joined = [], None

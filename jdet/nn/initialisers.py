@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,5 +35,32 @@ def torch_uniform(fan_in: int):
     return init
 
 
-INITIALISERS = {"caffe_xavier": caffe_xavier, "kaiming": he}
-"""Initialisers that a config can name (``kaiming`` as in PyTorch and MMDetection)."""
+gaussian = nn.initializers.normal(0.01)
+"""Normal with standard deviation 0.01 (towers and predictions of RetinaNet, Lin et al. 2017b, sec. 4.1)."""
+
+INITIALISERS = {
+    "caffe_xavier": caffe_xavier,
+    "xavier": xavier,
+    "kaiming": he,
+    "he": he_fan_in,
+    "gaussian": gaussian,
+}
+"""Initialisers that a config can name; ``kaiming`` keeps the scale of gradients, as PyTorch's "fan_out" and
+MMDetection do, ``he`` that of activations."""
+
+
+def initialiser(chosen: str | Callable[..., Any], key: str) -> Callable[..., Any]:
+    """The initialiser of a name in ``INITIALISERS``; a function is returned as it is.
+
+    Args:
+        chosen: name or function.
+        key: of the config, for the message.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if not isinstance(chosen, str):
+        return chosen
+    if chosen not in INITIALISERS:
+        raise ValueError(f"{key}={chosen!r}; it can be one of {tuple(INITIALISERS)}")
+    return INITIALISERS[chosen]

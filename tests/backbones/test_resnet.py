@@ -203,8 +203,8 @@ def test_wrong_fields_are_named():
         ResNet(block="pre")
     with pytest.raises(ValueError, match="caffe_pool.*pool=2"):
         ResNet(caffe_pool=True)
-    with pytest.raises(ValueError, match="kernel_init='xavier'.*kaiming"):
-        ResNet(kernel_init="xavier")
+    with pytest.raises(ValueError, match="kernel_init='xaviers'.*kaiming"):
+        ResNet(kernel_init="xaviers")
     with pytest.raises(ValueError, match="zero_init=True .*'frozen_batch'"):
         ResNet(zero_init=True, norm=Norm("frozen_batch"))
     with pytest.raises(ValueError, match="zero_init=True .*'preact'"):
