@@ -129,7 +129,9 @@ def _assemble(
         here[field] = part
         segments += more
         if part_kind == "backbone":
-            here |= (found := _taps(part, config.get("taps", ()), where, bound["input_size"]))
+            finest = getattr(class_of(resolve(kind, config["name"])), "finest_stride", 8)
+            found = _taps(part, config.get("taps", ()), where, bound["input_size"], finest)
+            here |= found
             if hasattr(part, "taps"):  # it ends differently in stages that are taken
                 here[field] = part.clone(taps=found["taps"])
     made = make(kind, own, where, **here)
@@ -148,7 +150,9 @@ def _complete(kind: str, config: Mapping[str, Any], where: str, keys: Iterable[s
             )
 
 
-def _taps(backbone: Any, given: Sequence[str], where: str, input_size: int) -> dict[str, Any]:
+def _taps(
+    backbone: Any, given: Sequence[str], where: str, input_size: int, finest: int
+) -> dict[str, Any]:
     """The stages that are levels, and the map size (cells a side) of the last at the input size."""
     try:
         geometry = stage_geometry(backbone, input_size)
@@ -160,11 +164,11 @@ def _taps(backbone: Any, given: Sequence[str], where: str, input_size: int) -> d
                 f"{where}.taps names stage {tap!r}; backbone {type(backbone).__name__} has "
                 f"{', '.join(geometry)}"
             )
-    taps = tuple(given) or tuple(name for name, (stride, _) in geometry.items() if stride >= 8)
+    taps = tuple(given) or tuple(name for name, (stride, _) in geometry.items() if stride >= finest)
     if not taps:
         raise ConfigError(
-            f"{where}.taps is empty and backbone {type(backbone).__name__} has no stage of stride 8 or "
-            f"more; name levels among {', '.join(geometry)}"
+            f"{where}.taps is empty and backbone {type(backbone).__name__} has no stage of stride {finest} "
+            f"or more; name levels among {', '.join(geometry)}"
         )
     return {"taps": taps, "design_cells": geometry[taps[-1]][1]}
 

@@ -69,8 +69,9 @@ def fields(factory: Callable[..., Any]) -> dict[str, Any]:
 def shared_fields(factory: Callable[..., Any]) -> dict[str, Any]:
     """Keys of a detector's group from which its parts and norms are made, with their defaults.
 
-    ``taps``: backbone stages that are levels; empty: all from stride 8 on. ``norm…`` of backbone and neck,
-    ``head_norm…`` of everything else; each where a part or a field can use it.
+    ``taps``: backbone stages that are levels; empty: all from the detector's ``finest_stride`` on.
+    ``norm…`` of backbone and neck, ``head_norm…`` of everything else; each where a part or a field
+    can use it.
     """
     parts, known = parts_of(factory), fields(factory)
     wanted = {NORM_OF_KIND.get(kind, "head_norm") for kind in parts.values()}

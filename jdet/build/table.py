@@ -29,7 +29,10 @@ from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.detectors.atss import ATSS
 from jdet.detectors.fcos import FCOS
+from jdet.detectors.rcnn import RCNN
 from jdet.detectors.retinanet import RetinaNet
+from jdet.detectors.roi_heads import BoxHead
+from jdet.detectors.rpn import RPN
 from jdet.detectors.ssd import SSD
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
@@ -79,7 +82,42 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "fpn": FPN,
         "dense_half": DenseHalf,
     },
-    "detector": {"ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "atss": ATSS},
+    "rpn": {
+        "rpn": RPN,
+        "cascade_rpn": functools.partial(
+            RPN, border=0.0, box_loss="smooth_l1", proposals_train=2000
+        ),
+        "torchvision_rpn": functools.partial(
+            RPN,
+            torchvision_anchors=True,
+            padding_anchors=True,
+            low_quality="anchor",
+            min_pos_iou=0.0,
+            box_loss="smooth_l1",
+            proposals_train=2000,
+            clamp_below=False,
+            min_side=1e-3,
+        ),
+    },
+    "box_head": {
+        "2fc": BoxHead,
+        "4conv1fc": functools.partial(BoxHead, convs=4, fcs=1),
+    },
+    "detector": {
+        "ssd": SSD,
+        "retinanet": RetinaNet,
+        "fcos": FCOS,
+        "atss": ATSS,
+        "faster_rcnn": RCNN,
+        "cascade_rcnn": functools.partial(
+            RCNN,
+            stage_ious=(0.5, 0.6, 0.7),
+            stage_weights=(1.0, 0.5, 0.25),
+            center_stds=(0.1, 0.05, 0.033),
+            size_stds=(0.2, 0.1, 0.067),
+            box_loss="smooth_l1",
+        ),
+    },
     "source": {
         "voc": VocSource,
         "coco": CocoSource,

@@ -43,6 +43,9 @@ class Detector(nn.Module):
     parts: ClassVar[Mapping[str, str]] = {}
     """Nested config groups, in the order in which they are made: field → kind of ``jdet.build``'s table."""
 
+    finest_stride: ClassVar[int] = 8
+    """Least stride of a backbone stage that is a level where the config's ``taps`` names none."""
+
     needs: ClassVar[tuple[str, ...]] = ()
     """Optional fields of ``Batch`` that ``losses`` reads, such as ``masks``."""
 

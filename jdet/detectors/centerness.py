@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jdet.detectors.dense_detector import DenseDetector, Predictions, check_choice
+from jdet.detectors.dense_detector import DenseDetector
 from jdet.detectors.dense_head import CENTERNESS, DenseHead
+from jdet.detectors.pyramid import Predictions, check_choice
 from jdet.ops import boxes, coding, losses, nms
 from jdet.types import Mean
 

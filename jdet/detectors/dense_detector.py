@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdet.detectors.class_nms import ClassNMSDetector
 from jdet.detectors.dense_head import DenseHead
-from jdet.detectors.pyramid import PyramidDetector, check_ignored
+from jdet.detectors.pyramid import Predictions, check_choice, check_ignored, inside
 from jdet.nn import padding
 from jdet.nn.initialisers import INITIALISERS
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
-from jdet.ops import anchors, boxes, matching, nms
+from jdet.ops import boxes, matching, nms
 from jdet.ops.losses import sigmoid_focal_loss
 from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
 
 
-class Predictions(NamedTuple):
-    """Predictions of a dense detector, level by level, finest first.
-
-    Attributes:
-        outputs: arrays [B, A, …] of every level by the name that the head gives them, such as "offsets"
-            [B, A, 4], "logits" [B, A, K] and "centerness" [B, A]. What they mean is the detector's.
-        priors: float32 [A, 4] of every level, cx cy w h in pixels of the network input.
-    """
-
-    outputs: dict[str, list[Any]]
-    priors: list[np.ndarray]
-
-    def joined(self) -> tuple[dict[str, jax.Array], np.ndarray]:
-        """The arrays of all levels one after the other, [B, A, …], and the priors [A, 4]."""
-        whole = {name: jnp.concatenate(levels, axis=1) for name, levels in self.outputs.items()}
-        return whole, np.concatenate(self.priors)
-
-
-class DenseDetector(PyramidDetector, kw_only=True):
+class DenseDetector(ClassNMSDetector, kw_only=True):
     """One-stage detector that predicts at every anchor or point of a feature pyramid.
 
     Class logits have K channels, one independent decision each; there is no background channel. A
@@ -57,25 +38,13 @@ class DenseDetector(PyramidDetector, kw_only=True):
         focal_alpha: weight of positives in the focal loss.
         focal_gamma: its exponent.
         box_weight: weight of the box loss.
-        score_threshold: lowest score of a detection.
         pre_nms: (anchor, class) pairs of each level that enter NMS.
-        nms_iou: overlap above which the worse box of a class is dropped.
-        soft_nms: "none"; "linear" or "gaussian": overlapping boxes lose score instead (``jdet.ops.nms``).
-        soft_sigma: of "gaussian".
-        max_detections: detections per image, D.
-        max_per_class: detections of a class per image; 0: no limit of its own.
-        min_side: shortest side of a detection, pixels of the network input; 0: any.
         ignore_iof: anchors, or cells of points, of which more than this share lies in an object that is
             not trained on (see ``train_ignored``) are left out of the loss, not background (MMDetection's
             ``ignore_iof_thr``); 0: they are background.
-        mask_padding: keep padding out of the network, see ``jdet.nn.padding``; False: the network sees the
-            padding, in the mean colour, as in the reference implementations (anchors centred there are
-            excluded nevertheless).
-        padded_inputs: images may be smaller than the network input; False if they are warped to it, so that
-            there is no padding to mask.
         remat: what the backward pass computes again in the head; its part is ``head``.
 
-    All others are those of ``PyramidDetector`` and ``Detector``.
+    All others are those of ``ClassNMSDetector``, ``PyramidDetector`` and ``Detector``.
     """
 
     head_norm: Norm = Norm("none")
@@ -87,49 +56,22 @@ class DenseDetector(PyramidDetector, kw_only=True):
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     box_weight: float = 1.0
-    score_threshold: float = 0.05
     pre_nms: int = 1000
-    nms_iou: float = 0.5
-    soft_nms: str = "none"
-    soft_sigma: float = 0.5
-    max_detections: int = 100
-    max_per_class: int = 0
-    min_side: float = 0.0
     ignore_iof: float = 0.0
-    mask_padding: bool = True
-    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
-    std: tuple[float, ...] = (58.395, 57.12, 57.375)
-    padded_inputs: bool = True
     remat: Remat = Remat()
 
     remat_parts: ClassVar[tuple[str, ...]] = ("head",)
-    test_fields: ClassVar[tuple[str, ...]] = (
-        "score_threshold",
-        "nms_iou",
-        "soft_nms",
-        "soft_sigma",
-        "pre_nms",
-        "max_detections",
-        "max_per_class",
-        "min_side",
-    )
     torchvision_anchors = False
 
     def __post_init__(self):
         super().__post_init__()
-        check_choice(self, "soft_nms", nms.SOFT)
         check_choice(self, "tower_init", tuple(INITIALISERS))
         check_ignored(self)
 
     @property
-    def any_input_size(self) -> bool:
-        """All layers slide over the image."""
-        return True
-
-    @property
-    def knows_padding(self) -> bool:
-        """Anchors in the padding are excluded."""
-        return True
+    def steps_from_maps(self) -> bool:
+        """Steps of anchors follow from the sizes of image and maps."""
+        return self.torchvision_anchors
 
     def setup(self):
         """Builds the head, which needs the number of anchors."""
@@ -149,10 +91,6 @@ class DenseDetector(PyramidDetector, kw_only=True):
     def make_head(self, **fields: Any) -> DenseHead:
         """Builds the head from the fields that all detectors have."""
         return DenseHead(**fields)
-
-    def extra_stride(self, size: int, below: int) -> int:
-        """Every level that the neck adds halves the one below, down to maps of one cell."""
-        return 2
 
     def references(self) -> dict[str, Any]:
         """What offsets refer to, beside the anchors: two detectors with equal ones mean the same."""
@@ -202,20 +140,6 @@ class DenseDetector(PyramidDetector, kw_only=True):
             levels = self.levels(x, train=train)
             outputs = self.head(levels, train=train)
         return Predictions(outputs, self.priors([x.shape[1:3] for x in levels], whole))
-
-    def priors(self, shapes: Sequence[tuple[int, ...]], image: tuple[int, ...]) -> list[np.ndarray]:
-        """Anchors float32 [h·w·A, 4] of each level, cx cy w h in pixels.
-
-        Args:
-            shapes: height and width of each level's map, cells.
-            image: height and width of the network input, pixels.
-        """
-        found = []
-        for level, (height, width) in zip(self.anchor_levels(), shapes, strict=True):
-            if self.torchvision_anchors:
-                level = level._replace(step=(image[0] // height, image[1] // width))
-            found.append(anchors.default_boxes([level], [(height, width)]))
-        return found
 
     def corners(self, offsets: jax.Array, priors: jax.Array) -> jax.Array:
         """Boxes [..., 4], x1 y1 x2 y2 in pixels, that offsets [..., 4] at priors [..., 4] stand for."""
@@ -334,16 +258,8 @@ class DenseDetector(PyramidDetector, kw_only=True):
                 best, index, labels = self.candidates(own, within[i])
                 corners = self.corners(own["offsets"][index], jnp.asarray(level)[index])
                 corners = boxes.clip(corners, image_size)
-                kept.append((corners, nms.at_least(corners, best, self.min_side), labels))
-            return nms.candidates_nms(
-                *(jnp.concatenate(parts) for parts in zip(*kept)),
-                iou_threshold=self.nms_iou,
-                keep=self.max_detections,
-                soft=self.soft_nms,
-                sigma=self.soft_sigma,
-                min_score=self.score_threshold,
-                keep_per_class=self.max_per_class,
-            )
+                kept.append((corners, best, labels))
+            return self.best_detections(*(jnp.concatenate(parts) for parts in zip(*kept)))
 
         return jax.vmap(one_image)(found.outputs, within, image_sizes)
 
@@ -352,17 +268,3 @@ class DenseDetector(PyramidDetector, kw_only=True):
         targets = label[:, None] == jnp.arange(logits.shape[-1])
         losses = sigmoid_focal_loss(logits, targets, self.focal_alpha, self.focal_gamma)
         return jnp.sum(losses, axis=-1)
-
-
-def inside(priors: np.ndarray | jax.Array, image_sizes: jax.Array) -> jax.Array:
-    """Which anchors [A, 4] are centred on each image's content [B, 2]; bool [B, A]."""
-    y, x = jnp.asarray(priors[:, 1]), jnp.asarray(priors[:, 0])
-    return (y < image_sizes[:, :1]) & (x < image_sizes[:, 1:])
-
-
-def check_choice(module: nn.Module, name: str, allowed: Sequence[str]) -> None:
-    """Raises ValueError where a field of a detector is none of the allowed names."""
-    if getattr(module, name) not in allowed:
-        raise ValueError(
-            f"model.{name}={getattr(module, name)!r}; it can be one of {', '.join(allowed)}"
-        )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.detectors.centerness import CenternessDetector
-from jdet.detectors.dense_detector import check_choice
+from jdet.detectors.pyramid import check_choice
 from jdet.ops import anchors, coding, matching
 
 ACTIVATIONS = ("relu", "exp")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jdet.detectors.base import Detector
 from jdet.nn.stages import stage_geometry
-from jdet.ops import coverage
+from jdet.ops import anchors, coverage
 from jdet.ops.anchors import LevelAnchors
 from jdet.types import ConfigError
 
@@ -20,6 +21,24 @@ MISSED_SHARE = 0.15
 
 FEWEST_OBJECTS = 10
 """Objects of a class below which such a share says little."""
+
+
+class Predictions(NamedTuple):
+    """Predictions at the anchors of a pyramid, level by level, finest first.
+
+    Attributes:
+        outputs: arrays [B, A, …] of every level by the name that the head gives them, such as "offsets"
+            [B, A, 4], "logits" [B, A, K] and "centerness" [B, A]. What they mean is the detector's.
+        priors: float32 [A, 4] of every level, cx cy w h in pixels of the network input.
+    """
+
+    outputs: dict[str, list[Any]]
+    priors: list[np.ndarray]
+
+    def joined(self) -> tuple[dict[str, jax.Array], np.ndarray]:
+        """The arrays of all levels one after the other, [B, A, …], and the priors [A, 4]."""
+        whole = {name: jnp.concatenate(levels, axis=1) for name, levels in self.outputs.items()}
+        return whole, np.concatenate(self.priors)
 
 
 class PyramidDetector(Detector, kw_only=True):
@@ -57,6 +76,25 @@ class PyramidDetector(Detector, kw_only=True):
     def anchor_levels(self) -> tuple[Any, ...]:
         """What boxes are predicted from, one entry per level (``jdet.ops.anchors``)."""
         raise NotImplementedError
+
+    @property
+    def steps_from_maps(self) -> bool:
+        """Steps of anchors follow from the sizes of image and maps, as torchvision's; not from strides."""
+        return False
+
+    def priors(self, shapes: Sequence[tuple[int, ...]], image: tuple[int, ...]) -> list[np.ndarray]:
+        """Anchors float32 [h·w·A, 4] of each level, cx cy w h in pixels.
+
+        Args:
+            shapes: height and width of each level's map, cells.
+            image: height and width of the network input, pixels.
+        """
+        found = []
+        for level, (height, width) in zip(self.anchor_levels(), shapes, strict=True):
+            if self.steps_from_maps:
+                level = level._replace(step=(image[0] // height, image[1] // width))
+            found.append(anchors.default_boxes([level], [(height, width)]))
+        return found
 
     def levels(self, images: jax.Array, *, train: bool) -> list[jax.Array]:
         """Maps [B, h, w, C] of all levels, finest first, of normalised images [B, H, W, C]."""
@@ -131,4 +169,20 @@ def check_ignored(module: Any) -> None:
         raise ValueError(
             f"model.ignore_iof={module.ignore_iof} leaves out what lies in objects that are not trained "
             "on, but model.train_ignored=True trains on them; set model.train_ignored=False"
+        )
+
+
+def inside(priors: np.ndarray | jax.Array, image_sizes: jax.Array) -> jax.Array:
+    """Which anchors [A, 4] are centred on each image's content [B, 2]; bool [B, A]."""
+    y, x = jnp.asarray(priors[:, 1]), jnp.asarray(priors[:, 0])
+    return (y < image_sizes[:, :1]) & (x < image_sizes[:, 1:])
+
+
+def check_choice(
+    module: nn.Module, name: str, allowed: Sequence[str], where: str = "model"
+) -> None:
+    """Raises ValueError where a field of a detector, or of its part ``where``, is none of these names."""
+    if getattr(module, name) not in allowed:
+        raise ValueError(
+            f"{where}.{name}={getattr(module, name)!r}; it can be one of {', '.join(allowed)}"
         )

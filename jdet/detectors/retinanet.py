@@ -7,7 +7,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jdet.detectors.dense_detector import DenseDetector, Predictions, check_choice
+from jdet.detectors.dense_detector import DenseDetector
+from jdet.detectors.pyramid import Predictions, check_choice
 from jdet.ops import anchors, boxes, coding, losses, matching
 from jdet.types import Mean
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 _CONTENT: contextvars.ContextVar[tuple[jax.Array, tuple[int, int]] | None] = contextvars.ContextVar(
     "content", default=None
 )
+_REAL: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("real", default=None)
 
 
 @contextlib.contextmanager
@@ -36,8 +37,26 @@ def content(image_sizes: jax.Array | None, whole: tuple[int, int]) -> Iterator[N
         _CONTENT.reset(token)
 
 
+@contextlib.contextmanager
+def regions(real: jax.Array) -> Iterator[None]:
+    """Context of a norm on a fixed number of regions of every image, of which some only fill up.
+
+    Args:
+        real: bool [B, R], the regions of a map [B, R, h, w, C] that enter statistics.
+    """
+    token = _REAL.set(real)
+    try:
+        yield
+    finally:
+        _REAL.reset(token)
+
+
 def inside(x: jax.Array) -> jax.Array | None:
-    """Which cells of a map [B, h, w, C] belong to the content; bool [B, h, w, 1], None for all."""
+    """Which cells of a map [B, …, C] belong to the content; bool [B, …, 1], None for all."""
+    real = _REAL.get()
+    if real is not None:
+        wide = real.reshape(*real.shape, *(1,) * (x.ndim - real.ndim))
+        return jnp.broadcast_to(wide, (*x.shape[:-1], 1))
     known = _CONTENT.get()
     if known is None:
         return None
@@ -55,3 +74,22 @@ def cleared(x: jax.Array, value: float = 0.0) -> jax.Array:
     """A map [B, h, w, C] with ``value`` outside the content."""
     where = inside(x)
     return x if where is None else jnp.where(where, x, jnp.asarray(value, x.dtype))
+
+
+def repeated(x: jax.Array) -> jax.Array:
+    """A map [B, h, w, C] in which the cells next to the content are those at its edge, once more."""
+    where = inside(x)
+    if where is None:
+        return x
+    for axis in (1, 2):
+
+        def neighbour(values, axis=axis):
+            first = jax.lax.slice_in_dim(values, 0, 1, axis=axis)
+            return jnp.concatenate(
+                [first, jax.lax.slice_in_dim(values, 0, values.shape[axis] - 1, axis=axis)], axis
+            )
+
+        there = where | neighbour(where)
+        x = jnp.where(there & ~where, neighbour(x), x)
+        where = there
+    return x

@@ -16,6 +16,12 @@ def cxcywh_to_xyxy(boxes: jax.Array) -> jax.Array:
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
+def xyxy_to_cxcywh(boxes: jax.Array) -> jax.Array:
+    """Corners ``x1 y1 x2 y2`` to centre and size ``cx cy w h``; [..., 4] to [..., 4]."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
+
+
 def area(boxes: jax.Array) -> jax.Array:
     """Area in square pixels, [..., 4] to [...]; the area of inverted boxes is 0."""
     size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)

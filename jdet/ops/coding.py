@@ -46,6 +46,7 @@ def decode(
     anchors: jax.Array,
     variances: tuple[float, ...] = SSD_VARIANCES,
     max_log_scale: float = MAX_LOG_SCALE,
+    min_log_scale: float = -math.inf,
 ) -> jax.Array:
     """Inverse of ``encode``.
 
@@ -53,8 +54,8 @@ def decode(
         offsets: [..., 4], float32 or whole numbers.
         anchors: [..., 4], cx cy w h.
         variances: as in ``encode``.
-        max_log_scale: upper limit of ``dw`` and ``dh`` before the exponential, as in torchvision and
-            Detectron2; MMDetection has a lower limit too.
+        max_log_scale: upper limit of ``dw`` and ``dh`` before the exponential.
+        min_log_scale: lower limit; MMDetection has ``-MAX_LOG_SCALE``, torchvision and Detectron2 none.
 
     Returns:
         float32 [..., 4], x1 y1 x2 y2, not clipped to the image.
@@ -62,7 +63,10 @@ def decode(
     offsets, anchors = _floating(offsets), _floating(anchors)
     offsets = offsets * jnp.asarray(variances, offsets.dtype)
     centre = anchors[..., :2] + offsets[..., :2] * anchors[..., 2:]
-    half = anchors[..., 2:] * jnp.exp(jnp.minimum(offsets[..., 2:], max_log_scale)) / 2
+    log_scale = jnp.minimum(offsets[..., 2:], max_log_scale)
+    if min_log_scale > -math.inf:
+        log_scale = jnp.maximum(log_scale, min_log_scale)
+    half = anchors[..., 2:] * jnp.exp(log_scale) / 2
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jdet import build
 from jdet.config import get_defaults
 from jdet.describe import describe
-from jdet.detectors.dense_detector import Predictions
+from jdet.detectors.pyramid import Predictions
 from tests import harness
 
 CLASSES = tuple("abcde")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jdet import build
-from jdet.detectors.dense_detector import Predictions
+from jdet.detectors.pyramid import Predictions
 from jdet.types import ConfigError
 from tests.detectors.test_dense_detector import config, make
 from tests.golden import load

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet.detectors.dense_detector import Predictions
 from jdet.detectors.multibox import multibox_loss
+from jdet.detectors.pyramid import Predictions
 from jdet.ops.anchors import default_boxes
 from jdet.types import ConfigError
 from tests.detectors import wild

@@ -8,7 +8,7 @@ import pytest
 from jdet import build
 from jdet.config import get_defaults
 from jdet.describe import describe
-from jdet.detectors.dense_detector import Predictions
+from jdet.detectors.pyramid import Predictions
 from jdet.ops.nms import best_pairs
 from jdet.types import ConfigError
 from tests import harness

@@ -17,7 +17,8 @@ import numpy as np
 from jdet import build
 from jdet.config import get_defaults
 from jdet.detectors import centerness, retinanet
-from jdet.detectors.dense_detector import DenseDetector, Predictions
+from jdet.detectors.dense_detector import DenseDetector
+from jdet.detectors.pyramid import Predictions
 from jdet.detectors.ssd import SSD
 from jdet.ops.anchors import default_boxes
 from jdet.types import Batch

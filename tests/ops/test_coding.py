@@ -61,3 +61,17 @@ def test_whole_numbers_are_coded_as_their_float_values():
     np.testing.assert_array_equal(
         coding.decode(ones, anchor), coding.decode(ones.astype(float), anchor.astype(float))
     )
+
+
+def test_logarithms_of_sizes_can_be_limited_below_too():
+    """MMDetection's decoder, at the value that its specification gives."""
+    low = -coding.MAX_LOG_SCALE
+    anchor, offsets = jnp.array([0.0, 0.0, 16.0, 16.0]), jnp.full(4, -9.0)
+    free, limited = (
+        coding.decode(offsets * jnp.array([0, 0, 1, 1]), anchor, (1.0,) * 4, min_log_scale=limit)
+        for limit in (-np.inf, low)
+    )
+    np.testing.assert_allclose(free[2:] - free[:2], 16 * np.exp(-9), rtol=1e-5)
+    np.testing.assert_allclose(limited[2:] - limited[:2], 16 * 16 / 1000, rtol=1e-5)
+    unit = coding.decode(jnp.ones(4), jnp.array([0.5, 0.5, 1, 1]), (1.0,) * 4, min_log_scale=low)
+    np.testing.assert_allclose(unit, [0.1409, 0.1409, 2.8591, 2.8591], atol=1e-4)

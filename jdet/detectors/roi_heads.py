@@ -1,0 +1,105 @@
+"""Heads of the second stage: what RoIs hold, and where its edges are (Girshick 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jdet.nn import padding
+from jdet.nn.conv import Conv
+from jdet.nn.initialisers import he, xavier
+from jdet.nn.norm import Norm
+from jdet.nn.remat import Remat
+
+
+class BoxHead(nn.Module):
+    """Classes and box offsets of RoIs (Girshick 2015, Fig. 1): convolutions, then fully connected layers.
+
+    Without convolutions and with two layers this is the head of Faster R-CNN with FPN (Lin et al. 2017a,
+    sec. 5.2), with four and one that of Wu & He (2018, sec. 5.2), in which norms can stand. Norms with
+    statistics measure the regions that hold something and leave out those that fill up.
+
+    Attributes:
+        num_classes: K.
+        convs: 3×3 convolutions.
+        conv_channels: of the convolutions.
+        fcs: fully connected layers.
+        fc_channels: of these layers.
+        class_agnostic: one box for all classes instead of one for each.
+        norm: after every convolution.
+        remat: what the backward pass computes again; its part is ``box_head``.
+        dtype: of the computation; predictions are float32.
+    """
+
+    num_classes: int
+    convs: int = 0
+    conv_channels: int = 256
+    fcs: int = 2
+    fc_channels: int = 1024
+    class_agnostic: bool = False
+    norm: Norm = Norm("none")
+    remat: Remat = Remat()
+    dtype: Any = jnp.float32
+
+    remat_parts: ClassVar[tuple[str, ...]] = ("box_head",)
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, real: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Predictions of the regions of every image, float32.
+
+        Args:
+            x: [B, R, h, w, C], features.
+            real: bool [B, R], regions that are none but fill up are False.
+            train: use and update batch statistics.
+
+        Returns:
+            Logits [B, R, 1 + K], background first, and offsets [B, R, K, 4], or [B, R, 1, 4] where they
+            are not those of a class.
+        """
+
+        def hidden(module, x, real):
+            return module._hidden(x, real, train)
+
+        x = self.remat.segment(hidden, "box_head")(self, x, real)
+        logits = self._dense(1 + self.num_classes, nn.initializers.normal(0.01), "cls")(x)
+        boxes_each = 1 if self.class_agnostic else self.num_classes
+        offsets = self._dense(4 * boxes_each, nn.initializers.normal(0.001), "box")(x)
+        logits, offsets = logits.astype(jnp.float32), offsets.astype(jnp.float32)
+        return logits, offsets.reshape(*offsets.shape[:2], boxes_each, 4)
+
+    def _hidden(self, x, real, train):
+        for i in range(1, self.convs + 1):
+            conv = Conv(
+                self.conv_channels,
+                use_bias=self.norm.needs_bias,
+                kernel_init=he,
+                dtype=self.dtype,
+                name=f"conv{i}",
+            )
+            x = each_region(conv, x)
+            norm = self.norm(train=train, name=f"norm{i}")
+            if self.norm.has_statistics:
+                with padding.regions(real):
+                    x = norm(x)
+            else:  # of every region on its own
+                x = each_region(norm, x)
+            x = jax.nn.relu(x)
+        x = x.reshape(*x.shape[:2], -1)
+        for i in range(1, self.fcs + 1):
+            x = jax.nn.relu(self._dense(self.fc_channels, xavier, f"fc{i}")(x))
+        return x
+
+    def _dense(self, features, kernel_init, name):
+        return nn.Dense(features, kernel_init=kernel_init, dtype=self.dtype, name=name)
+
+
+def each_region(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """A layer on maps of regions [B, R, h, w, C] as if every region were an image."""
+    y = layer(x.reshape(-1, *x.shape[2:]))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
