@@ -1,4 +1,4 @@
-"""What the experiments with dense detectors share: models, the recipe on COCO, and their images."""
+"""What the experiments with feature pyramids share: dense models, the recipe on COCO, their images."""
 
 from experiments.common import coco, pick
 from jdet import build
@@ -7,7 +7,8 @@ from jdet.types import ConfigError
 
 DETECTORS = ("atss", "fcos", "retinanet")
 
-SCHEDULES = {"1x": (12, 8, 11), "2x": (24, 16, 22), "3x": (36, 28, 34), "6x": (73, 65, 71)}
+SCHEDULES = {"1x": (12, 8, 11), "20e": (20, 16, 19), "2x": (24, 16, 22), "3x": (36, 28, 34)}
+SCHEDULES |= {"6x": (73, 65, 71)}
 """Epochs, and after which the rate drops."""
 
 NORMS = ("group", "sync_batch", "batch")
@@ -31,8 +32,8 @@ FCOS_PLAIN = dict(
 """FCOS as first published."""
 
 
-def coco_settings(arg, **more):
-    """The arguments of all dense detectors on COCO, and ``more`` of their defaults."""
+def coco_settings(arg, lr=0.01, **more):
+    """The arguments of all detectors on pyramids on COCO, and ``more`` of their defaults."""
     return parse_arg(
         arg,
         root="data",
@@ -41,7 +42,7 @@ def coco_settings(arg, **more):
         depth=50,
         size=800,
         batch=16,
-        lr=0.01,
+        lr=lr,
         bn=16,
         seed=0,
         multiscale=False,
@@ -58,6 +59,12 @@ def coco_recipe(arg, name, **fields):
         name: of the detector.
         **fields: further ones of ``dense_model``.
     """
+    pick("norm", arg.norm, NORMS)
+    return coco_run(arg, dense_model(name, arg.depth, arg.norm, **fields))
+
+
+def coco_run(arg, model):
+    """The config of a model on COCO; ``arg`` of ``coco_settings``."""
     pick("schedule", arg.schedule, SCHEDULES)
     pick("norm", arg.norm, NORMS)
     c = coco(arg.root, arg.seed)
@@ -75,7 +82,7 @@ def coco_recipe(arg, name, **fields):
             "multiscale draws the short side of images that are not warped; drop warp"
         )
     plain_images(c)
-    c.model = dense_model(name, arg.depth, arg.norm, **fields)
+    c.model = model
     c.parallel.bn_group_size = arg.bn if arg.norm == "sync_batch" else 0
     c.train.batch_size = arg.batch
     epochs, *drops = SCHEDULES[arg.schedule]

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import (
     atss_coco,
+    cascade_rcnn_coco,
     dsod_ablation,
     dsod_coco,
     dsod_voc,
@@ -60,6 +61,9 @@ ARGUMENTS = {
         "cpu",
         *(f"detector={name}{arm}" for name in ("fcos", "atss") for arm in ("", ",cpu")),
     ],
+    "faster_rcnn_coco": ["", "norm=sync_batch,schedule=20e,size=448,head=2fc"],
+    "cascade_rcnn_coco": ["schedule=1x,multiscale,depth=101"],
+    "rcnn_deeppcb": ["cpu", "detector=cascade_rcnn", "cpu,detector=cascade_rcnn"],
     "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
     "transformers_table5": ["backbone=resnet50"],
@@ -162,7 +166,12 @@ def test_table_of_experiments_is_up_to_date():
 
 def test_experiments_are_short_and_take_helpers_from_the_common_files():
     """Of each other they use ``get_config`` alone; a file without one is no experiment."""
-    assert not {path.stem for path in FILES} & {"common", "common_dense", "common_dsod"}
+    assert not {path.stem for path in FILES} & {
+        "common",
+        "common_dense",
+        "common_dsod",
+        "common_rcnn",
+    }
     for path in FILES:
         text = path.read_text()
         assert text.count("\n") <= 80, path.name
@@ -226,6 +235,7 @@ def test_arguments_that_cannot_be_are_refused():
         (dsod_ablation, "row=11,base=0", "base is for rows 7, 8 and 9"),
         (retinanet_coco, "schedule=4x", "schedule=4x does not exist.*6x"),
         (retinanet_coco, "norm=none", "norm=none does not exist.*group"),
+        (cascade_rcnn_coco, "head=fc", "head=fc does not exist.*2fc"),
         (dsod_voc, "head=dens", "head=dens does not exist, did you mean 'dense'"),
         (megdet_voc, "policy=longer", "policy=longer does not exist, did you mean 'long'"),
         (megdet_voc, "norm=none,bn=8", "bn=8 is for norm=both"),
@@ -271,6 +281,7 @@ def test_dense_recipes():
         (retinanet_coco, "schedule=1x,batch=64", 12, (8, 11), 0.001),
         (fcos_coco, "schedule=2x", 24, (16, 22), 0.001),
         (atss_coco, "schedule=3x", 36, (28, 34), 0.001),
+        (cascade_rcnn_coco, "schedule=20e,lr=0.01", 20, (16, 19), 0.001),
     ):
         config = module.get_config(arg)
         resolved = resolve(config, 118_287, devices=8)

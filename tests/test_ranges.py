@@ -22,6 +22,9 @@ NESTED = {"min_sizes", "max_sizes", "aspect_ratios", "steps"}
 BY_SHAPE = {"shapes"}  # of "keep_ratio": pairs
 
 
+NETWORK = ("detector", "backbone", "neck", "rpn", "box_head")
+
+
 def is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -69,7 +72,7 @@ def test_every_number_of_a_class_has_a_range(kind, name):
             wrong = (math.nan,) if whole else math.nan
             with pytest.raises(ConfigError, match=field):
                 make(kind, {"name": name, field: wrong}, "here")
-        elif number and kind in ("detector", "backbone", "neck") and field not in NESTED:
+        elif number and kind in NETWORK and field not in NESTED:
             with pytest.raises(ConfigError, match=field):  # one of a few values
                 make(kind, {"name": name, field: -1}, "here")
 
@@ -90,6 +93,9 @@ def test_every_number_of_a_class_has_a_range(kind, name):
         ("detector", "fcos", "focal_gamma", -1.0, "in 0 … 100"),
         ("detector", "fcos", "center_radius", -1.0, "in 0 … "),
         ("detector", "atss", "topk", 0, "in 1 … "),
+        ("detector", "cascade_rcnn", "stage_ious", (0.5, 0.0), "a tuple of numbers above 0"),
+        ("rpn", "rpn", "samples", 0, "in 1 … "),
+        ("box_head", "4conv1fc", "fc_channels", 0, "in 1 … "),
         ("backbone", "resnet", "root", -1, "in 0 … 100"),
         ("backbone", "resnet", "root_channels", (32, 0, 64), "a tuple of numbers in 1 … "),
         ("backbone", "dsod", "first", 0, "in 1 … "),

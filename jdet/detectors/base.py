@@ -150,7 +150,11 @@ class Detector(nn.Module):
             return padding.cleared(x).astype(self.dtype)
 
     def count_samples(
-        self, positives: jax.Array, negatives: jax.Array, background: jax.Array
+        self,
+        positives: jax.Array,
+        negatives: jax.Array,
+        background: jax.Array,
+        objects: jax.Array | None = None,
     ) -> None:
         """Leaves the numbers that ``train.sample_stats`` logs (``jdet.train.diagnostics.sample_stats``).
 
@@ -158,9 +162,13 @@ class Detector(nn.Module):
             positives: float32 [B], samples of each image that the loss counts as objects.
             negatives: float32 [B], samples that it counts as background.
             background: float32 [B], samples that could have been negatives.
+            objects: float32 [B], positives that are ground-truth boxes themselves, not found by the
+                detector; None: there are no such samples.
         """
         if self.scope is None or self.is_initializing():  # nowhere to leave anything
             return
         counts = {"positives": positives, "negatives": negatives, "background": background}
+        if objects is not None:
+            counts["objects"] = objects
         for name, count in counts.items():
             self.sow("samples", name, count, reduce_fn=lambda _, new: new)

@@ -269,10 +269,12 @@ class RCNN(ClassNMSDetector, kw_only=True):
             return sampling.balanced_sample(rank, positive, negative, self.samples, most)
 
         sample = jax.vmap(one_image)(found.boxes, rank, found.positive, found.negative)
+        rois = take_rois(found, sample, batch.boxes)
         if stage.number == 1:
-            counts = (sample.positive, sample.valid & ~sample.positive, found.negative)
+            background = sample.valid & ~sample.positive
+            counts = (rois.positive, background, found.negative, rois.is_object & rois.positive)
             self.count_samples(*(jnp.sum(x, axis=1, dtype=jnp.float32) for x in counts))
-        return take_rois(found, sample, batch.boxes)
+        return rois
 
     def predict(
         self,

@@ -74,22 +74,15 @@ class BoxHead(nn.Module):
         return logits, offsets.reshape(*offsets.shape[:2], boxes_each, 4)
 
     def _hidden(self, x, real, train):
-        for i in range(1, self.convs + 1):
-            conv = Conv(
-                self.conv_channels,
-                use_bias=self.norm.needs_bias,
-                kernel_init=he,
-                dtype=self.dtype,
-                name=f"conv{i}",
-            )
-            x = each_region(conv, x)
-            norm = self.norm(train=train, name=f"norm{i}")
-            if self.norm.has_statistics:
-                with padding.regions(real):
-                    x = norm(x)
-            else:  # of every region on its own
-                x = each_region(norm, x)
-            x = jax.nn.relu(x)
+        x = region_convs(
+            x,
+            real,
+            convs=self.convs,
+            channels=self.conv_channels,
+            norm=self.norm,
+            train=train,
+            dtype=self.dtype,
+        )
         x = x.reshape(*x.shape[:2], -1)
         for i in range(1, self.fcs + 1):
             x = jax.nn.relu(self._dense(self.fc_channels, xavier, f"fc{i}")(x))
@@ -103,3 +96,37 @@ def each_region(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Ar
     """A layer on maps of regions [B, R, h, w, C] as if every region were an image."""
     y = layer(x.reshape(-1, *x.shape[2:]))
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def region_convs(
+    x: jax.Array, real: jax.Array, *, convs: int, channels: int, norm: Norm, train: bool, dtype: Any
+) -> jax.Array:
+    """3×3 convolutions, each with a norm and ReLU, on maps of regions; inside a module's compact method.
+
+    Norms with statistics measure the regions that are ``real``; others take every region as an image.
+
+    Args:
+        x: [B, R, h, w, C].
+        real: bool [B, R].
+        convs: how many, named ``conv1``, ``norm1``, …
+        channels: of each.
+        norm: after each.
+        train: use and update batch statistics.
+        dtype: of the computation.
+
+    Returns:
+        [B, R, h, w, channels].
+    """
+    for i in range(1, convs + 1):
+        conv = Conv(
+            channels, use_bias=norm.needs_bias, kernel_init=he, dtype=dtype, name=f"conv{i}"
+        )
+        x = each_region(conv, x)
+        layer = norm(train=train, name=f"norm{i}")
+        if norm.has_statistics:
+            with padding.regions(real):
+                x = layer(x)
+        else:
+            x = each_region(layer, x)
+        x = jax.nn.relu(x)
+    return x

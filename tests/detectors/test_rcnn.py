@@ -10,11 +10,12 @@ from jdet import build
 from jdet.detectors.pyramid import Predictions
 from jdet.detectors.rcnn import RCNN
 from jdet.detectors.rois import RoIs
+from jdet.detectors.stage import BOX_LOSSES
 from jdet.ops import coding
 from jdet.ops.boxes import clip, xyxy_to_cxcywh
 from jdet.types import ConfigError
 from tests import harness
-from tests.detectors import two_stage
+from tests.detectors import two_stage, wild
 from tests.detectors.two_stage import CLASSES, make
 from tests.golden import load
 
@@ -205,3 +206,38 @@ def test_levels_begin_at_stride_four():
     assert [level.step for level in model.anchor_levels()] == [4, 16, 32]
     assert [level.cells for level in model.anchors((64, 96))] == [(16, 24), (4, 6), (2, 3)]
     assert model.positive_iou == 0.3 and make(rpn=dict(low_quality="none")).positive_iou == 0.7
+
+
+def test_wild_predictions_have_finite_gradients():
+    """Of every box loss, for RoIs and objects of every kind."""
+    rng = np.random.default_rng(0)
+    stages = [make(box_loss=kind).stages[0] for kind in BOX_LOSSES]
+    truth = wild.ground_truth(rng, 64)
+    boxes = jnp.asarray(truth["boxes"])
+    positive = jnp.asarray(truth["valid"])
+    rois = RoIs(
+        boxes=jnp.asarray(wild.ground_truth(rng, 64)["boxes"]),
+        labels=jnp.where(positive, jnp.asarray(truth["labels"]) + 1, 0),
+        match=jnp.zeros_like(positive, jnp.int32),
+        target=boxes,
+        positive=positive,
+        valid=jnp.ones_like(positive),
+        is_object=~positive,
+    )
+
+    @jax.jit
+    def gradients(logits, offsets):
+        def loss(stage, logits, offsets):
+            return sum(mean.total for mean in stage.terms(rois, logits, offsets, 4).values())
+
+        return [
+            jax.value_and_grad(functools.partial(loss, stage), argnums=(0, 1))(logits, offsets)
+            for stage in stages
+        ]
+
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        found = gradients(*wild.predictions(rng, [(64, 4, 3), (64, 4, 2, 4)]))
+        for stage, (value, (of_logits, of_offsets)) in zip(stages, found):
+            finite = np.isfinite(value) and np.isfinite(of_logits).all()
+            assert finite and np.isfinite(of_offsets).all(), (stage.box_loss, seed)

@@ -12,7 +12,8 @@ from jdet.types import ConfigError
 
 COLLECTION = "samples"
 """Where a detector leaves, for every image, float32 [B]: ``positives`` and ``negatives`` that its loss
-counted and ``background``, all that could have been negatives."""
+counted and ``background``, all that could have been negatives; and ``objects``, ground truth among the
+positives, where that is sampled too."""
 
 
 def summarise(found: Any) -> dict[str, jax.Array]:
@@ -29,7 +30,8 @@ def summarise(found: Any) -> dict[str, jax.Array]:
         * ``samples/ratio_mean``, ``samples/ratio_p10``, ``samples/ratio_min``: of the ratios of the
           images that have negatives: their mean, 10th percentile (the ratio that a tenth of them does
           not exceed) and minimum; 0 where no image has any;
-        * ``samples/background_ratio``: Σ positives / Σ background, before negatives were picked.
+        * ``samples/background_ratio``: Σ positives / Σ background, before negatives were picked;
+        * ``samples/ratio_found``, where ground truth is sampled too: as ``ratio``, without it.
 
     Raises:
         ConfigError: the detector leaves no samples.
@@ -39,7 +41,10 @@ def summarise(found: Any) -> dict[str, jax.Array]:
             "train.sample_stats=True, but this detector counts no samples; set it to False"
         )
     fields = ("positives", "negatives", "background")
-    positives, negatives, background = _gather(jnp.stack([jnp.ravel(found[x]) for x in fields]))
+    if "objects" in found:
+        fields += ("objects",)
+    counts = _gather(jnp.stack([jnp.ravel(found[x]) for x in fields]))
+    positives, negatives, background, *objects = counts
     counted = negatives > 0
     images = jnp.sum(counted)
     ratios = jnp.where(counted, positives / jnp.maximum(negatives, 1), jnp.inf)
@@ -53,6 +58,9 @@ def summarise(found: Any) -> dict[str, jax.Array]:
         "ratio_min": jnp.where(images > 0, ranked[0], 0),
         "background_ratio": jnp.sum(positives) / jnp.maximum(jnp.sum(background), 1),
     }
+    if objects:
+        own = jnp.sum(positives - objects[0])
+        values["ratio_found"] = own / jnp.maximum(jnp.sum(negatives), 1)
     return {f"samples/{name}": jnp.asarray(value, jnp.float32) for name, value in values.items()}
 
 

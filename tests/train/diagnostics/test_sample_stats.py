@@ -17,11 +17,15 @@ from tests.train.test_step import build
 class Counting(fake.FakeDetector):
     """Positives: objects; negatives: twice as many, or one more; background: the image's index."""
 
+    with_objects: bool = False
+
     def losses(self, batch, *, train=True):
         if not self.is_initializing():
             positives = batch.valid.sum(1).astype(jnp.float32)
             negatives = jnp.where(positives > 0, 2 * positives + batch.index % 2, 0)
             counts = dict(positives=positives, negatives=negatives, background=1.0 + batch.index)
+            if self.with_objects:
+                counts["objects"] = batch.valid[:, 0].astype(jnp.float32)
             for name, value in counts.items():
                 self.sow("samples", name, value, reduce_fn=lambda _, new: new)
         return fake.FakeDetector.losses(self, batch, train=train)
@@ -34,7 +38,7 @@ def make_step(detector, **overrides):
 @pytest.mark.parametrize("devices, accumulation", [(1, 1), (4, 1), (2, 2)])
 def test_ratios_are_those_of_the_whole_batch(devices, accumulation):
     mesh, now, train_step = make_step(
-        Counting(),
+        Counting(with_objects=devices == 2),
         train__sample_stats=True,
         train__accumulation=accumulation,
         parallel__devices=devices,
@@ -52,6 +56,9 @@ def test_ratios_are_those_of_the_whole_batch(devices, accumulation):
             "ratio_min": ratios[0],
             "background_ratio": positives.sum() / (1 + batch.index).sum(),
         }
+        if devices == 2:
+            objects = batch.valid[:, 0].sum()
+            expected["ratio_found"] = (positives.sum() - objects) / negatives.sum()
         found = {x[8:]: float(v) for x, v in metrics.items() if x.startswith("samples/")}
         assert found == pytest.approx(expected, rel=1e-6)
 

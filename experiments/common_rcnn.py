@@ -1,0 +1,48 @@
+"""What the experiments with two-stage detectors share: their models."""
+
+from experiments.common import pick
+from experiments.common_dense import NORMS
+from jdet import build
+
+HEADS = ("2fc", "4conv1fc")
+
+RPN = {"faster_rcnn": "rpn", "cascade_rcnn": "cascade_rpn"}
+"""Settings of the first stage that MMDetection has for each detector."""
+
+
+def rcnn_model(
+    name, depth, norm, head, width=1.0, channels=256, agnostic=False, rpn=(), box_head=(), **fields
+):
+    """A two-stage detector's model with one kind of norm in backbone, pyramid and heads.
+
+    Args:
+        name: of the detector.
+        depth: of the ResNet.
+        norm: of backbone, pyramid and the convolutions of the box head; the RPN has none.
+        head: one of ``HEADS``.
+        width: of the backbone.
+        channels: of pyramid, RPN and convolutions of the box head.
+        agnostic: one box for all classes.
+        rpn: further fields of the RPN.
+        box_head: further fields of the box head.
+        **fields: further fields of the detector.
+    """
+    pick("norm", norm, NORMS)
+    pick("head", head, HEADS)
+    return build.group(
+        "detector",
+        name,
+        backbone=build.group("backbone", "resnet", depth=depth, width=width, kernel_init="kaiming"),
+        neck=build.group("neck", "fpn", channels=channels, extra="pool", use_norm=True),
+        rpn=build.group("rpn", RPN[name], channels=channels, **dict(rpn)),
+        box_head=build.group(
+            "box_head",
+            head,
+            conv_channels=channels,
+            class_agnostic=agnostic,
+            **dict(box_head),
+        ),
+        norm=norm,
+        head_norm=norm,
+        **fields,
+    )
