@@ -100,7 +100,7 @@ def roi_align(
     Raises:
         ValueError: another number of strides than of levels, or levels that do not fit each other.
     """
-    rois = jax.lax.stop_gradient(rois).astype(jnp.float32)
+    rois = jax.lax.stop_gradient(jnp.asarray(rois, jnp.float32))
     levels = match_levels(levels, rois, strides)
     output = (output, output) if isinstance(output, int) else output
     settings = Settings(tuple(strides), output, sampling, aligned, finest_scale)
@@ -306,7 +306,9 @@ def _level(settings, number, shape, rois, wanted):
             axes, settings.output, (height, width), sides, corners
         ):
             cells = begin + jnp.arange(side)
-            of_roi = jax.tree.map(lambda x: x[place.roi] if isinstance(x, jax.Array) else x, axis)
+            of_roi = axis._replace(start=axis.start[place.roi], bin=axis.bin[place.roi])
+            if not settings.sampling:
+                of_roi = of_roi._replace(points=axis.points[place.roi])
             found.append(jnp.where(cells >= own, axis_weights(of_roi, bins, cells, size), 0))
         return found
 

@@ -47,7 +47,7 @@ def roi_pool(
     Raises:
         ValueError: another number of strides than of levels, or levels that do not fit each other.
     """
-    rois = jax.lax.stop_gradient(rois).astype(jnp.float32)
+    rois = jax.lax.stop_gradient(jnp.asarray(rois, jnp.float32))
     levels = match_levels(levels, rois, strides)
     output = (output, output) if isinstance(output, int) else output
     flat, wanted = rois.reshape(-1, 4), usable(rois, valid)
