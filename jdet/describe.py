@@ -104,13 +104,11 @@ def describe(
             variables, images, sizes, method="detect", capture_intermediates=True
         )[1]
 
-    # A function of its own for each: JAX would take one trace for the other.
-    outputs = jax.eval_shape(detect, variables, *image)["intermediates"]
-    closed = jax.make_jaxpr(lambda *args: detector.apply(*args, method="detect"))(variables, *image)
+    closed, outputs = jax.make_jaxpr(detect, return_shape=True)(variables, *image)
     macs = count_macs(closed.jaxpr)
 
     counts = {kind: _sizes(variables.get(kind, {})) for kind in ("params", "batch_stats")}
-    made = dict(_outputs(outputs, ""))
+    made = dict(_outputs(outputs["intermediates"], ""))
     tops = list(dict.fromkeys(path.split("/")[0] for path in [*detector.parts, *made]))
     paths = sorted(
         {path for leaf in [*counts["params"], *macs] for path in _ancestors(leaf)},

@@ -1,20 +1,28 @@
-"""Every test sees four CPU devices and a compilation cache that outlives the session."""
+"""Every test sees four CPU devices, quick compilations and a cache of them that outlives the session."""
 
 import gc
 import os
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Compiling is most of what the suite takes, and no program runs long enough to repay optimising it.
+# Programs that tests start inherit this; flags that are there already come last, and win.
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
+os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '').removeprefix(QUICK)}".strip()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache" / "jax"
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 
 jax.config.update("jax_num_cpu_devices", 4)
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 # Input workers read absl flags, which nothing parses under pytest.
 flags.FLAGS.mark_as_parsed()
@@ -26,6 +34,12 @@ settings.load_profile("jdet")
 
 ENOUGH = 1.5e9
 """Bytes in memory above which a worker drops its compiled programs, which can come to 4 GB."""
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector what lives as long as the session."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

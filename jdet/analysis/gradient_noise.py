@@ -81,7 +81,6 @@ def measure(
     Raises:
         ValueError: a last team is incomplete, or there is only one.
     """
-    update = jax.jit(functools.partial(_update, gradient), donate_argnums=0)
     carry, teams, count = None, [], 0
     for draw in draws:
         if carry is None:
@@ -89,7 +88,7 @@ def measure(
                 lambda x: jnp.zeros(x.shape, jnp.float32), jax.eval_shape(gradient, fixed, draw)
             )
             carry = _Carry(zeros, jax.tree.map(jnp.copy, zeros), jnp.float32(0), jnp.float32(0))
-        carry = update(carry, fixed, draw, jnp.float32(count % TEAM), jnp.float32(count))
+        carry = _update(gradient, carry, fixed, draw, jnp.float32(count % TEAM), jnp.float32(count))
         count += 1
         if count % TEAM == 0:
             teams.append(jnp.copy(carry.squares))
@@ -116,6 +115,7 @@ class _Carry(NamedTuple):
     norm: jax.Array
 
 
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _update(
     gradient, carry: _Carry, fixed: Any, draw: Any, within: jax.Array, before: jax.Array
 ) -> _Carry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -105,16 +106,14 @@ class PyramidDetector(Detector, kw_only=True):
 
         The sizes of the maps are those of the network itself, by abstract evaluation.
         """
-        images = jax.ShapeDtypeStruct((1, *shape, len(self.mean)), jnp.float32)
-        maps = jax.eval_shape(
-            lambda key, x: self.init_with_output(key, x, train=False, method="levels")[0],
-            jax.random.key(0),
-            images,
-        )
+        try:
+            cells_of_levels = _level_cells(self, shape)
+        except TypeError:  # fields that cannot be hashed
+            cells_of_levels = _level_cells.__wrapped__(self, shape)
         # Levels of a small image may vanish, the coarsest first.
         return tuple(
-            LevelAnchors(level, (x.shape[1], x.shape[2]))
-            for level, x in zip(self.anchor_levels(), maps)
+            LevelAnchors(level, cells)
+            for level, cells in zip(self.anchor_levels(), cells_of_levels)
         )
 
     def check_design(self) -> None:
@@ -161,6 +160,17 @@ class PyramidDetector(Detector, kw_only=True):
             f"{resize.test_setting()}: {'; '.join(parts)}. They are trained all the same, "
             f"{self.anchor_remedy}"
         )
+
+
+@functools.lru_cache(maxsize=128)  # tracing takes seconds, and more than one asks
+def _level_cells(detector: PyramidDetector, shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Height and width of the maps of all levels at a network input of this height and width."""
+    maps = jax.eval_shape(
+        lambda key, x: detector.init_with_output(key, x, train=False, method="levels")[0],
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((1, *shape, len(detector.mean)), jnp.float32),
+    )
+    return [(x.shape[1], x.shape[2]) for x in maps]
 
 
 def check_ignored(module: Any) -> None:

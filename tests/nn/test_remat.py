@@ -30,7 +30,6 @@ from tests import harness
 
 SIDE, IMAGES = 32, 4
 BATCH = Norm("batch")
-FAST = {"xla_backend_optimization_level": 0}  # compiling is what these tests take
 
 
 class Net(nn.Module):
@@ -97,9 +96,7 @@ def gradient(make, remat):
     """Loss, statistics and gradient."""
     v = variables(make)
     step = jax.value_and_grad(functools.partial(loss, make(remat)), has_aux=True)
-    (value, updates), found = jax.jit(step, compiler_options=FAST)(
-        v["params"], v["batch_stats"], inputs()
-    )
+    (value, updates), found = jax.jit(step)(v["params"], v["batch_stats"], inputs())
     return value, updates, found
 
 

@@ -34,7 +34,7 @@ def split(tmp_path_factory):
         started = [
             subprocess.Popen(
                 [*command, port, str(rank), str(processes)],
-                env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -58,7 +58,7 @@ def split(tmp_path_factory):
 def reference(group):
     """Both norms by their definition, every group on its own, in float64 on one device."""
     with jax.enable_x64(True):
-        wide = functools.partial(jnp.asarray, dtype=jnp.float64)
+        wide = functools.partial(np.asarray, dtype=np.float64)
         x, params, dy = jax.tree.map(wide, split_program.norm_case())
 
         def norm(x, p):
@@ -77,7 +77,7 @@ def reference(group):
             y, second = norm(jax.nn.relu(hidden) @ params["mix"], params["second"])
             return jnp.sum(y * dy), (y, {"first": first, "second": second})
 
-        gradients, (y, stats) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        gradients, (y, stats) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, x)
         found = {"0": y, "1": stats, "2": gradients[0], "3": gradients[1]}
         return {
             "/".join(key.key for key in path): np.asarray(leaf)
@@ -86,7 +86,7 @@ def reference(group):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("processes, devices", [(1, 1), (1, 2), (1, 4), (1, 8), (2, 4)])
+@pytest.mark.parametrize("processes, devices", [(1, 1), (1, 2), (1, 8), (2, 4)])
 def test_norm_groups_equal_the_whole_group_on_one_device(split, processes, devices, group):
     """Outputs, running statistics and gradients; groups within a device, over devices, over processes."""
     norms = split(processes)[0]
