@@ -37,10 +37,10 @@ quickstart: setup
 	@echo "Images: $(WORKDIR)/detections  Curves: $(WORKDIR)/curves.png  Numbers: $(WORKDIR)/report.json"
 
 test: lint
-	$(run) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(run) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-newest: .venv-newest/ready
-	.venv-newest/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .venv-newest/ready: requirements-newest.lock pyproject.toml
 	$(NEWEST) -m venv .venv-newest

@@ -35,6 +35,28 @@ settings.load_profile("jdet")
 ENOUGH = 1.5e9
 """Bytes in memory above which a worker drops its compiled programs, which can come to 4 GB."""
 
+LONGEST = (
+    "train/test_splits.py",
+    "detectors/test_ssd.py",
+    "detectors/test_retinanet.py",
+    "detectors/test_dense_detector.py",
+    "nn/test_remat.py",
+    "backbones/test_battery.py",
+    "parallel/test_supervisor.py",
+    "test_describe.py",
+    "test_experiments.py",
+    "test_resume.py",
+    "train/test_processes.py",
+    "test_end_to_end.py",
+)
+"""Files under tests/ that take longest, which begin first: at the end every worker has short ones left."""
+
+
+def pytest_collection_modifyitems(items):
+    """Workers take whole files in the order of the items."""
+    first = {ROOT / "tests" / name for name in LONGEST}
+    items.sort(key=lambda item: item.path not in first)
+
 
 def pytest_collection_finish():
     """Spares the garbage collector what lives as long as the session."""

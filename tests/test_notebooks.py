@@ -27,7 +27,7 @@ def test_outputs_are_stripped(path):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_inspect_model(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", child_environment()["PYTHONPATH"])
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", CACHE)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(ROOT / "notebooks" / "inspect_model.ipynb", as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}

@@ -33,8 +33,8 @@ def get_config(arg=""):
     c.model = build.group(
         "detector",
         "ssd",
-        backbone=build.group("backbone", "root_resnet", depth=18, width=0.0625),
-        neck=build.group("neck", "residual_extras", width=0.0625),
+        backbone=build.group("backbone", "vgg16", width=0.0625),
+        neck=build.group("neck", "ssd_extras", width=0.125),
         first_ratio=0.25,
         min_ratio=0.4,
     )
@@ -54,7 +54,7 @@ def start(experiment, workdir):
     environment = os.environ | {
         "JDET_ENVIRONMENT": "off",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+        "JAX_COMPILATION_CACHE_DIR": CACHE,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
     return subprocess.Popen(

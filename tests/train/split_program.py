@@ -122,7 +122,8 @@ def run_losses(**split):
 
 
 SPLITS = {
-    **{f"{n} devices": dict(parallel__devices=n) for n in (1, 2, 8)},  # four are those of processes
+    # A group of four within a device, and over two; the processes' devices have one each.
+    **{f"{n} devices": dict(parallel__devices=n) for n in (1, 8)},
     "4 micro-batches": dict(parallel__devices=1, train__accumulation=4),
 }
 
