@@ -106,10 +106,11 @@ class PyramidDetector(Detector, kw_only=True):
 
         The sizes of the maps are those of the network itself, by abstract evaluation.
         """
+        detector: Any = self
         try:
-            cells_of_levels = _level_cells(self, shape)
+            cells_of_levels = _level_cells(detector, shape)
         except TypeError:  # fields that cannot be hashed
-            cells_of_levels = _level_cells.__wrapped__(self, shape)
+            cells_of_levels = _level_cells.__wrapped__(detector, shape)
         # Levels of a small image may vanish, the coarsest first.
         return tuple(
             LevelAnchors(level, cells)
