@@ -22,8 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jdet.data.image_io import read_image, write_image
+from jdet.data.image_io import write_image
 from jdet.data.pipeline import train_batches
+from jdet.data.readers.decoder import Decoder
 from jdet.data.stream import collate
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Finish
@@ -45,7 +46,7 @@ class Folder:
 
     def __init__(self, folder, count):
         self.paths = sorted(glob.glob(os.path.join(folder, "*.jp*g")))[:count]
-        height, width = read_image(self.paths[0]).shape[:2]
+        height, width = Decoder()(self.paths[0]).shape[:2]
         rng, self.boxes = np.random.default_rng(0), []
         for _ in self.paths:
             number = int(rng.integers(2, 12))
@@ -96,7 +97,7 @@ def stages(source, size):
             with open(example.image, "rb") as file:
                 data = file.read()
             marks.append(time.thread_time())
-            image = read_image(data)
+            image = Decoder()(data)
             marks.append(time.thread_time())
             labels, ignore = example.labels, example.ignore
             element = Element(
@@ -191,7 +192,7 @@ def main():
 
 def measure(args, folder):
     source = Folder(folder, args.n)
-    height, width = read_image(source.paths[0]).shape[:2]
+    height, width = Decoder()(source.paths[0]).shape[:2]
     about = {"images": len(source), "source": f"{width}x{height}", "size": args.size}
     about |= {"batch": args.batch, "cores": os.cpu_count()}
     milliseconds = stages(source, args.size)

@@ -10,7 +10,7 @@ from absl import logging
 
 from jdet import build
 from jdet.analysis import box_coverage, box_search
-from jdet.config import apply_settings, get_defaults, nearest
+from jdet.config import apply_settings, get_defaults, image_settings, nearest
 from jdet.data.discover import discover, object_statistics
 from jdet.data.sources.label_text import read_text
 from jdet.data.transforms.warp import Warp
@@ -137,7 +137,8 @@ def own_images(arg, name):
     c.data.train, c.data.eval = groups[0], groups[-1]
     c.data.holdout = 10 if found.evaluation is None else 0
     apply_settings(c)  # again: the sources have keys now
-    source = build.source(c.data.train, "config.data.train", c.data.on_error)
+    image = image_settings(c)
+    source = build.source(c.data.train, "config.data.train", c.data.on_error, image)
     objects = object_statistics(source)
     c.data.max_boxes = int(2 ** np.ceil(np.log2(max(objects.most, 8))))
     return c, source, float(np.quantile(objects.sizes, 0.1))
@@ -151,7 +152,9 @@ def fit_default_boxes(c, source, same_size):
         source: training images.
         same_size: keep the input size.
     """
-    detector = build.detector(c, source.class_names)
+    seen = c.copy_and_resolve_references()
+    build.look_at_images(seen, source)
+    detector = build.detector(seen, source.class_names)
     objects = box_coverage.sampler(source, Warp(c.input_size))(keep_ignored=detector.train_ignored)
     found = box_search.fit(objects, detector, len(source.class_names), same_size=same_size)
     if found is None:

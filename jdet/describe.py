@@ -30,7 +30,7 @@ from jdet.preflight import topology as topology_lib
 from jdet.preflight.flops import count_macs
 from jdet.preflight.report import in_bytes
 from jdet.train import state
-from jdet.types import ConfigError, DataError
+from jdet.types import ConfigError, DataError, ImageKind
 
 
 class Row(NamedTuple):
@@ -63,6 +63,8 @@ class Description(NamedTuple):
         macs: of one image, whole model.
         shape: height and width of the network input, pixels.
         classes: number of classes, without background.
+        image_kind: what the images are.
+        batch_bytes: of the images of a training batch, as they travel to the devices.
     """
 
     rows: list[Row]
@@ -72,6 +74,8 @@ class Description(NamedTuple):
     macs: int
     shape: tuple[int, int]
     classes: int
+    image_kind: ImageKind
+    batch_bytes: int
 
 
 def describe(
@@ -95,7 +99,11 @@ def describe(
             f"--shape={shape[0]}x{shape[1]}: {config.model.name} takes inputs of config.input_size="
             f"{config.input_size} only; set that instead"
         )
-    image = jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    kind = detector.image_kind
+    image = (
+        jax.ShapeDtypeStruct((1, *shape, kind.channels), kind.dtype),
+        jax.ShapeDtypeStruct((1, 2), jnp.int32),
+    )
     params, stats = state.abstract_variables(detector, config)
     variables = state.variables(params, stats)
 
@@ -142,6 +150,8 @@ def describe(
         sum(macs.values()),
         shape,
         len(class_names),
+        kind,
+        config.train.batch_size * math.prod(image[0].shape) * image[0].dtype.itemsize,
     )
 
 
@@ -198,6 +208,8 @@ def to_json(description: Description) -> dict[str, Any]:
     return {
         "shape": list(description.shape),
         "classes": description.classes,
+        "images": description.image_kind._asdict(),
+        "batch_bytes": description.batch_bytes,
         "parameters": description.parameters,
         "statistics": description.statistics,
         "gmacs": description.macs / 1e9,
@@ -240,6 +252,11 @@ def print_description(description: Description, depth: int) -> None:
         f"statistics, {description.macs / 1e9:.2f} GMAC per image, {anchors}input "
         f"{'×'.join(map(str, description.shape))}, {description.classes} classes"
     )
+    size = "×".join(map(str, (*description.shape, description.image_kind.channels)))
+    console.print(
+        f"images: {description.image_kind}; {size} in a batch, whose images are "
+        f"{in_bytes(description.batch_bytes)}"
+    )
 
 
 def _right(title: str):
@@ -249,14 +266,21 @@ def _right(title: str):
 
 
 def class_names_of(config: ConfigDict) -> tuple[str, ...]:
-    """Class names for a description: the config's, the data's, or VOC's where there is no data."""
-    if config.class_names:
-        return tuple(config.class_names)
+    """Class names for a description: the config's, the data's, or VOC's where there is no data.
+
+    What the images are is written into the config, where there are data.
+    """
+    names = tuple(config.class_names)
+    if names and config.data.image.found.channels:
+        return names
     try:
-        return build.source(config.data.train, "config.data.train").class_names
+        image = config_lib.image_settings(config)
+        source = build.source(config.data.train, "config.data.train", "skip", image)
+        build.look_at_images(config, source)
+        return names or tuple(source.class_names)
     except DataError:
-        if config.data.train.get("classes"):
-            return tuple(config.data.train.classes)
+        if names or config.data.train.get("classes"):
+            return names or tuple(config.data.train.classes)
         if config.data.train.name == "coco":
             return tuple(f"class {i}" for i in range(80))
         return VOC_CLASSES

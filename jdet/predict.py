@@ -31,8 +31,8 @@ import numpy as np
 from absl import logging
 
 from jdet import cli
-from jdet.data.find_images import SUFFIXES, ImageFile, expanded, find_images
-from jdet.data.image_io import read_image, write_image
+from jdet.data.find_images import SUFFIXES, ImageFile, expanded, find_images, together
+from jdet.data.image_io import write_image
 from jdet.evaluation import tta as tta_lib
 from jdet.evaluation.drawing import draw_detections
 from jdet.evaluation.output_folder import MAKER, OutputFolder, drawn_names
@@ -94,8 +94,17 @@ def predict(
     predictor = Predictor(
         workdir, step=step, batch_size=batch_size, tta=tta, precise_bn=precise_bn, phase=phase
     )
-    found = detect_files(predictor, find_images(items), score, on_error or _log_error)
+    found = detect_files(predictor, _files(predictor, items), score, on_error or _log_error)
     return in_order((number, detections) for number, _, _, detections in found)
+
+
+def _files(
+    predictor: Predictor, images: Iterable[Any], exclude: Path | None = None
+) -> list[ImageFile]:
+    """The files to read, those that make one image together."""
+    files = find_images(images, exclude=exclude)
+    pattern = predictor.images.files
+    return together(files, pattern) if pattern else files
 
 
 def _check(score: float, images: Iterable[str | os.PathLike[str]]) -> None:
@@ -129,13 +138,13 @@ def detect_files(
         on_error: told name and error of each file that cannot be read.
 
     Yields:
-        Number among the files that could be read, file, upright image uint8 [H, W, 3], and its detections;
+        Number among the files that could be read, file, upright image [H, W, C], and its detections;
         in the order in which batches of one shape are full.
     """
     held: dict[int, tuple[ImageFile, np.ndarray]] = {}
 
     def prepared() -> Iterator[Prepared]:
-        reads = _read_ahead(files, predictor.prepare, 2 * predictor.batch_size, on_error)
+        reads = _read_ahead(files, predictor, 2 * predictor.batch_size, on_error)
         for number, (file, image, small) in enumerate(reads):
             held[number] = file, image
             yield small
@@ -148,7 +157,7 @@ def detect_files(
 
 def _read_ahead(
     files: Iterable[ImageFile],
-    prepare: Callable[[np.ndarray, str], Prepared],
+    predictor: Predictor,
     ahead: int,
     on_error: OnError,
 ) -> Iterator[tuple[ImageFile, np.ndarray, Prepared]]:
@@ -156,12 +165,12 @@ def _read_ahead(
 
     def read(file: ImageFile) -> tuple[np.ndarray, Prepared]:
         try:
-            image = read_image(file.path)
+            image = predictor.images.read(file.parts or file.path)
         except DataError as error:
             if file.path.suffix.lower() in _VIDEOS and file.path.is_file():
                 raise DataError(_video(file.path)) from error
             raise
-        return image, prepare(image, file.name)
+        return image, predictor.prepare(image, file.name)
 
     waiting: deque = deque()
     pool = ThreadPoolExecutor(_READERS)
@@ -321,8 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.batch_size < 1:
             raise ConfigError(f"--batch_size={args.batch_size} must be at least 1")
         out = OutputFolder(args.out, map(expanded, images))
-        files = find_images(images, exclude=out.images)
-        if not files:
+        if not find_images(images, exclude=out.images):
             raise ConfigError(
                 f"no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})"
                 + _videos_in(map(expanded, images))
@@ -336,6 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             precise_bn=args.precise_bn,
             phase=args.phase,
         )
+        files = _files(predictor, images, out.images)
         done, _ = write_results(predictor, files, out, args.score)
         return 0 if done else cli.MISTAKE
 

@@ -24,7 +24,7 @@ from jdet.data.first_look import first_look
 from jdet.data.pipeline import BatchStream
 from jdet.data.sources import fingerprint, repeated
 from jdet.evaluation import evaluate as evaluate_lib
-from jdet.evaluation import loaders
+from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
 from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
@@ -95,6 +95,7 @@ def _prepare(config: ConfigDict) -> _Ready:
     mesh_lib.split_cpu(config)
     build.augment(config)  # refuses a bad one before any data is read
     train_source, eval_source = build.sources(config)
+    build.look_at_images(config, train_source)
     with config.unlocked():
         config.class_names = _agreed_classes(config, train_source, eval_source)
         config.category_ids = _category_ids(config, train_source)
@@ -111,6 +112,7 @@ def _train(
     config, train_source, eval_source = ready
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
     _look(config, {"train": train_source, "eval": eval_source})
+    image_kind.check(config, eval_source, "eval data")
     mesh = mesh_lib.make_mesh(config)
     detector = build.detector(config, config.class_names, axis_name="member")
     if "masks" in detector.needs:
@@ -191,6 +193,7 @@ def evaluate(
         config = config_lib.of_phase(config, workdir.name)
         config_lib.validate(config)
     mesh_lib.split_cpu(config)
+    config = image_kind.of_run(config, trained, workdir)
     train_source, source = build.sources(config)
     if tuple(source.class_names) != tuple(trained.class_names):
         raise ConfigError(
@@ -201,6 +204,7 @@ def evaluate(
     saved = opened.weights(step, best_metric=config.train.best_metric)
     _agree(config, {"eval": source}, checkpoint=int(saved.step))
     _look(config, {"eval": source})
+    image_kind.check(config, source, "eval data")
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
     evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir))
@@ -331,6 +335,8 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     for role, source in (("train", train), ("eval", evaluation)):
         text = source.describe() if hasattr(source, "describe") else f"{len(source)} images"
         logging.info("%s data: %s", role, text)
+        for line in image_kind.describe(source):
+            logging.info("%s images: %s", role, line)
         defects = getattr(source, "defects", ())
         for defect in defects[:DEFECTS_SHOWN]:
             logging.warning("%s data: %s: %s: %s", role, *defect)

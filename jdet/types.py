@@ -86,6 +86,9 @@ class ImageKind(NamedTuple):
         return f"{what}, {self.dtype}, values {low:.6g} … {high:.6g}"
 
 
+EIGHT_BIT_RGB = ImageKind()
+
+
 class OfficialObjects(NamedTuple):
     """The objects of an image as its label file has them: the ground truth of official numbers.
 
@@ -116,7 +119,8 @@ class Example(NamedTuple):
 
     Attributes:
         id: unique name of the image within its source (VOC stem, COCO image id as text).
-        image: path of the image, its encoded bytes, or decoded uint8 [H, W, 3] RGB.
+        image: path of the image, or paths of several files whose channels make it, its encoded bytes, or
+            its values [H, W, C].
         boxes: float32 [n, 4], x1 y1 x2 y2 in continuous pixels of the original image.
         labels: int32 [n], 0 … K-1.
         ignore: bool [n], objects that evaluation neither rewards nor penalises (VOC difficult, COCO crowd).
@@ -128,7 +132,7 @@ class Example(NamedTuple):
     """
 
     id: str
-    image: str | bytes | np.ndarray
+    image: str | tuple[str, ...] | bytes | np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     ignore: np.ndarray
@@ -168,7 +172,8 @@ class Batch(NamedTuple):
     The input pipeline makes one image's row of it as the same record without the leading axis.
 
     Attributes:
-        images: uint8 [B, H, W, 3], RGB; for multi-scale testing a tuple of such, one per input size.
+        images: [B, H, W, C], uint8, uint16 or float32, values as stored (``ImageKind``); for multi-scale
+            testing a tuple of such, one per input size.
         boxes: float32 [B, N, 4], x1 y1 x2 y2 in pixels of the network input; zeros where padded.
         labels: int32 [B, N]; zeros where padded.
         valid: bool [B, N], the row holds an object.

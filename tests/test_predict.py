@@ -7,7 +7,7 @@ from PIL import Image
 
 from jdet import build, predict
 from jdet.data.find_images import find_images, unique_name
-from jdet.data.image_io import read_image
+from jdet.data.readers.decoder import Decoder
 from jdet.types import ConfigError
 from tests.evaluation.pixel_detector import PixelDetector
 from tests.evaluation.saved_run import NAMES, kept_run, rectangle, save_run
@@ -168,7 +168,7 @@ def test_equal_names_do_not_overwrite_each_other(workdir, tmp_path, pixels, caps
     records, _ = results(out)
     assert {r["file_name"]: r["bbox"][2] for r in records} == {"x.png": 16, "x_2.png": 32}
     assert files(out / "images") == ["x.png", "x_2.png"]
-    assert read_image(out / "images" / "x.png").shape == (512, 512, 3)
+    assert Decoder()(out / "images" / "x.png").shape == (512, 512, 3)
 
 
 def test_results_inside_the_input_folder_are_not_read_again(workdir, tmp_path, pixels, capsys):

@@ -12,7 +12,13 @@ from jdet.build.table import TABLE
 from jdet.config import flatten, get_defaults
 
 ROOT = Path(__file__).resolve().parents[1]
-FOREIGN = {"shm-size", "file_format", "data_dir", "key"}  # of docker and tfds, and any
+FOREIGN = {
+    "shm-size",
+    "file_format",
+    "data_dir",
+    "key",
+    "editable",
+}  # of docker, tfds and pip, and any
 
 
 @functools.cache

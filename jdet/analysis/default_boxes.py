@@ -85,6 +85,8 @@ def analyse(
     """
     source, _ = build.sources(config)
     names = tuple(source.class_names)
+    config = config.copy_and_resolve_references()
+    build.look_at_images(config, source)
     detector = build.detector(config, names)
     threshold = detector.positive_iou
     if threshold is None or not isinstance(detector, PyramidDetector):

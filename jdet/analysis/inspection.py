@@ -67,7 +67,9 @@ def initialise(detector: Any, size: int, seed: int = 0) -> Any:
         size: side of the network input, pixels.
         seed: of the weights.
     """
-    images, sizes = jnp.zeros((1, size, size, 3), jnp.uint8), jnp.full((1, 2), size)
+    kind = detector.image_kind
+    images = jnp.zeros((1, size, size, kind.channels), kind.dtype)
+    sizes = jnp.full((1, 2), size)
     key = jax.random.key(seed, impl="rbg")  # compiles in a fraction of the time
     return jax.jit(lambda key: detector.init(key, images, sizes, method="detect"))(key)
 
@@ -81,7 +83,7 @@ def level_outputs(detector: Any, variables: Any, images: jax.Array) -> list[jax.
     Args:
         detector: a ``PyramidDetector``.
         variables: of the detector.
-        images: [B, H, W, 3] in 0 … 255; float32 to differentiate by them.
+        images: [B, H, W, C], values as stored; float32 to differentiate by them.
     """
 
     def levels(module: Any, images: jax.Array) -> list[jax.Array]:
@@ -108,10 +110,13 @@ def receptive_fields(
         seed: of the images and combinations.
     """
 
+    shape = 1, size, size, detector.image_kind.channels
+    low, high = detector.image_kind.value_range
+
     @jax.jit
     def squares(key):
         noise, seeds = jax.random.split(key)
-        image = jax.random.uniform(noise, (1, size, size, 3), maxval=255.0)
+        image = jax.random.uniform(noise, shape, minval=low, maxval=high)
         levels, pullback = jax.vjp(lambda x: level_outputs(detector, variables, x), image)
         count = len(levels)
         cotangents = []
@@ -134,7 +139,7 @@ def receptive_fields(
     touched = np.any([np.asarray(reached) for _, reached in drawn], axis=0)
     shapes = jax.eval_shape(
         lambda x: level_outputs(detector, variables, x),
-        jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+        jax.ShapeDtypeStruct(shape, jnp.float32),
     )
     fields = []
     for i, shape in enumerate(shapes):

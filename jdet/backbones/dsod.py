@@ -105,7 +105,7 @@ class DSOD(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Maps normalised images [B, H, W, 3] to named stages [B, h, w, C]."""
+        """Maps normalised images [B, H, W, C] to named stages [B, h, w, C]."""
         settings = dict(norm=self.norm, train=train, kernel_init=self.kernel_init, dtype=self.dtype)
 
         def stem(_, x):

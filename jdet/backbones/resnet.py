@@ -162,7 +162,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Maps normalised images [B, H, W, 3] to named stages [B, h, w, C]."""
+        """Maps normalised images [B, H, W, C] to named stages [B, h, w, C]."""
         init = initialiser(self.kernel_init, "model.backbone.kernel_init")
         layer = functools.partial(
             ConvNorm, norm=self.norm, train=train, kernel_init=init, dtype=self.dtype

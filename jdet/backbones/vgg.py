@@ -52,7 +52,7 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Maps normalised images [B, H, W, 3] to named stages [B, h, w, C]."""
+        """Maps normalised images [B, H, W, C] to named stages [B, h, w, C]."""
         layer = functools.partial(ConvNorm, norm=self.norm, train=train, dtype=self.dtype)
         scaled = functools.partial(scale_channels, width=self.width)
 

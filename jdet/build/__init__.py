@@ -6,6 +6,7 @@ build.sources(config)                               # its data
 """
 
 from jdet.build.data import augment as augment
+from jdet.build.data import look_at_images as look_at_images
 from jdet.build.data import resize as resize
 from jdet.build.data import source as source
 from jdet.build.data import sources as sources

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jdet.build.groups import make
+from jdet.config import image_settings, set_found
+from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.holdout import Holdout
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.resize import Resize
-from jdet.types import ConfigError, Source
+from jdet.types import ConfigError, ImageKind, Source
 
 
 def resize(config: ConfigDict) -> Resize:
@@ -46,31 +49,65 @@ def augment(config: ConfigDict) -> Augment:
     return made
 
 
-def source(config: Mapping[str, Any], where: str, on_error: str = "raise") -> Source:
+def source(
+    config: Mapping[str, Any],
+    where: str,
+    on_error: str = "raise",
+    image: ImageSettings = USUAL,
+) -> Source:
     """The data source of a config group such as ``config.data.train``.
 
     Args:
         config: the group.
         where: its key in the whole config, for messages.
         on_error: ``config.data.on_error``; a group may carry its own.
+        image: ``config.data.image``.
 
     Raises:
-        ConfigError: unknown name or key.
+        ConfigError: unknown name or key, or a class of one's own that takes no ``image_settings``.
         DataError: the data set is missing or contradicts itself.
     """
     extra = {} if "on_error" in config else {"on_error": on_error}
-    return make("source", config, where, **extra)
+    made = make("source", config, where, image_settings=image, **extra)
+    asked = dataclasses.replace(image, kind=None)
+    if not hasattr(made, "image_settings") and asked != USUAL:
+        changed = ", ".join(
+            f"{field.name}={getattr(asked, field.name)!r}"
+            for field in dataclasses.fields(asked)
+            if getattr(asked, field.name) != field.default
+        )
+        raise ConfigError(
+            f"config.data.image asks for {changed}, which {where}.name={config['name']!r} does not take; "
+            "leave it out, and let the class say what its images are (`image_kind`), or give the class a "
+            "field `image_settings`"
+        )
+    return made
+
+
+def look_at_images(config: ConfigDict, train: Source) -> None:
+    """Writes down what the images of the training data are, for detector, evaluation and prediction.
+
+    Args:
+        config: with ``data.image.found``, which is filled in.
+        train: the training data.
+    """
+    found = getattr(train, "image_survey", None)
+    least_span = found.least_span if found is not None else 0.0
+    pattern = getattr(train, "file_pattern", "")
+    set_found(config, ImageKind.of(train), least_span, pattern)
 
 
 def sources(config: ConfigDict) -> tuple[Source, Source]:
-    """The sources of training and of evaluation.
+    """The sources of training and of evaluation, whose images are of the same kind.
 
     Raises:
         ConfigError: unknown name or key.
         DataError: a data set is missing or contradicts itself.
     """
-    train = source(config.data.train, "config.data.train", config.data.on_error)
+    on_error, image = config.data.on_error, image_settings(config)
+    train = source(config.data.train, "config.data.train", on_error, image)
     if config.data.holdout:
         every = config.data.holdout
         return Holdout(train, every, False), Holdout(train, every, True)
-    return train, source(config.data.eval, "config.data.eval", config.data.on_error)
+    image = image.for_kind(ImageKind.of(train))
+    return train, source(config.data.eval, "config.data.eval", on_error, image)

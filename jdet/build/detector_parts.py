@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jdet.build.data import resize
 from jdet.build.groups import NORM_OF_KIND, class_of, make, parts_of, shared_fields
 from jdet.build.table import resolve
-from jdet.config import nearest, norms, ranges
+from jdet.config import image_kind, nearest, norms, ranges
 from jdet.data.transforms.finish import OPTIONAL_FIELDS
 from jdet.detectors.base import Detector
 from jdet.nn.norm import KINDS, Norm
@@ -49,6 +49,7 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         "remat": remat,
         "num_classes": len(class_names),
         "input_size": config.input_size,
+        "image_kind": image_kind(config),
         "padded_inputs": resize(config).keeps_ratio,
     }
     module, segments = _assemble("detector", model, "config.model", bound, drop=shared)
@@ -63,8 +64,25 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
             f"config.model.name={model.name!r} needs {', '.join(lacking)} in its batches, which the input "
             f"pipeline does not make; it makes {', '.join(OPTIONAL_FIELDS) or 'no optional fields'}"
         )
+    _check_constants(module)
     module.check_design()
     return module
+
+
+def _check_constants(module: Detector) -> None:
+    """Refuses constants of normalisation that are neither one for all channels nor one for each.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    channels = module.image_kind.channels
+    for key in ("mean", "std"):
+        values = tuple(getattr(module, key))
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"config.model.{key}={values} has {len(values)} numbers for images of {channels} "
+                f"channel{'s' * (channels != 1)}; give {'one, or ' * (channels > 1)}{channels}"
+            )
 
 
 def _norms(config: ConfigDict, axis_name: str | None) -> dict[str, Norm]:

@@ -23,6 +23,8 @@ BOUND = (
     "remat",
     "on_error",
     "design_cells",
+    "image_kind",
+    "image_settings",
     "taps",
     "input_size",
     "padded_inputs",

@@ -17,6 +17,9 @@ from jdet.config.defaults import get_defaults as get_defaults
 from jdet.config.experiment import apply_settings as apply_settings
 from jdet.config.experiment import from_file as from_file
 from jdet.config.experiment import parse_arg as parse_arg
+from jdet.config.images import image_kind as image_kind
+from jdet.config.images import image_settings as image_settings
+from jdet.config.images import set_found as set_found
 from jdet.config.phased import BEFORE as BEFORE
 from jdet.config.phased import Phase as Phase
 from jdet.config.phased import check_phase as check_phase

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jdet.config import ranges
 from jdet.config.defaults import get_defaults
+from jdet.config.images import image_settings
 from jdet.types import ConfigError, nearest
 
 CLASS_GROUPS = (
@@ -31,6 +32,7 @@ FREE = (
     *LOCAL,
     r"data\.eval(\..*)?",
     r"data\.min_usable",
+    r"data\.image\.high_byte",  # what it does shows in the type that is found
     r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
     r"eval(\..*)?",
     r"landscape(\..*)?",
@@ -83,6 +85,7 @@ def validate(config: ConfigDict) -> None:
     for key, allowed in ranges.RANGES.items():
         ranges.check(allowed, f"config.{key}", _lookup(config, key))
     _check_landscape(config.landscape)
+    image_settings(config)
 
 
 def _check_landscape(landscape: ConfigDict) -> None:

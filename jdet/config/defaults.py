@@ -31,6 +31,29 @@ def get_defaults() -> ConfigDict:
     data.mask_size = 112  # side of each object's mask, in cells, for detectors that need masks
     data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
     data.min_usable = 0.5  # least share of a data set's images that must be usable with "skip"
+    # What images are and what becomes of them; docs/images.md, jdet.data.readers.settings.
+    data.image = image = ConfigDict()
+    image.channels = "rgb"  # "rgb" (grey images get three equal channels) | "gray" | "auto" (as the
+    # files have them) | a number
+    image.dtype = "auto"  # "auto" (as the files have it) | "uint8" | "uint16" | "float32"
+    image.high_byte = False  # 16-bit files become 8-bit ones and lose their low byte
+    image.value_range = ()  # lowest and highest value that means something; (): from the data
+    image.bands = ()  # channels of the files to take, in this order, from 0; (): all
+    image.palette = "colours"  # "colours" | "indices" of files with a palette
+    image.alpha = "drop"  # "drop" | "refuse" an alpha channel that is not opaque
+    image.files = (
+        ""  # files of an image, "{stem}_rgb.png + {stem}_depth.png"; "": one, or the label
+    )
+    # file's list
+    image.found = found = (
+        ConfigDict()
+    )  # filled in from the training data, which all others must match
+    found.channels = 0
+    found.colour = ""
+    found.dtype = ""
+    found.value_range = ()
+    found.least_span = 0.0  # smallest difference of two values of an image
+    found.files = ""
     data.workers = 0  # grain worker processes; 0 decodes in threads of this process
     data.threads = 2  # reader threads per process
     data.prefetch = 4  # batches made ahead of the step

@@ -48,6 +48,8 @@ RANGES: dict[str, Range] = {
     "input_size": Range(16, 4096),
     "data.holdout": Range(0, 10_000),
     "data.min_usable": Range(0, 1),
+    "data.image.found.channels": Range(0, 10_000),
+    "data.image.found.least_span": Range(0, 1e12),
     "data.max_boxes": Range(1, 10_000),
     "data.mask_size": Range(7, 1024),
     "data.workers": Range(0, 1024),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jdet.config.checks import CLASS_GROUPS
 from jdet.config.defaults import get_defaults
-from jdet.types import ConfigError
+from jdet.types import ConfigError, ImageKind
 
 
 def load(path: str | Path) -> ConfigDict:
@@ -81,6 +81,10 @@ def migrate(stored: Mapping[str, Any]) -> dict[str, Any]:
     for group, name, kept in (("resize", "warp", ()), ("augment", "none", ("mean",))):
         if config.get(group, {}).get("name") == name:
             config[group] = {k: v for k, v in config[group].items() if k in ("name", *kept)}
+    # Older versions made 8-bit RGB of all images.
+    if "data" in config and "image" not in config["data"]:
+        rgb = ImageKind()._asdict()
+        config["data"]["image"] = {"high_byte": True, "found": {**rgb, "value_range": [0.0, 255.0]}}
     train, model = config.get("train", {}), config.get("model", {})
     if isinstance(train.get("remat"), bool):
         train["remat"] = "full" if train["remat"] else "none"

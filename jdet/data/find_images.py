@@ -8,10 +8,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from jdet.data.readers.file_pattern import FilePattern
+
 CLUTTER = {"__MACOSX", "@eaDir", "Thumbs.db"}
 """Folders and files that systems put beside images: copies of metadata, thumbnails."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"),
+    *(".npy", ".npz", ".dcm"),
+)
 
 
 class ImageFile(NamedTuple):
@@ -20,10 +25,12 @@ class ImageFile(NamedTuple):
     Attributes:
         path: where it is.
         name: path below the folder it was found in, with forward slashes; unique within a search.
+        parts: all files of an image that has several.
     """
 
     path: Path
     name: str
+    parts: tuple[str, ...] = ()
 
 
 def find_images(
@@ -64,6 +71,21 @@ def find_images(
                     found.setdefault(path.resolve(), name)
     taken: set[str] = set()
     return [ImageFile(path, unique_name(name, taken)) for path, name in found.items()]
+
+
+def together(files: Iterable[ImageFile], pattern: str) -> list[ImageFile]:
+    """Files that make one image, as one, by ``FilePattern``; it has the name of the first that was found.
+
+    Files that are called like none of the pattern stay alone. A file that an image lacks is listed among
+    its parts all the same, so that reading it reports it.
+    """
+    parts = FilePattern(pattern)
+    found: dict[str, ImageFile] = {}
+    for file in files:
+        path = file.path.as_posix()
+        for stem, names in parts.groups([path]).items() or [(path, ())]:
+            found.setdefault(stem, file._replace(parts=names))
+    return list(found.values())
 
 
 def _within(folder: Path) -> Iterator[Path]:

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from jdet.data.image_io import orientation
 from jdet.data.reader import Reader
+from jdet.data.readers.decoder import described
 from jdet.types import DataError, Source
 
 LOOKS = 48
 """Images that are read, evenly over the source."""
+
+LISTED = 20
+"""Files of another kind that a message lists."""
 
 REASONS = 3
 """Reasons that a message lists."""
@@ -60,9 +65,10 @@ def first_look(source: Source, what: str, *, on_error: str, min_usable: float) -
         min_usable: least share of images that can be used, those that the labels left out included.
 
     Raises:
-        DataError: none of the images can be used, or fewer than ``min_usable``; with the first reasons. Or,
-            with ``on_error="raise"``, one cannot.
+        DataError: none of the images can be used, or fewer than ``min_usable``, with the first reasons. Or,
+            with ``on_error="raise"``, one cannot, or they are of different kinds.
     """
+    check_kinds(source, what, on_error)
     reader = Reader(source, len(source), on_error)
     chosen = np.unique(np.linspace(0, len(source) - 1, LOOKS).round().astype(int)).tolist()
     problems: dict[str, str] = {}
@@ -78,6 +84,27 @@ def first_look(source: Source, what: str, *, on_error: str, min_usable: float) -
     found = Look(len(chosen), problems, turned, len(defects))
     check_share(share, min_usable, {**problems, **{d.id: d.detail for d in defects}}, what)
     return found
+
+
+def check_kinds(source: Source, what: str, on_error: str) -> None:
+    """Refuses, or tells, images whose headers say that they are of another kind than the rest.
+
+    Raises:
+        DataError: with ``on_error="raise"``, with the files.
+    """
+    found = getattr(source, "image_survey", None)
+    if found is None or not found.strays:
+        return
+    first = next(iter(found.strays.values()))
+    files = [text.partition(": ")[0] for text in found.strays.values()]
+    listed = ", ".join(files[:LISTED]) + (f", … {len(files) - LISTED} more" * (len(files) > LISTED))
+    text = (
+        f"{what}: {len(files)} of {found.headers} images are not {described(found.kind)}, as the rest is "
+        f"({listed}). {first}"
+    )
+    if on_error == "raise":
+        raise DataError(text)
+    logging.warning("%s. They are left out.", text)
 
 
 def check_share(share: float, least: float, problems: Mapping[str, str], what: str) -> None:

@@ -22,8 +22,8 @@ import grain
 from absl import flags
 
 from jdet.data.batching import EvalOrder, TrainOrder, shapes_of
-from jdet.data.image_io import configure_opencv
 from jdet.data.reader import Reader
+from jdet.data.readers.opencv import configure_opencv
 from jdet.data.redraw import Redraw, check_objects
 from jdet.data.stream import BatchStream, collate
 from jdet.data.transforms.augment import Augment
@@ -105,7 +105,9 @@ def train_batches(
         check_objects(reader)
         redraw = Redraw(reader, tuple(operations.values()), resize)
         data = data.random_map(redraw, seed=_seed(seed, "redraw"))
-    data = data.map(Finish(resize, max_boxes, augment.fill, mask_size, values))
+    kind = ImageKind.of(source)
+    fill = augment.fill if kind[1:3] == ("rgb", "uint8") else values.neutral
+    data = data.map(Finish(resize, max_boxes, fill, kind.dtype, mask_size, values))
     data = data.batch(local, drop_remainder=True, batch_fn=collate)
     data = data[process_index::process_count][start:]
     batches = _prefetch(data, workers, threads, prefetch)
@@ -171,13 +173,14 @@ def eval_batches(
     local = _check(source, batch_size, process_index, process_count, on_error)
     count = min(len(source), limit or len(source))
     length = -(-count // batch_size)
-    values = values or ImageValues.of(ImageKind.of(source))
+    kind = ImageKind.of(source)
+    values = values or ImageValues.of(kind)
     reader = Reader(source, count, on_error, padded=length * batch_size, values=values)
-    finish: Any = FinishViews(tuple(views))
+    finish: Any = FinishViews(tuple(views), kind)
     if resize is None:
         resize = views[0].resize
     else:
-        finish = Finish(resize, max_boxes, (0.0, 0.0, 0.0))
+        finish = Finish(resize, max_boxes, (0.0,) * kind.channels, kind.dtype)
     rows: Any = reader
     if resize and resize.keeps_ratio:
         # With views as well, so that all images of a batch lie in the same few views.

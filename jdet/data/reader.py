@@ -6,8 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from jdet.data.image_io import check_size, read_image
+from jdet.data.image_io import check_size
 from jdet.data.invalid import filled
+from jdet.data.readers.decoder import Decoder
+from jdet.data.readers.read import name_of
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.intensity import ImageValues
 from jdet.types import DataError, Source
@@ -24,6 +26,7 @@ class Reader:
         padded: elements in all, where that is more.
         values: what the values of images mean; those that were not measured become neutral. None: images
             are as they are stored.
+        decoder: of the source's images.
     """
 
     source: Source
@@ -31,6 +34,10 @@ class Reader:
     on_error: str
     padded: int = 0
     values: ImageValues | None = None
+    decoder: Decoder = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", Decoder.of(self.source))
 
     def __len__(self) -> int:
         return max(self.count, self.padded)
@@ -42,10 +49,10 @@ class Reader:
         try:
             example = self.source[index]
             name = example.id
-            image = read_image(example.image, name="" if isinstance(example.image, str) else name)
+            where = name_of(example.image) if isinstance(example.image, (str, tuple)) else name
+            image = self.decoder(example.image, where)
             if not isinstance(example.image, np.ndarray) and hasattr(self.source, "image_size"):
-                path = example.image if isinstance(example.image, str) else name
-                check_size(image, self.source.image_size(index), path)
+                check_size(image, self.source.image_size(index), where)
             if self.values is not None:
                 image = filled(image, self.values.invalid, self.values.neutral)
         except DataError as error:

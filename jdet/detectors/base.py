@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jdet.nn import padding
 from jdet.ops.anchors import LevelAnchors
-from jdet.types import Batch, Detections, HeadLayout, Mean
+from jdet.types import Batch, Detections, HeadLayout, ImageKind, Mean
 
 
 class Detector(nn.Module):
@@ -23,7 +23,7 @@ class Detector(nn.Module):
     have no default is written ``class Mine(Detector, kw_only=True)``.
 
     ``jdet.build`` fills in, where a class has such a field: its nested groups (``parts``), ``num_classes``,
-    ``input_size``, ``dtype``, ``remat``, ``norm`` (of backbone and neck), ``head_norm`` and
+    ``input_size``, ``image_kind``, ``dtype``, ``remat``, ``norm`` (of backbone and neck), ``head_norm`` and
     ``padded_inputs`` (whether images may be smaller than the network input).
 
     Attributes:
@@ -32,6 +32,7 @@ class Detector(nn.Module):
         mean: of every image channel, subtracted from the values as stored.
         std: of every image channel, divisor after that.
         dtype: of activations; losses and boxes are float32.
+        image_kind: what the images are whose values ``losses`` and ``detect`` take.
     """
 
     num_classes: int
@@ -39,6 +40,7 @@ class Detector(nn.Module):
     mean: tuple[float, ...] = (127.5, 127.5, 127.5)
     std: tuple[float, ...] = (64.0, 64.0, 64.0)
     dtype: Any = jnp.float32
+    image_kind: ImageKind = ImageKind()
 
     parts: ClassVar[Mapping[str, str]] = {}
     """Nested config groups, in the order in which they are made: field → kind of ``jdet.build``'s table."""

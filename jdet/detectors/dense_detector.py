@@ -115,7 +115,7 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
         """The network.
 
         Args:
-            images: uint8 [B, H, W, 3], RGB, whole images.
+            images: [B, H, W, C], values as stored, whole images.
             train: use and update batch statistics.
 
         Returns:
@@ -129,7 +129,7 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
         """The network, level by level.
 
         Args:
-            images: uint8 [B, H, W, 3], RGB.
+            images: [B, H, W, C], values as stored.
             image_sizes: int32 [B, 2], height and width of each image's content; None: all of it.
             train: use and update batch statistics.
         """
@@ -223,7 +223,7 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
         """Detections of a batch (Lin et al. 2017b, sec. 4).
 
         Args:
-            images: uint8 [B, H, W, 3], RGB.
+            images: [B, H, W, C], values as stored.
             image_sizes: int32 [B, 2], height and width of each image's content, which boxes are cut
                 to; anchors centred outside it find nothing.
 

@@ -189,7 +189,7 @@ class SSD(PyramidDetector, kw_only=True):
         """The network.
 
         Args:
-            images: uint8 [B, H, W, 3], RGB.
+            images: [B, H, W, C], values as stored.
             train: use and update batch statistics.
 
         Returns:
@@ -261,7 +261,7 @@ class SSD(PyramidDetector, kw_only=True):
         """Detections of a batch (Caffe ``DetectionOutput``).
 
         Args:
-            images: uint8 [B, H, W, 3], RGB.
+            images: [B, H, W, C], values as stored.
             image_sizes: int32 [B, 2], height and width of each image's content. SSD warps images to
                 the full input, so nothing is cut here; mapping back to the original image clips.
 

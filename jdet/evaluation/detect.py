@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jdet.evaluation.masks import paste_masks
-from jdet.types import Batch, ConfigError, Detections, ImageDetections
+from jdet.types import Batch, ConfigError, Detections, ImageDetections, ImageKind
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,7 +24,7 @@ R = TypeVar("R")
 class DetectFn:
     """A detector's ``detect``, compiled once per shape, on one device or with the batch split over a mesh.
 
-    ``fn(variables, images [B, H, W, 3] uint8, image_sizes [B, 2] int32) -> Detections``. Of several
+    ``fn(variables, images [B, H, W, C], image_sizes [B, 2] int32) -> Detections``. Of several
     processes each passes its own rows, [B / processes, …], and reads those of the result with
     ``local_rows``.
 
@@ -102,7 +102,8 @@ class DetectFn:
 
     def _arguments(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
         self._check(shape[0])
-        kinds = ((*shape, 3), jnp.uint8), ((shape[0], 2), jnp.int32)
+        kind = ImageKind.of(self.detector)
+        kinds = ((*shape, kind.channels), kind.dtype), ((shape[0], 2), jnp.int32)
         images, sizes = (jax.ShapeDtypeStruct(*kind, sharding=self._split) for kind in kinds)
         return images, sizes
 

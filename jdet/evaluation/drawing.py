@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib import ft2font
 from PIL import Image, ImageDraw, ImageFont
 
-from jdet.data.image_io import read_image, write_image
+from jdet.data.image_io import write_image
+from jdet.data.readers.decoder import Decoder
 from jdet.types import Example, ImageDetections
 
 Color = tuple[int, int, int]
@@ -129,6 +130,7 @@ def write_images(
     pairs: Iterable[tuple[ImageDetections, Example]],
     class_names: Sequence[str],
     *,
+    decoder: Decoder | None = None,
     score_threshold: float = 0.5,
 ) -> dict[str, np.ndarray]:
     """Writes one JPEG per image, ground truth on the left and detections on the right.
@@ -137,6 +139,7 @@ def write_images(
         folder: where to, usually ``workdir/detections``; made if missing.
         pairs: detections and ground truth of images, ``SampleImages.pairs``; images are read here.
         class_names: K names, in label order.
+        decoder: of the images; None: they are 8-bit RGB.
         score_threshold: lowest score drawn.
 
     Returns:
@@ -146,6 +149,7 @@ def write_images(
     Raises:
         DataError: an image cannot be read or written.
     """
+    read = decoder or Decoder()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     images = {}
@@ -153,9 +157,9 @@ def write_images(
         name = re.sub(r"[^\w.-]+", "_", ground_truth.id)[-80:]
         stem = f"{number:03d}_{name}"
         images[stem] = draw_detections(
-            read_image(
+            read(
                 ground_truth.image,
-                name="" if isinstance(ground_truth.image, str) else ground_truth.id,
+                "" if isinstance(ground_truth.image, (str, tuple)) else ground_truth.id,
             ),
             detections,
             class_names,

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from jdet import build
 from jdet.atomic_files import write_json
 from jdet.data.pipeline import BatchStream
+from jdet.data.readers.decoder import Decoder
 from jdet.data.transforms.multi_scale import View
 from jdet.evaluation import drawing, loaders, report, tta
 from jdet.evaluation import results as results_lib
@@ -119,6 +120,7 @@ def make_evaluation(
             workdir / "detections",
             found.samples.pairs,
             source.class_names,
+            decoder=Decoder.of(source),
             score_threshold=config.eval.score_drawn,
         )
         images = {f"detections/{name}": image for name, image in drawn.items()}

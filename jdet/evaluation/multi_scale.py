@@ -134,7 +134,7 @@ class MultiScale:
 
         Args:
             variables: of the detector.
-            images: uint8 [B, H, W, 3] for every view.
+            images: [B, H, W, C] for every view.
             image_sizes: int32 [B, 2] for every view, zeros where it does not show the image.
 
         Raises:
@@ -255,7 +255,7 @@ _REMEDY = (
 
 
 def mirror_images(images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Images [B, H, W, 3] with their content, ``sizes`` [B, 2] (height, width), left to right."""
+    """Images [B, H, W, C] with their content, ``sizes`` [B, 2] (height, width), left to right."""
     images, mirrored = np.asarray(images), np.array(images)
     for row, width in enumerate(np.asarray(sizes)[:, 1]):
         mirrored[row, :, :width] = images[row, :, :width][:, ::-1]

@@ -1,7 +1,7 @@
 """A trained run, loaded to find objects in images.
 
 predictor = Predictor("RUN")
-for found in predictor(images):  # uint8 [H, W, 3] RGB, of any sizes
+for found in predictor(images):  # uint8 [H, W, 3] RGB, or what the run was trained on; of any sizes
 print(found.boxes, found.scores, found.labels)
 """
 
@@ -22,6 +22,7 @@ from jdet.data.transforms.multi_scale import prepare_views
 from jdet.evaluation import loaders, tta, weights
 from jdet.evaluation import results as results_lib
 from jdet.evaluation.detect import DetectFn, one_ahead, to_images
+from jdet.evaluation.image_kind import ImageCheck
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import state
@@ -41,7 +42,7 @@ class Prepared(NamedTuple):
     Attributes:
         id: what to call it.
         original_size: height and width of the original.
-        images: uint8 [H, W, 3] for each network input.
+        images: [H, W, C] for each network input.
         sizes: of its content, int32 [2] for each network input, zeros where it is not in one.
     """
 
@@ -65,6 +66,7 @@ class Predictor:
         class_names: K names, in label order.
         category_ids: the training data's own id of each label; label + 1 where it has none.
         resize: what the network sees of images.
+        images: reads them, and refuses others than were trained on.
         step: optimiser steps the weights have taken.
         batch_size: images per call of the network.
         precise_bn: training batches over which the statistics of batch norms were measured; 0: they are
@@ -107,6 +109,7 @@ class Predictor:
         self.class_names = tuple(config.class_names)
         self.category_ids = results_lib.category_ids(self.class_names, config.category_ids)
         self.resize = build.resize(config)
+        self.images = ImageCheck(config)
         self.step = saved.step
         self.batch_size = batch_size
         settings = _tta_settings(config, tta)
@@ -127,7 +130,7 @@ class Predictor:
         """Detects in images in memory.
 
         Args:
-            images: uint8 [H, W, 3] RGB, of any sizes.
+            images: [H, W, C] as the run was trained on (``images.decoder.kind``), of any sizes.
             ids: what to call them; None: by their places, from "0" on.
 
         Returns:
@@ -135,7 +138,8 @@ class Predictor:
             in pixels of the image.
 
         Raises:
-            ValueError: an image is of another type or shape, or there are not as many ids.
+            DataError: an image has other channels, another type or range than those of training.
+            ValueError: there are not as many ids.
         """
         images = list(images)
         names = [str(i) for i in range(len(images))] if ids is None else list(ids)
@@ -143,18 +147,15 @@ class Predictor:
         return list(in_order(self.detect(prepared)))
 
     def prepare(self, image: np.ndarray, id: str = "") -> Prepared:
-        """An image uint8 [H, W, 3] RGB in every size the network will see it in, for ``detect``.
+        """An image [H, W, C] in every size the network will see it in, for ``detect``.
 
         Raises:
-            ValueError: it is of another type or shape.
+            DataError: it has other channels, another type or range than those of training.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ValueError(
-                f"image {id!r} is {image.dtype} {list(image.shape)}; give uint8 [H, W, 3], RGB"
-            )
+        self.images.check(image, id)
         height, width = image.shape[:2]
         if self._multi_scale:
-            images, sizes = prepare_views(image, self._multi_scale.views)
+            images, sizes = prepare_views(image, self._multi_scale.views, self.images.decoder.kind)
         else:
             pixels, size = self.resize.prepare(image)
             images, sizes = (pixels,), (size,)

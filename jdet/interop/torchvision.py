@@ -83,7 +83,8 @@ def from_torchvision(
         A tree like ``variables``, float32.
 
     Raises:
-        ConfigError: a variable has no counterpart or one of another shape, or the state dict has entries
+        ConfigError: a variable has no counterpart or one of another shape, such as a first layer for other
+            channels than red, green and blue, or the state dict has entries
             that the module lacks.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(variables)
@@ -100,6 +101,13 @@ def from_torchvision(
             value = value.transpose(2, 3, 1, 0)  # OIHW to HWIO
         elif path.endswith("kernel"):
             value = value.T
+        if value.ndim == 4 and value.shape[2] == 3 != leaf.shape[2]:
+            if (*value.shape[:2], *value.shape[3:]) == (*leaf.shape[:2], *leaf.shape[3:]):
+                raise ConfigError(
+                    f"{name} of the state dict is for RGB, {path} for {leaf.shape[2]} channels, and "
+                    "nothing says what a weight of red means for them: compare with a model of "
+                    "config.data.image.channels='rgb'"
+                )
         if value.shape != leaf.shape:
             raise ConfigError(
                 f"{name} of the state dict has shape {value.shape} in jdet's order, {path} has "

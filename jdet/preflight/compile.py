@@ -13,6 +13,7 @@ from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
 from jdet import build
+from jdet import config as config_lib
 from jdet.evaluation import loaders
 from jdet.evaluation.detect import DetectFn
 from jdet.parallel import mesh as mesh_lib
@@ -202,7 +203,9 @@ def _forward_macs(config: ConfigDict, detector: Any) -> int:
     """Multiply-accumulates of the network for one image."""
     params, stats = state.abstract_variables(detector, config)
     variables = state.variables(params, stats)
-    images = jax.ShapeDtypeStruct((1, *build.resize(config).largest, 3), "uint8")
+    kind = config_lib.image_kind(config)
+    shape = (1, *build.resize(config).largest, kind.channels)
+    images = jax.ShapeDtypeStruct(shape, kind.dtype)
     sizes = jax.ShapeDtypeStruct((1, 2), "int32")
     closed = jax.make_jaxpr(lambda *args: detector.apply(*args, method="detect"))(
         variables, images, sizes

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jdet.config import image_kind
 from jdet.nn import randomness
 from jdet.parallel.mesh import replicated
 from jdet.train.init.transforms import InitTransform
@@ -35,7 +36,8 @@ def zero_batch(
         needs: optional fields that the detector reads.
     """
     shape = shape or (config.input_size, config.input_size)
-    images = jnp.zeros((batch_size, *shape, 3), jnp.uint8)
+    kind = image_kind(config)
+    images = jnp.zeros((batch_size, *shape, kind.channels), kind.dtype)
     mask_size = config.data.mask_size if "masks" in needs else 0
     batch = Batch.of_images(images, max_boxes=config.data.max_boxes, mask_size=mask_size)
     return jax.tree.map(jnp.asarray, batch)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jdet.analysis.curves import plot_curves, read_metrics
-from jdet.data.image_io import read_image
+from jdet.data.readers.decoder import Decoder
 
 
 def write(path, records, tail=""):
@@ -40,7 +40,7 @@ def test_draws_the_panels_a_run_has(tmp_path, count):
     records += [{"step": s, "voc07/mAP": 0.5, "coco/AP": 0.3, "coco/AP/x": 0.1} for s in steps]
     plot_curves(write(tmp_path / "m.jsonl", records), tmp_path / "all.png")
     plot_curves(write(tmp_path / "l.jsonl", [{"step": 1, "loss": 2}]), tmp_path / "loss.png")
-    everything, loss = read_image(tmp_path / "all.png"), read_image(tmp_path / "loss.png")
+    everything, loss = Decoder()(tmp_path / "all.png"), Decoder()(tmp_path / "loss.png")
     assert everything.shape == (840, 1344, 3) and loss.shape == (420, 672, 3)
     assert matplotlib.get_backend() == backend
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jdet.data.image_io import read_image, write_image
+from jdet.data.image_io import write_image
+from jdet.data.readers.decoder import Decoder
 from jdet.evaluation import drawing
 from jdet.evaluation.drawing import class_color, draw_detections, write_images
 from jdet.types import DataError, Example, ImageDetections
@@ -189,7 +190,7 @@ def test_images_are_written_under_safe_names(tmp_path):
     assert list(drawn) == ["000_a_b_c", "001_.._.._up"]
     assert sorted(p.name for p in folder.iterdir()) == [f"{name}.jpg" for name in drawn]
     for name, image in drawn.items():  # the file holds what was handed over, but for JPEG's losses
-        read = read_image(folder / f"{name}.jpg").astype(int)
+        read = Decoder()(folder / f"{name}.jpg").astype(int)
         assert read.shape == image.shape and read.shape[1] == 2 * 512 + 8
         assert np.abs(read - image).mean() < 3
     with pytest.raises(DataError, match="gone.jpg"):

@@ -91,7 +91,7 @@ def test_images_in_memory(workdir, pixels):
     np.testing.assert_array_equal(other.boxes, [[16, 32, 48, 64]])
     assert predictor([]) == []
     for wrong in (images[0][..., 0], images[0] / 255, images[0][:0], np.zeros((4, 4, 4), np.uint8)):
-        with pytest.raises(ValueError, match="give uint8"):
+        with pytest.raises(ValueError, match="trained on uint8 .H, W, 3., RGB: give such"):
             predictor([wrong])
     with pytest.raises(ValueError, match="shorter|longer"):
         predictor(images, ["a"])

@@ -9,7 +9,9 @@ moment and ``source[i]`` reads no label file.
 from __future__ import annotations
 
 import abc
+import functools
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,10 @@ from numpy.typing import ArrayLike
 
 from jdet.data.image_formats import diagnosis
 from jdet.data.image_io import upright_size
+from jdet.data.readers.file_pattern import derived
+from jdet.data.readers.header import scientific, size_of
+from jdet.data.readers.settings import ImageSettings
+from jdet.data.readers.survey import Survey, survey
 from jdet.data.sources.label_text import class_name
 from jdet.types import DataError, Example, ImageKind, OfficialObjects, nearest, require
 
@@ -109,19 +115,24 @@ def check_on_error(on_error: str) -> bool:
     return on_error == "skip"
 
 
-def read_image_size(file: str | bytes) -> tuple[int, int]:
-    """Height and width of an image, upright, from its header; pixels are not decoded.
+def read_image_size(file: str | tuple[str, ...] | bytes) -> tuple[int, int]:
+    """Height and width of an image, upright, from its header; pixels are hardly ever decoded.
 
     Args:
-        file: path, or the encoded bytes.
+        file: path, paths of an image of several files, or the encoded bytes.
 
     Raises:
         DataError: the file is not an image.
     """
+    if isinstance(file, tuple):
+        file = file[0]
     from PIL import Image, UnidentifiedImageError
 
     name = "encoded image" if isinstance(file, bytes) else file
     try:
+        head = file if isinstance(file, bytes) else _head(file)
+        if scientific(head):
+            return size_of(file if isinstance(file, bytes) else Path(file).read_bytes(), name)
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             return upright_size(image)
     except UnidentifiedImageError as error:
@@ -130,6 +141,11 @@ def read_image_size(file: str | bytes) -> tuple[int, int]:
         raise DataError(f"{name}: cannot read the image's size: {what}") from error
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: cannot read the image's size: {error}") from error
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(132)
 
 
 class Object(NamedTuple):
@@ -285,20 +301,31 @@ class LabelledSource(abc.ABC):
     Attributes:
         name: what is read, for ``describe`` and for messages.
         class_names: label → name.
-        image_kind: what the images are.
+        image_settings: what the config says of the images.
         has_masks: objects have ``Example.masks``.
     """
 
     name: str
     class_names: tuple[str, ...]
-    image_kind: ImageKind = ImageKind()
+    image_settings: ImageSettings = ImageSettings()
     has_masks: bool = False
     _table: LabelTable
-    _images: tuple[str, ...] = ()
+    _images: tuple[str | tuple[str, ...], ...] = ()
 
     @abc.abstractmethod
-    def _image(self, index: int) -> str | bytes | np.ndarray:
-        """Where image ``index`` (0 … n-1) is: its path, its encoded bytes, or the pixels."""
+    def _image(self, index: int) -> str | tuple[str, ...] | bytes | np.ndarray:
+        """Where image ``index`` (0 … n-1) is: its path or paths, its encoded bytes, or the pixels."""
+
+    @functools.cached_property
+    def image_survey(self) -> Survey:
+        """What the images are, found out when it is first asked for."""
+        files = bool(self._images)
+        return survey(len(self), self._image, self.image_settings, files=files)
+
+    @property
+    def image_kind(self) -> ImageKind:
+        """What the images are."""
+        return self.image_survey.kind
 
     @property
     def defects(self) -> list[Defect]:
@@ -312,8 +339,16 @@ class LabelledSource(abc.ABC):
 
     @property
     def image_paths(self) -> tuple[str, ...]:
-        """Where all images are; empty where they are no files."""
-        return self._images
+        """Where all images are, the first file of each; empty where they are no files."""
+        return tuple(i if isinstance(i, str) else i[0] for i in self._images)
+
+    @property
+    def file_pattern(self) -> str:
+        """How the files of an image are called; "" where each is one, or the names have no pattern."""
+        if self.image_settings.files or isinstance(next(iter(self._images), ""), str):
+            return self.image_settings.files
+        names = [tuple(map(os.path.basename, files)) for files in self._images]
+        return derived(names)
 
     def __len__(self) -> int:
         return len(self._table.ids)

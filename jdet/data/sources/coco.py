@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from jdet.data.find_images import expanded
+from jdet.data.readers.file_pattern import FilePattern
+from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.annotations import (
     LabelBuilder,
     LabelledSource,
@@ -24,6 +26,7 @@ from jdet.data.sources.coco_file import (
     called,
     category_names,
     check_fields,
+    file_names,
     official_order,
     own_id,
     read_json,
@@ -72,6 +75,7 @@ class CocoSource(LabelledSource):
             without a mask keep their boxes.
         on_error: ``"raise"``, or ``"skip"`` to leave out images that are missing; they are listed
             in ``defects``.
+        image_settings: what the config says of images.
 
     Attributes:
         category_ids: label → COCO category id.
@@ -92,7 +96,9 @@ class CocoSource(LabelledSource):
         keep_crowd: bool = True,
         keep_masks: bool = True,
         on_error: str = "raise",
+        image_settings: ImageSettings = USUAL,
     ):
+        self.image_settings = image_settings
         skip = check_on_error(on_error)
         path = expanded(annotation_file)
         self.name = f"COCO {path.name}"
@@ -111,8 +117,8 @@ class CocoSource(LabelledSource):
         objects: dict[Any, list[tuple[Record, str, int]]] = {id: [] for id in images}
         for position, annotation in enumerate(annotations):
             name = called(annotation, position)
-            image = record_id(annotation["image_id"])
-            if image not in objects:
+            owner = record_id(annotation["image_id"])
+            if owner not in objects:
                 raise DataError(
                     f"{path}: {name} belongs to image {annotation['image_id']!r}, which `images` does "
                     "not list"
@@ -126,24 +132,31 @@ class CocoSource(LabelledSource):
                 )
             if category not in label_of:
                 raise unknown_class(category, self.class_names, f"{path}, {name}")
-            objects[image].append((annotation, name, label_of[category]))
+            objects[owner].append((annotation, name, label_of[category]))
 
+        pattern = FilePattern(image_settings.files) if image_settings.files else None
         lookup = ImageLookup()
-        root = _find_image_root(path, image_root, images.values(), lookup)
+        root = _find_image_root(path, image_root, images.values(), lookup, pattern)
         builder = LabelBuilder(self.name)
         taken: dict[str, int | str] = {}
         files, image_ids, segmentations = [], [], []
-        for id, image in images.items():
+        for id, record in images.items():
             try:
-                written = str(image["file_name"])
-                file = lookup.exact(root, written) or lookup.find(root, written)
-                if not file:
-                    raise DataError(f"{Path(root, written)} is missing")
-                if file in taken and file != lookup.exact(root, written):
-                    raise DataError(
-                        f"{Path(root, written)} is missing; {file} is image {taken[file]} already"
-                    )
-                size = size_of(image) or read_image_size(file)
+                found = []
+                names = file_names(record, pattern)
+                if len(names) > 1 and lookup.exact(root, str(record["file_name"])):
+                    if not isinstance(record.get("files"), list) and pattern is None:
+                        names = (str(record["file_name"]),)  # a name with " + " in it
+                for written in names:
+                    file = lookup.exact(root, written) or lookup.find(root, written)
+                    if not file:
+                        raise DataError(f"{Path(root, written)} is missing")
+                    if file in taken and file != lookup.exact(root, written):
+                        raise DataError(
+                            f"{Path(root, written)} is missing; {file} is image {taken[file]} already"
+                        )
+                    found.append(file)
+                size = size_of(record) or read_image_size(found[0])
                 rows = [
                     (read_object(annotation, name, label), annotation.get("segmentation"))
                     for annotation, name, label in objects[id]
@@ -156,9 +169,9 @@ class CocoSource(LabelledSource):
                 continue
             builder.add(str(id), size, [row for row, _ in rows])
             segmentations.extend(segmentation for _, segmentation in rows)
-            taken[file] = id
-            files.append(file)
-            image_ids.append(own_id(image))
+            taken |= dict.fromkeys(found, id)
+            files.append(found[0] if len(found) == 1 else tuple(found))
+            image_ids.append(own_id(record))
         self._table = builder.build(self.class_names, official_order(image_ids))
         self._images = tuple(files)
         self.image_ids = tuple(image_ids)
@@ -169,7 +182,7 @@ class CocoSource(LabelledSource):
             self._masks = _Texts(masks)
             self._table.defects.extend(defects)
 
-    def _image(self, index: int) -> str:
+    def _image(self, index: int) -> str | tuple[str, ...]:
         return self._images[index]
 
     def __getitem__(self, index: int) -> Example:
@@ -215,10 +228,14 @@ def _classes(
 
 
 def _find_image_root(
-    path: Path, image_root: str | Path | None, images: Iterable[Record], lookup: ImageLookup
+    path: Path,
+    image_root: str | Path | None,
+    images: Iterable[Record],
+    lookup: ImageLookup,
+    pattern: FilePattern | None,
 ) -> str:
     """The folder of the images: the first place that holds one of the first images listed."""
-    first = [str(image["file_name"]) for image in list(images)[:20]]
+    first = [file_names(image, pattern)[0] for image in list(images)[:20]]
     if image_root is not None:
         image_root = expanded(image_root)
         if not image_root.is_dir():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jdet.data.readers.file_pattern import FilePattern
 from jdet.data.segmentation import extent
 from jdet.data.sources.annotations import Object, check_classes
 from jdet.data.sources.label_text import class_name, flag, read_text, record_id
@@ -123,6 +124,26 @@ def category_names(
                 del names[unused]
     check_classes(list(names.values()), where)
     return names
+
+
+def file_names(image: Record, pattern: FilePattern | None) -> tuple[str, ...]:
+    """The files of an image record, in the order of their channels.
+
+    By the pattern of the config, else by a list under ``files`` or ``file_name``, else by ``file_name``, in
+    which names may be joined by " + ".
+
+    Raises:
+        DataError: what stands there are no names.
+    """
+    written = image["file_name"]
+    if pattern is not None:
+        return pattern.names(str(written[0] if isinstance(written, list) and written else written))
+    for names in (image.get("files"), written):
+        if isinstance(names, list):
+            if not names or not all(isinstance(name, str) and name for name in names):
+                raise DataError(f"its files are {names!r}; expected names of files")
+            return tuple(names)
+    return tuple(str(written).split(" + "))
 
 
 def size_of(image: Record) -> tuple[int, int] | None:

@@ -27,8 +27,9 @@ def fingerprint(source: Source) -> str:
         for column in (example.boxes, example.labels, example.ignore):
             digest.update(np.ascontiguousarray(column).tobytes())
         image = example.image
-        if isinstance(image, str):
-            size = os.stat(image).st_size if os.path.exists(image) else -1
+        if isinstance(image, (str, tuple)):
+            files = (image,) if isinstance(image, str) else image
+            size = sum(os.stat(f).st_size if os.path.exists(f) else -1 for f in files)
         else:
             size = image.nbytes if isinstance(image, np.ndarray) else len(image)
         digest.update(str(size).encode())

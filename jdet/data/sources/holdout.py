@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from jdet.data.readers.settings import ImageSettings
+from jdet.data.readers.survey import Survey
 from jdet.data.sources.annotations import Defect
 from jdet.types import DataError, Example, ImageKind, Source
 
@@ -17,8 +19,9 @@ class Holdout:
     Attributes:
         class_names: of the source.
         category_ids: of the source; empty where it has none.
-        image_kind: of the source.
         has_masks: of the source; not there where the source does not say.
+        image_settings: of the source.
+        file_pattern: of the source; "" where it has none.
         image_ids: of the source, for the images of this side; empty where it has none.
 
     Args:
@@ -33,9 +36,10 @@ class Holdout:
     def __init__(self, source: Source, every: int, held_out: bool):
         self.class_names = source.class_names
         self.category_ids = tuple(getattr(source, "category_ids", ()))
-        self.image_kind = ImageKind.of(source)
         if hasattr(source, "has_masks"):
             self.has_masks = source.has_masks
+        self.image_settings = getattr(source, "image_settings", ImageSettings())
+        self.file_pattern = getattr(source, "file_pattern", "")
         self._source, self._every, self._held_out = source, every, held_out
         ids = getattr(source, "ids", None) or (source[i].id for i in range(len(source)))
         sides = [_hash(id) % every == 0 for id in ids]
@@ -53,6 +57,16 @@ class Holdout:
 
     def __getitem__(self, index: int) -> Example:
         return self._source[self._index[index]]
+
+    @property
+    def image_survey(self) -> Survey | None:
+        """Of the whole source; None where it has none."""
+        return getattr(self._source, "image_survey", None)
+
+    @property
+    def image_kind(self) -> ImageKind:
+        """What the images of the whole source are, so that both sides agree."""
+        return ImageKind.of(self._source)
 
     def image_size(self, index: int) -> tuple[int, int] | None:
         """Height and width of the original image; None where the source does not know it."""

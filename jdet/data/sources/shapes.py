@@ -12,10 +12,12 @@ import zlib
 
 import numpy as np
 
+from jdet.data.readers.settings import USUAL, ImageSettings
+from jdet.data.readers.survey import declared
 from jdet.data.segmentation import Rle, encode
 from jdet.data.sources.annotations import Defect
 from jdet.data.sources.shapes_drawing import background, clutter, coverage, outlines, paint, pose
-from jdet.types import Example, require
+from jdet.types import Example, ImageKind, require
 
 SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "heart", "arrow", "crescent")
 
@@ -45,6 +47,7 @@ class ShapesSource:
         contrast: smallest RGB distance (0 … 441) between an object's colour and what lies below.
         noise: largest standard deviation of the grain, in grey levels.
         keep_masks: hand out the visible pixels of each object in ``Example.masks``.
+        image_settings: what the config says of images.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -68,6 +71,7 @@ class ShapesSource:
         contrast: float = 60.0,
         noise: float = 8.0,
         keep_masks: bool = False,
+        image_settings: ImageSettings = USUAL,
     ):
         require(16 <= size, "ShapesSource: size", size, "at least 16 pixels")
         require(count >= 1, "ShapesSource: count", count, "at least 1")
@@ -99,6 +103,8 @@ class ShapesSource:
         require(0 <= rotation <= 180, "ShapesSource: rotation", rotation, "in 0 … 180")
         require(0 <= contrast <= 120, "ShapesSource: contrast", contrast, "in 0 … 120")
         require(noise >= 0, "ShapesSource: noise", noise, "at least 0")
+        self.image_settings = image_settings
+        self.image_kind = declared(ImageKind(), image_settings)
         self.class_names = SHAPES[:num_classes]
         self.split = split
         self._size, self._count, self._seed = size, count, seed

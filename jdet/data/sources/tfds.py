@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jdet.data.find_images import expanded
+from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.annotations import (
     LabelBuilder,
     LabelledSource,
@@ -53,6 +54,7 @@ class TfdsSource(LabelledSource):
         split: ``"train"``, ``"train[:80%]"`` or another split that TFDS understands.
         data_dir: folder of the prepared data sets; TFDS's own default if None.
         classes: class names in the order of the labels; those of the label feature if None.
+        image_settings: what the config says of images.
 
     Raises:
         DataError: tensorflow_datasets is not installed, the data set or split is not there or is
@@ -65,7 +67,9 @@ class TfdsSource(LabelledSource):
         split: str,
         data_dir: str | os.PathLike | None = None,
         classes: Sequence[str] | None = None,
+        image_settings: ImageSettings = USUAL,
     ):
+        self.image_settings = image_settings
         self.name = f"TFDS {dataset}:{split}"
         self._where = (dataset, split, None if data_dir is None else str(expanded(data_dir)))
         self._reader: _Reader | None = _Reader(*self._where)

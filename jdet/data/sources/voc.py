@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jdet.data.readers.file_pattern import FilePattern
+from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.annotations import (
     LabelBuilder,
     LabelledSource,
@@ -22,6 +24,7 @@ from jdet.data.sources.voc_files import (
     entry_id,
     find_folder,
     find_image,
+    find_parts,
     flat_split,
     image_files,
     is_flat,
@@ -76,6 +79,7 @@ class VocSource(LabelledSource):
             Roboflow by edges.
         on_error: ``"raise"``, or ``"skip"`` to leave out images that are missing or whose
             annotation cannot be read; they are listed in ``defects``.
+        image_settings: what the config says of images; of ``files`` the stem is the split entry.
 
     Raises:
         DataError: a folder, split, image or annotation is missing, an annotation cannot be read,
@@ -93,7 +97,10 @@ class VocSource(LabelledSource):
         keep_difficult: bool = True,
         coordinates: str = "from_1",
         on_error: str = "raise",
+        image_settings: ImageSettings = USUAL,
     ):
+        self.image_settings = image_settings
+        pattern = FilePattern(image_settings.files) if image_settings.files else None
         skip = check_on_error(on_error)
         known = ", ".join(COORDINATES)
         require(coordinates in COORDINATES, "coordinates", coordinates, f"one of {known}")
@@ -103,7 +110,7 @@ class VocSource(LabelledSource):
         self.name = "VOC " + "+".join(f"{folder.name}:{split}" for folder, split in parts)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         builder = LabelBuilder(self.name)
-        images: list[str] = []
+        images: list[str | tuple[str, ...]] = []
         seen: set[str] = set()
         self._from_zero = 0
         for folder, split in parts:
@@ -117,7 +124,10 @@ class VocSource(LabelledSource):
                     if id in seen:
                         raise DataError(f"image {id!r} is listed twice in splits {splits!r}")
                     annotation = read_annotation(annotation_file)
-                    image = find_image(folder, split, id, annotation.filename, files)
+                    if pattern is None:
+                        image = find_image(folder, split, id, annotation.filename, files)
+                    else:
+                        image = find_parts(files.folder, pattern.names(id))
                     size = annotation.size or read_image_size(image)
                 except DataError as error:
                     if not skip:
@@ -141,7 +151,7 @@ class VocSource(LabelledSource):
         self._images = tuple(images)
         self._from_zero *= coordinates == "from_1"
 
-    def _image(self, index: int) -> str:
+    def _image(self, index: int) -> str | tuple[str, ...]:
         return self._images[index]
 
     def describe(self) -> str:

@@ -270,6 +270,21 @@ def find_image(folder: Path, split: str, id: str, filename: str, files: Files) -
     return str(files.folder / (exact or found)[0])
 
 
+def find_parts(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Paths of the files of an image.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for name in names:
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{folder / name} is missing, of the files of an image by config.data.image.files "
+                f"({', '.join(names)})"
+            )
+    return tuple(str(folder / name) for name in names)
+
+
 def class_names(folders: Mapping[Path, Files], classes: Sequence[str] | None) -> tuple[str, ...]:
     """The class list that all of the folders share, or ``classes`` where given.
 

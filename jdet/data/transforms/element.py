@@ -22,7 +22,7 @@ class Element(NamedTuple):
     Attributes:
         index: position in the source.
         id: name of the image.
-        image: uint8 [H, W, 3], RGB; None for padding and for images that cannot be read.
+        image: [H, W, C] as ``ImageKind`` says; None for padding and for images that cannot be read.
         boxes: float32 [n, 4] in pixels of ``image``.
         labels: int32 [n].
         ignore: bool [n].

@@ -100,14 +100,16 @@ class Finish:
     Attributes:
         resize: what the network sees of images.
         max_boxes: rows for objects; of more than that the largest are kept. 0 leaves objects out.
-        fill: RGB colour beside the image, and of an image that could not be read.
+        fill: C values beside the image, and of an image that could not be read.
+        dtype: of the images.
         mask_size: side of the objects' masks, M; 0 leaves masks out.
         values: what the values of images mean.
     """
 
     resize: Resize
     max_boxes: int
-    fill: tuple[float, float, float]
+    fill: geometry.Fill
+    dtype: str = "uint8"
     mask_size: int = 0
     values: ImageValues = USUAL_VALUES
 
@@ -117,7 +119,7 @@ class Finish:
         location = None
         if element.image is None:
             content = original_size = element.shape or self.resize.shapes[0]
-            image = geometry.blank(content, self.fill)
+            image = geometry.blank(content, self.fill, self.dtype)
             boxes, keep = element.boxes, np.zeros(0, np.intp)
         else:
             location = locate(element, self.resize)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -39,6 +39,10 @@ STRONG_SHRINK = 3.0
 # Samplers 2 to 7; the last one asks for an IoU of at most 1, which every object satisfies.
 _THRESHOLDS = np.array([*MIN_IOUS, 0.0], np.float32)[:, None]
 _SAMPLER = np.arange(len(_THRESHOLDS))
+
+
+Fill = tuple[float, ...]
+"""A value per channel."""
 
 
 class Canvas(NamedTuple):
@@ -315,7 +319,7 @@ def render(
     size: Size,
     *,
     interpolation: int,
-    fill: tuple[float, float, float],
+    fill: Fill,
     orientation: Orientation,
     distort: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
@@ -327,20 +331,20 @@ def render(
     The fill stays undistorted, as in Caffe, where the canvas is made after the distortion.
 
     Args:
-        image: uint8 [H, W, 3], RGB.
+        image: [H, W, C], uint8, uint16 or float32.
         placement: which pixels of ``image`` go where.
         size: of the output.
         interpolation: one of the values of `INTERPOLATIONS`.
-        fill: RGB colour of the output beside the image.
+        fill: C values of the output beside the image.
         orientation: of the output.
         distort: photometric changes of an image.
 
     Returns:
-        uint8 [*size, 3].
+        [*size, C] of the image's type.
     """
     source, target = placement
     if not source.pixels:
-        return blank(size, fill)
+        return blank(size, fill, image.dtype)
     pixels = image[source.y0 : source.y1, source.x0 : source.x1]
     if source.pixels <= target.pixels:
         pixels = distort(pixels)
@@ -354,20 +358,42 @@ def render(
     if source.pixels > target.pixels:
         pixels = distort(pixels)
     if seen.pixels < size[0] * size[1]:
-        output = blank(size, fill)
+        output = blank(size, fill, image.dtype)
         output[seen.y0 : seen.y1, seen.x0 : seen.x1] = pixels
         pixels = output
     if orientation.flip or orientation.flip_vertical:
         code = (
             -1 if orientation.flip and orientation.flip_vertical else 1 if orientation.flip else 0
         )
-        pixels = cv2.flip(pixels, code)
-    return cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE) if orientation.quarter else pixels
+        pixels = _by_four(pixels, lambda part: cv2.flip(part, code))
+    if orientation.quarter:
+        pixels = _by_four(pixels, lambda part: cv2.rotate(part, cv2.ROTATE_90_CLOCKWISE))
+    return pixels
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3] by one of the `INTERPOLATIONS`."""
-    return cv2.resize(image, (width, height), interpolation=interpolation)
+    """Resizes [H, W, C] to [height, width, C] of the same type by one of the `INTERPOLATIONS`."""
+    return _by_four(
+        image, lambda part: cv2.resize(part, (width, height), interpolation=interpolation)
+    )
+
+
+def _by_four(image: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Applies a function of OpenCV, which takes up to four channels and drops the axis of a single one."""
+    channels = image.shape[2]
+    if channels == 3:
+        return function(image)
+    if channels <= 4:
+        return _with_axis(function(image))
+    parts = [
+        _with_axis(function(np.ascontiguousarray(image[..., first : first + 4])))
+        for first in range(0, channels, 4)
+    ]
+    return np.concatenate(parts, axis=2)
+
+
+def _with_axis(image: np.ndarray) -> np.ndarray:
+    return image[..., None] if image.ndim == 2 else image
 
 
 def plain_interpolation(image: np.ndarray, width: int, height: int) -> int:
@@ -376,24 +402,24 @@ def plain_interpolation(image: np.ndarray, width: int, height: int) -> int:
     return cv2.INTER_AREA if strong else cv2.INTER_LINEAR
 
 
-def pad(image: np.ndarray, size: Size, fill: tuple[float, float, float]) -> np.ndarray:
-    """The image uint8 [H, W, 3] in the upper left corner of an output it fits into."""
+def pad(image: np.ndarray, size: Size, fill: Fill) -> np.ndarray:
+    """The image [H, W, C] in the upper left corner of an output it fits into."""
     height, width = image.shape[:2]
     if (height, width) == size:
         return image
-    output = blank(size, fill)
+    output = blank(size, fill, image.dtype)
     output[:height, :width] = image
     return output
 
 
-def blank(size: Size, fill: tuple[float, float, float]) -> np.ndarray:
-    """A new image uint8 [*size, 3] of one colour."""
-    return _filled(size, fill).copy()
+def blank(size: Size, fill: Fill, dtype: Any = np.uint8) -> np.ndarray:
+    """A new image [*size, C] of one colour; of whole numbers it is rounded."""
+    return _filled(size, tuple(fill), np.dtype(dtype)).copy()
 
 
 @functools.lru_cache(maxsize=8)
-def _filled(size: Size, fill: tuple[float, float, float]) -> np.ndarray:
+def _filled(size: Size, fill: Fill, dtype: np.dtype) -> np.ndarray:
     # Assigning a colour to every pixel takes longer than a resize; copying a filled array does not.
-    canvas = np.empty((*size, 3), np.uint8)
-    canvas[:] = np.rint(fill)
+    canvas = np.empty((*size, len(fill)), dtype)
+    canvas[:] = np.rint(fill) if dtype.kind in "iu" else fill
     return canvas

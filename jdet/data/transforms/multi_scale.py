@@ -16,7 +16,7 @@ from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Row
 from jdet.data.transforms.geometry import Size
 from jdet.data.transforms.resize import Resize, fit
-from jdet.types import Batch
+from jdet.types import EIGHT_BIT_RGB, Batch, ImageKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,29 +39,30 @@ class View:
         return high == wide or (wide > high) == (width >= height)
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """An image uint8 [H, W, 3] that it shows as uint8 [*shape, 3], with its size int32 [2]."""
+        """An image [H, W, C] that it shows as [*shape, C] of its type, with its size int32 [2]."""
         return self.resize.prepare(image) if self.resize else fit(image, self.shape, self.shape)
 
 
 def prepare_views(
-    image: np.ndarray | None, views: tuple[View, ...]
+    image: np.ndarray | None, views: tuple[View, ...], kind: ImageKind = EIGHT_BIT_RGB
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """An image in all views.
 
     Args:
-        image: uint8 [H, W, 3], RGB; None where it could not be read: no view shows it.
+        image: [H, W, C]; None where it could not be read: no view shows it.
         views: the network inputs.
+        kind: of all images.
 
     Returns:
-        One uint8 [height, width, 3] per view, black where the view does not show the image, and the
-        size of what it shows, int32 [2]: the image's content, or zeros.
+        One [height, width, C] of the image's type per view, zeros where the view does not show the image,
+        and the size of what it shows, int32 [2]: the image's content, or zeros.
     """
     images, sizes = [], []
     for view in views:
         if image is not None and view.shows(*image.shape[:2]):
             pixels, size = view.prepare(image)
         else:
-            pixels, size = np.zeros((*view.shape, 3), np.uint8), np.zeros(2, np.int32)
+            pixels, size = np.zeros((*view.shape, kind.channels), kind.dtype), np.zeros(2, np.int32)
         images.append(pixels)
         sizes.append(size)
     return tuple(images), tuple(sizes)
@@ -73,14 +74,16 @@ class FinishViews:
 
     Attributes:
         views: the network inputs.
+        kind: of the images.
     """
 
     views: tuple[View, ...]
+    kind: ImageKind = ImageKind()
 
     def __call__(self, element: Element) -> Row:
         """Returns a row whose ``images`` and ``image_sizes`` are tuples with an entry per view."""
         image = element.image
-        images, sizes = prepare_views(image, self.views)
+        images, sizes = prepare_views(image, self.views, self.kind)
         fields = Batch(
             images=images,
             boxes=np.zeros((0, 4), np.float32),

@@ -90,26 +90,26 @@ class Resize(abc.ABC):
         return ""
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """An image as testing shows it: uint8 [H, W, 3] to uint8 [*shape, 3], with its size int32 [2]."""
+        """An image as testing shows it: [H, W, C] to [*shape, C] of its type, with its size int32 [2]."""
         height, width = image.shape[:2]
         shape = self.shapes[self.shape_of(height, width)]
         return fit(image, self.content(height, width, shape), shape)
 
 
 def fit(image: np.ndarray, content: Size, shape: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Resizes an image without randomness and pads it with black.
+    """Resizes an image without randomness and pads it with zeros.
 
     By linear interpolation, as Caffe SSD and MMDetection; where a side shrinks more than threefold, by the
     mean over the covered area, since linear interpolation would read a fraction of the pixels.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: [H, W, C], uint8, uint16 or float32.
         content: height and width of the resized image.
         shape: height and width of the network input.
 
     Returns:
-        uint8 [*shape, 3] and ``content`` as int32 [2].
+        [*shape, C] of the image's type, and ``content`` as int32 [2].
     """
     kind = geometry.plain_interpolation(image, content[1], content[0])
     image = geometry.resize(image, content[1], content[0], kind)
-    return geometry.pad(image, shape, (0.0, 0.0, 0.0)), np.array(content, np.int32)
+    return geometry.pad(image, shape, (0.0,) * image.shape[2]), np.array(content, np.int32)

@@ -1,0 +1,287 @@
+"""TIFF: by OpenCV where it gives the values as they are, else by tifffile, the extra ``tiff``."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from jdet.data.readers.opencv import NATIVE, configure_opencv, decode_native
+from jdet.data.readers.stored import Stored, with_channels
+from jdet.types import DataError
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 258, 259, 262, 270
+_SAMPLES, _PLANAR, _EXTRA, _FORMAT, _SUBFILE = 277, 284, 338, 339, 254
+
+_OFFSETS, _COUNTS = (273, 324), (279, 325)
+"""Where strips and tiles lie, and their lengths."""
+
+_PLAIN = {1, 5, 8, 32773, 32946}
+"""Compressions that OpenCV always has: none, LZW, deflate, PackBits, the older deflate."""
+
+_COMPRESSIONS = {
+    7: "JPEG",
+    33003: "JPEG 2000",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    50000: "Zstandard",
+}
+
+_FORMATS = {1: "uint", 2: "int", 3: "float"}
+
+
+class Page(NamedTuple):
+    """What the tags of a page say.
+
+    Attributes:
+        height: pixels.
+        width: pixels.
+        bits: of a sample.
+        format: "uint", "int", "float" or another word for it.
+        samples: channels.
+        compression: number of TIFF.
+        photometric: number of TIFF: 0 and 1 grey, 2 RGB, 3 palette, 6 YCbCr.
+        planar: channels lie one after the other.
+        extra: what samples beyond the colours mean: 1 and 2 alpha; 0 where nothing is said.
+        images: that the description of ImageJ counts; 1 without one.
+        end: of the last byte of its pixels in the file; 0 where nothing is said.
+    """
+
+    height: int
+    width: int
+    bits: int
+    format: str
+    samples: int
+    compression: int
+    photometric: int
+    planar: bool
+    extra: int
+    images: int
+    end: int
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        """Type of the values; None where numpy has none such."""
+        bits = next((b for b in (8, 16, 32, 64) if b >= self.bits), 0)
+        try:
+            return np.dtype(f"{self.format}{bits}")
+        except TypeError:
+            return None
+
+    @property
+    def colour(self) -> bool:
+        """Whether the first three channels are colours."""
+        return self.photometric in (2, 3, 5, 6, 8)
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the last sample is the opacity."""
+        return self.samples in (2, 4) and (self.extra in (1, 2) or (self.colour and not self.extra))
+
+    @property
+    def channels(self) -> int:
+        """That come out, palettes looked up."""
+        return 3 if self.photometric == 3 else self.samples
+
+    @property
+    def by_opencv(self) -> bool:
+        """Whether OpenCV gives the values as they are."""
+        if self.bits in (1, 4, 8) and self.format == "uint":
+            known = self.compression in _PLAIN | {2, 3, 4, 7}
+            return known and (self.samples in (1, 3) or (self.samples == 4 and self.colour))
+        plain = self.compression in _PLAIN and not self.planar and self.photometric in (1, 2)
+        samples = self.samples == (1 if self.photometric == 1 else 3)
+        types = ("uint16", "int16", "uint32", "int32", "float32", "float64")
+        return plain and samples and self.bits in (16, 32, 64) and str(self.dtype) in types
+
+
+def read_tiff(data: bytes, name: str, *, palette: str = "colours", alpha: bool = True) -> Stored:
+    """A TIFF with the channels of all its pages, one after the other.
+
+    Args:
+        data: the file.
+        name: for messages.
+        palette: "indices": of a file with a palette its numbers, not its colours.
+        alpha: read an alpha channel where there is one.
+
+    Raises:
+        DataError: corrupt, truncated, compressed in a way that nothing here decompresses, with pages of
+            different sizes or with more axes than an image has; or tifffile is needed and not installed.
+    """
+    try:
+        found = pages(data)
+    except ValueError as error:
+        raise DataError(f"{name}: corrupt or truncated TIFF ({error})") from error
+    if not found:
+        raise DataError(f"{name}: corrupt or truncated TIFF, it has no image")
+    first = found[0]
+    if max(page.end for page in found) > len(data):
+        raise DataError(f"{name}: truncated TIFF, its pixels end behind the file")
+    if any(page[:2] != first[:2] for page in found):
+        sizes = ", ".join(dict.fromkeys(f"{page.width}x{page.height}" for page in found))
+        raise DataError(
+            f"{name}: its {len(found)} pages differ in size ({sizes}); save each image as a file of its own"
+        )
+    simple = all(page.by_opencv for page in found) and first.images <= len(found)
+    if len(found) == 1 and simple and first.bits <= 8:
+        if first.samples == 4 and alpha:
+            return _by_tifffile(data, name, first) if _installed() else _four_samples(data, name)
+        return decode_native(data, name, palette=palette, alpha=False)
+    if simple and not any(page.photometric in (0, 3) for page in found):
+        configure_opencv()
+        try:
+            whole, read = cv2.imdecodemulti(np.frombuffer(data, np.uint8), NATIVE)
+        except cv2.error:
+            whole, read = False, ()
+        if not whole or len(read) != len(found):
+            raise DataError(f"{name}: corrupt or truncated TIFF")
+        read = [x[..., ::-1] if x.ndim == 3 else x[..., None] for x in read]
+        pixels = np.concatenate(read, axis=2) if len(read) > 1 else np.ascontiguousarray(read[0])
+        return Stored(pixels, first.colour and len(found) == 1)
+    return _by_tifffile(data, name, first)
+
+
+def _four_samples(data: bytes, name: str) -> Stored:
+    stored = decode_native(data, name, alpha=False)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape != (*stored.pixels.shape[:2], 4):
+        return stored
+    return Stored(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), colour=True, alpha=True)
+
+
+def _installed() -> bool:
+    try:
+        import tifffile  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _by_tifffile(data: bytes, name: str, page: Page) -> Stored:
+    what = f"a TIFF of {page.samples} x {page.bits} bits ({page.format}){_packed(page)}"
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DataError(
+            f"{name}: {what}; to read it, pip install --editable '.[tiff]' in the clone"
+        ) from error
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            series = [one for one in file.series if one.kind != "thumbnail"]
+            axes, pixels = series[0].axes, series[0].asarray()
+    except Exception as error:  # of many kinds, by what is broken
+        known = page.compression in _PLAIN | set(_COMPRESSIONS) | {2, 3, 4, 6}
+        reason = (
+            f"{what} cannot be read ({error})" if known else f"{what}, which nothing here unpacks"
+        )
+        raise DataError(f"{name}: {reason}; save it uncompressed, or compressed by LZW") from error
+    if len(series) > 1:
+        raise DataError(
+            f"{name}: it holds {len(series)} images of different sizes or types; save each as a file of "
+            "its own"
+        )
+    sized = [
+        (axis, length) for axis, length in zip(axes, pixels.shape) if length > 1 or axis in "YX"
+    ]
+    others = [axis for axis, _ in sized if axis not in "YX"]
+    if len(others) > 1 or not {"Y", "X"} <= {axis for axis, _ in sized}:
+        shape = ", ".join(f"{axis} {length}" for axis, length in sized)
+        raise DataError(
+            f"{name}: its axes are {shape}; an image has two and channels: save each plane as a file"
+        )
+    pixels = pixels.reshape([length for _, length in sized])
+    order = [axis for axis, _ in sized]
+    pixels = pixels.transpose([order.index(axis) for axis in (*"YX", *others)])
+    alone = others in ([], ["S"])
+    pixels = np.ascontiguousarray(with_channels(pixels))
+    return Stored(pixels, page.colour and alone and page.samples >= 3, page.alpha and alone)
+
+
+def _packed(page: Page) -> str:
+    if page.compression in _PLAIN:
+        return ""
+    known = _COMPRESSIONS.get(page.compression)
+    return (
+        f", compressed by {known}" if known else f" with the private compression {page.compression}"
+    )
+
+
+def pages(data: bytes | mmap.mmap) -> list[Page]:
+    """The pages of a TIFF or BigTIFF, but for smaller copies of others.
+
+    Raises:
+        ValueError: what should describe them lies behind the file, or is none.
+    """
+    try:
+        directories = list(_directories(data))
+        return [_page(tags) for tags in directories if not tags.get(_SUBFILE, 0) & 1]
+    except (struct.error, IndexError, KeyError, MemoryError) as error:
+        raise ValueError(f"its directory is broken: {error}") from error
+
+
+def _page(tags: dict[Any, Any]) -> Page:
+    description = tags.get(_DESCRIPTION, b"")
+    images = 1
+    if description.startswith(b"ImageJ="):
+        counts = [line[7:] for line in description.split(b"\n") if line.startswith(b"images=")]
+        images = int(counts[0]) if counts and counts[0].strip().isdigit() else 1
+    kind = tags.get(_FORMAT, 1)
+    return Page(
+        height=tags[257],
+        width=tags[256],
+        bits=tags.get(_BITS, 1),
+        format=_FORMATS.get(kind, "complex" if kind in (5, 6) else "undefined"),
+        samples=tags.get(_SAMPLES, 1),
+        compression=tags.get(_COMPRESSION, 1),
+        photometric=tags.get(_PHOTOMETRIC, 1),
+        planar=tags.get(_PLANAR, 1) == 2,
+        extra=tags.get(_EXTRA, 0),
+        images=images,
+        end=max(tags.get("ends", [0])),
+    )
+
+
+def _directories(data: bytes | mmap.mmap) -> Iterator[dict[Any, Any]]:
+    """Tags of every image file directory: tag → its first value, or the bytes of a text.
+
+    Under "ends" stand the places in the file where the strips or tiles of pixels end.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    count_type, entry, word = ("Q", 20, "Q") if big else ("H", 12, "I")
+    (start,) = struct.unpack_from(order + word, data, 8 if big else 4)
+    seen: set[int] = set()
+    while start and start not in seen and len(seen) < 10_000:
+        seen.add(start)
+        (count,) = struct.unpack_from(order + count_type, data, start)
+        first = start + struct.calcsize(order + count_type)
+        count = min(count, 1000)
+        tags: dict[Any, Any] = {}
+        blocks: dict[int, tuple[int, ...]] = {}
+        for place in range(first, first + count * entry, entry):
+            tag, kind = struct.unpack_from(order + "HH", data, place)
+            letter = {1: "B", 2: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
+            if letter is None:
+                continue
+            (values,) = struct.unpack_from(order + word, data, place + 4)
+            at = place + 4 + struct.calcsize(order + word)
+            if values * struct.calcsize(letter) > struct.calcsize(word):
+                (at,) = struct.unpack_from(order + word, data, at)
+            if kind == 2:
+                tags[tag] = data[at : at + values]
+            elif values:
+                (tags[tag],) = struct.unpack_from(order + letter, data, at)
+            if tag in _OFFSETS + _COUNTS:
+                blocks[tag] = struct.unpack_from(f"{order}{values}{letter}", data, at)
+        for starts, counts in zip(_OFFSETS, _COUNTS):
+            if starts in blocks and counts in blocks:
+                tags["ends"] = [a + b for a, b in zip(blocks[starts], blocks[counts])] or [0]
+        yield tags
+        (start,) = struct.unpack_from(order + word, data, first + count * entry)
