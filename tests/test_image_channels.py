@@ -9,6 +9,7 @@ import pytest
 from jdet import build
 from jdet import config as config_lib
 from jdet.config import get_defaults
+from jdet.describe import describe, to_json
 from jdet.interop.torchvision import from_torchvision
 from jdet.train.state import abstract_variables, zero_batch
 from jdet.types import ConfigError, ImageKind
@@ -74,6 +75,21 @@ def test_batches_and_parameters_follow_the_images():
     assert detector.image_kind == BANDS
     params, _ = abstract_variables(detector, c)
     assert 5 in {shape[2] for shape in kernels(params).values()}
+
+
+def test_the_description_has_parameters_and_bytes_of_the_images():
+    found = {}
+    for kind in (BANDS, BANDS._replace(channels=4, dtype="float32")):
+        c = config_of(kind, mean=(0.0,), std=(1.0,))
+        c.train.batch_size = 8
+        found[kind.channels] = to_json(describe(c, ("a",)))
+    assert found[5]["images"]["dtype"] == "uint16"
+    assert found[5]["batch_bytes"] == 8 * 64 * 64 * 5 * 2
+    assert found[4]["batch_bytes"] == 8 * 64 * 64 * 4 * 4
+    first = (
+        3 * 3 * 8
+    )  # weights of the first layer for each channel: 3×3 to an eighth of 64 features
+    assert found[5]["parameters"] - found[4]["parameters"] == first
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Images that are not what a run was trained on are refused, with what to do."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from jdet import predict
 from jdet.config import get_defaults, image_kind, set_found, validate
 from jdet.evaluation.image_kind import ImageCheck, check, of_run
 from jdet.types import ConfigError, DataError, ImageKind
@@ -87,6 +90,23 @@ def test_values_of_another_range_are_refused(trained, image, words):
 )
 def test_what_an_image_of_training_could_be_is_taken(trained, image):
     ImageCheck(config_of(TRAINED[trained])).check(image, "x")
+
+
+def test_prediction_puts_the_files_of_an_image_together(tmp_path):
+    kind = ImageKind(2, "bands", "uint16", (0.0, 65535.0))
+    c = config_of(kind)
+    c.data.image.found.files = "{stem}_w1.png + {stem}_w2.png"
+    first, second = values("uint16", 1, 1), values("uint16", 1, 2)
+    for name, array in (("a_w1", first), ("a_w2", second), ("b_w2", second)):
+        (tmp_path / f"{name}.png").write_bytes(by_opencv(".png", array))
+    predictor = SimpleNamespace(images=ImageCheck(c), prepare=lambda image, name: name)
+    failed = {}
+    files = predict._files(predictor, [tmp_path])
+    read = list(predict._read_ahead(files, predictor, 4, lambda n, e: failed.update({n: str(e)})))
+    ((_, image, name),) = read
+    assert name == "a_w1.png"
+    np.testing.assert_array_equal(image, np.concatenate([first, second], axis=2))
+    assert list(failed) == ["b_w2.png"] and "b_w1.png: cannot be read" in failed["b_w2.png"]
 
 
 def test_a_set_for_evaluation_must_be_like_that_of_training(tmp_path):

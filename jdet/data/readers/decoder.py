@@ -131,7 +131,7 @@ def wrong_channels(count: int, decoder: Decoder) -> str:
         chosen = f"--config.data.image.bands={tuple(range(kind.channels))} takes the first"
         remedy = f"leave it out, or say what all are: --config.data.image.channels={other}"
         remedy += f"; {chosen}" if count > kind.channels else ""
-    return f"{have}, {_others(decoder)} {described(kind)}; {remedy}"
+    return f"{have}, {_others(decoder, 'channels')} {described(kind)}; {remedy}"
 
 
 def wrong_dtype(dtype: str, decoder: Decoder) -> str:
@@ -147,11 +147,17 @@ def wrong_dtype(dtype: str, decoder: Decoder) -> str:
             remedy += (
                 ", or 16-bit files by their high byte alone, --config.data.image.high_byte=True"
             )
-    return f"its values are {dtype}, {_others(decoder)} {kind.dtype}; {remedy}"
+    return f"its values are {dtype}, {_others(decoder, 'dtype')} {kind.dtype}; {remedy}"
 
 
-def _others(decoder: Decoder) -> str:
-    return "those of the set are" if decoder.settings.kind is None else "the training's were"
+def _others(decoder: Decoder, key: str) -> str:
+    """What decided how an image must be."""
+    if decoder.settings.kind is not None:
+        return "the training's were"
+    asked = getattr(decoder.settings, key)
+    return (
+        "those of the set are" if asked == "auto" else f"config.data.image.{key}={asked!r} asks for"
+    )
 
 
 def described(kind: ImageKind) -> str:

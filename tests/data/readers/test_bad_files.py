@@ -84,7 +84,7 @@ FLOAT = tiff(values("float32", 3), photometric="rgb")
         (RGB16, "its values are uint16, those of the set are uint8", {}),
         (FLOAT, "its values are float32, those of the set are uint8", {}),
         (FIVE, "it has 5 channels, those of the set are uint8 .H, W, 3., RGB", {}),
-        (FIVE, "it has 5 channels, those of the set", {"channels": "rgb"}),
+        (FIVE, "it has 5 channels, config.data.image.channels=.rgb. asks", {"channels": "rgb"}),
     ],
 )
 def test_files_of_another_kind_are_listed(tmp_path, caplog, stray, words, settings):
