@@ -15,7 +15,7 @@ from jdet.data.readers.survey import describe as describe_survey
 from jdet.data.readers.survey import value_bounds
 from jdet.types import ConfigError, DataError, ImageKind, Source
 
-SETTINGS = ("channels", "dtype", "high_byte", "bands", "palette", "alpha")
+SETTINGS = ("channels", "dtype", "bands", "palette", "alpha")
 """Keys of ``config.data.image`` that say what becomes of the files."""
 
 

@@ -55,6 +55,10 @@ ANIMATION = {"save_all": True, "append_images": FRAMES[1:]}
         pytest.param(encode(FRAMES[0], "WEBP", lossless=True, **ANIMATION), id="animated-webp"),
         pytest.param(encode(PIL, "BMP"), id="bmp"),
         pytest.param(encode(PIL, "TIFF", compression="tiff_lzw"), id="tiff"),
+        pytest.param(encode(PIL.convert("L"), "TIFF"), id="grey-tiff"),
+        pytest.param(encode(PIL.convert("1"), "TIFF"), id="one-bit-tiff"),
+        pytest.param(encode(PIL.convert("P"), "TIFF"), id="palette-tiff"),
+        pytest.param(encode(PIL.convert("CMYK"), "TIFF"), id="cmyk-tiff"),
     ],
 )
 def test_decodes_like_pillow(data):

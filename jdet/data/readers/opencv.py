@@ -72,14 +72,13 @@ def decode_native(
         data: the file.
         name: for messages.
         palette: "indices": of a file with a palette its numbers, not its colours.
-        alpha: read an alpha channel where there is one.
 
     Raises:
         DataError: as `decode`.
     """
     if palette == "indices" and (indices := _indices(data)) is not None:
         return Stored(with_channels(indices))
-    if alpha and has_alpha(data):
+    if has_alpha(data):
         pixels = upright(decode(data, cv2.IMREAD_UNCHANGED, name), orientation_of(data))
         if pixels.ndim == 3 and pixels.shape[2] == 4:
             if data.startswith(b"\x89PNG") and data[25] == 4:  # grey and alpha

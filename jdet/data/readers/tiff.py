@@ -23,6 +23,9 @@ _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _SUBFILE = 277, 284, 338, 339, 254
 _OFFSETS, _COUNTS = (273, 324), (279, 325)
 """Where strips and tiles lie, and their lengths."""
 
+_CMYK = 5
+"""Photometric interpretation."""
+
 _PLAIN = {1, 5, 8, 32773, 32946}
 """Compressions that OpenCV always has: none, LZW, deflate, PackBits, the older deflate."""
 
@@ -47,7 +50,7 @@ class Page(NamedTuple):
         format: "uint", "int", "float" or another word for it.
         samples: channels.
         compression: number of TIFF.
-        photometric: number of TIFF: 0 and 1 grey, 2 RGB, 3 palette, 6 YCbCr.
+        photometric: number of TIFF: 0 and 1 grey, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr, 8 Lab.
         planar: channels lie one after the other.
         extra: what samples beyond the colours mean: 1 and 2 alpha; 0 where nothing is said.
         images: that the description of ImageJ counts; 1 without one.
@@ -83,33 +86,38 @@ class Page(NamedTuple):
     @property
     def alpha(self) -> bool:
         """Whether the last sample is the opacity."""
-        return self.samples in (2, 4) and (self.extra in (1, 2) or (self.colour and not self.extra))
+        if self.samples not in (2, 4) or self.photometric == _CMYK:
+            return False
+        return self.extra in (1, 2) or (self.colour and not self.extra)
 
     @property
     def channels(self) -> int:
         """That come out, palettes looked up."""
-        return 3 if self.photometric == 3 else self.samples
+        looked_up = self.photometric == 3 or (self.photometric == _CMYK and self.by_opencv)
+        return 3 if looked_up else self.samples
 
     @property
     def by_opencv(self) -> bool:
-        """Whether OpenCV gives the values as they are."""
+        """Whether OpenCV gives the values as they are.
+
+        Of 8 bits it makes RGB of everything, and multiplies colours by an alpha channel.
+        """
         if self.bits in (1, 4, 8) and self.format == "uint":
             known = self.compression in _PLAIN | {2, 3, 4, 7}
-            return known and (self.samples in (1, 3) or (self.samples == 4 and self.colour))
+            return known and (self.samples in (1, 3) or self.photometric == _CMYK)
         plain = self.compression in _PLAIN and not self.planar and self.photometric in (1, 2)
         samples = self.samples == (1 if self.photometric == 1 else 3)
         types = ("uint16", "int16", "uint32", "int32", "float32", "float64")
         return plain and samples and self.bits in (16, 32, 64) and str(self.dtype) in types
 
 
-def read_tiff(data: bytes, name: str, *, palette: str = "colours", alpha: bool = True) -> Stored:
+def read_tiff(data: bytes, name: str, *, palette: str = "colours") -> Stored:
     """A TIFF with the channels of all its pages, one after the other.
 
     Args:
         data: the file.
         name: for messages.
         palette: "indices": of a file with a palette its numbers, not its colours.
-        alpha: read an alpha channel where there is one.
 
     Raises:
         DataError: corrupt, truncated, compressed in a way that nothing here decompresses, with pages of
@@ -131,9 +139,7 @@ def read_tiff(data: bytes, name: str, *, palette: str = "colours", alpha: bool =
         )
     simple = all(page.by_opencv for page in found) and first.images <= len(found)
     if len(found) == 1 and simple and first.bits <= 8:
-        if first.samples == 4 and alpha:
-            return _by_tifffile(data, name, first) if _installed() else _four_samples(data, name)
-        return decode_native(data, name, palette=palette, alpha=False)
+        return decode_native(data, name, palette=palette)
     if simple and not any(page.photometric in (0, 3) for page in found):
         configure_opencv()
         try:
@@ -146,22 +152,6 @@ def read_tiff(data: bytes, name: str, *, palette: str = "colours", alpha: bool =
         pixels = np.concatenate(read, axis=2) if len(read) > 1 else np.ascontiguousarray(read[0])
         return Stored(pixels, first.colour and len(found) == 1)
     return _by_tifffile(data, name, first)
-
-
-def _four_samples(data: bytes, name: str) -> Stored:
-    stored = decode_native(data, name, alpha=False)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.shape != (*stored.pixels.shape[:2], 4):
-        return stored
-    return Stored(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), colour=True, alpha=True)
-
-
-def _installed() -> bool:
-    try:
-        import tifffile  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _by_tifffile(data: bytes, name: str, page: Page) -> Stored:
@@ -201,7 +191,8 @@ def _by_tifffile(data: bytes, name: str, page: Page) -> Stored:
     pixels = pixels.transpose([order.index(axis) for axis in (*"YX", *others)])
     alone = others in ([], ["S"])
     pixels = np.ascontiguousarray(with_channels(pixels))
-    return Stored(pixels, page.colour and alone and page.samples >= 3, page.alpha and alone)
+    rgb = page.photometric in (2, 6) and alone and page.samples >= 3
+    return Stored(pixels, rgb, page.alpha and alone)
 
 
 def _packed(page: Page) -> str:

@@ -87,6 +87,12 @@ for name, options in {
 array = values("uint16", 3)
 planar = tiff(np.moveaxis(array, 2, 0), photometric="rgb", planarconfig="separate")
 case("tiff-planar.tif", planar, array, "rgb")
+for dtype in ("uint8", "uint16"):
+    array = values(dtype, 4)
+    for extra in ("unassalpha", "assocalpha"):
+        data = tiff(array, photometric="rgb", extrasamples=[extra])
+        case(f"tiff-{extra}.tif", data, array, "bands", channels="4")
+        case(f"tiff-{extra}.tif", data, array[..., :3], "rgb", alpha="drop")
 array = values("uint16", 5)
 stack = tiff(np.moveaxis(array, 2, 0), imagej=True, metadata={"axes": "CYX"})
 case("tiff-imagej.tif", stack, array, "bands")
