@@ -15,7 +15,7 @@ from jdet.data.discover import discover, object_statistics
 from jdet.data.sources.label_text import read_text
 from jdet.data.transforms.warp import Warp
 from jdet.train.schedule import POLICIES
-from jdet.types import ConfigError
+from jdet.types import ConfigError, ImageKind
 
 BACKBONES = {
     "root_resnet34": dict(name="root_resnet", depth=34),
@@ -61,6 +61,10 @@ the images (COCO shape), the classes (``cat+dog``, or a text file with one a lin
 
 OWN = OWN_DATA | dict(cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0)
 """Arguments of the experiments on one's own images."""
+
+
+MOST_OBJECTS = 10_000
+"""Largest ``data.max_boxes``."""
 
 
 def pick(key, value, allowed):
@@ -115,6 +119,9 @@ def coco(root, seed, train="", test=""):
 def own_images(arg, name):
     """Defaults with the data of a folder, and what the command line sets of them.
 
+    Images that are not 8-bit RGB are normalised by what is measured on them, and change in the range of
+    their values. There is room for all objects of every image.
+
     Args:
         arg: with ``seed`` and the keys of ``OWN_DATA``.
         name: of the experiment.
@@ -140,7 +147,11 @@ def own_images(arg, name):
     image = image_settings(c)
     source = build.source(c.data.train, "config.data.train", c.data.on_error, image)
     objects = object_statistics(source)
-    c.data.max_boxes = int(2 ** np.ceil(np.log2(max(objects.most, 8))))
+    c.data.max_boxes = min(int(2 ** np.ceil(np.log2(max(objects.most, 8)))), MOST_OBJECTS)
+    if not build.normalise.eight_bit_rgb(ImageKind.of(source)):
+        if c.data.normalise.by == "constants":
+            c.data.normalise.by = "data"
+        c.augment = build.group("augment", "intensity")
     return c, source, float(np.quantile(objects.sizes, 0.1))
 
 
@@ -296,8 +307,29 @@ def boards_on_cpu(c, arg):
     c.parallel.cpu_devices = 2
 
 
+def room_for_detections(c):
+    """As many detections of an image as its objects may need, where the model's own number is smaller.
+
+    There are half as many again as rows for objects, which are one to two times the most of an image, and
+    twice that enter NMS. COCO's AP is then taken at all of them, and not at 100.
+    """
+    wanted = c.data.max_boxes * 3 // 2
+    if wanted <= c.model.max_detections:
+        return
+    c.model.max_detections = wanted
+    c.model.pre_nms = max(c.model.pre_nms, 2 * wanted)
+    if "coco" in c.eval.metrics:
+        c.eval.coco.max_detections = (10, 100, wanted)
+    logging.info(
+        "Images with many objects: data.max_boxes=%d, model.max_detections=%d, model.pre_nms=%d%s",
+        *(c.data.max_boxes, wanted, c.model.pre_nms),
+        f"; COCO's AP counts {wanted} detections an image" * ("coco" in c.eval.metrics),
+    )
+
+
 def own_recipe(c, arg, images):
-    """Length of the run and optimisation for so many training images of one's own."""
+    """Limits, length of the run and optimisation for so many training images of one's own."""
+    room_for_detections(c)
     c.train.batch_size = c.optimizer.reference_batch = arg.batch or (16 if arg.cpu else 32)
     passes, low, high = (60, 1200, 6000) if arg.cpu else (200, 6000, 100_000)
     steps = int(np.clip(images * passes // c.train.batch_size, low, high))

@@ -13,10 +13,12 @@ sizes), input size (512 pixels where a tenth of the objects would be under 12 pi
 length of the run (every image about 200 times, 6,000 to 100,000 steps). ``cpu`` trains a half-width
 Root-ResNet-18 at 128 pixels instead, 1,200 to 6,000 steps. Where these default boxes would leave many
 objects of a class unmatched, ratios, levels and, but for cpu and size=, the input size are those that
-``jdet.analysis.default_boxes`` proposes; the start says so. All can be set: size=, batch=, steps=, lr=.
-What the data leave open is said by image_root=PATH (COCO shape: folder of the images), classes=cat+dog or
-a text file with one a line, and coordinates=edges or from_0 (VOC shape: how boxes count pixels). What the
-command line sets under --config.data counts before anything is derived.
+``jdet.analysis.default_boxes`` proposes; the start says so. There is room for all objects of every image,
+and for half as many again among the detections. Images that are not 8-bit RGB are normalised by what is
+measured on them, and change in the range of their values (docs/normalisation.md). All can be set: size=,
+batch=, steps=, lr=. What the data leave open is said by image_root=PATH (COCO shape: folder of the images),
+classes=cat+dog or a text file with one a line, and coordinates=edges or from_0 (VOC shape: how boxes count
+pixels). What the command line sets under --config.data counts before anything is derived.
 
 Source: ours
 Paper: –

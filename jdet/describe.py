@@ -365,6 +365,10 @@ def main() -> None:
         values = to_json(description) | ({"memory": memory} if memory else {})
         atomic_files.write_json(flags.FLAGS.out, values)
     print_description(description, flags.FLAGS.depth)
+    detector = build.detector(config, class_names)
+    for line in build.normalise.describe(config, detector.image_kind):
+        print(line)
+    print(build.limits.describe(config, detector))
     if memory:
         print_memory(memory)
 

@@ -263,7 +263,8 @@ def write_results(
                 )
             ]
             target = out.images / targets[number]
-            drawn = draw_detections(image, found, predictor.class_names, score_threshold=score)
+            shown = predictor.display(image)
+            drawn = draw_detections(shown, found, predictor.class_names, score_threshold=score)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_image(target, drawn)

@@ -20,9 +20,11 @@ from jdet import build, phases
 from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
+from jdet.atomic_files import write_json
 from jdet.data.first_look import first_look
 from jdet.data.pipeline import BatchStream
-from jdet.data.sources import fingerprint, repeated
+from jdet.data.sources import defects, fingerprint, repeated
+from jdet.data.statistics import ImageStatistics
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
@@ -33,7 +35,7 @@ from jdet.train.checkpoints import select
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
 from jdet.train.workdir import open_run
-from jdet.types import ConfigError, Evaluated, Source, TrainState
+from jdet.types import ConfigError, Evaluated, ImageKind, Source, TrainState
 
 DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
@@ -83,6 +85,7 @@ class _Ready(NamedTuple):
     config: ConfigDict
     train: Source
     evaluation: Source
+    values: ImageStatistics | None
 
     @property
     def num_examples(self) -> int:
@@ -102,14 +105,14 @@ def _prepare(config: ConfigDict) -> _Ready:
     if config.train.best_metric:
         names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
-    return _Ready(config, train_source, eval_source)
+    return _Ready(config, train_source, eval_source, build.normalise.settle(config, train_source))
 
 
 def _train(
     ready: _Ready, workdir: Path, *, overwrite: bool, writers: tuple, outlook: Outlook | None
 ) -> loop.Result:
     """Trains, or goes on with, one training in a folder of its own."""
-    config, train_source, eval_source = ready
+    config, train_source, eval_source, values = ready
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
     _look(config, {"train": train_source, "eval": eval_source})
     image_kind.check(config, eval_source, "eval data")
@@ -121,11 +124,17 @@ def _train(
         )
     if jax.process_index() == 0:
         _announce(config, detector, train_source, eval_source)
+        for line in values.warnings() if values else ():
+            logging.warning("train images: %s", line)
 
     def train_stream(start: int) -> BatchStream:
         # Asked for once the workdir is known to be ours.
         if jax.process_index() == 0:
-            _write_defects(Path(workdir) / "defects.txt", train_source, eval_source)
+            defects.write(
+                Path(workdir) / "defects.txt", {"train": train_source, "eval": eval_source}
+            )
+            if values:
+                write_json(Path(workdir) / "image_statistics.json", values._asdict())
         return loaders.train_batches(config, train_source, start, needs=detector.needs)
 
     weights = make_weights(
@@ -337,12 +346,15 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         logging.info("%s data: %s", role, text)
         for line in image_kind.describe(source):
             logging.info("%s images: %s", role, line)
-        defects = getattr(source, "defects", ())
-        for defect in defects[:DEFECTS_SHOWN]:
+        wrong = getattr(source, "defects", ())
+        for defect in wrong[:DEFECTS_SHOWN]:
             logging.warning("%s data: %s: %s: %s", role, *defect)
-        if len(defects) > DEFECTS_SHOWN:
-            more = len(defects) - DEFECTS_SHOWN
+        if len(wrong) > DEFECTS_SHOWN:
+            more = len(wrong) - DEFECTS_SHOWN
             logging.warning("%s data: %d more; defects.txt of the workdir has all", role, more)
+    for line in build.normalise.describe(config, ImageKind.of(train)):
+        logging.info("%s", line)
+    logging.info("%s", build.limits.describe(config, detector))
     if text := repeated.warning(train, evaluation):
         logging.warning("%s", text)
     resize = build.resize(config)
@@ -376,17 +388,3 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         logging.warning("%s", warning)
     if warning := detector.start_warning(objects, config.class_names, resize):
         logging.warning("%s", warning)
-
-
-def _write_defects(path: Path, train: Source, evaluation: Source) -> None:
-    """One line for everything wrong in the labels; no file where there is nothing."""
-    lines = [
-        f"{role}\t{defect.id}\t{defect.what}\t{defect.detail}\n"
-        for role, source in (("train", train), ("eval", evaluation))
-        for defect in getattr(source, "defects", ())
-    ]
-    if lines:
-        # Names of files need not be text: these bytes come out as they are.
-        path.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
-    else:
-        path.unlink(missing_ok=True)

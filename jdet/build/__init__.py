@@ -5,6 +5,8 @@ build.detector(config, class_names)                 # the detector of a whole co
 build.sources(config)                               # its data
 """
 
+from jdet.build import limits as limits
+from jdet.build import normalise as normalise
 from jdet.build.data import augment as augment
 from jdet.build.data import look_at_images as look_at_images
 from jdet.build.data import resize as resize

@@ -69,7 +69,7 @@ def source(
     """
     extra = {} if "on_error" in config else {"on_error": on_error}
     made = make("source", config, where, image_settings=image, **extra)
-    asked = dataclasses.replace(image, kind=None)
+    asked = dataclasses.replace(image, kind=None, invalid=None)  # which the pipeline sees to
     if not hasattr(made, "image_settings") and asked != USUAL:
         changed = ", ".join(
             f"{field.name}={getattr(asked, field.name)!r}"

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from jdet.build import normalise
 from jdet.build.data import resize
 from jdet.build.groups import NORM_OF_KIND, class_of, make, parts_of, shared_fields
 from jdet.build.table import resolve
@@ -32,7 +33,7 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
     Raises:
         ConfigError: unknown names, keys or values; a layout of anchors that contradicts itself.
     """
-    model = config.model
+    model, kind = config.model, image_kind(config)
     factory = resolve("detector", model.name)
     cls = class_of(factory)
     if not (isinstance(cls, type) and issubclass(cls, Detector)):
@@ -49,9 +50,11 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         "remat": remat,
         "num_classes": len(class_names),
         "input_size": config.input_size,
-        "image_kind": image_kind(config),
+        "image_kind": kind,
         "padded_inputs": resize(config).keeps_ratio,
     }
+    if constants := normalise.provisional(config, kind):
+        model = ConfigDict({**model.copy_and_resolve_references(), **constants})
     module, segments = _assemble("detector", model, "config.model", bound, drop=shared)
     remat.check(segments)
     if bound["padded_inputs"] and not module.knows_padding:
@@ -81,7 +84,8 @@ def _check_constants(module: Detector) -> None:
         if len(values) not in (1, channels):
             raise ConfigError(
                 f"config.model.{key}={values} has {len(values)} numbers for images of {channels} "
-                f"channel{'s' * (channels != 1)}; give {'one, or ' * (channels > 1)}{channels}"
+                f"channel{'s' * (channels != 1)}; give {'one, or ' * (channels > 1)}{channels}, or "
+                "measure them, --config.data.normalise.by=data"
             )
 
 

@@ -47,6 +47,7 @@ by its size."""
 CHOICES = {
     "precision": ("float32", "bfloat16"),
     "data.on_error": ("raise", "skip"),
+    "data.normalise.by": ("constants", "data", "range"),
     "init_from.weights": ("ema", "raw"),
     "init_from.class_map": ("names", "none"),
     "train.loss_norm": ("global", "per_device"),
@@ -86,6 +87,7 @@ def validate(config: ConfigDict) -> None:
         ranges.check(allowed, f"config.{key}", _lookup(config, key))
     _check_landscape(config.landscape)
     image_settings(config)
+    _check_normalise(config.data.normalise)
 
 
 def _check_landscape(landscape: ConfigDict) -> None:
@@ -107,6 +109,19 @@ def _check_landscape(landscape: ConfigDict) -> None:
             f"config.landscape.probe_steps={lengths!r}; it must be numbers rising from above 0 to "
             "below 1e6, such as (0.5, 1.0, 2.0, 4.0)"
         )
+
+
+def _check_normalise(group: ConfigDict) -> None:
+    """A range belongs to "range", and has two rising ends."""
+    key, given = "config.data.normalise.range", tuple(group.range)
+    if group.by != "range" and given:
+        raise ConfigError(
+            f"{key}={given}, but config.data.normalise.by={group.by!r}; set that to 'range', or the range "
+            "to ()"
+        )
+    rising = len(given) == 2 and all(type(x) in (int, float) for x in given)
+    if group.by == "range" and not (rising and -1e30 < given[0] < given[1] < 1e30):
+        raise ConfigError(f"{key}={given}; it must be two rising numbers, such as (-1000.0, 400.0)")
 
 
 def _lookup(config: ConfigDict, key: str) -> Any:

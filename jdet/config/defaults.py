@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from jdet.data.transforms.ssd import SSDAugment
 
@@ -45,6 +45,10 @@ def get_defaults() -> ConfigDict:
         ""  # files of an image, "{stem}_rgb.png + {stem}_depth.png"; "": one, or the label
     )
     # file's list
+    image.invalid = config_dict.placeholder(
+        float
+    )  # value that stands for "nothing measured", besides
+    # NaN and infinity; None: there is none
     image.found = found = (
         ConfigDict()
     )  # filled in from the training data, which all others must match
@@ -54,6 +58,12 @@ def get_defaults() -> ConfigDict:
     found.value_range = ()
     found.least_span = 0.0  # smallest difference of two values of an image
     found.files = ""
+    # What values are normalised by; docs/normalisation.md.
+    data.normalise = normalise = ConfigDict()
+    normalise.by = "constants"  # "constants" (model.mean, model.std) | "data" (measured) | "range"
+    normalise.range = ()  # of "range": (low, high), which becomes -1 … 1
+    normalise.low = ()  # filled in by "data" and "range" with model.mean and model.std: the lower and
+    normalise.high = ()  # upper end of nearly all values, by channel
     data.workers = 0  # grain worker processes; 0 decodes in threads of this process
     data.threads = 2  # reader threads per process
     data.prefetch = 4  # batches made ahead of the step
@@ -143,6 +153,11 @@ def get_defaults() -> ConfigDict:
     evaluation.coco.recall_levels = 101  # over which precision is averaged
     evaluation.images = 8  # images drawn beside the ground truth
     evaluation.score_drawn = 0.5  # lowest score drawn
+    evaluation.drawn_bands = ()  # channels shown as red, green and blue, or one as grey; (): the first
+    evaluation.drawn_percentiles = (
+        1.0,
+        99.0,
+    )  # of an image, shown as black and white; not of 8 bits
     evaluation.use_ema = True  # evaluate the moving average where there is one
     evaluation.max_images = 0  # 0: all
     evaluation.precise_bn = 0  # training batches over which statistics of batch norms are measured

@@ -97,7 +97,7 @@ class ImageStatistics(NamedTuple):
             raise DataError(
                 f"{what}: none of the {self.images} images has a valid value: all are NaN or infinite"
                 f"{also}. Correct the files"
-                + (", or --config.data.image.invalid=None" if invalid is not None else "")
+                + (", or leave config.data.image.invalid out" if invalid is not None else "")
             )
         if not any(std > 0 for std in self.std):
             raise DataError(
@@ -157,7 +157,7 @@ class ImageStatistics(NamedTuple):
         if beyond := sum(self.outside):
             lines.append(
                 f"{beyond:,} of {sum(self.valid):,} values ({beyond / sum(self.valid):.2%}) lie outside "
-                f"the range of config.data.image.range; they are kept, as values beyond -1 … 1. The "
+                f"the range of config.data.normalise.range; they are kept, as values beyond -1 … 1. The "
                 f"values are {_numbers(self.minimum)} … {_numbers(self.maximum)} by channel"
             )
         if self.unreadable:

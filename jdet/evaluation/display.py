@@ -113,3 +113,7 @@ class Display:
         grey = np.clip(np.rint((wide - low) * scale + middle), 0, 255).astype(np.uint8)
         grey[~valid] = NOTHING
         return grey
+
+
+USUAL = Display()
+"""Of images that nothing is said of."""

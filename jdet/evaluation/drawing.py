@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jdet.data.image_io import write_image
 from jdet.data.readers.decoder import Decoder
+from jdet.evaluation.display import USUAL, Display
 from jdet.types import Example, ImageDetections
 
 Color = tuple[int, int, int]
@@ -131,6 +132,7 @@ def write_images(
     class_names: Sequence[str],
     *,
     decoder: Decoder | None = None,
+    display: Display = USUAL,
     score_threshold: float = 0.5,
 ) -> dict[str, np.ndarray]:
     """Writes one JPEG per image, ground truth on the left and detections on the right.
@@ -140,6 +142,7 @@ def write_images(
         pairs: detections and ground truth of images, ``SampleImages.pairs``; images are read here.
         class_names: K names, in label order.
         decoder: of the images; None: they are 8-bit RGB.
+        display: makes images for people of them.
         score_threshold: lowest score drawn.
 
     Returns:
@@ -157,9 +160,11 @@ def write_images(
         name = re.sub(r"[^\w.-]+", "_", ground_truth.id)[-80:]
         stem = f"{number:03d}_{name}"
         images[stem] = draw_detections(
-            read(
-                ground_truth.image,
-                "" if isinstance(ground_truth.image, (str, tuple)) else ground_truth.id,
+            display(
+                read(
+                    ground_truth.image,
+                    "" if isinstance(ground_truth.image, (str, tuple)) else ground_truth.id,
+                )
             ),
             detections,
             class_names,

@@ -25,12 +25,13 @@ from jdet.data.transforms.multi_scale import View
 from jdet.evaluation import drawing, loaders, report, tta
 from jdet.evaluation import results as results_lib
 from jdet.evaluation.detect import DetectFn, one_ahead, to_images
+from jdet.evaluation.display import Display
 from jdet.evaluation.gather import Evaluator, Gather, SampleImages
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.evaluation.results import Results
 from jdet.parallel import broadcast
 from jdet.train import state
-from jdet.types import Batch, ConfigError, Evaluated, ImageDetections, Source
+from jdet.types import Batch, ConfigError, Evaluated, ImageDetections, ImageKind, Source
 
 CURVES = "evaluation_curves.json"
 """What the evaluators' ``curves`` return, with the step."""
@@ -89,7 +90,7 @@ def make_evaluation(
     The network is compiled once per input shape, at the first call.
 
     Raises:
-        ConfigError: ``config.eval.metrics`` names what does not exist.
+        ConfigError: ``config.eval.metrics`` or ``drawn_bands`` names what does not exist.
         DataError: it compares masks, and the source has none.
     """
     # A wrong one fails here, before anything is compiled.
@@ -97,6 +98,7 @@ def make_evaluation(
     for name, evaluator in zip(config.eval.metrics, made, strict=True):
         if "masks" in getattr(evaluator, "needs", ()):
             loaders.check_masks(config, source, "eval", f"config.eval.metrics {name!r}")
+    display = Display.of(config, ImageKind.of(source))
     detect = DetectFn(detector, mesh)
 
     def evaluation(variables: Any, step: int) -> Evaluated:
@@ -121,6 +123,7 @@ def make_evaluation(
             found.samples.pairs,
             source.class_names,
             decoder=Decoder.of(source),
+            display=display,
             score_threshold=config.eval.score_drawn,
         )
         images = {f"detections/{name}": image for name, image in drawn.items()}

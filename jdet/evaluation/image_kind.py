@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jdet import build
 from jdet import config as config_lib
 from jdet.data.readers import range_check
 from jdet.data.readers.decoder import Decoder, described
@@ -15,12 +16,12 @@ from jdet.data.readers.survey import describe as describe_survey
 from jdet.data.readers.survey import value_bounds
 from jdet.types import ConfigError, DataError, ImageKind, Source
 
-SETTINGS = ("channels", "dtype", "bands", "palette", "alpha")
+SETTINGS = ("channels", "dtype", "bands", "palette", "alpha", "invalid")
 """Keys of ``config.data.image`` that say what becomes of the files."""
 
 
 def of_run(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> ConfigDict:
-    """A config under which a run is evaluated, with the images that were trained on.
+    """A config under which a run is evaluated, with the images and the normalisation of the training.
 
     Args:
         config: not changed.
@@ -36,6 +37,10 @@ def of_run(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> Conf
         for key in SETTINGS
         if ours[key] != theirs[key]
     ]
+    for key in ("by", "range"):
+        own, was = config.data.normalise[key], trained.data.normalise[key]
+        if own != was:
+            different.append(f"config.data.normalise.{key}={own!r} (trained with {was!r})")
     if different:
         raise ConfigError(
             f"the config makes other images than the run in {workdir} was trained on: "
@@ -43,6 +48,7 @@ def of_run(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> Conf
         )
     config = config.copy_and_resolve_references()
     config.data.image.found = theirs.found.copy_and_resolve_references()
+    build.normalise.adopt(config, trained)
     return config
 
 
@@ -123,7 +129,7 @@ class ImageCheck:
             )
         if kind.dtype == "uint8":
             return
-        bounds = value_bounds(image)
+        bounds = value_bounds(image, self.decoder.settings.invalid)
         wrong = bounds and range_check.wrong_values(bounds, kind, self._least_span)
         if wrong:
             raise DataError(f"image {name!r} has {wrong}")

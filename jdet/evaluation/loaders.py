@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jdet import build
 from jdet.data import pipeline
 from jdet.data.transforms.multi_scale import View
-from jdet.types import DataError, Source
+from jdet.types import DataError, ImageKind, Source
 
 
 def train_batches(
@@ -27,6 +27,7 @@ def train_batches(
         start=start,
         min_usable=config.data.min_usable,
         mask_size=config.data.mask_size if "masks" in needs else 0,
+        values=build.normalise.image_values(config, ImageKind.of(source)),
         **_options(config),
     )
 
@@ -82,6 +83,7 @@ def eval_batches(
         views=views,
         batch_size=eval_batch_size(config, mesh),
         limit=config.eval.max_images,
+        values=build.normalise.image_values(config, ImageKind.of(source)),
         **_options(config),
     )
 

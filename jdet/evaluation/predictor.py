@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 
 from jdet import build
 from jdet import config as config_lib
+from jdet.data.invalid import filled
 from jdet.data.transforms.multi_scale import prepare_views
 from jdet.evaluation import loaders, tta, weights
 from jdet.evaluation import results as results_lib
 from jdet.evaluation.detect import DetectFn, one_ahead, to_images
+from jdet.evaluation.display import Display
 from jdet.evaluation.image_kind import ImageCheck
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.parallel import mesh as mesh_lib
@@ -67,6 +69,7 @@ class Predictor:
         category_ids: the training data's own id of each label; label + 1 where it has none.
         resize: what the network sees of images.
         images: reads them, and refuses others than were trained on.
+        display: makes images for people of them.
         step: optimiser steps the weights have taken.
         batch_size: images per call of the network.
         precise_bn: training batches over which the statistics of batch norms were measured; 0: they are
@@ -110,6 +113,9 @@ class Predictor:
         self.category_ids = results_lib.category_ids(self.class_names, config.category_ids)
         self.resize = build.resize(config)
         self.images = ImageCheck(config)
+        kind = self.images.decoder.kind
+        self.display = Display.of(config, kind)
+        self._values = build.normalise.image_values(config, kind)
         self.step = saved.step
         self.batch_size = batch_size
         settings = _tta_settings(config, tta)
@@ -153,6 +159,7 @@ class Predictor:
             DataError: it has other channels, another type or range than those of training.
         """
         self.images.check(image, id)
+        image = filled(image, self._values.invalid, self._values.neutral)
         height, width = image.shape[:2]
         if self._multi_scale:
             images, sizes = prepare_views(image, self._multi_scale.views, self.images.decoder.kind)

@@ -32,6 +32,7 @@ OWN = (
     "detections.json",
     "detections_tta.json",
     "images.json",
+    "image_statistics.json",
     "evaluation_curves.json",
     "report.json",
     CURVES,

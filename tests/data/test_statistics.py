@@ -12,7 +12,7 @@ from jdet.data.measure import measure
 from jdet.data.quantiles import POINTS, Counter, summarise
 from jdet.data.statistics import RANKS, ImageStatistics
 from jdet.data.tally import restored, tally
-from jdet.types import DataError, Example
+from jdet.types import DataError, Example, ImageKind
 
 NONE = np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0)
 
@@ -24,6 +24,8 @@ class Arrays:
 
     def __init__(self, images):
         self.images = images
+        if images and isinstance(images[0], np.ndarray):
+            self.image_kind = ImageKind(images[0].shape[2], dtype=images[0].dtype.name)
 
     def __len__(self):
         return len(self.images)
@@ -133,7 +135,7 @@ def test_limits_constant_images_and_channels():
     empty = tally(np.full((2, 2, 1), np.nan, np.float32))
     with pytest.raises(DataError, match="none of the 1 images has a valid value: all are NaN"):
         ImageStatistics.of(empty).check("set")
-    with pytest.raises(DataError, match="invalid=None"):
+    with pytest.raises(DataError, match="leave config.data.image.invalid out"):
         ImageStatistics.of(tally(flat, invalid=7)).check("set", 7)
     assert ImageStatistics.of(empty).levels == ((0.0,), (1.0,))
 
@@ -183,7 +185,7 @@ def test_a_replaced_file_is_measured_again(tmp_path):
     assert measure_lib.identity(source) != before
 
 
-@pytest.mark.parametrize("dtype", ["uint8"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_a_pass_goes_on_where_it_was_interrupted(dtype, tmp_path, monkeypatch):
     images = made(dtype, count=20)
     monkeypatch.setattr(measure_lib, "CHUNK", 4)

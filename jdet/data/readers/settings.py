@@ -34,6 +34,8 @@ class ImageSettings:
         alpha: "drop" or "refuse" an alpha channel; one that is opaque everywhere is left out in any case.
         files: pattern of the files of an image, such as ``{stem}_rgb.png + {stem}_depth.png``, whose
             channels are put together; "": one file, or those that the label file lists.
+        invalid: value that stands for "nothing measured", besides NaN and infinity; it is kept here, and
+            left out where values are measured. None: there is none.
         kind: what the images must be, because something was trained on it; None: found out.
 
     Raises:
@@ -48,6 +50,7 @@ class ImageSettings:
     palette: str = "colours"
     alpha: str = "drop"
     files: str = ""
+    invalid: float | None = None
     kind: ImageKind | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class ImageSettings:
             value = getattr(self, key)
             expected = f"one of {', '.join(allowed)}{nearest(str(value), allowed)}"
             _require(value in allowed, key, value, expected)
+        number = self.invalid is None or abs(self.invalid) <= 1e30
+        _require(number, "invalid", self.invalid, "None, or a number in -1e30 … 1e30")
         low_high = tuple(self.value_range)
         rising = not low_high or (len(low_high) == 2 and low_high[0] < low_high[1])
         _require(rising, "value_range", low_high, "two rising numbers, or ()")

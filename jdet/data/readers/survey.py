@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jdet.data.invalid import valid_values
 from jdet.data.readers.decoder import Decoder, travels_as, wrong_channels, wrong_dtype
 from jdet.data.readers.header import Header, header_of
 from jdet.data.readers.read import Image, name_of, read_stored
@@ -247,7 +248,7 @@ def _values(
             pixels = decoder(image)
         except DataError:
             continue  # told where the image is read
-        bounds = value_bounds(pixels)
+        bounds = value_bounds(pixels, decoder.settings.invalid)
         if bounds is None:
             continue
         low, high = min(low, bounds[0]), max(high, bounds[1])
@@ -272,10 +273,10 @@ def _values(
     return (float(low), float(high)), 0.0 if np.isinf(span) else float(span), notes
 
 
-def value_bounds(pixels: np.ndarray) -> tuple[float, float] | None:
-    """Lowest and highest finite value; None where there is none."""
-    if pixels.dtype.kind == "f":
-        pixels = pixels[np.isfinite(pixels)]
+def value_bounds(pixels: np.ndarray, invalid: float | None = None) -> tuple[float, float] | None:
+    """Lowest and highest value that was measured (``valid_values``); None where there is none."""
+    if pixels.dtype.kind == "f" or invalid is not None:
+        pixels = pixels[valid_values(pixels, invalid)]
     return (float(pixels.min()), float(pixels.max())) if pixels.size else None
 
 
