@@ -8,6 +8,7 @@ weights = run.open_run("runs/mine").weights("best")
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
 from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
-from jdet.train import loop, optim, presets, schedule, state
+from jdet.train import loop, optim, presets, schedule, state, step_memory
 from jdet.train.checkpoints import select
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
@@ -97,6 +98,7 @@ def _prepare(config: ConfigDict) -> _Ready:
     """Opens the data of a config without phases, and fills in what the config has from them."""
     mesh_lib.split_cpu(config)
     build.augment(config)  # refuses a bad one before any data is read
+    config = build.with_frozen_stages(config)
     train_source, eval_source = build.sources(config)
     build.look_at_images(config, train_source)
     with config.unlocked():
@@ -382,6 +384,12 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         " and ".join(frozen) or "nothing",
     )
 
+    for line in build.describe_norms(config):
+        logging.info("%s", line)
+    devices = mesh_lib.pick_devices(config)
+    plain = functools.partial(build.detector, config, config.class_names)
+    if text := step_memory.warning(config, plain, resize.largest, devices):
+        logging.warning("%s", text)
     objects = box_coverage.sampler(train, resize)
     peak_lr = schedule.resolve(config, len(train)).peak_lr
     for warning in presets.warnings(config, detector, peak_lr, uses):

@@ -11,6 +11,8 @@ import pytest
 from experiments import (
     atss_coco,
     cascade_rcnn_coco,
+    direct_deeppcb,
+    direct_retinanet_coco,
     dsod_ablation,
     dsod_coco,
     dsod_voc,
@@ -29,8 +31,8 @@ from experiments import (
 from experiments.common import BACKBONES, STEMS
 from experiments.studies import table
 from jdet import build
-from jdet.config import validate
-from jdet.train import optim
+from jdet.config import of_phase, split_phases, validate
+from jdet.train import optim, state
 from jdet.train.schedule import learning_rate, resolve
 from jdet.types import ConfigError, DataError
 
@@ -68,6 +70,9 @@ ARGUMENTS = {
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
     "transformers_table5": ["backbone=resnet50"],
     "transformers_figure3": ["", "arm=plain,recipe=sota"],
+    "direct_retinanet_coco": ["", "p=3,ft=2x,ms,form=stitcher,mode=sync_batch", "form=square,lr2"],
+    "direct_faster_coco": ["load=backbone+neck+rpn"],
+    "direct_deeppcb": ["", "arm=scratch,data=0.1", "mode=affine,load=backbone+neck,pre=100"],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
     "scratchdet_landscape": ["", "mini,norm=none"],  # the arms are those of scratchdet_table1
@@ -82,8 +87,14 @@ def load(path):
 
 
 def check(config, detect=True):
-    """Building holds the network's maps against the default boxes; ``detect`` traces it once more."""
+    """Building holds the network's maps against the default boxes; ``detect`` traces it once more.
+
+    Of phases each is a config of its own.
+    """
     validate(config)
+    for phase in split_phases(config) if config.phases else ():
+        build.augment(phase.config)
+        check(build.with_frozen_stages(phase.config), detect=False)
     names = tuple("abc")
     detector = build.detector(config, names)
     if not detect:
@@ -126,6 +137,7 @@ def test_experiment(path, arg):
             ("scratchdet_custom", ""),
             ("scratchdet_custom", ",cpu"),
             ("dense_custom", ",cpu"),
+            ("direct_custom", ",cpu"),
         )
         for name in ("bccd", "deeppcb", "coco_open", "dsb2018_nuclei")
     ]
@@ -143,7 +155,9 @@ def test_custom_experiment_reads_real_folders(experiment, arg, name):
     assert not ids[0] & ids[1]
 
 
-@pytest.mark.parametrize("experiment", ["scratchdet_custom", "dense_custom", "swin_custom"])
+@pytest.mark.parametrize(
+    "experiment", ["scratchdet_custom", "dense_custom", "direct_custom", "swin_custom"]
+)
 def test_custom_experiment_says_what_it_needs(experiment, tmp_path):
     module = load(ROOT / "experiments" / f"{experiment}.py")
     with pytest.raises(ConfigError, match=f"{experiment}.py:root=PATH"):
@@ -169,6 +183,7 @@ def test_experiments_are_short_and_take_helpers_from_the_common_files():
     assert not {path.stem for path in FILES} & {
         "common",
         "common_dense",
+        "common_direct",
         "common_dsod",
         "common_rcnn",
     }
@@ -241,6 +256,9 @@ def test_arguments_that_cannot_be_are_refused():
         (megdet_voc, "norm=none,bn=8", "bn=8 is for norm=both"),
         (megdet_voc, "epochs=3,steps=40", "epochs=3 and steps=40: give one"),
         (retinanet_coco, "warp,multiscale", "drop warp"),
+        (direct_retinanet_coco, "mode=fixd", "mode=fixd does not exist, did you mean 'fixed'"),
+        (direct_retinanet_coco, "p=0", "p=0 counts schedules"),
+        (direct_deeppcb, "share=1", "share=1 of the pixels"),
         (scratchdet_voc, "gn,norm=none", "gn names both norms"),
         (scratchdet_voc, "backbone=vgg16,release=caffe", "release=caffe has no backbone=vgg16"),
     ):
@@ -316,6 +334,35 @@ def test_megdet_recipes():
         assert resolved.warmup == pytest.approx(steps / 10, abs=1)
     cells = resolve(megdet_bccd.get_config("batch=256"), 292, devices=4)
     assert (cells.peak_lr, cells.bn_group) == (pytest.approx(1.2), 32)
+
+
+def test_direct_recipes_are_the_papers():
+    """88,000 steps of 64 images at a constant rate; then 1x with fixed norms."""
+    config = direct_retinanet_coco.get_config("")
+    first, second = (phase.config for phase in split_phases(config))
+    pretrain, finetune = (resolve(one, 117_266, devices=8) for one in (first, second))
+    assert (pretrain.steps, pretrain.batch_size, pretrain.bn_group) == (88_000, 64, 8)
+    assert pretrain.epochs == pytest.approx(48, abs=0.1)
+    rate = learning_rate(first.optimizer, pretrain)
+    rates = [float(rate(step)) for step in (0, 1000, 87_999)]
+    assert rates == pytest.approx([4e-4, 0.04, 0.04])
+    assert (finetune.steps, finetune.peak_lr, finetune.warmup) == (87_950, 0.01, 500)
+    drops = [drop / finetune.steps_per_epoch for drop in finetune.boundaries]
+    assert drops == pytest.approx([8, 11], abs=0.01)
+    assert second.model.norm == "fixed" and second.init_from.path == "phase:pretrain"
+    samples = direct_retinanet_coco.get_config("length=fixed_samples")
+    assert resolve(of_phase(samples, "pretrain"), 117_266, devices=8).steps == 22_000
+    wide = of_phase(direct_retinanet_coco.get_config("ms,lr2"), "finetune")
+    assert wide.resize.short == (640, 672, 704, 736, 768, 800) and wide.optimizer.lr == 0.02
+    small = direct_deeppcb.get_config("")
+    parts, whole = (phase.config for phase in split_phases(small))
+    seen = [c.train.steps * c.train.batch_size * c.input_size**2 for c in (parts, whole)]
+    assert sum(seen) == pytest.approx(600 * 8 * 256**2, rel=1e-3)
+    for one in (parts, whole):
+        one = build.with_frozen_stages(one)
+        params, _ = state.abstract_variables(build.detector(one, ("a",)), one)
+        still = [use for use in optim.parameter_rules(one.optimizer, params) if use.lr == 0]
+        assert bool(still) == (one is not parts and one.model.norm == "fixed")
 
 
 def test_landscape_recipe_is_figure_one():

@@ -46,6 +46,9 @@ BELOW = {
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
     "phases": {"analysis.curves", "config", "build", "parallel", "train"},
     "predict": {"cli", "config", "data", "evaluation", "train"},
+    "search_batch": {
+        *("cli", "config", "build", "describe", "parallel", "preflight", "run", "train"),
+    },
     "main": {"cli", "cpu_allocator", "parallel", "run"},
 }
 EVERYWHERE = {"types", "atomic_files", "__version__"}

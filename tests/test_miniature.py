@@ -42,7 +42,7 @@ def test_every_arm_is_a_config(study, tmp_path):
         name, _, arguments = words[3].removeprefix("--config=experiments/").partition(".py:")
         config = import_module(f"experiments.{name}").get_config(arguments)
         validate(config)
-        assert config.input_size <= 192 and config.train.steps == 40 and config.seed == 3
+        assert config.input_size <= 256 and config.train.steps == 40 and config.seed == 3
         assert config.data.train.root == "some/set" and words[4] == f"--workdir={run.folder}"
 
 
@@ -179,3 +179,33 @@ def test_a_failure_is_not_hidden_by_an_older_record(tmp_path, monkeypatch, capfd
     )
     miniature.Runner("root", 0, 1).all([run], lambda: None)
     assert "dsod dense seed 0: failed with code 3, see " in capfd.readouterr().out
+
+
+def test_phases_count_as_one_run(tmp_path):
+    (run,) = runs_lib.plan("direct", tmp_path, [0], only="direct")
+    assert run.record() == {}
+    run.folder.mkdir(parents=True)
+    phases = [dict(name="pretrain", steps=26), dict(name="finetune", steps=20)]
+    (run.folder / "phases.json").write_text(json.dumps({"phases": phases}))
+    facts = dict(num_examples=20, images_per_second=20.0, micro_batch=4, devices=1)
+    for phase, step, status in (("pretrain", 26, "completed"), ("finetune", 20, "running")):
+        (run.folder / phase).mkdir()
+        more = dict(step=step, status=status, steps=step, metrics={summary.MAIN: 0.01 * step})
+        (run.folder / phase / "run.json").write_text(json.dumps(facts | more))
+    record = run.record()
+    assert (record["status"], record["step"], record["steps"]) == ("running", 46, 46)
+    path = run.folder / "finetune" / "run.json"
+    path.write_text(path.read_text().replace("running", "completed"))
+    found = summary.summary("direct", [run])["arms"]["direct"]
+    assert found["seconds"] == 46 * 4 / 20 and found["mean"] == pytest.approx(0.2)
+    assert runs_lib.other_length([run], "set", 40) == ""
+    assert "holds a run of 46 steps, and 91 are asked for" in runs_lib.other_length(
+        [run], "set", 80
+    )
+
+
+def test_paired_differences():
+    found = summary.paired([0.5, 0.6, 0.7], [0.4, 0.5, 0.5])
+    assert found["seeds"] == 3 and found["mean"] == pytest.approx(0.4 / 3)
+    assert found["high"] - found["mean"] == pytest.approx(4.303 * 0.057735 / 3**0.5, rel=1e-4)
+    assert summary.paired([0.5], [0.4])["low"] is None

@@ -162,6 +162,7 @@ def test_frozen_parameters_are_announced(tmp_path, messages, first_steps):
     (free,) = (m for m in messages() if m.startswith("model: "))
     assert free.endswith("random initialisation, nothing pre-trained, nothing frozen")
     c.optimizer.rules = ((".*", 0.0, 0.0),)
+    c.init_from.random_frozen = "allow"
     run.train(c, tmp_path / "still")
     still = [m for m in messages() if m.startswith("model: ")][-1]
     total = re.search(r"([\d,]+) trainable", free).group(1)

@@ -24,6 +24,7 @@ class Study(NamedTuple):
         columns: metrics of the table beside the main one.
         options: further command-line options of every arm.
         data: name of the set's folder.
+        pairs: arms whose difference the table gives, seed by seed.
     """
 
     question: str
@@ -32,6 +33,7 @@ class Study(NamedTuple):
     columns: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     data: str = "bccd"
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def mean(scores: Scores, arm: str) -> float:
@@ -50,6 +52,7 @@ def _normed(scores: Scores) -> list[str]:
 
 
 RATES = (0.001, 0.01, 0.05)
+SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 BY_SIZE = ("coco/AP", "coco/APs", "coco/APm", "coco/APl")
 
 STUDIES = {
@@ -172,5 +175,94 @@ STUDIES = {
                 lambda s: mean(s, "b128-bn32-long") > mean(s, "b32-bn32-long") - 0.01,
             ),
         ),
+    ),
+    "direct": Study(
+        "Direct pre-training against training from scratch at equal cost (Li et al. 2021, Table 3)",
+        {
+            "direct": "direct_deeppcb.py:arm=direct",
+            "scratch": "direct_deeppcb.py:arm=scratch",
+        },
+        (("direct beats scratch", lambda s: mean(s, "direct") > mean(s, "scratch")),),
+        ("coco/AP",),
+        data="deeppcb",
+        pairs=(("direct", "scratch"),),
+    ),
+    "direct_norms": Study(
+        "Which batch norms should fine-tuning have? (Li et al. 2021, Table 2)",
+        {mode: f"direct_deeppcb.py:mode={mode}" for mode in ("fixed", "affine", "sync_batch")},
+        (
+            ("fixed beats affine", lambda s: mean(s, "fixed") > mean(s, "affine")),
+            ("fixed beats sync_batch", lambda s: mean(s, "fixed") > mean(s, "sync_batch")),
+            (
+                "affine and sync_batch are alike, within 0.01",
+                lambda s: abs(mean(s, "affine") - mean(s, "sync_batch")) < 0.01,
+            ),
+        ),
+        ("coco/AP",),
+        data="deeppcb",
+        pairs=(("fixed", "affine"), ("fixed", "sync_batch")),
+    ),
+    "direct_sizes": Study(
+        "Batch and resolution of direct pre-training at equal steps (Li et al. 2021, Table 1)",
+        {
+            f"l{side}-b{batch}": f"direct_deeppcb.py:side={side},batch={batch},pre=300"
+            for side, batch in ((96, 8), (128, 8), (160, 8), (160, 4), (160, 16))
+        },
+        (
+            (
+                "average precision rises with the side",
+                lambda s: mean(s, "l96-b8") < mean(s, "l128-b8") < mean(s, "l160-b8"),
+            ),
+            (
+                "average precision rises with the batch",
+                lambda s: mean(s, "l160-b4") < mean(s, "l160-b8") < mean(s, "l160-b16"),
+            ),
+        ),
+        ("coco/AP",),
+        data="deeppcb",
+        pairs=(("l160-b8", "l96-b8"), ("l160-b16", "l160-b4")),
+    ),
+    "direct_parts": Study(
+        "Which pre-trained parts help fine-tuning most? (Li et al. 2021, Table 5)",
+        {
+            "backbone": "direct_deeppcb.py:load=backbone",
+            "backbone+neck": "direct_deeppcb.py:load=backbone+neck",
+            "all": "direct_deeppcb.py:load=backbone+neck+head",
+        },
+        (
+            ("the neck helps", lambda s: mean(s, "backbone+neck") > mean(s, "backbone")),
+            ("the head helps", lambda s: mean(s, "all") > mean(s, "backbone+neck")),
+            (
+                "the head helps more than the neck",
+                lambda s: (
+                    mean(s, "all") - mean(s, "backbone+neck")
+                    > mean(s, "backbone+neck") - mean(s, "backbone")
+                ),
+            ),
+        ),
+        ("coco/AP",),
+        data="deeppcb",
+        pairs=(("all", "backbone"), ("all", "backbone+neck")),
+    ),
+    "direct_fraction": Study(
+        "From how many images on does direct pre-training help? (Li et al. 2021, Table 9)",
+        {
+            f"{arm}@{share:g}": f"direct_deeppcb.py:arm={arm},data={share}"
+            for share in SHARES
+            for arm in ("direct", "scratch")
+        },
+        (
+            (
+                "with all images direct beats scratch",
+                lambda s: mean(s, "direct@1") > mean(s, "scratch@1"),
+            ),
+            (
+                "with 5 % of them it does not",
+                lambda s: mean(s, "direct@0.05") <= mean(s, "scratch@0.05"),
+            ),
+        ),
+        ("coco/AP",),
+        data="deeppcb",
+        pairs=tuple((f"direct@{share:g}", f"scratch@{share:g}") for share in SHARES),
     ),
 }

@@ -6,10 +6,14 @@ import importlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from experiments.studies.questions import STUDIES
+from jdet.config import split_phases
 from jdet.train.schedule import resolve
 
 DONE = ("completed", "diverged")
@@ -29,9 +33,41 @@ class Run(NamedTuple):
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def record(self) -> dict[str, Any]:
-        """What the run wrote about itself; empty before its start."""
-        path = self.folder / "run.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """What the run wrote about itself, its phases together; empty before its start."""
+        phases = self.folder / "phases.json"
+        if not phases.exists():
+            return _read(self.folder / "run.json")
+        facts = json.loads(phases.read_text())["phases"]
+        parts = [_read(self.folder / each["name"] / "run.json") for each in facts]
+        ends = [part.get("status", "") for part in parts]
+        status = "diverged" if "diverged" in ends else "running"
+        begun = [part for part in parts if "step" in part]
+        return {
+            **parts[-1],
+            "status": "completed" if set(ends) == {"completed"} else status,
+            "step": sum(part["step"] for part in begun),
+            "steps": sum(each["steps"] for each in facts),
+            "seconds": sum(seconds(part) for part in begun),
+        }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def seconds(record: Mapping[str, Any]) -> float:
+    """Training time of a run, without evaluations."""
+    if "seconds" in record:
+        return record["seconds"]
+    speed = record.get("images_per_second", 0)
+    images = record["step"] * record["micro_batch"] * record["devices"]
+    return images / speed if speed else 0.0
+
+
+def steps_of(config: ConfigDict, images: int) -> int:
+    """Optimiser steps of a config, of all its phases together."""
+    each = [phase.config for phase in split_phases(config)] if config.phases else [config]
+    return sum(one.train.steps or resolve(one, images, devices=1).steps for one in each)
 
 
 def plan(study: str, runs: Path, seeds: list[int], only: str = "") -> list[Run]:
@@ -94,7 +130,7 @@ def other_length(runs: list[Run], root: str, steps: int) -> str:
             continue
         name, _, arguments = experiment(run, root, steps).partition(".py:")
         config = importlib.import_module(f"experiments.{name}").get_config(arguments)
-        asked = config.train.steps or resolve(config, record["num_examples"], devices=1).steps
+        asked = steps_of(config, record.get("num_examples", 0))
         if asked != record["steps"]:
             return (
                 f"{run.folder} holds a run of {record['steps']} steps, and {asked} are asked for; "

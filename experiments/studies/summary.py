@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.studies.questions import STUDIES
-from experiments.studies.runs import DONE, Run, begun
+from experiments.studies.runs import DONE, Run, begun, seconds
 from jdet import atomic_files
 
 MAIN = "voc07/mAP"
+
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Student's t at 97.5 % by degrees of freedom; more count as nine."""
 
 
 def score(record: Mapping[str, Any]) -> float:
@@ -28,7 +31,7 @@ def summary(study: str, runs: list[Run]) -> dict[str, Any]:
     Returns:
         ``arms`` (name to ``scores`` of the seeds, ``mean``, ``low``, ``high``, ``diverged``, ``steps``,
         ``seconds`` of training, and the means of the further metrics) and ``claims`` (text to
-        True, False, or None while arms are missing).
+        True, False, or None while arms are missing), and ``pairs``, the differences it asks for.
     """
     arms: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -51,14 +54,23 @@ def summary(study: str, runs: list[Run]) -> dict[str, Any]:
     scores = {name: arm["scores"] for name, arm in arms.items()}
     whole = scores.keys() == STUDIES[study].arms.keys()
     claims = {text: holds(scores) if whole else None for text, holds in STUDIES[study].claims}
-    return {"question": STUDIES[study].question, "arms": arms, "claims": claims}
+    there = [(a, b) for a, b in STUDIES[study].pairs if a in scores and b in scores]
+    pairs = [paired(scores[a], scores[b]) | {"arms": (a, b)} for a, b in there]
+    return {"question": STUDIES[study].question, "arms": arms, "claims": claims, "pairs": pairs}
 
 
-def seconds(record: Mapping[str, Any]) -> float:
-    """Training time of a run, without evaluations."""
-    speed = record.get("images_per_second", 0)
-    images = record["step"] * record["micro_batch"] * record["devices"]
-    return images / speed if speed else 0.0
+def paired(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """Mean difference of two arms over their common seeds, with its 95 % interval by Student's t.
+
+    Returns:
+        ``seeds``, ``mean``, and ``low`` and ``high``, None where there is one seed only.
+    """
+    gaps = [a - b for a, b in zip(one, other)]
+    mean, count = statistics.fmean(gaps), len(gaps)
+    if count < 2:
+        return {"seeds": count, "mean": mean, "low": None, "high": None}
+    half = T95.get(count - 1, T95[max(T95)]) * statistics.stdev(gaps) / count**0.5
+    return {"seeds": count, "mean": mean, "low": mean - half, "high": mean + half}
 
 
 def averages(records: list[dict[str, Any]]) -> dict[str, float]:
@@ -96,6 +108,14 @@ def markdown(study: str, found: Mapping[str, Any]) -> str:
         cells += [f"{100 * arm['metrics'][c]:.1f}" if c in arm["metrics"] else "–" for c in columns]
         lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
+    for pair in found["pairs"]:
+        (a, b), seeds = pair["arms"], pair["seeds"]
+        ends = (
+            ""
+            if pair["low"] is None
+            else f", 95 % {100 * pair['low']:+.1f} … {100 * pair['high']:+.1f}"
+        )
+        lines.append(f"* {a} − {b}, same seed: {100 * pair['mean']:+.1f} ({seeds} seeds{ends})")
     for text, holds in found["claims"].items():
         verdict = {True: "holds", False: "does not hold", None: "not all arms run"}[holds]
         lines.append(f"* {text}: {verdict}")

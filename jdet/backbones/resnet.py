@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -72,6 +73,8 @@ class ResNet(nn.Module):
         width: multiplies every channel count.
         remat: what the backward pass computes again; segments are the stem with its pool and the
             residual blocks, or the whole stages.
+        freeze_at: parts that do not train, from the input on, as in Detectron2: 1 is the stem, 2 the stem
+            and the first stage, 5 everything; 0: none. Their batch norms are fixed too ("frozen_batch").
         zero_init: the last norm of every block starts at scale 0, so that the block starts as its
             shortcut (Goyal et al. 2017, sec. 5.1); only for "post" blocks with a trainable norm.
         kernel_init: initialiser of all convolutions: a name in ``jdet.nn.initialisers.INITIALISERS`` or a
@@ -93,6 +96,7 @@ class ResNet(nn.Module):
     dilation: int = 1
     width: float = 1.0
     remat: Remat = Remat()
+    freeze_at: int = 0
     zero_init: bool = False
     kernel_init: Any = "caffe_xavier"
     dtype: Any = None
@@ -105,6 +109,7 @@ class ResNet(nn.Module):
             ("pool", (0, 2, 3)),
             ("block", ("post", "preact")),
             ("tap", ("output", "branch")),
+            ("freeze_at", tuple(range(6))),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -164,14 +169,11 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Maps normalised images [B, H, W, C] to named stages [B, h, w, C]."""
         init = initialiser(self.kernel_init, "model.backbone.kernel_init")
-        layer = functools.partial(
-            ConvNorm, norm=self.norm, train=train, kernel_init=init, dtype=self.dtype
-        )
-        block, settings = self._block(layer, train, init)
         scaled = functools.partial(scale_channels, width=self.width)
 
         def stem(_, x):
             channels = tuple(map(scaled, self.root_channels or (CHANNELS[0],) * max(self.root, 1)))
+            layer = self._layer(0, train, init)
             x = _Stem(layer, channels, self.root > 0, self.stem_stride, name="stem")(x)
             if self.pool:
                 window, strides, padding, ceil = self._pool()
@@ -181,6 +183,7 @@ class ResNet(nn.Module):
         def run(_, x, stage, blocks):
             """Consecutive blocks of a stage; returns the output and the branch of the last."""
             branch = x
+            block, settings = self._block(stage + 1, train, init)
             for i in blocks:
                 extra = {}
                 if self.block == "preact" and stage == i == 0:
@@ -206,15 +209,34 @@ class ResNet(nn.Module):
             stages[name] = branch if self.tap == "branch" else x
         return {**stages, "end": x} if self.tap == "branch" else stages
 
-    def _block(self, layer: Any, train: bool, init: Any) -> tuple[Any, dict[str, Any]]:
-        """The class of the blocks, and the fields that all of them share."""
+    @staticmethod
+    def frozen_paths(freeze_at: int) -> tuple[str, ...]:
+        """Patterns of the parameter paths, below the backbone's, that ``freeze_at`` freezes."""
+        stages = [f"stage{stage}_block.*" for stage in range(1, freeze_at)]
+        return ("stem/.*", *stages) if freeze_at else ()
+
+    def _norm(self, part: int) -> Norm:
+        """The norm of the stem (0) or of a stage (from 1 on)."""
+        fixed = part < self.freeze_at and self.norm.has_statistics
+        return dataclasses.replace(self.norm, kind="frozen_batch") if fixed else self.norm
+
+    def _layer(self, part: int, train: bool, init: Any) -> Any:
+        """Convolution and norm of a part."""
+        norm = self._norm(part)
+        return functools.partial(
+            ConvNorm, norm=norm, train=train, kernel_init=init, dtype=self.dtype
+        )
+
+    def _block(self, part: int, train: bool, init: Any) -> tuple[Any, dict[str, Any]]:
+        """The class of the blocks of a stage, and the fields that all of them share."""
         bottleneck = self.depth >= 50
         if self.block == "preact":
             return PreactBlock, dict(
-                **preact_parts(self.norm, train, init, self.dtype),
+                **preact_parts(self._norm(part), train, init, self.dtype),
                 bottleneck=bottleneck,
                 stride_first=self.stride_first,
             )
+        layer = self._layer(part, train, init)
         shared = dict(layer=layer, last_scale=0.0 if self.zero_init else 1.0)
         if bottleneck:
             return Bottleneck, dict(**shared, stride_first=self.stride_first)

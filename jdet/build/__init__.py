@@ -12,9 +12,11 @@ from jdet.build.data import look_at_images as look_at_images
 from jdet.build.data import resize as resize
 from jdet.build.data import source as source
 from jdet.build.data import sources as sources
+from jdet.build.detector_parts import describe_norms as describe_norms
 from jdet.build.detector_parts import detector as detector
 from jdet.build.detector_parts import summary as summary
 from jdet.build.detector_parts import test_keys as test_keys
+from jdet.build.detector_parts import with_frozen_stages as with_frozen_stages
 from jdet.build.groups import class_groups as class_groups
 from jdet.build.groups import class_of as class_of
 from jdet.build.groups import defaults as defaults

@@ -12,6 +12,7 @@ from jdet.build.groups import make
 from jdet.config import image_settings, set_found
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.holdout import Holdout
+from jdet.data.sources.part import share_of
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.resize import Resize
 from jdet.types import ConfigError, ImageKind, Source
@@ -108,6 +109,9 @@ def sources(config: ConfigDict) -> tuple[Source, Source]:
     train = source(config.data.train, "config.data.train", on_error, image)
     if config.data.holdout:
         every = config.data.holdout
-        return Holdout(train, every, False), Holdout(train, every, True)
-    image = image.for_kind(ImageKind.of(train))
-    return train, source(config.data.eval, "config.data.eval", on_error, image)
+        train, evaluation = Holdout(train, every, False), Holdout(train, every, True)
+    else:
+        image = image.for_kind(ImageKind.of(train))
+        evaluation = source(config.data.eval, "config.data.eval", on_error, image)
+    share = config.data.share
+    return (train if share == 1 else share_of(train, share)), evaluation

@@ -10,9 +10,16 @@ from ml_collections import ConfigDict
 
 from jdet.build import normalise
 from jdet.build.data import resize
-from jdet.build.groups import NORM_OF_KIND, class_of, make, parts_of, shared_fields
+from jdet.build.groups import (
+    NORM_OF_KIND,
+    class_groups,
+    class_of,
+    make,
+    parts_of,
+    shared_fields,
+)
 from jdet.build.table import resolve
-from jdet.config import image_kind, nearest, norms, ranges
+from jdet.config import NORM_NAMES, image_kind, nearest, norms, ranges
 from jdet.data.transforms.finish import OPTIONAL_FIELDS
 from jdet.detectors.base import Detector
 from jdet.nn.norm import KINDS, Norm
@@ -95,12 +102,12 @@ def _norms(config: ConfigDict, axis_name: str | None) -> dict[str, Norm]:
     Raises:
         ConfigError: a norm does not exist, or a group size without one that uses it.
     """
-    chosen = norms(config)
+    chosen, known = norms(config), (*KINDS, *NORM_NAMES)
     for key, kind in chosen.items():
         if kind not in KINDS:
             raise ConfigError(
-                f"config.model.{key}={kind!r} is no norm{nearest(kind, KINDS)}; "
-                f"there are {', '.join(KINDS)}"
+                f"config.model.{key}={kind!r} is no norm{nearest(kind, known)}; "
+                f"there are {', '.join(known)}"
             )
         for field in ("momentum", "epsilon"):
             name = f"{key}_{field}"
@@ -193,6 +200,58 @@ def _taps(
             f"or more; name levels among {', '.join(geometry)}"
         )
     return {"taps": taps, "design_cells": geometry[taps[-1]][1]}
+
+
+def with_frozen_stages(config: ConfigDict) -> ConfigDict:
+    """A whole config whose ``optimizer.rules`` freeze what ``freeze_at`` of its backbone names.
+
+    Args:
+        config: not changed; returned as it is where nothing is to be added.
+    """
+    added = [(path, 0.0, 0.0) for stages in _frozen_stages(config).values() for path in stages]
+    known = tuple(tuple(rule) for rule in config.optimizer.rules)
+    added = [rule for rule in added if rule not in known]
+    if not added:
+        return config
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.optimizer.rules = (*added, *known)
+    return config
+
+
+def _frozen_stages(config: ConfigDict) -> dict[str, list[str]]:
+    """Patterns of the parameter paths that backbones freeze, by the setting that says so."""
+    found = {}
+    for key, kind, named in class_groups(config):
+        if kind == "backbone" and named.get("freeze_at"):
+            cls: Any = class_of(resolve(kind, named["name"]))
+            prefix = key.removeprefix("model.").replace(".", "/")
+            stages = [f"{prefix}/{path}" for path in cls.frozen_paths(named["freeze_at"])]
+            found[f"config.{key}.freeze_at={named['freeze_at']}"] = stages
+    return found
+
+
+NORM_MODES = {
+    "batch": "the images a device processes at a time, running statistics follow; scale and bias train",
+    "sync_batch": "the images of a group, running statistics follow; scale and bias train",
+    "affine_batch": "fixed running statistics; scale and bias train",
+    "frozen_batch": "fixed running statistics; scale and bias are fixed",
+    "group": "groups of channels of each image; scale and bias train",
+    "layer": "channels of each cell; scale and bias train",
+}
+"""What each kind of norm normalises by, and what of it moves in training (docs/batch_norm.md)."""
+
+
+def describe_norms(config: ConfigDict) -> list[str]:
+    """A line for each norm of the model: what it normalises by, and what of it moves in training."""
+    lines = [
+        f"config.model.{key} {kind}: normalises by {NORM_MODES[kind]}"
+        for key, kind in norms(config).items()
+        if kind in NORM_MODES
+    ]
+    for key, stages in _frozen_stages(config).items():
+        lines.append(f"{key}: {', '.join(stages)} do not train, and their batch norms are fixed")
+    return lines
 
 
 def test_keys(config: ConfigDict) -> set[str]:

@@ -10,6 +10,7 @@ config = jdet.config.from_file("experiments/quickstart.py:steps=100")
 from jdet.config.checks import CLASS_GROUPS as CLASS_GROUPS
 from jdet.config.checks import FREE as FREE
 from jdet.config.checks import LOCAL as LOCAL
+from jdet.config.checks import NORM_NAMES as NORM_NAMES
 from jdet.config.checks import flatten as flatten
 from jdet.config.checks import norms as norms
 from jdet.config.checks import validate as validate

@@ -50,6 +50,8 @@ CHOICES = {
     "data.normalise.by": ("constants", "data", "range"),
     "init_from.weights": ("ema", "raw"),
     "init_from.class_map": ("names", "none"),
+    "init_from.random_frozen": ("refuse", "allow"),
+    "train.length": ("fixed_iters", "fixed_samples"),
     "train.loss_norm": ("global", "per_device"),
     "train.remat": ("none", "convs", "full", "stages"),
     "optimizer.name": ("sgd", "adamw"),
@@ -145,9 +147,14 @@ def _check_keys(config: ConfigDict, defaults: ConfigDict, where: str) -> None:
             raise ConfigError(f"{where}.{key} is missing; start from jdet.config.get_defaults()")
 
 
+NORM_NAMES = {"fixed": "frozen_batch", "affine": "affine_batch"}
+"""Names of modes in fine-tuning (docs/batch_norm.md), and the kinds of norm they are."""
+
+
 def norms(config: ConfigDict) -> dict[str, str]:
-    """The norms that the model's group chooses, by key: ``norm``, ``head_norm``, where it has them."""
-    return {key: config.model[key] for key in ("norm", "head_norm") if key in config.model}
+    """The kinds of norm that the model's group chooses, by key: ``norm`` and ``head_norm``, where there."""
+    given = {key: config.model[key] for key in ("norm", "head_norm") if key in config.model}
+    return {key: NORM_NAMES.get(kind, kind) for key, kind in given.items()}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

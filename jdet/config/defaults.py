@@ -27,6 +27,7 @@ def get_defaults() -> ConfigDict:
     data.train = ConfigDict({"name": "shapes"})
     data.eval = ConfigDict({"name": "shapes"})
     data.holdout = 0  # n: evaluate on about every n-th image of data.train, not on data.eval
+    data.share = 1.0  # of the training images that are used, chosen by their names
     data.max_boxes = 64  # objects an image can carry; more is counted and warned about
     data.mask_size = 112  # side of each object's mask, in cells, for detectors that need masks
     data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
@@ -86,12 +87,16 @@ def get_defaults() -> ConfigDict:
     init_from.include = (".*",)  # regexes of whole parameter paths to load, such as "backbone/.*"
     init_from.exclude = ()  # regexes of paths to leave at their initial values after all
     init_from.class_map = "names"  # class layers: "names" (by class name) | "none" (by position)
+    init_from.parts = ()  # only these parts of the model, such as ("backbone", "neck"); empty: all
     init_from.strict = True  # parameters must be there in this shape; False: left, reported
+    init_from.random_frozen = "refuse"  # what is frozen and not loaded: "refuse" | "allow"
 
     c.train = train = ConfigDict()
     train.batch_size = 32  # images per optimiser step, over all devices
     train.steps = 0  # optimiser steps; 0: from epochs
     train.epochs = 0.0
+    train.length = "fixed_iters"  # what train.steps fixes: "fixed_iters", the steps whatever the
+    # batch | "fixed_samples", the images: as many as in so many steps of optimizer.reference_batch
     train.accumulation = 1  # micro-batches per optimiser step
     train.loss_norm = "global"  # "global" | "per_device"
     train.remat = "none"  # what the backward pass computes again, to save memory: "none" | "convs"

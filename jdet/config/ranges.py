@@ -47,6 +47,7 @@ RANGES: dict[str, Range] = {
     "seed": Range(0, 2**32 - 1),
     "input_size": Range(16, 4096),
     "data.holdout": Range(0, 10_000),
+    "data.share": Range(0, 1, above=True),
     "data.min_usable": Range(0, 1),
     "data.image.found.channels": Range(0, 10_000),
     "data.image.found.least_span": Range(0, 1e12),
@@ -193,6 +194,7 @@ FIELDS: dict[str, dict[str, Range]] = {
         "root": Range(0, 100),
         "root_channels": COUNT,
         "dilation": Range(1, 100),
+        "freeze_at": Range(0, 5),
     },
     "DSOD": {
         "width": SIZE,

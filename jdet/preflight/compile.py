@@ -110,6 +110,7 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
     Raises:
         ConfigError: as in ``check``, or a model that cannot be built.
     """
+    config = build.with_frozen_stages(config)
     check(config, len(devices))
     start = time.perf_counter(), time.process_time()
     mesh = mesh_lib.make_mesh(config, devices=devices)

@@ -23,7 +23,7 @@ from jdet.train.checkpoints import checkpoint
 from jdet.train.cycle import Cycle, Evaluate, NotFinite, Result
 from jdet.train.diagnostics.landscape import Landscape
 from jdet.train.folders import LANDSCAPE, METRICS
-from jdet.train.init import init_from
+from jdet.train.init import from_scratch, init_from
 from jdet.train.init import transforms as init_lib
 from jdet.train.init.transforms import InitTransform
 from jdet.train.policy import Decisions, Policy
@@ -104,6 +104,8 @@ def train(
         if overwrite or broadcast.from_main(lambda: not checkpoint.steps_in(old)):
             # Before the workdir is touched: a source that does not fit must leave no trace there.
             plan = init_from.prepare(config, workdir, detector, params, stats, build, progress.say)
+            if not transforms:  # those of a caller may load anything
+                from_scratch.check(config, params, stats, plan)
             transforms = [*([plan] if plan else []), *transforms]
             del plan
         folder = open_together(

@@ -115,7 +115,7 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
     steps_per_epoch = num_examples / train.batch_size
     policy = POLICIES.get(optimizer.schedule)
     epochs = train.epochs or (policy.epochs if policy else 0)
-    steps = train.steps or math.ceil(epochs * steps_per_epoch)
+    steps = _steps(config) or math.ceil(epochs * steps_per_epoch)
     peak_lr = optimizer.lr
     if optimizer.reference_batch:
         peak_lr *= train.batch_size / optimizer.reference_batch
@@ -144,6 +144,23 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
         factors=factors,
         save_every=train.save_every or max(1, steps // 10),
     )
+
+
+def _steps(config: ConfigDict) -> int:
+    """Optimiser steps of a run whose length is given in steps; 0 where it is in epochs.
+
+    Raises:
+        ConfigError: ``train.length="fixed_samples"`` without steps or a batch to count them in.
+    """
+    train, reference = config.train, config.optimizer.reference_batch
+    if train.length == "fixed_iters":
+        return train.steps
+    if not (train.steps and reference):
+        raise ConfigError(
+            f"train.length='fixed_samples' means as many images as in train.steps={train.steps} of "
+            f"optimizer.reference_batch={reference} images; set both, or train.length='fixed_iters'"
+        )
+    return math.ceil(train.steps * reference / train.batch_size)
 
 
 def _warm_up(

@@ -42,6 +42,7 @@ class FakeDetector(nn.Module):
     norm: str = "batch"
     bad_index: int = -1
     dropout: float = 0.0
+    needs = ()
 
     def setup(self):
         self.backbone = Stem(self.norm)

@@ -58,7 +58,7 @@ def test_frozen_norms_send_nothing_backward(monkeypatch):
 def test_the_rest_trains_as_it_did(tmp_path, name, moments):
     """Freezing the backbone leaves the head's steps what they are, and keeps no state of it."""
     settings = dict(optimizer__name=name, optimizer__lr=1e-3, train__steps=1, landscape__every=1)
-    frozen = dict(optimizer__rules=(("backbone/.*", 0.0, 0.0),))
+    frozen = dict(optimizer__rules=(("backbone/.*", 0.0, 0.0),), init_from__random_frozen="allow")
     free, half = (
         train(tmp_path / folder, **settings, **more).state
         for folder, more in (("free", {}), ("half", frozen))
@@ -78,7 +78,11 @@ def test_the_rest_trains_as_it_did(tmp_path, name, moments):
 
 def test_checkpoint_with_a_momentum_of_frozen_parameters_goes_on(tmp_path):
     """As earlier versions wrote them."""
-    settings = dict(optimizer__rules=(("backbone/.*", 0.0, 0.0),), train__steps=6)
+    settings = dict(
+        optimizer__rules=(("backbone/.*", 0.0, 0.0),),
+        init_from__random_frozen="allow",
+        train__steps=6,
+    )
     settings |= dict(train__save_every=3)
     whole = train(tmp_path / "new", **settings)
     config = fake.config(**settings)

@@ -24,8 +24,8 @@ from jdet.train import workdir as workdir_lib
 from jdet.train.checkpoints import select
 from jdet.train.checkpoints.manifest import path_text, shape_text
 from jdet.train.init.class_map import match_names, width_of
-from jdet.train.init.plan import LISTED, Entry, Plan, Stored, listed, some
-from jdet.types import ClassLayer, ConfigError, HeadLayout
+from jdet.train.init.plan import LISTED, Entry, Plan, Stored, listed, part_of, some
+from jdet.types import ClassLayer, ConfigError, HeadLayout, nearest
 
 
 def prepare(
@@ -61,7 +61,13 @@ def prepare(
         return None
     trained = _flat(params)
     here = {**trained, **_flat(stats)}
-    selected = _select(config.init_from, list(here))
+    selected = _select(config.init_from, list(here)) & _of_parts(config.init_from, list(here))
+    if not selected:
+        raise ConfigError(
+            f"init_from: include={tuple(config.init_from.include)} and "
+            f"exclude={tuple(config.init_from.exclude)} leave nothing of "
+            f"parts={tuple(config.init_from.parts)}; leave the patterns at their defaults"
+        )
     stored = _read(config.init_from, Path(workdir), notify)
     layout = detector.head_layout() if hasattr(detector, "head_layout") else None
     names, old_names = tuple(config.class_names), tuple(stored.config.class_names)
@@ -144,6 +150,20 @@ def _select(settings: ConfigDict, paths: list[str]) -> set[str]:
     return selected
 
 
+def _of_parts(settings: ConfigDict, paths: list[str]) -> set[str]:
+    """The paths of the parts that ``init_from.parts`` names; all where it names none."""
+    parts = settings.parts
+    there = {path: part_of(path) for path in paths}
+    for part in parts:
+        if part not in there.values():
+            known = tuple(dict.fromkeys(there.values()))
+            raise ConfigError(
+                f"init_from.parts: {part!r} is no part of the model{nearest(part, known)}; it has "
+                f"{', '.join(known)}"
+            )
+    return {path for path in paths if not parts or there[path] in parts}
+
+
 def _read(settings: ConfigDict, workdir: Path, notify: Callable[[str], None]) -> Stored:
     """Opens the run or checkpoint."""
     path, step = Path(settings.path).expanduser().absolute(), settings.step
@@ -194,6 +214,13 @@ def _check(plan: Plan, settings: ConfigDict) -> None:
             f"{', '.join(near)}; is it a run of another model?"
             + "".join(f"\n  {line}" for line in plan.lines(plan.paths("other")[:LISTED]))
         )
+    for part in settings.parts:
+        own = [entry for path, entry in plan.entries.items() if part_of(path) == part]
+        if not any(entry.taken for entry in own):
+            raise ConfigError(
+                f"init_from.parts: nothing of {part!r} fits what is in {plan.stored.run}; is that a run of "
+                f"a model with the same {part}? Leave the name out to keep it as initialised"
+            )
     if settings.strict and (absent or other):
         raise ConfigError(
             f"init_from: {len(absent)} parameters are not in {plan.stored.run} and {len(other)} have "

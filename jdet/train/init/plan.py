@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,12 +135,12 @@ class Plan(NamedTuple):
         """By module: tensors and numbers loaded, mapped, left, of other shape, and unused."""
         columns = ("loaded", "mapped", "left", "other", "unused")
         table = {
-            path.split("/")[0]: {column: [0, 0] for column in columns}
+            part_of(path): {column: [0, 0] for column in columns}
             for path in (*self.entries, *self.unused)
         }
 
         def count(path: str, column: str, tensors: int, numbers: int) -> None:
-            cell = table[path.split("/")[0]][column]
+            cell = table[part_of(path)][column]
             cell[0] += tensors
             cell[1] += numbers
 
@@ -184,6 +185,20 @@ class Plan(NamedTuple):
             there, here = self.entries[path].shapes
             lines.append(f"{path}: {there or 'absent'} in the source, {here} here")
         return lines
+
+
+PARTS = ("backbone", "neck", "rpn", "box_head", "mask_head")
+"""Parts that have a name of their own wherever in the model they lie."""
+
+
+def part_of(path: str) -> str:
+    """The part of the model that a parameter belongs to: one of ``PARTS``, else its outermost module.
+
+    Several modules may be one part, such as the box heads of a cascade: ``box_head1/…``, ``box_head_2/…``.
+    """
+    modules = path.split("/")
+    named = [re.sub(r"_?\d+$", "", module) for module in modules]
+    return next((name for name in named if name in PARTS), modules[0])
 
 
 def summary(record: Mapping[str, Any] | None) -> str:

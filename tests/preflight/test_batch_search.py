@@ -1,0 +1,116 @@
+"""The search for side and batch: monotone, below the limit, and the paper's setting from its memories."""
+
+import functools
+import json
+
+import pytest
+
+from jdet import search_batch
+from jdet.config import get_defaults
+from jdet.preflight import batch_search
+from jdet.preflight.batch_search import Model, Point, fit, parse_memory
+from jdet.types import ConfigError
+
+# Mask R-CNN as the paper has it: 8.06 GB at 448 pixels and 8 images, 4.4 GB at 800×1344 and 2.
+CARD = Model(fixed=0.73e9, per_pixel=1.7e3, per_image=0.57e9)
+
+
+def counted(memory):
+    asked = []
+
+    def ask(side, batch):
+        asked.append((side, batch))
+        return memory(side, batch)
+
+    return ask, asked
+
+
+def test_an_11_gb_card_gets_the_papers_setting():
+    ask, asked = counted(CARD)
+    assert CARD(448, 8) == pytest.approx(8.06e9, rel=0.02)
+    found = batch_search.search(ask, 11e9)
+    best = found.frontier[0]
+    assert (best.side, best.batch) == batch_search.ANCHOR == (448, 8)
+    assert len(set(asked)) == len(asked) < 16  # of 28 points
+    assert found.model(640, 4) == pytest.approx(CARD(640, 4), rel=1e-6)
+
+
+@pytest.mark.parametrize("limit", [3e9, 6e9, 11e9, 24e9, 80e9])
+def test_what_is_found_fits_and_is_the_largest_that_does(limit):
+    found = batch_search.search(CARD, limit)
+    usable = batch_search.USABLE * limit
+    assert all(point.memory <= usable for point in found.frontier)
+    largest = {
+        side: max((b for b in batch_search.BATCHES if CARD(side, b) <= usable), default=0)
+        for side in batch_search.SIDES
+    }
+    for point in found.frontier:
+        assert largest[point.side] == point.batch
+    for side, batch in largest.items():  # whatever is left out is exceeded by one that is not
+        assert not batch or any(p.side >= side and p.batch >= batch for p in found.frontier)
+    ranks = [point.rank for point in found.frontier]
+    assert ranks == sorted(ranks, reverse=True)
+
+
+def test_more_memory_is_never_worse():
+    ranks = [batch_search.search(CARD, gb * 1e9).frontier[0].rank for gb in range(2, 81, 3)]
+    assert ranks == sorted(ranks) and len(set(ranks)) > 4
+
+
+def test_what_cannot_be_compiled_does_not_fit():
+    def memory(side, batch):
+        return float("inf") if side * batch > 2000 else CARD(side, batch)
+
+    found = batch_search.search(memory, 80e9)
+    assert max(point.side * point.batch for point in found.frontier) <= 2000
+
+
+def test_recomputing_counts_less_and_reaches_further():
+    kept = batch_search.search(CARD, 6e9)
+    again = batch_search.search(lambda s, b: 0.4 * CARD(s, b), 6e9, remat="full")
+    assert batch_search.best_of([kept, again]).remat == "full"
+    same = batch_search.search(CARD, 6e9, remat="full")
+    assert batch_search.best_of([kept, same]).remat == "none"
+
+
+def test_the_fitted_model_has_no_negative_part():
+    points = {(side, batch): 1e9 + 5e3 * batch * side**2 for side in (224, 448) for batch in (1, 4)}
+    model = fit(points | {(640, 9): float("inf")})
+    assert min(model) >= 0 and model(320, 2) == pytest.approx(1e9 + 1e4 * 320**2, rel=1e-6)
+    assert Point(448, 8, 1.0, True).rank == 1.0
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("11GB", 11e9), ("0.5 GiB", 2.0**29), ("900MB", 9e8), ("auto", 0.0)],
+)
+def test_memory_by_name(text, size):
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (functools.partial(parse_memory, "11"), "--memory='11'; give"),
+        (functools.partial(parse_memory, "-1GB"), "--memory='-1GB'; give"),
+        (functools.partial(batch_search.search, CARD, 1e9), "--memory=1GB: a step of 1 image"),
+        (functools.partial(batch_search.search, CARD, 1e9, sides=(450,)), "--sizes=450 .*take 448"),
+        (functools.partial(batch_search.search, CARD, 1e9, batches=()), "--batches"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_settings_say_rate_steps_and_passes():
+    config = get_defaults()
+    config.optimizer.lr, config.optimizer.reference_batch = 0.01, 16
+    config.optimizer.schedule, config.train.steps = "constant", 88_000
+    row = search_batch.facts(config, Point(448, 8, 8e9, True), 8, 117_266)
+    assert row["lr"] == pytest.approx(0.04) and row["batch_size"] == 64
+    assert row["steps"] == 88_000 and round(row["data_passes"]) == 48
+    json.dumps(row)
+    config.resize.name = "keep_ratio"
+    with pytest.raises(ConfigError, match="makes inputs of other sizes than config.input_size"):
+        search_batch.resized(config, (448, 8), 1, "none")
