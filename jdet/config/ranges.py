@@ -172,7 +172,7 @@ FIELDS: dict[str, dict[str, Range]] = {
         "smooth_l1_beta": WEIGHT,
         "box_weight": WEIGHT,
         "roi_size": Range(1, 100),
-        "roi_sampling": Range(1, 100),
+        "roi_sampling": Range(0, 100),
         "finest_scale": SIZE,
     },
     "RetinaNet": {

@@ -55,7 +55,8 @@ class RCNN(ClassNMSDetector, kw_only=True):
         box_weight: weight of the box losses.
         roi_op: "align" (He et al. 2017, sec. 3) or "pool" (Girshick 2015, sec. 2.1).
         roi_size: side of what a RoI is resampled to, cells.
-        roi_sampling: sample points along each side of a cell, of "align".
+        roi_sampling: sample points along each side of a cell, of "align"; 0: as many as cells of the map,
+            rounded up (MMDetection), which takes longer.
         roi_aligned: sample points are shifted by half a cell of the map, of "align" (Detectron2); False as
             in torchvision.
         finest_scale: RoIs with a square root of their area below twice this, pixels, are taken from the

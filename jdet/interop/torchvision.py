@@ -1,4 +1,4 @@
-"""Loads weights of torchvision's ResNet, Swin, FPN, RetinaNet and FCOS into jdet, to compare the two.
+"""Loads weights of torchvision's backbones, pyramid and detectors into jdet, to compare the two.
 
 With torch installed, save the state dict of a model as arrays::
 
@@ -7,7 +7,7 @@ With torch installed, save the state dict of a model as arrays::
 
 jdet reads them without torch::
 
-    variables = detector.init(jax.random.key(0), images, train=False)
+    variables = detector.init(jax.random.key(0), images, image_sizes, method="detect")
     variables = from_torchvision(variables, load("retinanet.npz"))
 
 That model is ``build.group("detector", "retinanet", head_norm="none", torchvision_anchors=True, …)`` on
@@ -15,6 +15,11 @@ backbone ``resnet`` of depth 50 and neck ``fpn`` with ``extra="conv_p5", extra_r
 ``fcos_resnet50_fpn`` is ``"fcos"`` with ``head_norm="group"`` on the same. The docstrings of the classes
 list the settings of torchvision's losses and detections. torchvision counts COCO's 91 category ids as
 classes; logits keep that order.
+
+``fasterrcnn_resnet50_fpn`` is ``"faster_rcnn"`` with neck ``fpn`` of ``extra="pool"``, ``rpn``
+``"torchvision_rpn"``, ``box_head`` ``"2fc"`` and ``head_norm="none"``; ``maskrcnn_resnet50_fpn`` is
+``"mask_rcnn"`` with ``mask_head`` ``"fcn"`` on top. There torchvision has boxes and masks of the
+background too, which are left out.
 
 ``swin_t``, ``swin_s`` and ``swin_b`` are the backbones of these names. The classifier has a norm after the
 last stage alone; the output norms of the others get scale 1 and shift 0.
@@ -74,8 +79,8 @@ def from_torchvision(
     """The variables of a module with torchvision's values.
 
     Args:
-        variables: of a ``RetinaNet`` or ``FCOS``, or of a ``ResNet``, ``FPN`` or Swin (``Hybrid``) alone,
-            as ``init`` makes them; arrays or their shapes.
+        variables: of a ``RetinaNet``, ``FCOS``, ``RCNN`` or ``MaskRCNN``, or of a ``ResNet``, ``FPN`` or
+            Swin (``Hybrid``) alone, as ``init`` makes them; arrays or their shapes.
         weights: a state dict as numpy arrays, by torchvision's names: of the whole detector, of its
             backbone with the pyramid, or of the part alone.
 
@@ -97,10 +102,7 @@ def from_torchvision(
             continue
         name = _find(path, taps, weights)
         value = np.asarray(weights[name], np.float32)
-        if value.ndim == 4:
-            value = value.transpose(2, 3, 1, 0)  # OIHW to HWIO
-        elif path.endswith("kernel"):
-            value = value.T
+        value = _in_order(path, value)
         if value.ndim == 4 and value.shape[2] == 3 != leaf.shape[2]:
             if (*value.shape[:2], *value.shape[3:]) == (*leaf.shape[:2], *leaf.shape[3:]):
                 raise ConfigError(
@@ -122,6 +124,21 @@ def from_torchvision(
             "is another model"
         )
     return jax.tree_util.tree_unflatten(structure, values)
+
+
+def _in_order(path: str, value: np.ndarray) -> np.ndarray:
+    """An array of torch's with its axes and entries as the variable of a path has them."""
+    if re.match("box_head/box/|mask_head/mask/", path):  # of the background first
+        value = value[4 if path.startswith("box") else 1 :]
+    if path == "mask_head/mask/kernel":
+        value = value[:, :, 0, 0]
+    if path == "box_head/fc1/kernel":  # RoIs of 7×7 cells, channels first
+        value = value.reshape(len(value), -1, 7, 7).transpose(0, 2, 3, 1).reshape(value.shape)
+    if path == "mask_head/deconv/kernel":
+        return value.transpose(2, 3, 0, 1)  # IOHW to HWIO
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)  # OIHW to HWIO
+    return value.T if path.endswith("kernel") else value
 
 
 def _find(path: str, taps: list[str], weights: Mapping[str, np.ndarray]) -> str:
@@ -170,12 +187,29 @@ def _translate(path: str, taps: list[str]) -> list[str]:
         # RetinaNet nests convolution, norm and ReLU; FCOS has them in one row.
         places = (f"conv.{depth}.{part}", f"conv.{3 * depth + part}")
         return within(("head.", ""), *(f"{branches[match[1]]}.{place}" for place in places))
+    if layer in RCNN:
+        return within(("",), RCNN[layer])
+    if match := re.fullmatch(r"mask_head/conv(\d)", layer):
+        return within(("",), f"roi_heads.mask_head.{int(match[1]) - 1}.0")
     last = {"cls": "cls_logits", "box": "bbox_reg", "centerness": "bbox_ctrness"}
     if layer in last:
         branch = branches["cls" if layer == "cls" else "box"]
         return within(("head.", ""), f"{branch}.{last[layer]}")
     return []
 
+
+RCNN = {
+    "rpn/conv1": "rpn.head.conv.0.0",
+    "rpn/cls": "rpn.head.cls_logits",
+    "rpn/box": "rpn.head.bbox_pred",
+    "box_head/fc1": "roi_heads.box_head.fc6",
+    "box_head/fc2": "roi_heads.box_head.fc7",
+    "box_head/cls": "roi_heads.box_predictor.cls_score",
+    "box_head/box": "roi_heads.box_predictor.bbox_pred",
+    "mask_head/deconv": "roi_heads.mask_predictor.conv5_mask",
+    "mask_head/mask": "roi_heads.mask_predictor.mask_fcn_logits",
+}
+"""Layers of two-stage detectors in jdet and in torchvision."""
 
 SWIN = {
     "norm1": "norm1",
