@@ -37,7 +37,7 @@ TORCH_NAMES = {
 
 
 def nhwc(x):
-    return jnp.asarray(np.moveaxis(x, 1, -1))
+    return np.moveaxis(x, 1, -1)
 
 
 def from_torch(tree, golden, prefix):
@@ -47,7 +47,7 @@ def from_torch(tree, golden, prefix):
         value = golden[prefix + TORCH_NAMES["/".join(key.key for key in path[1:])]]
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
         assert value.shape == leaf.shape
-        return jnp.asarray(value)
+        return value
 
     return jax.tree_util.tree_map_with_path(fill, tree)
 
@@ -71,11 +71,8 @@ def test_block_equals_torchvision(case, kind, strides, features):
 
         return kind(layer, features, strides)
 
-    variables = block(False).init(jax.random.key(0), x)
-    variables = from_torch(variables, golden, "w.")
-    np.testing.assert_allclose(
-        block(False).apply(variables, x)[0], nhwc(golden["y_eval"]), rtol=1e-5, atol=2e-5
-    )
+    shapes = jax.eval_shape(block(False).init, jax.random.key(0), x)
+    variables = from_torch(shapes, golden, "w.")
 
     def loss(params, x):
         (y, _), updates = block(True).apply(
@@ -83,8 +80,13 @@ def test_block_equals_torchvision(case, kind, strides, features):
         )
         return jnp.mean(y**2), (y, updates)
 
-    gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
-    (params_grad, x_grad), (y, updates) = gradient(variables["params"], x)
+    @jax.jit
+    def run(variables, x):
+        gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+        return block(False).apply(variables, x)[0], gradient(variables["params"], x)
+
+    fixed, ((params_grad, x_grad), (y, updates)) = run(variables, x)
+    np.testing.assert_allclose(fixed, nhwc(golden["y_eval"]), rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(y, nhwc(golden["y_train"]), rtol=1e-5, atol=2e-5)
     np.testing.assert_allclose(x_grad, nhwc(golden["grad_x"]), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
@@ -104,7 +106,7 @@ def test_preact_block_is_its_formula():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 3)), jnp.float32)
     norm = functools.partial(Norm("batch"), train=False)
     block = PreactBlock(Conv, norm, features=4, strides=2)
-    variables = block.init(jax.random.key(0), x)
+    variables = jax.jit(block.init)(jax.random.key(0), x)
     params = variables["params"]
     assert set(params) == {"norm1", "norm2", "conv1", "conv2", "projection"}
 
@@ -114,15 +116,19 @@ def test_preact_block_is_its_formula():
     def relu_norm(x):  # running statistics of a new block: mean 0, variance 1
         return jax.nn.relu(x / np.sqrt(1 + 1e-5))
 
-    y = relu_norm(x)
-    branch = conv("conv2", relu_norm(conv("conv1", y, strides=2)))
-    expected = branch + conv("projection", y, kernel_size=1, strides=2)
-    output, tapped = block.apply(variables, x)
+    @jax.jit
+    def formula(x):
+        y = relu_norm(x)
+        branch = conv("conv2", relu_norm(conv("conv1", y, strides=2)))
+        return branch, branch + conv("projection", y, kernel_size=1, strides=2)
+
+    branch, expected = formula(x)
+    output, tapped = jax.jit(block.apply)(variables, x)
     np.testing.assert_allclose(tapped, branch, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
     # Shapes agree: the shortcut is the input itself, not its normed self.
     block = PreactBlock(Conv, norm, features=3)
-    output, tapped = block.apply(block.init(jax.random.key(0), x), x)
+    output, tapped = jax.jit(lambda key: block.init_with_output(key, x)[0])(jax.random.key(0))
     np.testing.assert_allclose(output - tapped, x, rtol=1e-5, atol=1e-6)
 
 
@@ -130,9 +136,13 @@ def test_tapped_branch_and_output_differ_by_the_shortcut():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), jnp.float32)
     fields = dict(depth=18, width=0.125, block="preact")
     outputs, branches = ResNet(**fields), ResNet(**fields, tap="branch")
-    variables = jax.jit(lambda key: outputs.init(key, x, train=False))(jax.random.key(0))
-    run = jax.jit(lambda model, v: model.apply(v, x, train=False), static_argnums=0)
-    sums, parts = run(outputs, variables), run(branches, variables)
+
+    @jax.jit
+    def run(key):
+        variables = outputs.init(key, x, train=False)
+        return [model.apply(variables, x, train=False) for model in (outputs, branches)]
+
+    sums, parts = run(jax.random.key(0, impl="rbg"))
     assert set(parts) == {*outputs.stage_names, "end"}  # jit sorts keys
     np.testing.assert_allclose(parts["end"], sums["c4"], rtol=1e-5, atol=1e-5)
     for name in sums:
@@ -167,8 +177,13 @@ def test_dilated_bottleneck_looks_two_cells_away():
     layer = functools.partial(ConvNorm, norm=Norm("none"), train=False)
     block = Bottleneck(layer, features=64, dilation=2)
     x = jnp.ones((1, 7, 7, 8))
-    variables = block.init(jax.random.key(0), x)
-    seen = jax.grad(lambda x: block.apply(variables, x)[1][0, 3, 3].sum())(x)[0] != 0
+
+    @jax.jit
+    def seen_from(x):
+        variables = block.init(jax.random.key(0), x)
+        return jax.grad(lambda x: block.apply(variables, x)[1][0, 3, 3].sum())(x)[0] != 0
+
+    seen = seen_from(x)
     assert set(zip(*map(list, np.nonzero(np.asarray(seen.any(-1)))))) == {
         (y, x) for y in (1, 3, 5) for x in (1, 3, 5)
     }
