@@ -36,6 +36,7 @@ BELOW = {
         "evaluation.masks",
         "evaluation.official",
     },
+    "evaluation.ensemble": {"cli", "config", "build", "data", "evaluation", "ops", "train"},
     "evaluation": {"config", "build", "ops", "data", "parallel", "train"},
     "analysis": {"ops", "nn", "data", "detectors", "train", "config", "build", "cli", "evaluation"},
     "interop": {"config", "train"},

@@ -2,9 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from jdet import build, config, run
+from jdet.data.image_io import write_image
+from jdet.data.readers.decoder import Decoder
+from jdet.data.segmentation import decode
+from jdet.evaluation.drawing import draw_detections
+from jdet.predict import main, predict
 from jdet.types import DataError
 
 NAME = "tests.mask_detector:MaskGrid"
@@ -41,6 +47,30 @@ def test_it_learns_masks(trained):
     records = json.loads((workdir / "detections.json").read_text())
     sizes = {tuple(record["segmentation"]["size"]) for record in records}
     assert sizes and all(48 <= side <= 60 for size in sizes for side in size)
+
+
+@pytest.mark.parametrize("passes", ["none", "flip"])
+def test_predicted_masks_are_drawn_and_written(trained, tmp_path, passes):
+    workdir, _ = trained
+    records = json.loads((workdir / "detections.json").read_text())
+    surest = max(records, key=lambda record: record["score"])["image_id"]  # images count from 1
+    truth = build.source(mask_config().data.eval, "config.data.eval")[surest - 1]
+    write_image(tmp_path / "a.png", truth.image)
+    out = tmp_path / "out"
+    arguments = ["--workdir", workdir, "--images", tmp_path / "a.png", "--out", out]
+    assert main([*map(str, arguments), "--score=0.2", f"--tta={passes}"]) == 0
+    records = json.loads((out / "detections.json").read_text())
+    best = max(records, key=lambda record: record["score"])
+    assert len(records) < 10
+    mask, object_ = (
+        decode(rle, *truth.image.shape[:2]) for rle in (best["segmentation"], truth.masks[0])
+    )
+    assert (mask & object_).sum() / (mask | object_).sum() > 0.3
+    (found,) = predict(workdir, tmp_path / "a.png", score=0.2, tta=passes)
+    assert found.masks == tuple(record["segmentation"] for record in records)
+    drawn = Decoder()(str(next((out / "images").iterdir())))
+    bare = draw_detections(truth.image, found._replace(masks=None), ("disc", "square"))
+    assert np.abs(drawn.astype(int) - bare)[drawn.shape[0] // 2 :].max() > 30
 
 
 def test_data_without_masks_is_refused_before_anything_is_compiled(tmp_path):

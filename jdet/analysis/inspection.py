@@ -193,12 +193,16 @@ def match_default_boxes(detector: Any, objects: np.ndarray) -> Matched | None:
 
 
 def objects_as_detections(ground_truth: Example) -> ImageDetections:
-    """The objects of an image with score 1, for ``drawing.draw_detections`` without a header."""
+    """The objects of an image with score 1, for ``drawing.draw_detections`` without a header.
+
+    Masks stay in the form in which they are labelled, which drawings take as well.
+    """
     return ImageDetections(
         id=ground_truth.id,
         boxes=ground_truth.boxes,
         scores=np.ones(len(ground_truth.boxes)),
         labels=ground_truth.labels,
+        masks=ground_truth.masks,
     )
 
 

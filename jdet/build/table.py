@@ -34,7 +34,7 @@ from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.roi_heads import BoxHead
 from jdet.detectors.rpn import RPN
 from jdet.detectors.ssd import SSD
-from jdet.evaluation.coco_ap import CocoEvaluator
+from jdet.evaluation.coco_ap import CocoEvaluator, CocoInstancesEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.necks.dense_half import DenseHalf
 from jdet.necks.dense_prediction import DensePrediction
@@ -130,6 +130,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "voc": VocEvaluator,
         "coco": CocoEvaluator,
         "coco_segm": functools.partial(CocoEvaluator, iou_type="segm"),
+        "coco_bbox_segm": CocoInstancesEvaluator,
     },
 }
 

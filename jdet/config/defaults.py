@@ -150,9 +150,10 @@ def get_defaults() -> ConfigDict:
 
     c.eval = evaluation = ConfigDict()
     evaluation.batch_size = 32
-    evaluation.metrics = ("voc",)  # evaluators: "voc", "coco" (boxes), "coco_segm" (masks), or your
-    # own as "module:Class", which is made from the class names; the first has the main metric
-    evaluation.coco = ConfigDict()  # of the metrics "coco" and "coco_segm"
+    evaluation.metrics = ("voc",)  # evaluators: "voc", "coco" (boxes), "coco_segm" (masks),
+    # "coco_bbox_segm" (both), or your own as "module:Class", which is made from the class names; the
+    # first has the main metric
+    evaluation.coco = ConfigDict()  # of the metrics whose names begin with "coco"
     # Per image and class, at which the recalls are measured; AP at the last of them.
     evaluation.coco.max_detections = (1, 10, 100)
     evaluation.coco.recall_levels = 101  # over which precision is averaged

@@ -9,7 +9,7 @@ number two before).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle:
             the run-length encoding is another, or its runs do not fill it.
     """
     if isinstance(segmentation, Mapping):
-        check(segmentation, height, width)
+        run_ends(segmentation, height, width)
         if isinstance(segmentation["counts"], (str, bytes)):
             return plain(segmentation)
         uncompressed: Any = dict(segmentation)
@@ -45,6 +45,49 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle:
 def encode(mask: np.ndarray) -> Rle:
     """The encoding of a mask, bool or uint8 of 0 and 1 [H, W]."""
     return plain(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+
+
+def encode_part(part: np.ndarray, top: int, left: int, height: int, width: int) -> Rle:
+    """The encoding of a mask that is empty outside a part of its image, by that part alone.
+
+    Args:
+        part: bool [h, w].
+        top: first row of the image that it covers.
+        left: first column.
+        height: of the image.
+        width: of the image.
+    """
+    steps = np.diff(np.pad(part.T.astype(np.int8), ((0, 0), (1, 1))))  # down the columns
+    column, row = np.nonzero(steps)
+    turns = (left + column) * height + top + row  # background to object, object to background, …
+    same = np.flatnonzero(turns[:-1] == turns[1:])  # on into the next column without a gap
+    turns = np.delete(turns, [same, same + 1])
+    counts = np.diff(turns, prepend=0, append=height * width)
+    if counts[-1] == 0:
+        counts = counts[:-1]
+    uncompressed: Any = {"size": [height, width], "counts": counts.tolist()}
+    return plain(coco_mask.frPyObjects(uncompressed, height, width))
+
+
+def decode(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """The mask of a segmentation, uint8 [height, width] of 0 and 1.
+
+    Raises:
+        ValueError: as in ``to_rle``.
+    """
+    return columns(segmentation, height, width, 0, width).T
+
+
+def columns(segmentation: Any, height: int, width: int, first: int, end: int) -> np.ndarray:
+    """Columns ``first`` … ``end - 1`` of the mask of a segmentation, uint8 [end - first, height].
+
+    Raises:
+        ValueError: as in ``to_rle``.
+    """
+    ends = run_ends(segmentation, height, width)
+    runs = np.diff(np.clip(ends, first * height, end * height), prepend=first * height)
+    inside = (np.arange(len(runs)) & 1).astype(np.uint8)
+    return np.repeat(inside, runs).reshape(end - first, height)
 
 
 def plain(rle: Mapping[str, Any]) -> Rle:
@@ -118,6 +161,12 @@ def counts_of(rle: Mapping[str, Any]) -> np.ndarray:
     return numbers
 
 
+def box_to_rle(xywh: Sequence[float], height: int, width: int) -> Rle:
+    """The pixels of a box, x y width height in continuous pixels, as pycocotools fills one."""
+    boxes: Any = np.array([xywh], np.float64)
+    return plain(coco_mask.frPyObjects(boxes, height, width)[0])
+
+
 def run_ends(segmentation: Any, height: int, width: int) -> np.ndarray:
     """Where the runs of a segmentation end, int64, in pixels down the columns of its image.
 
@@ -135,30 +184,24 @@ def run_ends(segmentation: Any, height: int, width: int) -> np.ndarray:
     return ends
 
 
-def check(segmentation: Any, height: int, width: int) -> None:
-    """Refuses what ``to_rle`` refuses, without rasterising polygons.
+def extent(
+    segmentation: Any, size: tuple[int, int] | None = None
+) -> tuple[float, float, float, float]:
+    """The box around a segmentation, which is checked.
+
+    Args:
+        segmentation: as in ``to_rle``.
+        size: height and width of the image; None: those that a run-length encoding has itself.
+
+    Returns:
+        x1 y1 x2 y2, continuous pixels; zeros where it has no pixel.
 
     Raises:
-        ValueError: says what is wrong.
-    """
-    if not isinstance(segmentation, Mapping):
-        polygons(segmentation)
-        return
-    _check_size(segmentation, height, width)
-    _check_sum(np.cumsum(counts_of(segmentation)), height, width)
-
-
-def extent(segmentation: Any) -> tuple[float, float, float, float]:
-    """x1 y1 x2 y2 around a segmentation, continuous pixels; without area where it has no pixel.
-
-    Raises:
-        ValueError: as in ``check``.
+        ValueError: as in ``to_rle``.
     """
     if isinstance(segmentation, Mapping):
-        _check_size(segmentation, *segmentation.get("size", (0, 0)))
-        height, width = segmentation["size"]
-        ends = np.cumsum(counts_of(segmentation))
-        _check_sum(ends, height, width)
+        height, width = size or _size(segmentation)
+        ends = run_ends(segmentation, height, width)
         first, last = ends[:-1:2], ends[1::2] - 1  # of the runs of the object
         some = last >= first
         first, last = first[some], last[some]
@@ -174,11 +217,21 @@ def extent(segmentation: Any) -> tuple[float, float, float, float]:
     return float(min(x)), float(min(y)), float(max(x)), float(max(y))
 
 
-def _check_size(rle: Mapping[str, Any], height: int, width: int) -> None:
+def _size(rle: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width that an encoding says it is of.
+
+    Raises:
+        ValueError: it does not, or has no counts.
+    """
     size = rle.get("size")
     if "counts" not in rle or not isinstance(size, (list, tuple)) or len(size) != 2:
         raise ValueError(f"a segmentation is polygons or a run-length encoding, not {_short(rle)}")
-    if list(size) != [height, width]:
+    return size[0], size[1]
+
+
+def _check_size(rle: Mapping[str, Any], height: int, width: int) -> None:
+    size = _size(rle)
+    if size != (height, width):
         raise ValueError(
             f"a run-length encoding of {size[1]}x{size[0]} in an image of {width}x{height}"
         )

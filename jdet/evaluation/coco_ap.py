@@ -14,7 +14,8 @@ pycocotools keeps the 100 best detections; no score threshold is applied here.
 
 Overlaps are those of boxes (``iou_type="bbox"``) or of masks (``"segm"``). With masks, the size class of
 an unmatched detection is that of its mask's area, as in MMDetection and Detectron2, which leave the boxes
-out of what they hand to pycocotools.
+out of what they hand to pycocotools. An object without a mask, among others that have one, is as a crowd of
+which the mask is the whole box.
 
 A number that has no ground truth to stand on, such as the AP of small objects in a set without
 any, is -1 in pycocotools and ``nan`` here. With objects but no detections every number is 0.
@@ -29,11 +30,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from jdet.config import ranges
-from jdet.data.segmentation import to_rle
+from jdet.data.segmentation import box_to_rle, to_rle
 from jdet.evaluation import masks as masks_lib
 from jdet.evaluation.official import exact_xywh, finite, official_of, official_order
 from jdet.types import DataError, Example, ImageDetections, OfficialObjects, require
@@ -111,6 +113,7 @@ class CocoEvaluator:
         self.per_class = {self._prefix: "AP"}
         self.needs = ("masks",) if iou_type == "segm" else ()
         self._images: list[_Image] = []
+        self._boxes_alone = 0
         self._evaluated: Any = None
 
     def add(self, detections: ImageDetections, ground_truth: Example) -> None:
@@ -142,7 +145,11 @@ class CocoEvaluator:
                 "iscrowd": int(truth.ignore[row]),
             }
             if object_masks is not None:
-                annotation["segmentation"] = object_masks[row]
+                mask = object_masks[row]
+                if mask is None:  # known by its box alone: what lies in it may be right
+                    annotation["iscrowd"], self._boxes_alone = 1, self._boxes_alone + 1
+                    mask = box_to_rle(box, *size)
+                annotation["segmentation"] = mask
             objects.append(annotation)
         for row, box in enumerate(exact_xywh(detections.boxes)):
             annotation = {
@@ -164,6 +171,13 @@ class CocoEvaluator:
 
         Those of masks begin with ``coco_segm/``.
         """
+        if self._boxes_alone:
+            logging.log_first_n(
+                logging.WARNING,
+                "%d objects without a mask count neither for nor against the metrics of masks",
+                1,
+                self._boxes_alone,
+            )
         # [10 IoUs, recalls, K, sizes, numbers of detections] and the same without recalls
         precision, recall = (
             np.asarray(self._evaluation().eval[name]) for name in ("precision", "recall")
@@ -275,28 +289,25 @@ def _masks(
     """Height and width of an image, and the run-length encodings of its objects and detections.
 
     The size is what a mask says; where only polygons are there, they are compared with nothing, and any
-    size will do.
+    size will do. An object without a mask, among others that have one, has None.
 
     Raises:
-        DataError: an object or a detection has no mask.
+        DataError: no object or no detection has a mask, or one cannot be read.
     """
-    parts = []
     for who, masks, rows, remedy in (
         ("object", truth.masks, truth.xywh, "the data set has boxes alone"),
         ("detection", detections.masks, detections.boxes, "the detector makes none"),
     ):
-        masks = list(masks) if masks is not None else [None] * len(rows)
-        if len(masks) != len(rows) or any(mask is None for mask in masks):
+        if len(rows) and (masks is None or len(masks) != len(rows)):
             raise DataError(
                 f"image {name}: the metric of masks (config.eval.metrics 'coco_segm') finds "
                 f"{who}s without a mask; {remedy}: leave it out"
             )
-        parts.append(masks)
-    objects, found = parts
+    objects, found = list(truth.masks or ()), list(detections.masks or ())
     sizes = [mask["size"] for mask in (*found, *objects) if isinstance(mask, dict)]
     height, width = sizes[0] if sizes else (1, 1)
     try:
-        objects = [to_rle(mask, height, width) for mask in objects]
+        objects = [None if mask is None else to_rle(mask, height, width) for mask in objects]
     except ValueError as error:
         raise DataError(f"image {name}: {error}") from error
     return (height, width), objects, found
@@ -307,3 +318,42 @@ def _index(data_set: Any) -> COCO:
     coco.dataset = data_set
     coco.createIndex()
     return coco
+
+
+class CocoInstancesEvaluator:
+    """AP of boxes and of masks in one pass: ``coco/…`` and ``coco_segm/…`` of ``CocoEvaluator``, together.
+
+    Attributes:
+        class_names: K names, in label order.
+        protocol: what the metrics are, in one line.
+        per_class: as in ``CocoEvaluator``, of both.
+        needs: optional fields of the records that are compared.
+    """
+
+    settings = "coco"
+    needs = ("masks",)
+
+    def __init__(self, class_names: Sequence[str], **settings: Any):
+        """Starts empty.
+
+        Args:
+            class_names: K names, in label order.
+            **settings: as in ``CocoEvaluator``.
+        """
+        self.class_names = tuple(class_names)
+        self._parts = [CocoEvaluator(class_names, iou_type=kind, **settings) for kind in IOU_TYPES]
+        self.protocol = "; ".join(dict.fromkeys(part.protocol for part in self._parts))
+        self.per_class = {name: mean for p in self._parts for name, mean in p.per_class.items()}
+
+    def add(self, detections: ImageDetections, ground_truth: Example) -> None:
+        """Adds one image, as in ``CocoEvaluator``."""
+        for part in self._parts:
+            part.add(detections, ground_truth)
+
+    def result(self) -> dict[str, float]:
+        """The metrics of boxes, then those of masks."""
+        return {name: value for part in self._parts for name, value in part.result().items()}
+
+    def curves(self) -> dict[str, dict[str, list[float]]]:
+        """Those of both."""
+        return {name: curve for part in self._parts for name, curve in part.curves().items()}

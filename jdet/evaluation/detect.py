@@ -7,7 +7,7 @@ This is the one place where detections leave the network's pixels for those of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +148,34 @@ def one_ahead(batches: Iterable[T], start: Callable[[T], R]) -> Iterator[tuple[T
         yield pending
 
 
+class Moved(NamedTuple):
+    """Detections of one image in its own pixels, of which masks are not pasted yet.
+
+    Attributes:
+        image: without masks.
+        frames: float32 [d, 4], the boxes in which masks were predicted: not clipped to the image.
+        masks: float32 [d, m, m], probabilities in the frames; None: the detector has none.
+        size: height and width of the image.
+    """
+
+    image: ImageDetections
+    frames: np.ndarray
+    masks: np.ndarray | None
+    size: tuple[int, int]
+
+    def select(self, rows: np.ndarray) -> Moved:
+        """Some of the detections, by index or by bool [d]."""
+        masks = None if self.masks is None else self.masks[rows]
+        image = self.image.select(rows)
+        return self._replace(image=image, frames=self.frames[rows], masks=masks)
+
+    def pasted(self) -> ImageDetections:
+        """With masks as run-length encodings of the whole image."""
+        if self.masks is None:
+            return self.image
+        return self.image._replace(masks=paste_masks(self.masks, self.frames, *self.size))
+
+
 def to_images(detections: Detections, batch: Batch, ids: Sequence[str]) -> list[ImageDetections]:
     """Moves detections from the network's pixels to those of the original images.
 
@@ -164,6 +192,11 @@ def to_images(detections: Detections, batch: Batch, ids: Sequence[str]) -> list[
     Returns:
         One record per row with ``batch.real``, in order.
     """
+    return [found.pasted() for found in moved(detections, batch, ids)]
+
+
+def moved(detections: Detections, batch: Batch, ids: Sequence[str]) -> list[Moved]:
+    """As ``to_images``, with masks as the detector has them."""
     found = jax.tree.map(local_rows, detections)
     content, original = np.asarray(batch.image_sizes), np.asarray(batch.original_sizes)
     scale = (original / np.maximum(content, 1)).astype(np.float32)[:, None, ::-1]  # [B, 1, xy]
@@ -174,17 +207,13 @@ def to_images(detections: Detections, batch: Batch, ids: Sequence[str]) -> list[
     keep = found.valid & np.isfinite(boxes).all(-1) & np.isfinite(found.scores)
     images = []
     for i in np.flatnonzero(batch.real).tolist():
-        masks = None
-        if found.masks is not None:
-            height, width = original[i].tolist()
-            masks = paste_masks(found.masks[i][keep[i]], scaled[i][keep[i]], height, width)
-        images.append(
-            ImageDetections(
-                id=ids[i],
-                boxes=boxes[i][keep[i]],
-                scores=found.scores[i][keep[i]],
-                labels=found.labels[i][keep[i]],
-                masks=masks,
-            )
+        height, width = original[i].tolist()
+        image = ImageDetections(
+            id=ids[i],
+            boxes=boxes[i][keep[i]],
+            scores=found.scores[i][keep[i]],
+            labels=found.labels[i][keep[i]],
         )
+        masks = None if found.masks is None else found.masks[i][keep[i]]
+        images.append(Moved(image, scaled[i][keep[i]], masks, (height, width)))
     return images

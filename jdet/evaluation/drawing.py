@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import matplotlib
@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jdet.data.image_io import write_image
 from jdet.data.readers.decoder import Decoder
 from jdet.evaluation.display import USUAL, Display
+from jdet.evaluation.mask_drawing import draw_masks
 from jdet.types import Example, ImageDetections
 
 Color = tuple[int, int, int]
@@ -40,12 +41,13 @@ _MIN_PANEL = (160, 320)  # height and width that hold a header, however thin the
 
 
 class _Mark(NamedTuple):
-    """A box to draw, in pixels of the enlarged panel."""
+    """A box to draw, in pixels of the enlarged panel, and the mask in those of the image."""
 
     box: np.ndarray  # [4]
     text: str
     color: Color
     dashed: bool
+    mask: Any = None
 
 
 def class_color(label: int) -> Color:
@@ -70,7 +72,8 @@ def draw_detections(
 ) -> np.ndarray:
     """Draws boxes with class and score on an image, beside the ground truth where that is given.
 
-    Small images are enlarged so that labels can be read, very thin ones get a dark margin.
+    Masks, where there are any, are filled translucently below the boxes (``mask_drawing``). Small images
+    are enlarged so that labels can be read, very thin ones get a dark margin.
 
     Args:
         image: uint8 [H, W, 3], RGB, the original image.
@@ -96,6 +99,7 @@ def draw_detections(
             + f"{detections.scores[i]:.2f}",
             class_color(int(detections.labels[i])),
             False,
+            None if detections.masks is None else detections.masks[i],
         )
         for i in shown[np.argsort(-np.asarray(detections.scores)[shown], kind="stable")]
     ]
@@ -109,9 +113,14 @@ def draw_detections(
             _shown_name(class_names, label) * several,
             class_color(int(label)),
             bool(ignore),
+            mask,
         )
-        for box, label, ignore in zip(
-            ground_truth.boxes, ground_truth.labels, ground_truth.ignore, strict=True
+        for box, label, ignore, mask in zip(
+            ground_truth.boxes,
+            ground_truth.labels,
+            ground_truth.ignore,
+            ground_truth.masks or [None] * len(ground_truth.boxes),
+            strict=True,
         )
     ]
     left = _draw_marks(image, scale, objects)
@@ -177,7 +186,11 @@ def write_images(
 
 def _draw_marks(image: np.ndarray, scale: float, marks: Sequence[_Mark]) -> np.ndarray:
     """The enlarged image with boxes and tags; ``marks`` best first, drawn last to first."""
-    canvas = np.ascontiguousarray(_resize(image, scale))
+    canvas = np.array(_resize(image, scale))
+    worst_first = marks[::-1]
+    draw_masks(
+        canvas, [m.mask for m in worst_first], [m.color for m in worst_first], image.shape[:2]
+    )
     height, width = canvas.shape[:2]
     top, left = max(0, _MIN_PANEL[0] - height) // 2, max(0, _MIN_PANEL[1] - width) // 2
     if top or left:

@@ -1,8 +1,9 @@
 """Runs the passes of multi-scale testing over batches and merges what they find in each image.
 
 Every input size is one compiled program, which also serves the mirrored images. What a pass finds
-is moved to the original image's pixels as always (``detect.to_images``), filtered by size there,
-and merged on the device.
+is moved to the original image's pixels as always (``detect.moved``), filtered by size there, and merged on
+the device. Masks follow their boxes: where those of a cluster become one, by box voting, its masks are
+resampled in that box and averaged, with the same weights; where the best box is taken, its mask is.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jdet.data.segmentation import Rle
 from jdet.data.transforms.multi_scale import View
 from jdet.data.transforms.resize import Resize
 from jdet.data.transforms.warp import Warp
 from jdet.evaluation import detect
+from jdet.evaluation.detect import Moved
+from jdet.evaluation.masks import average, paste_masks
 from jdet.evaluation.tta import Pass, Settings
 from jdet.ops import voting
 from jdet.parallel import device_memory
@@ -73,7 +77,7 @@ class MultiScale:
         self.passes_per_image = sum(view.shows(100, 200) for view, _, _ in planned)
         self._merge = jax.jit(
             functools.partial(
-                voting.merge,
+                voting.merge_traced,
                 kind=options.merge,
                 iou_threshold=options.iou_threshold,
                 pixel_offset=options.pixel_offset,
@@ -90,19 +94,13 @@ class MultiScale:
             batch_size: B.
 
         Raises:
-            ConfigError: an input leaves the detector no level, the message names the scale; or the detector
-                makes masks, which are not merged.
+            ConfigError: an input leaves the detector no level; the message names the scale.
         """
         for index, view in enumerate(self.views):
             try:
-                found = self._detect.trace(variables, (batch_size, *view.shape))
+                self._detect.trace(variables, (batch_size, *view.shape))
             except ConfigError as error:
                 raise ConfigError(f"config.eval.tta: {self._name(index)}: {error}") from error
-            if found.masks is not None:
-                raise ConfigError(
-                    f"config.eval.tta: {type(self._detect.detector).__name__} makes masks, and "
-                    "multi-scale testing merges boxes alone; set config.eval.tta.preset='none'"
-                )
 
     def prepare(self, variables: Any, batch_size: int, free: int | None = None) -> None:
         """Compiles every input size, the largest first, and compares the memory it needs with what is free.
@@ -169,7 +167,7 @@ class MultiScale:
             ConfigError: memory ran out; the message names the scale.
         """
         rows, count = np.flatnonzero(batch.real), len(batch.real)
-        parts: list[list[ImageDetections]] = [[] for _ in rows]
+        parts: list[list[Moved]] = [[] for _ in rows]
         depth = 1
         for run, found in started:
             sizes = np.asarray(batch.image_sizes[run.view])
@@ -178,7 +176,7 @@ class MultiScale:
             depth = found.scores.shape[1]
             if run.mirrored:
                 found = mirror_detections(found, sizes)
-            images = detect.to_images(found, batch._replace(image_sizes=sizes), ids)
+            images = detect.moved(found, batch._replace(image_sizes=sizes), ids)
             for row, image, mine in zip(rows, images, parts, strict=True):
                 if sizes[row].any():
                     mine.append(_of_size(image, run.of))
@@ -188,25 +186,53 @@ class MultiScale:
         scores = np.zeros((count, capacity), np.float32)
         labels = np.zeros((count, capacity), np.int32)
         for row, mine in zip(rows, parts, strict=True):
-            n = sum(len(part.scores) for part in mine)
+            n = sum(len(part.image.scores) for part in mine)
             if n:
                 for padded, field in ((boxes, "boxes"), (scores, "scores"), (labels, "labels")):
-                    padded[row, :n] = np.concatenate([getattr(part, field) for part in mine])
+                    padded[row, :n] = np.concatenate([getattr(part.image, field) for part in mine])
         merged = self._merge(
             boxes, scores, labels, scores > 0, keep=self._options.max_detections or depth
         )
-        boxes, scores, labels, valid = (
-            np.asarray(getattr(merged, field)) for field in ("boxes", "scores", "labels", "valid")
-        )
-        return [
-            ImageDetections(
+        merged = jax.tree.map(np.asarray, merged)
+        found, images = merged.detections, []
+        for row, mine in zip(rows.tolist(), parts, strict=True):
+            valid = found.valid[row]
+            image = ImageDetections(
                 id=ids[row],
-                boxes=boxes[row][valid[row]],
-                scores=scores[row][valid[row]],
-                labels=labels[row][valid[row]],
+                boxes=found.boxes[row][valid],
+                scores=found.scores[row][valid],
+                labels=found.labels[row][valid],
             )
-            for row in rows.tolist()
-        ]
+            if mine and mine[0].masks is not None:
+                masks = self._masks(mine, image, merged.source[row][valid], merged.owner[row])
+                image = image._replace(masks=masks)
+            images.append(image)
+        return images
+
+    def _masks(
+        self,
+        parts: Sequence[Moved],
+        image: ImageDetections,
+        source: np.ndarray,
+        owner: np.ndarray,
+    ) -> tuple[Rle, ...]:
+        """The masks of merged boxes: the mean of those of a cluster, weighted by scores as the boxes are.
+
+        Where boxes are only selected, each has its own.
+        """
+        scores, frames, given = (
+            np.concatenate(values)
+            for values in zip(*((p.image.scores, p.frames, p.masks) for p in parts))
+        )
+        masks = np.zeros((len(source), *given.shape[1:]))
+        boxes = image.boxes.copy()
+        for i, best in enumerate(source.tolist()):
+            members = np.flatnonzero(owner[: len(scores)] == best)
+            if len(members) < 2 or self._options.merge == "nms":
+                masks[i], boxes[i] = given[best], frames[best]
+            else:
+                masks[i] = average(given[members], frames[members], scores[members], boxes[i])
+        return paste_masks(masks, boxes, *parts[0].size)
 
     def _name(self, index: int) -> str:
         one, (height, width) = self._passes[index], self.views[index].shape
@@ -263,15 +289,18 @@ def mirror_images(images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def mirror_detections(found: Detections, sizes: np.ndarray) -> Detections:
-    """Moves boxes [B, D, 4] of images whose content has ``sizes`` [B, 2] to the mirrored images."""
+    """Moves detections of images whose content has ``sizes`` [B, 2] to the mirrored images."""
     x1, y1, x2, y2 = np.moveaxis(np.asarray(found.boxes), -1, 0)
     width = np.asarray(sizes)[:, 1:].astype(np.float32)
-    return found._replace(boxes=np.stack([width - x2, y1, width - x1, y2], axis=-1))
+    boxes = np.stack([width - x2, y1, width - x1, y2], axis=-1)
+    masks = None if found.masks is None else np.asarray(found.masks)[..., ::-1]
+    return found._replace(boxes=boxes, masks=masks)
 
 
-def _of_size(found: ImageDetections, one: Pass) -> ImageDetections:
+def _of_size(found: Moved, one: Pass) -> Moved:
     """Detections whose sides are within the limits of a pass."""
-    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    boxes = found.image.boxes
+    sides = boxes[:, 2:] - boxes[:, :2]
     keep = np.ones(len(sides), bool)
     if one.above:
         keep &= sides.max(axis=1, initial=0) > one.above

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from jdet.atomic_files import write_json, write_text
+from jdet.data.sources.coco import xywh_to_xyxy
 from jdet.evaluation.official import exact_xywh
-from jdet.types import ImageDetections, Source
+from jdet.types import DataError, ImageDetections, Source
 
 DETECTIONS, IMAGES = "detections.json", "images.json"
 
@@ -121,6 +122,55 @@ def to_coco_json(
         for record, mask in zip(records, image.masks, strict=True):
             record["segmentation"] = mask
     return records
+
+
+def read(path: Path) -> tuple[dict[int | str, ImageDetections], dict[str, Any]]:
+    """Reads a COCO result list, and the file of images beside it.
+
+    Returns:
+        By image id in the order of the images, what was found in each, best first, with what the files
+        round; and ``images.json``.
+
+    Raises:
+        DataError: a file is missing or not of this form.
+    """
+    try:
+        records, index = (
+            json.loads(file.read_text(encoding="utf-8")) for file in (path, path.parent / IMAGES)
+        )
+        labels = {category["id"]: i for i, category in enumerate(index["categories"])}
+        found: dict[int | str, list[Any]] = {image["id"]: [] for image in index["images"]}
+        for record in records:
+            found[record["image_id"]].append(record)
+        names = {image["id"]: _name(image) for image in index["images"]}
+        return {id: _of_records(names[id], some, labels) for id, some in found.items()}, index
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename} is missing; evaluations and predictions write {DETECTIONS} and {IMAGES}"
+        ) from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} and {IMAGES} beside it are no result list of COCO's form: {error!r}"
+        ) from error
+
+
+def _name(image: Mapping[str, Any]) -> str:
+    return image["name"] if "name" in image else image["file_name"]
+
+
+def _of_records(
+    name: str, records: Sequence[Mapping[str, Any]], labels: Mapping[int | str, int]
+) -> ImageDetections:
+    boxes = xywh_to_xyxy(np.array([record["bbox"] for record in records], float).reshape(-1, 4))
+    masks = [record.get("segmentation") for record in records]
+    scores = np.array([record["score"] for record in records], np.float32)
+    return ImageDetections(
+        id=name,
+        boxes=boxes.astype(np.float32),
+        scores=scores,
+        labels=np.array([labels[record["category_id"]] for record in records], np.int32),
+        masks=tuple(masks) if masks and None not in masks else None,
+    ).select(np.argsort(-scores, kind="stable"))
 
 
 def write_detections(path: Path, images: Iterable[Sequence[Mapping[str, Any]]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -80,7 +82,27 @@ def cluster(
     return jax.lax.while_loop(more, begin, owner)
 
 
-def merge(
+class Merged(NamedTuple):
+    """Merged detections, and what each was made of.
+
+    Attributes:
+        detections: arrays [B, D, …], best first.
+        source: int32 [B, D], the given box that each comes from: the best of its cluster, or, of
+            "soft_voting", any.
+        owner: int32 [B, M], of each given box the best one of its cluster; M where not valid.
+    """
+
+    detections: Detections
+    source: jax.Array
+    owner: jax.Array
+
+
+def merge(boxes: Any, scores: Any, labels: Any, valid: Any, **options: Any) -> Detections:
+    """One set of detections from those of several passes: those of ``merge_traced``, with its arguments."""
+    return merge_traced(boxes, scores, labels, valid, **options).detections
+
+
+def merge_traced(
     boxes: jax.Array,
     scores: jax.Array,
     labels: jax.Array,
@@ -91,7 +113,7 @@ def merge(
     iou_threshold: float,
     pixel_offset: float = 0.0,
     score_threshold: float = 0.0,
-) -> Detections:
+) -> Merged:
     """One set of detections from those of several passes, class by class.
 
     * "voting" (Gidaris & Komodakis 2015; as in RefineDet's multi-scale test): every greedy cluster
@@ -111,9 +133,6 @@ def merge(
         iou_threshold: overlap from which boxes of a class are merged.
         pixel_offset: added to widths and heights for the overlap (see ``overlap``).
         score_threshold: lowest score kept by "soft_voting".
-
-    Returns:
-        Detections, arrays [B, D, …], best first.
 
     Raises:
         ValueError: no such kind.
@@ -158,9 +177,16 @@ def merge(
     if count < keep:
         best, index = (jnp.pad(x, ((0, 0), (0, keep - count))) for x in (best, index))
     kept = best > 0
-    return Detections(
+    detections = Detections(
         boxes=jnp.where(kept[..., None], jnp.take_along_axis(results, index[..., None], 1), 0.0),
         scores=best,
         labels=jnp.where(kept, jnp.take_along_axis(labels, index, 1), 0),
         valid=kept,
+    )
+    rows = jnp.pad(order, ((0, 0), (0, 1)), constant_values=count)  # of each rank, and of none
+    owners = jnp.take_along_axis(rows, owner, axis=1)
+    return Merged(
+        detections=detections,
+        source=jnp.take_along_axis(order, index, axis=1),
+        owner=jax.vmap(lambda to, value: jnp.zeros_like(value).at[to].set(value))(order, owners),
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from jdet.data.segmentation import check, counts_of, encode, extent, run_ends, to_rle
+from jdet.data.segmentation import counts_of, encode, extent, run_ends, to_rle
 
 # pycocotools' own decoding under NumPy 2; jdet only encodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -114,6 +114,6 @@ TEXT = encode(np.eye(12, 10))["counts"]
     ],
 )
 def test_what_is_none_is_refused_in_words(segmentation, message):
-    for read in (to_rle, run_ends, check):
+    for read in (to_rle, run_ends, lambda form, *size: extent(form, size)):
         with pytest.raises(ValueError, match=message):
             read(segmentation, 12, 10)

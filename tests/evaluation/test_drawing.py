@@ -3,6 +3,7 @@ import pytest
 
 from jdet.data.image_io import write_image
 from jdet.data.readers.decoder import Decoder
+from jdet.data.segmentation import encode
 from jdet.evaluation import drawing
 from jdet.evaluation.drawing import class_color, draw_detections, write_images
 from jdet.types import DataError, Example, ImageDetections
@@ -225,3 +226,38 @@ def test_names_that_the_font_lacks_are_drawn_as_numbers(name, shown):
 
 def test_ids_that_the_font_lacks_are_escaped():
     assert drawing._escaped("a·猫\udce9.jpg") == r"a·\u732b\udce9.jpg"
+
+
+def test_masks_are_filled_translucently_with_an_outline():
+    """Of polygons as of run-length encodings, holes stay open, and the ground truth has its own."""
+    image = make_image(600, 800)
+    ring = np.zeros((600, 800), bool)
+    ring[150:451, 200:501] = True
+    ring[250:351, 300:401] = False
+    boxes, color = [[200, 150, 501, 451]], np.array(class_color(1))
+    some = found(boxes, [0.9], [1])._replace(masks=(encode(ring),))
+    drawn = draw_detections(image, some, NAMES)
+    filled = np.round(0.6 * GREY + 0.4 * color)
+    inner = ring.copy()
+    inner[145:256], inner[345:456] = False, False  # away from box, tag and outlines
+    inner[:, :210], inner[:, 290:] = False, False
+    assert inner.any() and near(drawn[inner], filled, 2).all()
+    assert near(drawn[260:340, 310:390], [GREY] * 3, 2).all()
+    assert near(drawn[300, 296:304], color).any()  # the outline of the hole
+    polygon = [[200, 150, 501, 150, 501, 451, 200, 451]]
+    truth = ground_truth(boxes * 2, [1, 0])._replace(masks=(polygon, None))
+    both = draw_detections(image, found([], [], []), NAMES, ground_truth=truth)
+    header = both.shape[0] - 600
+    assert near(both[header + 260 : header + 440, 250:450], filled, 2).all()
+    empty = some._replace(masks=(encode(np.zeros((600, 800))),))
+    assert near(draw_detections(image, empty, NAMES)[300, 300], [GREY] * 3, 2)
+
+
+def test_masks_of_small_images_are_enlarged_with_them():
+    mask = np.zeros((32, 64), bool)
+    mask[8:24, 16:48] = True
+    some = found([[16, 8, 48, 24]], [0.9], [1])._replace(masks=(encode(mask),))
+    drawn = draw_detections(make_image(32, 64), some, NAMES)
+    top = (drawn.shape[0] - 256) // 2
+    filled = np.round(0.6 * GREY + 0.4 * np.array(class_color(1)))
+    assert drawn.shape[1] == 512 and near(drawn[top + 140 : top + 180, 140:370], filled, 2).all()

@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from jdet.data.segmentation import decode, encode, encode_part
 from jdet.evaluation import masks as masks_lib
-from jdet.evaluation.masks import paste_masks
+from jdet.evaluation.masks import average, paste_masks
 
 # pycocotools' own decoding under NumPy 2; jdet only encodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -46,6 +49,37 @@ def test_equals_bilinear_sampling_at_every_pixel(seed, m, threshold):
         np.testing.assert_array_equal(one, plain_paste(mask, box, 16, 13, threshold))
 
 
+def test_torch_pastes_the_same():
+    """Every pixel as by ``grid_sample``; torchvision's own way differs along outlines.
+
+    It cuts boxes to whole pixels first and makes them a pixel longer.
+    """
+    golden = np.load(Path(__file__).parents[1] / "golden" / "paste_masks.npz")
+    height, width = golden["size"].tolist()
+    values = golden["grid_sample"]
+    assert np.abs(values - 0.5).min() > 1e-5  # no pixel is decided by rounding
+    found = np.stack(decoded(paste_masks(golden["masks"], golden["boxes"], height, width)))
+    np.testing.assert_array_equal(found, values >= 0.5)
+    theirs = np.unpackbits(golden["torchvision"])[: found.size].reshape(found.shape).astype(bool)
+    overlap = (found & theirs).sum((1, 2)) / (found | theirs).sum((1, 2))
+    assert overlap.min() > 0.8 and overlap.mean() > 0.9
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_part_is_encoded_as_the_whole_image(seed):
+    """To the same text, also where runs go on from column to column, and at all edges."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 12, 2)
+    top, left = rng.integers(0, height), rng.integers(0, width)
+    h, w = rng.integers(0, height - top + 1), rng.integers(0, width - left + 1)
+    part = rng.random((h, w)) < rng.choice([0.3, 0.9, 1.1])
+    whole = np.zeros((height, width), bool)
+    whole[top : top + h, left : left + w] = part
+    found = encode_part(part, int(top), int(left), int(height), int(width))
+    assert found == encode(whole)
+    np.testing.assert_array_equal(decode(found, int(height), int(width)), whole)
+
+
 def test_a_mask_of_the_boxs_own_pixels_is_pasted_as_it_is():
     mask = np.random.default_rng(0).random((5, 5)) < 0.5
     (found,) = decoded(paste_masks(mask[None], np.array([[3, 2, 8, 7]]), 10, 12))
@@ -68,3 +102,20 @@ def test_boxes_without_area_or_outside_have_empty_masks():
     rles = paste_masks(np.ones((4, 3, 3)), boxes, 20, 20)
     assert [masks_lib.area(rle) for rle in rles] == [0, 0, 0, 0]
     assert paste_masks(np.zeros((0, 3, 3)), np.zeros((0, 4)), 20, 20) == ()
+
+
+def test_the_average_is_that_of_the_masks_in_the_image():
+    """In one frame it is the mean of the numbers; of other frames, each is looked up where it lies."""
+    rng = np.random.default_rng(2)
+    masks, box = rng.random((2, 6, 6)), np.array([3.0, 2.0, 15.0, 26.0])
+    weights = np.array([0.9, 0.3])
+    frames = np.stack([box, box])
+    expected = (0.9 * masks[0] + 0.3 * masks[1]) / 1.2
+    np.testing.assert_allclose(average(masks, frames, weights, box), expected, atol=1e-12)
+    # Moved by one cell, two wide: the cells of one are those of the other further on.
+    frames[1] = box + [2, 0, 2, 0]
+    moved = np.pad(masks[1], ((0, 0), (1, 0)))[:, :6]
+    expected = (0.9 * masks[0] + 0.3 * moved) / 1.2
+    np.testing.assert_allclose(average(masks, frames, weights, box), expected, atol=1e-12)
+    frames[1] = box + [100, 0, 100, 0]
+    np.testing.assert_allclose(average(masks, frames, weights, box), 0.75 * masks[0], atol=1e-12)

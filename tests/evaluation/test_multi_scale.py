@@ -9,12 +9,13 @@ import pytest
 from jdet import build
 from jdet.config import get_defaults
 from jdet.data.pipeline import eval_batches
+from jdet.data.segmentation import decode
 from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.multi_scale import prepare_views
 from jdet.data.transforms.warp import Warp
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import multi_scale, tta
-from jdet.evaluation.detect import DetectFn, to_images
+from jdet.evaluation.detect import DetectFn, Moved, moved
 from jdet.evaluation.evaluate import evaluate_stream
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.evaluation.voc_ap import VocEvaluator
@@ -195,9 +196,12 @@ def test_sizes_a_pass_keeps(limits, kept):
     """Sides in pixels of the original image: 32×30, 20×50 and 60×41; limits are exclusive."""
     boxes = np.array([[0, 0, 32, 30], [5, 5, 25, 55], [0, 0, 60, 41]], np.float32)
     labels = np.arange(3, dtype=np.int32)
-    found = ImageDetections(id="x", boxes=boxes, scores=np.ones(3, np.float32), labels=labels)
-    one = custom((1.0, 1.0, True, *limits)).passes[0]
-    np.testing.assert_array_equal(multi_scale._of_size(found, one).labels, kept)
+    image = ImageDetections(id="x", boxes=boxes, scores=np.ones(3, np.float32), labels=labels)
+    found = Moved(image, frames=boxes, masks=labels[:, None, None], size=(64, 64))
+    one = multi_scale._of_size(found, custom((1.0, 1.0, True, *limits)).passes[0])
+    for labels in (one.image.labels, one.masks[:, 0, 0]):
+        np.testing.assert_array_equal(labels, kept)
+    np.testing.assert_array_equal(one.frames, one.image.boxes)
 
 
 def test_a_filtered_pass_adds_nothing_to_the_vote():
@@ -241,15 +245,40 @@ def test_one_program_per_input_size(layout):
     assert first == 5 and sum(compiled) == first  # and one program merges
 
 
-def test_masks_are_refused_as_they_are_not_merged():
-    class Masks(AnySize):
-        def apply(self, *arguments, **options):
-            found = super().apply(*arguments, **options)
-            return found._replace(masks=jnp.zeros((*found.scores.shape, 4, 4)))
+class RedMasks(AnySize):
+    """Beside its box, which points of it are red, 16 each way."""
 
-    multi = multi_scale_of((1, 1, True, 0, 0), detector=Masks())
-    with pytest.raises(ConfigError, match="Masks makes masks.*config.eval.tta.preset='none'"):
-        multi.prepare(VARIABLES, 4)
+    def apply(self, variables, images, image_sizes, *, method):
+        found = super().apply(variables, images, image_sizes, method=method)
+        red = (images[..., 0] > 200) & (images[..., 1] < 50)
+        low, high = jnp.split(found.boxes[:, 0], 2, axis=-1)  # [B, xy]
+        points = low[:, None] + (jnp.arange(16)[:, None] + 0.5) / 16 * (high - low)[:, None]
+        x, y = jnp.moveaxis(jnp.floor(points).astype(int), -1, 0)  # [B, 16]
+        mask = jax.vmap(lambda image, y, x: image[y][:, x])(red, y, x).astype(jnp.float32)
+        return found._replace(masks=jnp.stack([mask, jnp.zeros_like(mask)], 1))
+
+
+@pytest.mark.parametrize("merge", ["voting", "nms"])
+def test_masks_come_back_with_their_boxes(merge):
+    """Of an L, so that one that is not mirrored back, or of another view's box, lies elsewhere."""
+    image = np.full((64, 128, 3), 100, np.uint8)
+    image[16:48, 32:96] = (255, 0, 0)
+    image[16:32, 56:96] = 100
+    red = (image[..., 0] > 200).astype(np.uint8)
+    multi = multi_scale_of(
+        (1, 1, True, 0, 0), (2, 2, True, 0, 0), detector=RedMasks(), merge=merge, pixel_offset=0.0
+    )
+    batch = batch_of([image, np.full_like(image, 100)], multi)
+    started = multi.detect(VARIABLES, batch.images, batch.image_sizes)
+    found, nothing = multi.to_images(started, batch, ["a", "b"])
+    assert len(found.masks) == len(found.boxes) == 1 and nothing.masks == ()
+    mask = decode(found.masks[0], 64, 128)
+    overlap = (mask & red).sum() / (mask | red).sum()
+    assert overlap > 0.93, overlap
+    for run, one in started:  # each view alone finds it as well
+        (alone,) = multi_scale.MultiScale.to_images(multi, [(run, one)], batch, ["a", "b"])[:1]
+        mask = decode(alone.masks[0], 64, 128)
+        assert (mask & red).sum() / (mask | red).sum() > 0.9
 
 
 def test_too_little_memory_is_said_before_running():
@@ -360,9 +389,7 @@ def test_better_than_one_pass():
 def test_plain_mapping_is_used(monkeypatch):
     """There is one place where boxes leave the network's pixels."""
     calls = []
-    monkeypatch.setattr(
-        multi_scale.detect, "to_images", lambda *a: calls.append(1) or to_images(*a)
-    )
+    monkeypatch.setattr(multi_scale.detect, "moved", lambda *a: calls.append(1) or moved(*a))
     multi = multi_scale_of((1, 1, True, 0, 0), (2, 2, False, 0, 0))
     batch = batch_of([np.zeros((8, 8, 3), np.uint8)], multi)
     multi.to_images(multi.detect(VARIABLES, batch.images, batch.image_sizes), batch, ["x"])

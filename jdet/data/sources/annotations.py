@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -310,6 +310,7 @@ class LabelledSource(abc.ABC):
     image_settings: ImageSettings = ImageSettings()
     has_masks: bool = False
     _table: LabelTable
+    _masks: Any = None  # LabelMasks of jdet.data.sources.label_masks
     _images: tuple[str | tuple[str, ...], ...] = ()
 
     @abc.abstractmethod
@@ -358,7 +359,7 @@ class LabelledSource(abc.ABC):
         table = self._table
         rows = slice(*table.offsets[index : index + 2])
         every = slice(*table.official_offsets[index : index + 2])
-        return Example(
+        example = Example(
             id=table.ids[index],
             image=self._image(index),
             boxes=table.boxes[rows].copy(),
@@ -373,6 +374,7 @@ class LabelledSource(abc.ABC):
                 rank=int(table.ranks[index]),
             ),
         )
+        return example if self._masks is None else self._masks.added(example, every)
 
     def _position(self, index: int) -> int:
         n = len(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,9 @@ from jdet.data.sources.coco_file import (
     size_of,
 )
 from jdet.data.sources.image_lookup import ImageLookup
-from jdet.data.sources.label_masks import check_masks
+from jdet.data.sources.label_masks import LabelMasks
 from jdet.data.sources.label_text import flag, record_id
-from jdet.types import DataError, Example
+from jdet.types import DataError
 
 
 def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
@@ -71,7 +70,7 @@ class CocoSource(LabelledSource):
             file does not know have no objects and get unused ids.
         keep_crowd: keep ``iscrowd`` regions (with ``ignore`` set) or leave them out.
         keep_masks: hand out each object's ``segmentation`` in ``Example.masks``, unchanged; None where it
-            is none (``segmentation.check``) or lies outside its box, which ``defects`` lists. Objects
+            is none (``segmentation.to_rle``) or lies outside its box, which ``defects`` lists. Objects
             without a mask keep their boxes.
         on_error: ``"raise"``, or ``"skip"`` to leave out images that are missing; they are listed
             in ``defects``.
@@ -175,41 +174,11 @@ class CocoSource(LabelledSource):
         self._table = builder.build(self.class_names, official_order(image_ids))
         self._images = tuple(files)
         self.image_ids = tuple(image_ids)
-        self.has_masks = keep_masks and any(segmentations)
-        self._masks = self._fits = None
-        if self.has_masks:
-            masks, self._fits, defects = check_masks(self._table, segmentations)
-            self._masks = _Texts(masks)
-            self._table.defects.extend(defects)
+        if keep_masks and any(segmentations):
+            self._masks, self.has_masks = LabelMasks(self._table, segmentations), True
 
     def _image(self, index: int) -> str | tuple[str, ...]:
         return self._images[index]
-
-    def __getitem__(self, index: int) -> Example:
-        example = super().__getitem__(index)
-        if self._masks is None or self._fits is None or example.official is None:
-            return example
-        rows = range(*self._table.official_offsets[self._position(index) :][:2])
-        masks = tuple(self._masks[row] for row in rows)
-        kept = tuple(
-            mask if self._fits[row] else None
-            for mask, row in zip(masks, rows, strict=True)
-            if self._table.kept[row]
-        )
-        return example._replace(masks=kept, official=example.official._replace(masks=masks))
-
-
-class _Texts:
-    """JSON values in one string of bytes: no Python object per number, and quick to pickle."""
-
-    def __init__(self, values: Iterable[Any]):
-        texts = [json.dumps(value, separators=(",", ":")).encode() for value in values]
-        self._ends = np.cumsum([0, *map(len, texts)])
-        self._bytes = b"".join(texts)
-
-    def __getitem__(self, index: int) -> Any:
-        first, end = self._ends[index : index + 2]
-        return json.loads(self._bytes[first:end])
 
 
 def _classes(

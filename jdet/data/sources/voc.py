@@ -9,7 +9,9 @@ import numpy as np
 
 from jdet.data.readers.file_pattern import FilePattern
 from jdet.data.readers.settings import USUAL, ImageSettings
+from jdet.data.segmentation import Rle
 from jdet.data.sources.annotations import (
+    Defect,
     LabelBuilder,
     LabelledSource,
     Object,
@@ -17,6 +19,7 @@ from jdet.data.sources.annotations import (
     read_image_size,
     unknown_class,
 )
+from jdet.data.sources.label_masks import LabelMasks
 from jdet.data.sources.voc_annotation import read_annotation
 from jdet.data.sources.voc_files import (
     annotation_files,
@@ -31,6 +34,7 @@ from jdet.data.sources.voc_files import (
     parse_splits,
     read_split,
 )
+from jdet.data.sources.voc_masks import mask_file, read_instances
 from jdet.types import DataError, require
 
 COORDINATES = {"from_1": (-1, -1, 0, 0), "from_0": (0, 0, 1, 1), "edges": (0, 0, 0, 0)}
@@ -75,6 +79,9 @@ class VocSource(LabelledSource):
             every name found in ``Annotations``, whichever split it belongs to, sorted.
         year: year of the items of ``splits`` that name none.
         keep_difficult: keep objects flagged difficult (with ``ignore`` set) or leave them out.
+        keep_masks: read the masks of ``SegmentationObject`` (``voc_masks``), once, into ``Example.masks``.
+            Objects that have none there keep their boxes, and ``defects`` lists them, with one entry for an
+            image without a file.
         coordinates: how the files count pixels, as in ``voc_to_xyxy``: PASCAL from 1, LabelImg, CVAT and
             Roboflow by edges.
         on_error: ``"raise"``, or ``"skip"`` to leave out images that are missing or whose
@@ -95,6 +102,7 @@ class VocSource(LabelledSource):
         *,
         year: str | int | None = None,
         keep_difficult: bool = True,
+        keep_masks: bool = False,
         coordinates: str = "from_1",
         on_error: str = "raise",
         image_settings: ImageSettings = USUAL,
@@ -111,6 +119,7 @@ class VocSource(LabelledSource):
         label_of = {name: label for label, name in enumerate(self.class_names)}
         builder = LabelBuilder(self.name)
         images: list[str | tuple[str, ...]] = []
+        wanted: list[tuple[Path, list[int], int]] = []
         seen: set[str] = set()
         self._from_zero = 0
         for folder, split in parts:
@@ -134,7 +143,12 @@ class VocSource(LabelledSource):
                         raise
                     builder.skip(id, error)
                     continue
-                objects = [o for o in annotation.objects if keep_difficult or not o.difficult]
+                places = [
+                    place
+                    for place, o in enumerate(annotation.objects)
+                    if keep_difficult or not o.difficult
+                ]
+                objects = [annotation.objects[place] for place in places]
                 for name in {o.name for o in objects} - label_of.keys():
                     raise unknown_class(name, self.class_names, str(annotation_file))
                 written = np.array([o.box for o in objects]).reshape(-1, 4)
@@ -146,13 +160,40 @@ class VocSource(LabelledSource):
                 ]
                 builder.add(id, size, rows)
                 images.append(image)
+                wanted.append((mask_file(folder, id), places, len(annotation.objects)))
                 seen.add(id)
         self._table = builder.build(self.class_names)
         self._images = tuple(images)
+        if keep_masks:
+            self._read_masks(wanted)
         self._from_zero *= coordinates == "from_1"
 
     def _image(self, index: int) -> str | tuple[str, ...]:
         return self._images[index]
+
+    def _read_masks(self, wanted: Sequence[tuple[Path, list[int], int]]) -> None:
+        """Reads the masks of all images: of each its file, the places of its objects, and of how many."""
+        masks: list[Rle | None] = []
+        told, notes = set(), []
+        for index, (path, places, count) in enumerate(wanted):
+            found: list[Rle | None] = [None] * len(places)
+            try:
+                if not path.is_file():
+                    raise DataError(f"{path} is missing")
+                found, beyond = read_instances(path, places, count)
+                if beyond:
+                    notes.append(
+                        (index, f"{path} numbers objects {beyond}, which are not annotated")
+                    )
+            except DataError as error:
+                told.add(index)
+                if places:
+                    notes.append((index, str(error)))
+            masks += found
+        if any(masks):
+            defects = [Defect(self._table.ids[index], "no mask", text) for index, text in notes]
+            self._table.defects.extend(defects)
+            self._masks, self.has_masks = LabelMasks(self._table, masks, told), True
 
     def describe(self) -> str:
         """As of every source, with a hint where the files do not seem to count from 1."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jdet.data.segmentation import run_ends
+from jdet.data.segmentation import columns
 from jdet.data.transforms.geometry import Orientation, Placement, Size
 
 
@@ -51,13 +51,9 @@ def box_bitmaps(
     for bitmap, segmentation, places in zip(bitmaps, segmentations, cells, strict=True):
         if segmentation is None:
             continue
-        columns, rows = places.T
-        first, end = columns[0], columns[-1] + 1
-        ends = run_ends(segmentation, height, width)
-        runs = np.diff(np.clip(ends, first * height, end * height), prepend=first * height)
-        inside = (np.arange(len(runs)) & 1).astype(np.uint8)
-        unrolled = np.repeat(inside, runs).reshape(end - first, height)  # columns of the image
-        bitmap[:] = unrolled[columns - first][:, rows].T
+        x, y = places.T
+        under = columns(segmentation, height, width, x[0], x[-1] + 1)
+        bitmap[:] = under.take(x - x[0], 0).take(y, 1).T
     return bitmaps
 
 
