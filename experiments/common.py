@@ -119,8 +119,9 @@ def coco(root, seed, train="", test=""):
 def own_images(arg, name):
     """Defaults with the data of a folder, and what the command line sets of them.
 
-    Images that are not 8-bit RGB are normalised by what is measured on them, and change in the range of
-    their values. There is room for all objects of every image.
+    Images that have neither one channel nor three are taken as they are; all that are not 8-bit RGB are
+    normalised by what is measured on them, and change in the range of their values.
+    There is room for all objects of every image.
 
     Args:
         arg: with ``seed`` and the keys of ``OWN_DATA``.
@@ -144,8 +145,12 @@ def own_images(arg, name):
     c.data.train, c.data.eval = groups[0], groups[-1]
     c.data.holdout = 10 if found.evaluation is None else 0
     apply_settings(c)  # again: the sources have keys now
-    image = image_settings(c)
-    source = build.source(c.data.train, "config.data.train", c.data.on_error, image)
+    where = c.data.train, "config.data.train", c.data.on_error
+    source = build.source(*where, image_settings(c))
+    seen = source.image_survey
+    if c.data.image.channels == "rgb" and len(seen.strays) == seen.headers:
+        c.data.image.channels = "auto"  # none of them has one channel or three
+        source = build.source(*where, image_settings(c))
     objects = object_statistics(source)
     c.data.max_boxes = min(int(2 ** np.ceil(np.log2(max(objects.most, 8)))), MOST_OBJECTS)
     if not build.normalise.eight_bit_rgb(ImageKind.of(source)):

@@ -6,6 +6,7 @@ import pytest
 from absl import flags
 
 from jdet import build, cli
+from tests.data.readers.files import coco, npy, values
 from tests.data.test_discover import detections
 from tests.test_custom_experiment import make
 from tests.test_experiments import ROOT
@@ -90,3 +91,16 @@ def test_classes_are_given(monkeypatch, capsys, tmp_path):
     assert "classes=a+b of the experiments" in said
     said = refusal(monkeypatch, capsys, tmp_path, coordinates="edges")
     assert "source 'coco' has no field 'coordinates'" in said
+
+
+def test_images_of_many_channels_are_taken_as_they_are(monkeypatch, tmp_path):
+    bands = {f"{i}.npy": npy(values("uint16", 5, seed=i)) for i in range(3)}
+    coco(tmp_path, bands)
+    text = (tmp_path / "set.json").read_text()
+    for name in ("train.json", "val.json"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "set.json").unlink()
+    c = read(monkeypatch, tmp_path, experiment="dense_custom")
+    assert (c.data.image.channels, c.data.normalise.by) == ("auto", "data")
+    kinds = [source.image_kind for source in build.sources(c)]
+    assert kinds[0] == kinds[1] and kinds[0][:3] == (5, "bands", "uint16")
