@@ -6,7 +6,8 @@ from jdet import build
 
 HEADS = ("2fc", "4conv1fc")
 
-RPN = {"faster_rcnn": "rpn", "cascade_rcnn": "cascade_rpn"}
+RPN = {"faster_rcnn": "rpn", "mask_rcnn": "rpn"}
+RPN |= {"cascade_rcnn": "cascade_rpn", "cascade_mask_rcnn": "cascade_rpn"}
 """Settings of the first stage that MMDetection has for each detector."""
 
 
@@ -14,6 +15,8 @@ def rcnn_model(
     name, depth, norm, head, width=1.0, channels=256, agnostic=False, rpn=(), box_head=(), **fields
 ):
     """A two-stage detector's model with one kind of norm in backbone, pyramid and heads.
+
+    Those with masks have the published mask head.
 
     Args:
         name: of the detector.
@@ -29,6 +32,8 @@ def rcnn_model(
     """
     pick("norm", norm, NORMS)
     pick("head", head, HEADS)
+    if "mask" in name:
+        fields |= dict(mask_head=build.group("mask_head", "fcn", channels=channels))
     return build.group(
         "detector",
         name,
@@ -46,3 +51,10 @@ def rcnn_model(
         head_norm=norm,
         **fields,
     )
+
+
+def with_masks(c):
+    """Data with masks, and their COCO AP, in addition to boxes."""
+    c.data.train.keep_masks = c.data.eval.keep_masks = True
+    c.eval.metrics = ("coco", "coco_segm")
+    return c

@@ -23,15 +23,17 @@ Cost: ``:cpu`` 1.6 (faster_rcnn) and 2.2 (cascade_rcnn) GMAC an image, 1500 step
 
 from experiments.common import boards_on_cpu, boards_recipe, pick, voc
 from experiments.common_dense import decay_without_norms
-from experiments.common_rcnn import RPN, rcnn_model
+from experiments.common_rcnn import rcnn_model
 from jdet.config import parse_arg
+
+DETECTORS = ("faster_rcnn", "cascade_rcnn")
 
 CPU_RPN = dict(pre_nms_train=400, pre_nms=200, proposals_train=200, proposals=200)
 
 
 def get_config(arg=""):
     arg = parse_arg(arg, cpu=False, detector="faster_rcnn", steps=0, lr=0.04, seed=0)
-    pick("detector", arg.detector, RPN)
+    pick("detector", arg.detector, DETECTORS)
     c = voc("data/deeppcb", "trainval", "test", arg.seed)
     boards_recipe(c, arg)
     decay_without_norms(c)

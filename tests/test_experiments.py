@@ -65,6 +65,7 @@ ARGUMENTS = {
     ],
     "faster_rcnn_coco": ["", "norm=sync_batch,schedule=20e,size=448,head=2fc"],
     "cascade_rcnn_coco": ["schedule=1x,multiscale,depth=101"],
+    "cascade_mask_rcnn_coco": ["", "giou"],
     "rcnn_deeppcb": ["cpu", "detector=cascade_rcnn", "cpu,detector=cascade_rcnn"],
     "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],

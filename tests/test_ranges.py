@@ -22,7 +22,7 @@ NESTED = {"min_sizes", "max_sizes", "aspect_ratios", "steps"}
 BY_SHAPE = {"shapes"}  # of "keep_ratio": pairs
 
 
-NETWORK = ("detector", "backbone", "neck", "rpn", "box_head")
+NETWORK = ("detector", "backbone", "neck", "rpn", "box_head", "mask_head")
 
 
 def is_number(value):

@@ -29,6 +29,8 @@ from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.detectors.atss import ATSS
 from jdet.detectors.fcos import FCOS
+from jdet.detectors.mask_head import MaskHead
+from jdet.detectors.mask_rcnn import MaskRCNN
 from jdet.detectors.rcnn import RCNN
 from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.roi_heads import BoxHead
@@ -58,6 +60,15 @@ HYBRIDS = {
 }
 """Pattern, width of stage 1 and drop-path of the named rows of ``Hybrid``: Swin (Liu et al. 2021, Table 7)
 and the patterns of "Training Object Detectors from Scratch" (2022), of which the wide ones drop more."""
+
+CASCADE: dict[str, Any] = {
+    "stage_ious": (0.5, 0.6, 0.7),
+    "stage_weights": (1.0, 0.5, 0.25),
+    "center_stds": (0.1, 0.05, 0.033),
+    "size_stds": (0.2, 0.1, 0.067),
+    "box_loss": "smooth_l1",
+}
+"""The three stages of Cascade R-CNN (Cai & Vasconcelos 2018; MMDetection)."""
 
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "backbone": {
@@ -103,20 +114,16 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "2fc": BoxHead,
         "4conv1fc": functools.partial(BoxHead, convs=4, fcs=1),
     },
+    "mask_head": {"fcn": MaskHead},
     "detector": {
         "ssd": SSD,
         "retinanet": RetinaNet,
         "fcos": FCOS,
         "atss": ATSS,
         "faster_rcnn": RCNN,
-        "cascade_rcnn": functools.partial(
-            RCNN,
-            stage_ious=(0.5, 0.6, 0.7),
-            stage_weights=(1.0, 0.5, 0.25),
-            center_stds=(0.1, 0.05, 0.033),
-            size_stds=(0.2, 0.1, 0.067),
-            box_loss="smooth_l1",
-        ),
+        "cascade_rcnn": functools.partial(RCNN, **CASCADE),
+        "mask_rcnn": functools.partial(MaskRCNN, low_quality="object"),
+        "cascade_mask_rcnn": functools.partial(MaskRCNN, **CASCADE),
     },
     "source": {
         "voc": VocSource,

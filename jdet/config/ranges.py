@@ -162,6 +162,8 @@ FIELDS: dict[str, dict[str, Range]] = {
         "fcs": Range(0, 100),
         "fc_channels": COUNT,
     },
+    "MaskHead": {"convs": Range(0, 100), "channels": COUNT},
+    "MaskRCNN": {"mask_size": Range(1, 1000), "mask_weight": WEIGHT},
     "RCNN": {
         "stage_ious": OVERLAP,
         "stage_weights": WEIGHT,

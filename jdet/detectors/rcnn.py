@@ -222,10 +222,23 @@ class RCNN(ClassNMSDetector, kw_only=True):
             rois = self.sample(levels, corners, there, batch, valid, stage)
             logits, offsets = self.predict(levels, rois.boxes, rois.valid, stage, train=train)
             terms |= stage.terms(rois, logits, offsets, self.most_positives)
+            terms |= self.more_terms(levels, rois, batch, stage, train=train)
             classes = jnp.where(rois.positive, rois.labels - 1, best_class(logits))
             corners = stage.refine(rois.boxes, offsets, classes, batch.image_sizes)
             there = rois.valid & ~rois.is_object
         return terms
+
+    def more_terms(
+        self, levels: list[jax.Array], rois: RoIs, batch: Batch, stage: Stage, *, train: bool
+    ) -> dict[str, Mean]:
+        """What a stage learns from its RoIs besides classes and boxes: nothing here."""
+        del levels, rois, batch, stage, train
+        return {}
+
+    def finished(self, levels: list[jax.Array], found: Detections) -> Detections:
+        """Detections with what is predicted in their boxes: nothing more here."""
+        del levels
+        return found
 
     def sample(
         self,
@@ -339,7 +352,7 @@ class RCNN(ClassNMSDetector, kw_only=True):
         logits, offsets = self.predict(levels, corners, proposals.valid, last, train=False)
         scores = jax.nn.softmax(sum(votes, logits) / len(self.stages))[..., 1:]
         scores = jnp.where(proposals.valid[..., None], scores, 0.0)
-        return self.postprocess(corners, scores, offsets, image_sizes)
+        return self.finished(levels, self.postprocess(corners, scores, offsets, image_sizes))
 
     def postprocess(
         self, corners: jax.Array, scores: jax.Array, offsets: jax.Array, image_sizes: jax.Array
