@@ -54,7 +54,7 @@ def rcnn_model(
 
 
 def with_masks(c):
-    """Data with masks, and their COCO AP, in addition to boxes."""
+    """Data with masks, and COCO AP of boxes and masks."""
     c.data.train.keep_masks = c.data.eval.keep_masks = True
-    c.eval.metrics = ("coco", "coco_segm")
+    c.eval.metrics = ("coco_bbox_segm",)
     return c
