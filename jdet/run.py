@@ -33,10 +33,11 @@ from jdet.parallel import consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loop, optim, presets, schedule, state, step_memory
 from jdet.train.checkpoints import select
+from jdet.train.init.calibrate import Calibration
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
 from jdet.train.workdir import open_run
-from jdet.types import ConfigError, Evaluated, ImageKind, Source, TrainState
+from jdet.types import Batch, ConfigError, Evaluated, ImageKind, Source, TrainState
 
 DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
@@ -139,6 +140,11 @@ def _train(
                 write_json(Path(workdir) / "image_statistics.json", values._asdict())
         return loaders.train_batches(config, train_source, start, needs=detector.needs)
 
+    def first_batch() -> Batch:
+        with loaders.train_batches(config, train_source, needs=detector.needs) as stream:
+            return next(iter(stream))
+
+    calibration = Calibration(detector, mesh, config, first_batch)
     weights = make_weights(
         config,
         detector,
@@ -161,6 +167,7 @@ def _train(
         evaluate=evaluate_state,
         overwrite=overwrite,
         writers=writers,
+        init_transforms=[calibration] if config.calibration.iterations else [],
         build=lambda other: build.detector(other, other.class_names),
         class_defaults=build.defaults(config),
         outlook=outlook,

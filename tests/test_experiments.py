@@ -70,6 +70,7 @@ ARGUMENTS = {
     "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
     "transformers_table5": ["backbone=resnet50"],
+    "transformers_figure4": [""],
     "transformers_figure3": ["", "arm=plain,recipe=sota"],
     "direct_retinanet_coco": ["", "p=3,ft=2x,ms,form=stitcher,mode=sync_batch", "form=square,lr2"],
     "direct_faster_coco": ["load=backbone+neck+rpn"],

@@ -23,7 +23,7 @@ class PatchEmbed(nn.Module):
     """Turns squares of 4×4 pixels into tokens: a convolution of stride 4 with bias, then a layer norm.
 
     The image is filled with zeros at the bottom and at the right up to whole squares. Parameters are
-    ``kernel`` [4, 4, C, features], ``bias`` and ``norm``.
+    ``proj`` (kernel [4, 4, C, features] and bias) and ``norm``.
 
     Attributes:
         features: channels of a token.
@@ -40,16 +40,31 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """X [B, H, W, C] to [B, ⌈H/4⌉, ⌈W/4⌉, features]."""
+        fields = {field: getattr(self, field) for field in ("kernel_init", "bias_init", "dtype")}
+        return LayerNorm(name="norm")(_Squares(self.features, **fields, name="proj")(x))
+
+
+class _Squares(nn.Module):
+    """The convolution of `PatchEmbed`: squares do not overlap, so it is one product of matrices."""
+
+    features: int
+    kernel_init: Callable[..., Any]
+    bias_init: Callable[..., Any]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
         channels, dtype = x.shape[-1], self.dtype or x.dtype
         shape = (PATCH, PATCH, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        # Squares do not overlap: one product of matrices, whose gradient is one as well.
-        patches = _blocks(cleared(x).astype(dtype), PATCH).reshape(
-            x.shape[0], -(-x.shape[1] // PATCH), -(-x.shape[2] // PATCH), -1
-        )
-        x = patches @ kernel.astype(dtype).reshape(-1, self.features) + bias.astype(dtype)
-        return LayerNorm(name="norm")(x)
+        squares = _blocks(cleared(x).astype(dtype), PATCH)
+        squares = squares.reshape(*squares.shape[:3], -1)
+        return squares @ kernel.astype(dtype).reshape(-1, self.features) + bias.astype(dtype)
+
+    def input_power(self, x: jax.Array) -> jax.Array:
+        """Mean square of every square, float32 [B, h, w]."""
+        return jnp.mean(jnp.square(_blocks(cleared(x).astype(jnp.float32), PATCH)), (3, 4, 5))
 
 
 class PatchMerging(nn.Module):

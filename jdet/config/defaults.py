@@ -91,6 +91,25 @@ def get_defaults() -> ConfigDict:
     init_from.strict = True  # parameters must be there in this shape; False: left, reported
     init_from.random_frozen = "refuse"  # what is frozen and not loaded: "refuse" | "allow"
 
+    # Gradient calibration: initial kernels are scaled towards gradients of equal size in all layers.
+    c.calibration = calibration = ConfigDict()  # docs/transformers.md
+    calibration.iterations = 0  # passes; 0: off, 1: as published
+    calibration.alpha = 0.25  # kernel · (its gradient's mean square / their geometric mean)^alpha
+    calibration.scope = (
+        "backbone"  # "backbone" | "all" (but predictions) | "scale_invariant" (layers
+    )
+    # whose output is normalised at once: nothing that the network computes changes)
+    calibration.statistic = (
+        "batch_grad"  # of the gradient: "batch_grad" | "per_example" | "positionwise"
+    )
+    calibration.normalize_by_weight = False  # divide it by the mean square of the kernel
+    calibration.reference_signal = (
+        "loss"  # what is differentiated: "loss" | "gaussian" (random signals)
+    )
+    calibration.guard = (
+        True  # several passes end, and the last is undone, once the spread does not fall
+    )
+
     c.train = train = ConfigDict()
     train.batch_size = 32  # images per optimiser step, over all devices
     train.steps = 0  # optimiser steps; 0: from epochs

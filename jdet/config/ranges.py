@@ -56,6 +56,8 @@ RANGES: dict[str, Range] = {
     "data.workers": Range(0, 1024),
     "data.threads": Range(0, 1024),
     "data.prefetch": Range(1, 1024),
+    "calibration.iterations": Range(0, 100),
+    "calibration.alpha": Range(0, 0.5),
     "train.batch_size": Range(1, 10**6),
     "train.steps": Range(0, 10**9),
     "train.epochs": Range(0, 1e6),

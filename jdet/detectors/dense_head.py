@@ -57,6 +57,14 @@ class DenseHead(nn.Module):
     remat: Remat = Remat()
     dtype: Any = jnp.float32
 
+    @property
+    def scale_invariant(self) -> tuple[str, ...]:
+        """Kernels whose scale does not matter (``jdet.nn.observe``)."""
+        if not self.norm.normalises or self.conv_bias:
+            return ()
+        depths = range(1, self.depth + 1)
+        return tuple(f"{kind}_conv{i}/kernel" for kind in ("cls", "box") for i in depths)
+
     @nn.compact
     def __call__(self, levels: Sequence[jax.Array], *, train: bool) -> dict[str, list[jax.Array]]:
         """Predictions of all levels, float32.

@@ -224,8 +224,8 @@ SWIN = {
 
 def _translate_swin(layer: str, leaf: str) -> str:
     """Torchvision's name in a Swin; "" where the layer is none of one."""
-    if layer in ("stem", "stem/norm"):
-        return f"features.0.{0 if layer == 'stem' else 2}.{leaf}"
+    if layer in ("stem/proj", "stem/norm"):
+        return f"features.0.{0 if layer == 'stem/proj' else 2}.{leaf}"
     if layer == "norm_c5":
         return f"norm.{leaf}"
     if match := re.fullmatch(r"stage(\d)_merge/(norm|reduction)", layer):

@@ -217,3 +217,14 @@ class Conv(nn.Module):
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             y = y + bias.astype(dtype)
         return y
+
+    def input_power(self, x: jax.Array) -> jax.Array:
+        """Mean square of what every position of the output reads, float32 [B, h, w]."""
+        size = self.kernel_size
+        padding = self.dilation * (size - 1) // 2 if self.padding is None else self.padding
+        squares = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+        if size > 1:
+            squares = cleared(squares)
+        mean = jnp.full((size, size, 1, 1), 1 / size**2, jnp.float32)
+        options = dict(strides=self.strides, padding=padding, dilation=self.dilation)
+        return conv2d(squares, mean, **options)[..., 0]

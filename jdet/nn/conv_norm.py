@@ -44,6 +44,11 @@ class ConvNorm(nn.Module):
     kernel_init: Callable[..., Any] = caffe_xavier
     dtype: Any = None
 
+    @property
+    def scale_invariant(self) -> tuple[str, ...]:
+        """Kernels whose scale does not matter (``jdet.nn.observe``)."""
+        return ("conv/kernel",) if self.norm.normalises else ()
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """X [B, H, W, C] to [B, h, w, features]."""

@@ -206,6 +206,11 @@ class Norm:
         return self.kind == "none"
 
     @property
+    def normalises(self) -> bool:
+        """Whether it divides by the scale of its input, so that this scale does not matter."""
+        return self.kind in ("batch", "sync_batch", "group", "layer")
+
+    @property
     def has_statistics(self) -> bool:
         """Whether the layer keeps statistics of the maps it is made for, so that it cannot be shared."""
         return self.kind.endswith("batch")

@@ -27,6 +27,8 @@ import jax.numpy as jnp
 
 STREAMS = ("dropout", "sample")
 
+_KEEP_ALL: contextvars.ContextVar[bool] = contextvars.ContextVar("keep_all", default=False)
+
 _INDEX: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("index", default=None)
 
 
@@ -52,6 +54,16 @@ def images(index: jax.Array | None) -> Iterator[None]:
         yield
     finally:
         _INDEX.reset(token)
+
+
+@contextlib.contextmanager
+def nothing_dropped() -> Iterator[None]:
+    """While a network is traced for training: ``Dropout`` and ``DropPath`` leave everything as it is."""
+    token = _KEEP_ALL.set(True)
+    try:
+        yield
+    finally:
+        _KEEP_ALL.reset(token)
 
 
 def per_image_keys(module: nn.Module, stream: str, count: int) -> jax.Array:
@@ -113,7 +125,7 @@ class DropPath(nn.Module):
 
 def _drop(module: nn.Module, x: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     """Zeros with probability ``rate``, drawn for each image in ``shape``; the rest is scaled up."""
-    if rate == 0.0:
+    if rate == 0.0 or _KEEP_ALL.get():
         return x
     if rate == 1.0:
         return jnp.zeros_like(x)

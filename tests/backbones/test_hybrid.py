@@ -122,7 +122,7 @@ def test_variants_have_the_scales_they_are_named_for(name):
     @jax.jit  # of which the network itself is no part
     def initial(key):
         params = model.init(key, x, train=False)["params"]
-        return params["stage4_block1"], params["stem"]
+        return params["stage4_block1"], params["stem"]["proj"]
 
     block, stem = initial(jax.random.key(0, impl="rbg"))
     expected = {"he": (2 / 256) ** 0.5, "swin": 0.02}[name]
