@@ -12,8 +12,11 @@ IMAGES = 118_287
 
 RECIPES = ("r24", "sat", "sota")
 
-SCRATCH = dict(root="data", recipe="r24", init="he", batch=16, lr=0.0, seed=0)
-"""Arguments of all studies: where COCO is, recipe, initialisation, batch, rate (0: the recipe's)."""
+SCRATCH = dict(root="data", recipe="r24", init="he", calibrate=False, batch=16, lr=0.0, seed=0)
+"""Arguments of all studies: where COCO is, recipe, initialisation and its calibration, batch, rate (0: the
+recipe's)."""
+
+DETECTORS = ("fcos", "atss", "faster_rcnn")
 
 
 def pattern(backbone):
@@ -26,28 +29,29 @@ def pattern(backbone):
     return build.group("backbone", backbone)
 
 
-def transformer_model(detector, backbone, init, dense_neck=False):
-    """A dense detector on a backbone of any kind, as this study has it.
+def transformer_model(detector, backbone, init, dense_neck=False, **fields):
+    """A detector on a backbone of any kind, as this study has it.
 
-    BatchNorm over all images in convolutional stages, group norm in the towers; FCOS as first published.
-    With ``init="he"`` every kernel but those of predictions is He's.
+    BatchNorm over all images in convolutional stages, group norm in the towers of dense detectors, none in
+    Faster R-CNN's heads; FCOS as first published. With ``init="he"`` every kernel of backbone, pyramid and
+    towers is He's.
     """
+    pick("detector", detector, DETECTORS)
     pick("init", init, ("he", "swin"))
     group, he = pattern(backbone), init == "he"
     group.kernel_init = init if "spec" in group else "he" if he else "kaiming"
-    name, levels = ("dense_half", {}) if dense_neck else ("fpn", EXTRA[detector])
+    name, levels = "fpn", {**EXTRA, "faster_rcnn": dict(extra="pool")}[detector]
+    if dense_neck:
+        name, levels = "dense_half", {}
     neck = build.group("neck", name, **levels, kernel_init="he" if he else "xavier")
-    return build.group(
-        "detector",
-        detector,
-        backbone=group,
-        neck=neck,
-        norm="sync_batch",
-        head_norm="group",
-        tower_init="he" if he else "gaussian",
-        nms_iou=0.6,
-        **(FCOS_PLAIN if detector == "fcos" else {}),
-    )
+    if detector == "faster_rcnn":
+        head = dict(rpn=build.group("rpn", "rpn"), box_head=build.group("box_head", "2fc"))
+        head |= dict(head_norm="none", taps=("c2", "c3", "c4", "c5"))
+    else:
+        head = dict(head_norm="group", tower_init="he" if he else "gaussian")
+        head |= FCOS_PLAIN if detector == "fcos" else {}
+    more = dict(norm="sync_batch", nms_iou=0.6, **head, **fields)
+    return build.group("detector", detector, backbone=group, neck=neck, **more)
 
 
 def recipe(c, arg):
@@ -80,13 +84,13 @@ def study(arg, detector, backbone, **model):
 
     Args:
         arg: with the keys of ``SCRATCH``.
-        detector: "fcos" or "atss".
+        detector: one of ``DETECTORS``.
         backbone: of ``pattern``.
         **model: further arguments of ``transformer_model``.
     """
-    pick("detector", detector, ("fcos", "atss"))
     c = coco(arg.root, arg.seed)
     recipe(c, arg)
+    c.calibration.iterations = int(arg.calibrate)
     c.model = transformer_model(detector, backbone, arg.init, **model)
     return c
 

@@ -5,11 +5,11 @@ import pytest
 
 from experiments import (
     dsod_ablation,
-    fcos_coco,
     retinanet_coco,
     scratchdet512_coco,
     ssd300_voc,
     ssd300s_resnet101_voc,
+    transformers_table2,
 )
 from jdet import build
 from jdet.config import get_defaults, validate
@@ -215,21 +215,18 @@ def test_shapes():
     assert (parse_shape("800x1280"), parse_shape("")) == ((800, 1280), None)
 
 
-# FCOS as first published with 80 classes on 1280×800: parameters, "FLOPs" as papers count them, the same
-# with the products of attention; ATSS has as many (Table 5: 214.7 with Swin-T).
+# FCOS as first published and Faster R-CNN, 80 classes on 1280×800: parameters, "FLOPs" as papers count
+# them, the same with the products of attention; ATSS has as many as FCOS (Table 5: 214.7 with Swin-T).
 HYBRID_ROWS = [
-    ("swin_t", 35_734_356, 211.55, 214.7),
-    ("c2c2t6t2", 34_667_090, 187.16, None),
-    ("c2c2t12t4", 59_509_898, 247.15, 249.6),
+    ("fcos", "swin_t", 35_734_356, 211.55, 214.7),
+    ("fcos", "c2c2t6t2", 34_667_090, 187.16, None),
+    ("faster_rcnn", "c2c2t12t4", 68_926_672, 246.30, 248.8),
 ]
 
 
-@pytest.mark.parametrize("backbone, parameters, flops, with_attention", HYBRID_ROWS)
-def test_published_numbers_of_hybrids(backbone, parameters, flops, with_attention):
-    c = fcos_coco.get_config("plain")
-    c.model.backbone = build.group("backbone", backbone)
-    c.model.neck = build.group("neck", "fpn", extra="conv_p5", extra_relu=True)
-    c.model.norm = "batch"
+@pytest.mark.parametrize("name, backbone, parameters, flops, with_attention", HYBRID_ROWS)
+def test_published_numbers_of_hybrids(name, backbone, parameters, flops, with_attention):
+    c = transformers_table2.get_config(f"detector={name},backbone={backbone}")
     detector = build.detector(c, tuple(map(str, range(80))))
     params, stats = state.abstract_variables(detector, c)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters

@@ -52,16 +52,18 @@ def mmcv_flops(detector: Any, variables: Any, shape: tuple[int, int]) -> MmcvFlo
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
         *module, name = (str(key.key) for key in path)
         layers.setdefault("/".join(module), {})[name] = leaf
+    # Nor what is no module there: decoding, at the top, and the ReLU of MMDetection's RPN.
+    uncounted = {"", *(field for field, kind in detector.parts.items() if kind == "rpn")}
     total = attention = 0
     for module, times, equation in walk(closed.jaxpr):
         count, outputs = macs(equation), math.prod(equation.outvars[0].aval.shape)
         if count and equation.primitive.name == "dot_general" and _of_pairs(equation):
-            attention += times * count
+            attention += times * count if module else 0  # RoIAlign, at the top, is free
         elif count:
             own = layers.get(module, {})
             biased = "bias" in own and own["kernel"].ndim == 4
             total += times * (count + outputs * biased)
-        elif module and _function(equation) in ("relu", "_max_pool"):
+        elif _function(equation) in ("relu", "_max_pool") and module.split("/")[0] not in uncounted:
             total += times * math.prod(equation.invars[0].aval.shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(made):
         module = "/".join(str(key.key) for key in path if hasattr(key, "key"))

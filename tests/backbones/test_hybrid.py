@@ -14,23 +14,24 @@ from jdet.necks.fpn import FPN
 from tests import golden
 
 PARAMETERS = {
-    "swin_t": (27_520_698, 35_734_356),
-    "swin_s": (48_838_602, 57_052_260),
-    "swin_b": (86_745_016, 95_073_298),
-    "swin_l": (194_998_164, 203_555_694),
-    "c2c2t6t2": (26_453_240, 34_667_090),
-    "c2c2t12t4": (51_296_048, 59_509_898),
-    "c2t2t8t3": (37_971_092, 46_184_942),
-    "c2c2c14t5": (39_038_456, 47_252_306),
-    "c2c2c16c6": (6_706_880, 14_920_730),
-    "c2c2t36t4": (93_931_856, 102_145_706),
-    "c2c2t36t4_128": (166_837_760, 175_166_298),
-    "c2c2t36t4_192": (375_047_264, 383_605_178),
+    "swin_t": (27_520_698, 35_734_356, 45_151_322),
+    "swin_s": (48_838_602, 57_052_260, 66_469_226),
+    "swin_b": (86_745_016, 95_073_298, 104_498_520),
+    "swin_l": (194_998_164, 203_555_694, 212_997_428),
+    "c2c2t6t2": (26_453_240, 34_667_090, 44_083_864),
+    "c2c2t12t4": (51_296_048, 59_509_898, 68_926_672),
+    "c2t2t8t3": (37_971_092, 46_184_942, 55_601_716),
+    "c2c2c14t5": (39_038_456, 47_252_306, 56_669_080),
+    "c2c2c16c6": (6_706_880, 14_920_730, 24_337_504),
+    "c2c2t36t4": (93_931_856, 102_145_706, 111_562_480),
+    "c2c2t36t4_128": (166_837_760, 175_166_298, 184_591_264),
+    "c2c2t36t4_192": (375_047_264, 383_605_178, 393_046_528),
 }
-"""Of the backbone with all its output norms, and of FCOS and ATSS, which take stages c3 to c5."""
+"""Of the backbone with all its output norms, of FCOS and ATSS, which take stages c3 to c5, and of Faster
+R-CNN, which takes all."""
 
-DENSE_HEAD = 4_918_618
-"""Parameters of the head of FCOS and ATSS for 80 classes."""
+HEADS = {"conv_p5": 4_918_618, "pool": 593_935 + 14_306_705}
+"""Parameters after the pyramid for 80 classes, by its extra levels: FCOS and ATSS; RPN and box head."""
 
 TINY = dict(channels=8, head_channels=8, window=2)
 
@@ -55,18 +56,17 @@ def test_published_parameters(name):
     total = count(params)
     for i, (_, depth) in enumerate(stages, start=1):
         total += (depth - min(depth, 2)) * count(params[f"stage{i}_block2"])
-    backbone, detector = PARAMETERS[name]
+    backbone, *detectors = PARAMETERS[name]
     assert total == backbone
-    taps = ("c3", "c4", "c5")
-    maps = {
-        tap: jax.ShapeDtypeStruct((1, 2, 2, width), jnp.float32)
-        for tap, width in zip(taps, model.widths()[1:])
-    }
-    neck = jax.eval_shape(
-        lambda x: FPN(taps, extra="conv_p5").init(jax.random.key(0), x, train=False), maps
-    )
-    tapped = total - count(params.get("norm_c2", {}))
-    assert tapped + count(neck["params"]) + DENSE_HEAD == detector
+    dense = total - count(params.get("norm_c2", {}))
+    for i, extra, backbone, detector in zip((1, 0), HEADS, (dense, total), detectors):
+        maps = {
+            tap: jax.ShapeDtypeStruct((1, 2, 2, width), jnp.float32)
+            for tap, width in list(zip(model.stage_names, model.widths()))[i:]
+        }
+        neck = FPN(tuple(maps), extra=extra)
+        found = jax.eval_shape(lambda x, n=neck: n.init(jax.random.key(0), x, train=False), maps)
+        assert backbone + count(found["params"]) + HEADS[extra] == detector
 
 
 def test_resnet50_is_a_pattern():

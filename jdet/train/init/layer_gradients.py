@@ -17,7 +17,7 @@ from jdet.parallel.mesh import AXES
 from jdet.train import state
 from jdet.train.checkpoints.manifest import path_text
 from jdet.train.gradient import call_losses, make_gradient, step_key
-from jdet.types import Batch
+from jdet.types import Batch, ConfigError
 
 Statistic = Callable[[Any, Any, Batch], dict[str, jax.Array]]
 """Maps parameters, running statistics and a global batch to a float32 scalar by path of every kernel."""
@@ -39,8 +39,17 @@ def make_statistic(detector: Any, mesh: Mesh, config: ConfigDict) -> Statistic:
         detector: Linen module; for "gaussian" its ``__call__`` gives the outputs.
         mesh: of the run.
         config: complete config.
+
+    Raises:
+        ConfigError: the detector has no outputs to give a signal to.
     """
     settings = config.calibration
+    if settings.reference_signal == "gaussian" and not callable(detector):
+        raise ConfigError(
+            "config.calibration.reference_signal='gaussian' starts at the outputs of the network, and "
+            f"config.model.name={config.model.name!r} has no __call__(images, *, train) that gives them; "
+            "take 'loss'"
+        )
     detector = _without_remat(detector)
     if settings.statistic == "positionwise":
         program = _compiled(_positionwise(detector, config), mesh)

@@ -237,6 +237,10 @@ def test_what_cannot_be_is_refused():
     empty = fake.batch(0)._replace(valid=np.zeros((8, fake.OBJECTS), bool))
     with pytest.raises(DataError, match="no image has an object; take another config.seed"):
         calibrate(tiny("group"), batch=empty)
+    mute = type("Mute", (Detector,), {"__module__": __name__})(num_classes=2, input_size=16)
+    gaussian = fake.config(calibration__reference_signal="gaussian")
+    with pytest.raises(ConfigError, match="has no __call__.* take 'loss'"):
+        make_statistic(mute, mesh_lib.make_mesh(gaussian), gaussian)
     with pytest.raises(ConfigError, match="scope='scale_invariant' names no layer"):
         calibrate(tiny("none"), scope="scale_invariant")
 
