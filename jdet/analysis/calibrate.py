@@ -41,6 +41,8 @@ def analyse(config: ConfigDict) -> tuple[Calibration, Any]:
     config.calibration.iterations = config.calibration.iterations or 1
     mesh_lib.split_cpu(config)
     source, _ = build.sources(config)
+    build.look_at_images(config, source)
+    build.normalise.settle(config, source)
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config)
     initial = jax.jit(

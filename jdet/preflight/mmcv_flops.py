@@ -38,8 +38,8 @@ def mmcv_flops(detector: Any, variables: Any, shape: tuple[int, int]) -> MmcvFlo
         variables: its variables, arrays or shapes.
         shape: height and width of the network input, pixels. MMDetection's tool takes 1280 × 800.
     """
-    channels = len(detector.mean)
-    image = jax.ShapeDtypeStruct((1, *shape, channels), jnp.uint8)
+    kind = detector.image_kind
+    image = jax.ShapeDtypeStruct((1, *shape, kind.channels), kind.dtype)
     sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
 
     def run(variables, images, sizes):
