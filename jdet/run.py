@@ -37,7 +37,7 @@ from jdet.train.init.calibrate import Calibration
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
 from jdet.train.workdir import open_run
-from jdet.types import Batch, ConfigError, Evaluated, ImageKind, Source, TrainState
+from jdet.types import ConfigError, Evaluated, ImageKind, Source, TrainState
 
 DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
@@ -130,6 +130,9 @@ def _train(
         for line in values.warnings() if values else ():
             logging.warning("train images: %s", line)
 
+    needs = detector.needs
+    batches = functools.partial(loaders.train_batches, config, train_source, needs=needs)
+
     def train_stream(start: int) -> BatchStream:
         # Asked for once the workdir is known to be ours.
         if jax.process_index() == 0:
@@ -138,19 +141,10 @@ def _train(
             )
             if values:
                 write_json(Path(workdir) / "image_statistics.json", values._asdict())
-        return loaders.train_batches(config, train_source, start, needs=detector.needs)
+        return batches(start)
 
-    def first_batch() -> Batch:
-        with loaders.train_batches(config, train_source, needs=detector.needs) as stream:
-            return next(iter(stream))
-
-    calibration = Calibration(detector, mesh, config, first_batch)
-    weights = make_weights(
-        config,
-        detector,
-        mesh,
-        lambda: loaders.train_batches(config, train_source, needs=detector.needs),
-    )
+    weights = make_weights(config, detector, mesh, batches)
+    calibration = Calibration(detector, mesh, config, batches)
     evaluation = evaluate_lib.make_evaluation(config, detector, eval_source, mesh, Path(workdir))
     multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
 
@@ -399,7 +393,7 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
         logging.warning("%s", text)
     objects = box_coverage.sampler(train, resize)
     peak_lr = schedule.resolve(config, len(train)).peak_lr
-    for warning in presets.warnings(config, detector, peak_lr, uses):
+    for warning in presets.warnings(config, detector, peak_lr):
         logging.warning("%s", warning)
     if warning := detector.start_warning(objects, config.class_names, resize):
         logging.warning("%s", warning)

@@ -8,6 +8,7 @@ Measures on the first batch of the training data, by layer and by kind of layer,
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -48,12 +49,8 @@ def analyse(config: ConfigDict) -> tuple[Calibration, Any]:
     initial = jax.jit(
         lambda: state.init_variables(detector, config), out_shardings=mesh_lib.replicated(mesh)
     )
-
-    def first_batch():
-        with loaders.train_batches(config, source, needs=detector.needs) as stream:
-            return next(iter(stream))
-
-    transform = Calibration(detector, mesh, config, first_batch)
+    batches = functools.partial(loaders.train_batches, config, source, needs=detector.needs)
+    transform = Calibration(detector, mesh, config, batches)
     params, stats = initial()
     transform(params, stats)
     return transform, jax.eval_shape(lambda: params)

@@ -5,12 +5,11 @@ A backbone says its family by an attribute ``family``; without one, or with "", 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jdet.train.optim import RuleUse
 from jdet.types import nearest
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -51,16 +50,13 @@ def apply(optimizer: ConfigDict, family: str) -> None:
     optimizer.update(PRESETS[family])
 
 
-def warnings(
-    config: ConfigDict, detector: Any, peak_lr: float, uses: Sequence[RuleUse]
-) -> list[str]:
+def warnings(config: ConfigDict, detector: Any, peak_lr: float) -> list[str]:
     """What to say at the start of a run that is likely to learn nothing or little.
 
     Args:
         config: complete config.
         detector: its detector.
         peak_lr: highest learning rate, after scaling with the batch.
-        uses: the rules of the optimiser with what they apply to.
     """
     found, optimizer = [], config.optimizer
     backbones = {
@@ -89,18 +85,5 @@ def warnings(
             found.append(
                 f"{key}.zero_init=True starts every residual block as its shortcut, a habit of "
                 f"fine-tuning; detectors trained from scratch take --{key}.zero_init=False"
-            )
-    if config.init_from.path:
-        return found
-    if frozen := sum(use.parameters for use in uses if use.lr == 0):
-        found.append(
-            f"{frozen:,} parameters are frozen at their random values by config.optimizer.rules, and "
-            "nothing is loaded; leave the rule out, or name a run in config.init_from.path"
-        )
-    for key in ("norm", "head_norm"):
-        if config.model.get(key) in ("frozen_batch", "affine_batch"):
-            found.append(
-                f"config.model.{key}={config.model[key]} keeps statistics that nothing has measured; take "
-                f"--config.model.{key}=sync_batch or group, or name a run in config.init_from.path"
             )
     return found

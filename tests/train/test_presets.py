@@ -7,7 +7,6 @@ import pytest
 from jdet import build
 from jdet.config import get_defaults, validate
 from jdet.train import presets, schedule
-from jdet.train.optim import RuleUse
 
 
 def config(backbone="c2c2t6t2", **values):
@@ -23,10 +22,10 @@ def config(backbone="c2c2t6t2", **values):
     return c
 
 
-def warnings(c, uses=()):
+def warnings(c):
     validate(c)
     peak = schedule.resolve(c, 100, devices=1).peak_lr
-    return presets.warnings(c, build.detector(c, ("a",)), peak, uses)
+    return presets.warnings(c, build.detector(c, ("a",)), peak)
 
 
 def test_a_transformer_by_its_preset_needs_no_warning():
@@ -56,16 +55,9 @@ def test_convolutions_may_have_sgd():
     assert warnings(config("resnet", depth=18)) == []
 
 
-def test_what_is_frozen_or_silent_at_random_is_warned_of():
+def test_blocks_that_start_as_shortcuts_are_for_fine_tuning():
     c = config("resnet", depth=18, zero_init=True)
-    c.model.norm = "frozen_batch"
-    c.model.backbone.zero_init = False
-    uses = [RuleUse("backbone/.*", 0.0, 0.0, 3, 1200), RuleUse(".*", 1.0, 1.0, 3, 50)]
-    frozen, statistics = warnings(c, uses)
-    assert frozen.startswith("1,200 parameters are frozen at their random values")
-    assert statistics.startswith("config.model.norm=frozen_batch keeps statistics")
-    c.model.norm, c.model.backbone.zero_init = "batch", True
     (text,) = warnings(c)
     assert "--config.model.backbone.zero_init=False" in text
     c.init_from.path = "runs/other"
-    assert warnings(c, uses) == []
+    assert warnings(c) == []

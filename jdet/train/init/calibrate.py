@@ -25,7 +25,7 @@ from jdet.parallel.mesh import replicated, to_global
 from jdet.train import state
 from jdet.train.checkpoints.manifest import path_text
 from jdet.train.init.layer_gradients import make_statistic, mean_squares
-from jdet.types import Batch, ConfigError, DataError
+from jdet.types import ConfigError, DataError
 
 NAME = "calibration"
 
@@ -57,15 +57,16 @@ class Calibration:
         detector: Linen module with ``losses``.
         mesh: of the run.
         config: complete config, of which the group ``calibration`` says what to do.
-        batch: gives this process's rows of the batch to measure on; called when the transform is.
+        train_batches: opens the training stream, of which the first batch is measured on.
     """
 
     name = NAME
 
     def __init__(
-        self, detector: Any, mesh: Mesh, config: ConfigDict, batch: Callable[[], Batch]
+        self, detector: Any, mesh: Mesh, config: ConfigDict, train_batches: Callable[[], Any]
     ) -> None:
-        self._detector, self._mesh, self._config, self._batch = detector, mesh, config, batch
+        self._detector, self._mesh, self._config = detector, mesh, config
+        self._train_batches = train_batches
         self.report: Report | None = None
 
     def __call__(self, params: Any, stats: Any) -> tuple[Any, Any]:
@@ -76,7 +77,8 @@ class Calibration:
             DataError: the batch has no object.
         """
         settings = self._config.calibration
-        batch = to_global(self._batch(), self._mesh)
+        with self._train_batches() as stream:
+            batch = to_global(next(iter(stream)), self._mesh)
         if not int(jax.jit(lambda x: x.sum())(batch.valid)):
             raise DataError(
                 "config.calibration measures gradients on the first batch of the run, in which no image "

@@ -1,5 +1,6 @@
 """Calibration of initial weights by their gradients: its law, its statistics, its limits."""
 
+import contextlib
 import functools
 import json
 import re
@@ -159,6 +160,11 @@ def initial(detector, devices=1):
     return create()
 
 
+def opening(batch):
+    """Opens a stream that begins with a batch."""
+    return lambda: contextlib.nullcontext([batch])
+
+
 def calibrate(detector, devices=1, batch=None, **settings):
     """The calibration after it was applied to initial weights, and parameters before and after."""
     settings = {f"calibration__{key}": value for key, value in settings.items()}
@@ -166,7 +172,7 @@ def calibrate(detector, devices=1, batch=None, **settings):
     mesh = mesh_lib.make_mesh(config)
     params, stats = initial(detector, devices)
     given = fake.batch(0) if batch is None else batch
-    transform = Calibration(detector, mesh, config, lambda: given)
+    transform = Calibration(detector, mesh, config, opening(given))
     after, _ = transform(params, stats)
     return transform, params, after, stats
 
@@ -263,7 +269,7 @@ def test_spread_of_a_hybrid_falls_in_one_pass():
     config.model.backbone.window = 2
     detector = build.detector(config, ("a", "b"))
     mesh = mesh_lib.make_mesh(config)
-    transform = Calibration(detector, mesh, config, lambda: harness.make_batch(32, 8, classes=2))
+    transform = Calibration(detector, mesh, config, opening(harness.make_batch(32, 8, classes=2)))
     transform(*initial(detector))
     before, after = transform.report.spreads
     assert before > 0.3 and after < 0.9 * before
@@ -281,7 +287,7 @@ def test_run_begins_with_it_and_goes_on_exactly(tmp_path):
     def train(folder, stop=False):
         config = fake.config(train__steps=4, train__save_every=1, calibration__iterations=1)
         mesh = mesh_lib.make_mesh(config)
-        transform = Calibration(tiny("group"), mesh, config, lambda: fake.batch(0))
+        transform = Calibration(tiny("group"), mesh, config, opening(fake.batch(0)))
 
         def stream(start):
             for k, batch in enumerate(fake.stream(start), start):
