@@ -75,6 +75,7 @@ ARGUMENTS = {
     "transformers_figure4": [""],
     "transformers_figure3": ["", "arm=plain,recipe=sat,detector=faster_rcnn"],
     "direct_retinanet_coco": ["", "p=3,ft=2x,ms,form=stitcher,mode=sync_batch", "form=square,lr2"],
+    "direct_mask_coco": ["load=backbone+neck+rpn+box_head+mask_head,data=0.1"],
     "direct_faster_coco": ["load=backbone+neck+rpn"],
     "direct_deeppcb": ["", "arm=scratch,data=0.1", "mode=affine,load=backbone+neck,pre=100"],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
