@@ -61,7 +61,7 @@ tables: setup
 	$(run) -m experiments.studies.table
 
 bench: setup
-	for name in input_pipeline train_step inference nms; do \
+	for name in input_pipeline train_step inference nms roi_align; do \
 		$(run) -m benchmarks.$$name $(ARGS) || exit 1; done
 
 lock:
