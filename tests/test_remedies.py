@@ -71,7 +71,8 @@ def keys():
     """Keys of configs, groups of classes included, without their groups' outer parts."""
     names = set(flatten(get_defaults().to_dict()))
     outer = {
-        "detector": "model", "backbone": "model.backbone", "neck": "model.neck",
+        "detector": "model", "backbone": "model.backbone", "neck": "model.neck", "rpn": "model.rpn",
+        "box_head": "model.box_head", "mask_head": "model.mask_head",
         "augment": "augment", "resize": "resize",
     }  # fmt: skip
     for kind, table in TABLE.items():
