@@ -323,12 +323,13 @@ def room_for_detections(c):
         return
     c.model.max_detections = wanted
     c.model.pre_nms = max(c.model.pre_nms, 2 * wanted)
-    if "coco" in c.eval.metrics:
+    coco = any(name.startswith("coco") for name in c.eval.metrics)
+    if coco:
         c.eval.coco.max_detections = (10, 100, wanted)
     logging.info(
         "Images with many objects: data.max_boxes=%d, model.max_detections=%d, model.pre_nms=%d%s",
         *(c.data.max_boxes, wanted, c.model.pre_nms),
-        f"; COCO's AP counts {wanted} detections an image" * ("coco" in c.eval.metrics),
+        f"; COCO's AP counts {wanted} detections an image" * coco,
     )
 
 

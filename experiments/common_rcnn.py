@@ -10,6 +10,9 @@ RPN = {"faster_rcnn": "rpn", "mask_rcnn": "rpn"}
 RPN |= {"cascade_rcnn": "cascade_rpn", "cascade_mask_rcnn": "cascade_rpn"}
 """Settings of the first stage that MMDetection has for each detector."""
 
+MASKS = tuple(name for name in RPN if "mask" in name)
+"""Detectors with masks."""
+
 
 def rcnn_model(
     name, depth, norm, head, width=1.0, channels=256, agnostic=False, rpn=(), box_head=(), **fields
@@ -30,7 +33,7 @@ def rcnn_model(
         box_head: further fields of the box head.
         **fields: further fields of the detector.
     """
-    pick("norm", norm, NORMS)
+    pick("norm", norm, (*NORMS, "none"))
     pick("head", head, HEADS)
     if "mask" in name:
         fields |= dict(mask_head=build.group("mask_head", "fcn", channels=channels))
@@ -38,7 +41,7 @@ def rcnn_model(
         "detector",
         name,
         backbone=build.group("backbone", "resnet", depth=depth, width=width, kernel_init="kaiming"),
-        neck=build.group("neck", "fpn", channels=channels, extra="pool", use_norm=True),
+        neck=build.group("neck", "fpn", channels=channels, extra="pool", use_norm=norm != "none"),
         rpn=build.group("rpn", RPN[name], channels=channels, **dict(rpn)),
         box_head=build.group(
             "box_head",
@@ -58,3 +61,28 @@ def with_masks(c):
     c.data.train.keep_masks = c.data.eval.keep_masks = True
     c.eval.metrics = ("coco_bbox_segm",)
     return c
+
+
+def sized_masks(c, name, norm, cpu, smallest):
+    """Sets a detector with masks for an accelerator or for two CPU cores.
+
+    Anchors begin at the power of two below the smallest objects, 8 to 32 pixels at a stride of 4, and RoIs
+    move to coarser levels in proportion.
+
+    Args:
+        c: the config.
+        name: one of ``MASKS``.
+        norm: as in ``rcnn_model``.
+        cpu: a narrow ResNet-18 with few RoIs.
+        smallest: square root of the area of the smallest objects, pixels of the network input.
+    """
+    scale = next((scale for scale in (8.0, 4.0) if 4 * scale <= smallest), 2.0)
+    rpn, box_head = dict(anchor_scale=scale), {}
+    size = dict(depth=50, head="4conv1fc", agnostic="cascade" in name)
+    if cpu:
+        rpn |= dict(pre_nms_train=800, pre_nms=400, proposals_train=400, proposals=400)
+        size |= dict(depth=18, width=0.5, channels=64, head="2fc", samples=128)
+        box_head = dict(fc_channels=256)
+    c.model = rcnn_model(
+        name, norm=norm, rpn=rpn, box_head=box_head, finest_scale=7.0 * scale, **size
+    )

@@ -67,6 +67,7 @@ ARGUMENTS = {
     "cascade_rcnn_coco": ["schedule=1x,multiscale,depth=101"],
     "cascade_mask_rcnn_coco": ["", "giou"],
     "rcnn_deeppcb": ["cpu", "detector=cascade_rcnn", "cpu,detector=cascade_rcnn"],
+    "mask_nuclei": ["cpu", "norm=none", "cpu,norm=sync_batch"],
     "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
     "transformers_table1": ["roi=pool"],
@@ -146,7 +147,8 @@ def test_experiment(path, arg):
         )
         for name in ("bccd", "deeppcb", "coco_open", "dsb2018_nuclei")
     ]
-    + [("swin_custom", ",cpu", "bccd")],
+    + [("swin_custom", ",cpu", "bccd"), ("mask_custom", ",cpu", "dsb2018_nuclei")]
+    + [("mask_custom", ",detector=cascade_mask_rcnn", "fly_embryos")],
 )
 def test_custom_experiment_reads_real_folders(experiment, arg, name):
     if not (DATA / name).is_dir():
