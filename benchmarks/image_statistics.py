@@ -41,7 +41,14 @@ class Files:
     def __getitem__(self, index):
         nothing = np.zeros((0, 4), np.float32)
         labels, ignore, areas = np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0, np.float32)
-        return Example(str(index), self.paths[index], nothing, labels, ignore, areas)
+        return Example(
+            id=str(index),
+            image=self.paths[index],
+            boxes=nothing,
+            labels=labels,
+            ignore=ignore,
+            areas=areas,
+        )
 
 
 def make(folder, count, dtype, channels):
@@ -108,7 +115,11 @@ def main():
         images = Path(folder, "images")
         images.mkdir()
         paths = make(images, args.images, args.dtype, args.channels)
-        kind = ImageKind(args.channels, {1: "gray", 3: "rgb"}[args.channels], args.dtype)
+        kind = ImageKind(
+            channels=args.channels,
+            colour={1: "gray", 3: "rgb"}[args.channels],
+            dtype=args.dtype,
+        )
         source, few = Files(paths, kind), Files(paths[: args.plain], kind)
         numpy, (mean, std) = timed(lambda: plain(few))
         report("numpy float64", numpy, len(few))
