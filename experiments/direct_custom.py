@@ -15,7 +15,7 @@ Small parts of the images first, whole ones afterwards; both phases together see
     share=0.5               of the pixels are seen in parts; pre= steps of that phase instead
     mode=fixed | affine | sync_batch      norms of phase 2
     load=backbone+neck      parts of the model that phase 2 takes; all by default
-    size=  batch=  steps=  lr=0.02  seed=0
+    size=  batch=  steps=  lr=0.01  seed=0
 
 Source: ours, after Li et al. 2021, "Rethinking Training from Scratch for Object Detection"
 Paper: on VOC (16,551 images) it stays behind ImageNet weights, 72.0 mAP to 79.5 (Table 9)
@@ -35,7 +35,7 @@ DIRECT = dict(side=0, pre_batch=0, share=0.5, pre=0, mode="fixed", load="", dete
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, **{**OWN, "lr": 0.02}, **DIRECT)
+    arg = parse_arg(arg, **{**OWN, "lr": 0.01}, **DIRECT)
     pick("detector", arg.detector, DETECTORS)
     pick("mode", arg.mode, MODES)
     c, source, _ = own_images(arg, "direct_custom")

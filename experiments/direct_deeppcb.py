@@ -13,7 +13,7 @@ pixels as `steps` of whole boards, which is what the scratch arm trains.
     mode=fixed | affine | sync_batch      norms of phase 2
     load=backbone+neck      parts of the model that phase 2 takes; all by default
     data=1.0                share of the training boards
-    steps=600  lr=0.04  seed=0
+    steps=600  lr=0.01  seed=0
 
 Source: ours, after Li et al. 2021, Tables 1, 2, 3, 5 and 9; the set: github.com/tangsanli5201/DeepPCB
 Paper: –
@@ -29,7 +29,7 @@ from jdet.config import parse_arg
 ARGUMENTS = dict(
     arm="direct", side=160, batch=16, share=0.5, pre=0, mode="fixed", load="", data=1.0
 )
-ARGUMENTS |= dict(steps=600, lr=0.04, seed=0, mini=True, root="data/deeppcb")
+ARGUMENTS |= dict(steps=600, lr=0.01, seed=0, mini=True, root="data/deeppcb")
 
 
 def get_config(arg=""):
