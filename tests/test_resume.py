@@ -16,7 +16,7 @@ from jdet.train.checkpoints import checkpoint
 from tests.conftest import CACHE
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 30
+STEPS = 40
 
 EXPERIMENT = f"""
 from jdet import build

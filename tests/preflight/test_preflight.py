@@ -181,7 +181,9 @@ def test_what_cannot_be_is_said_before_anything_is_compiled(small, names, batch,
 
 def test_without_libtpu_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r'v5e:4x4 needs libtpu.*pip install "jax\[tpu\]"'):
+    with pytest.raises(
+        ConfigError, match=r"v5e:4x4 needs libtpu.*pip install --editable '\.\[tpu\]'"
+    ):
         topology_lib.look("v5e:4x4")
 
 
