@@ -1,4 +1,4 @@
-"""Faster R-CNN with ResNet-50-FPN with the same numbers in both libraries; there it has a mask head too."""
+"""Mask R-CNN with ResNet-50-FPN with the same numbers in both libraries."""
 
 import functools
 
@@ -19,6 +19,7 @@ LOSSES = {
     "rpn_loc": "loss_rpn_box_reg",
     "cls": "loss_classifier",
     "loc": "loss_box_reg",
+    "mask": "loss_mask",
 }
 
 
@@ -28,18 +29,20 @@ def detector():
     few = dict(pre_nms_train=300, pre_nms=300, proposals_train=60, proposals=60)
     c.model = build.group(
         "detector",
-        "faster_rcnn",
+        "mask_rcnn",
         backbone=build.group("backbone", "resnet", depth=50),
         neck=build.group("neck", "fpn", extra="pool"),
         # All anchors and RoIs are taken, so that nothing depends on random numbers.
         rpn=build.group("rpn", "torchvision_rpn", samples=8192, **few),
         box_head=build.group("box_head", "2fc"),
+        mask_head=build.group("mask_head", "fcn"),
         samples=256,
         low_quality="none",
         box_loss="smooth_l1",
         smooth_l1_beta=1 / 9,
         roi_aligned=False,
         clamp_below=False,
+        binary_masks=False,
         min_side=1e-2,
         max_detections=20,
         head_norm="none",
@@ -59,7 +62,6 @@ def results(given):
     weights = {
         str(key): weight(str(key), tuple(n for n in shape if n))
         for key, shape in zip(given["names"], given["shapes"].tolist())
-        if "mask" not in key
     }
     sizes = jnp.array([[96, 128]] * 2, jnp.int32)
     initialise = functools.partial(model.init, jax.random.key(0), method="detect")
@@ -70,6 +72,7 @@ def results(given):
         labels=jnp.asarray(given["labels"], jnp.int32),
         valid=np.arange(3) < given["count"][:, None],
         ignore=np.zeros((2, 3), bool),
+        masks=jnp.asarray(given["masks"]),
     )
 
     def everything(model, batch):
@@ -115,3 +118,5 @@ def test_detections(given, results):
             same.append(np.argmin(apart))
             assert apart.min() < 0.05
         assert sorted(same) == list(range(len(scores)))
+        if i == 0:
+            np.testing.assert_allclose(found.masks[i], given["found_masks"][same], atol=1e-3)
