@@ -9,10 +9,10 @@ import pytest
 from jdet import build
 from jdet.detectors.pyramid import Predictions
 from jdet.detectors.rcnn import RCNN
-from jdet.detectors.rois import RoIs
-from jdet.detectors.stage import BOX_LOSSES
+from jdet.detectors.rois import RoIs, match_candidates
+from jdet.detectors.stage import BOX_LOSSES, softmax_loss
 from jdet.ops import coding
-from jdet.ops.boxes import clip, xyxy_to_cxcywh
+from jdet.ops.boxes import clip, pairwise_iou, xyxy_to_cxcywh
 from jdet.ops.roi_align import roi_align
 from jdet.ops.roi_pool import roi_pool
 from jdet.types import ConfigError
@@ -243,6 +243,51 @@ def test_wild_predictions_have_finite_gradients():
         for stage, (value, (of_logits, of_offsets)) in zip(stages, found):
             finite = np.isfinite(value) and np.isfinite(of_logits).all()
             assert finite and np.isfinite(of_offsets).all(), (stage.box_loss, seed)
+
+
+@pytest.mark.parametrize("sampler", ["ohem", "ohem_apart"])
+def test_hard_examples_are_those_with_the_highest_losses(sampler):
+    """In MMDetection's shares of positives and negatives, or whatever is hardest."""
+    model, batch = make(sampler=sampler), harness.make_batch(64, count=2)
+    batch = jax.tree.map(lambda x: x[:1], batch)
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 40, (1, 30, 2))
+    corners = jnp.asarray(np.concatenate([low, low + rng.uniform(4, 20, low.shape)], -1))
+    corners = jnp.concatenate([corners, batch.boxes[:, :3] + jnp.arange(1, 4)[:, None]], 1)
+
+    def predict(self, levels, corners, real, stage, *, train):
+        assert not train  # statistics of norms are left alone
+        return jnp.concatenate([corners, corners[..., :2]], -1) / 20, None
+
+    @jax.jit
+    def run(corners):
+        there = jnp.ones(corners.shape[:2], bool)
+        stage = model.stages[0]
+        arguments = [], corners.astype(jnp.float32), there, batch, batch.valid, stage
+        rois = model.apply({}, *arguments, method="sample")
+        candidates = match_candidates(
+            *arguments[1:3], batch.boxes, batch.labels, batch.valid, iou=0.5, low_quality="none"
+        )
+        logits, _ = predict(model, [], candidates.boxes, there, stage, train=False)
+        return rois, candidates, softmax_loss(logits, candidates.labels)
+
+    with mock.patch.object(RCNN, "predict", predict):
+        rois, candidates, loss = run(corners)
+    there, positive = np.asarray(candidates.valid[0]), np.asarray(candidates.positive[0])
+    order = [i for i in np.argsort(-np.asarray(loss[0])) if there[i]]
+    if sampler == "ohem":
+        hard = [i for i in order if positive[i]][:4]
+        expected = hard + [i for i in order if not positive[i]][: 16 - len(hard)]
+    else:
+        overlap = np.asarray(pairwise_iou(candidates.boxes[0], candidates.boxes[0]))
+        kept: list[int] = []
+        for i in order:
+            if len(kept) < 16 and (not kept or overlap[i, kept].max() <= 0.7):
+                kept.append(i)
+        expected = sorted(kept, key=lambda i: not positive[i])
+        assert sum(positive[kept]) > 0 and kept != order[:16]
+    np.testing.assert_array_equal(rois.boxes[0], candidates.boxes[0][np.array(expected)])
+    assert rois.valid.all()
 
 
 @pytest.mark.parametrize("fields", [dict(roi_op="pool"), dict(box_loss="giou", sampler="ohem")])
