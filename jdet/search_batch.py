@@ -40,6 +40,8 @@ TIMED = 3
 def resized(config: ConfigDict, point: tuple[int, int], devices: int, remat: str) -> ConfigDict:
     """The config of one training at another side and batch of a device.
 
+    Norms that measure groups of images measure those of a device.
+
     Raises:
         ConfigError: its inputs do not follow ``input_size``.
     """
@@ -48,6 +50,8 @@ def resized(config: ConfigDict, point: tuple[int, int], devices: int, remat: str
     with config.unlocked():
         config.input_size, config.train.batch_size = side, batch * devices
         config.train.remat = remat
+        if config.parallel.bn_group_size:
+            config.parallel.bn_group_size = batch
     if build.resize(config).largest != (side, side):
         raise ConfigError(
             f"config.resize.name={config.resize.name!r} makes inputs of other sizes than "
@@ -66,7 +70,7 @@ def search(
     batches: tuple[int, ...] = batch_search.BATCHES,
     remats: tuple[str, ...] = ("none",),
     say: Any = lambda line: print(line, file=sys.stderr, flush=True),
-) -> list[batch_search.Found]:
+) -> list[tuple[str, batch_search.Found]]:
     """Searches by compiling the training step for devices, once for each kind of rematerialisation.
 
     Args:
@@ -78,8 +82,11 @@ def search(
         remats: values of ``train.remat``.
         say: told of every step that is compiled.
 
+    Returns:
+        What was found, by those of ``remats`` with which something fits.
+
     Raises:
-        ConfigError: the config cannot be searched, or nothing fits.
+        ConfigError: the config cannot be searched, or nothing fits with any of ``remats``.
     """
 
     def memory_of(remat: str):
@@ -92,10 +99,18 @@ def search(
 
         return memory
 
-    return [
-        batch_search.search(memory_of(remat), limit, sides=sides, batches=batches, remat=remat)
-        for remat in remats
-    ]
+    found = []
+    for remat in remats:
+        try:
+            each = batch_search.search(
+                memory_of(remat), limit, sides=sides, batches=batches, remat=remat
+            )
+        except ConfigError:
+            if remat == remats[-1] and not found:
+                raise
+            continue
+        found.append((remat, each))
+    return found
 
 
 def step_seconds(config: ConfigDict) -> float:
@@ -113,9 +128,8 @@ def step_seconds(config: ConfigDict) -> float:
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
     now = state.create_state(detector, optimizer, mesh, config)
     shape = build.resize(config).largest
-    batch = jax.device_put(
-        state.zero_batch(config, resolved.batch_size, shape), mesh_lib.batch_sharding(mesh)
-    )
+    black = state.zero_batch(config, resolved.batch_size, shape, needs=detector.needs)
+    batch = jax.device_put(black, mesh_lib.batch_sharding(mesh))
     step = make_train_step(detector, optimizer, rate, mesh, config)
     now, _ = jax.block_until_ready(step(now, batch))
     begin = time.perf_counter()
@@ -133,6 +147,7 @@ def facts(config: ConfigDict, point: Point, devices: int, images: int | None) ->
         **point._asdict(),
         "rank": point.rank,
         "batch_size": resolved.batch_size,
+        "bn_group_size": other.parallel.bn_group_size,
         "lr": resolved.peak_lr,
         "steps": resolved.steps,
         "data_passes": resolved.epochs if images else None,
@@ -154,7 +169,7 @@ def proxy(config: ConfigDict, phase: str, point: Point, devices: int, share: flo
     with config.unlocked():
         for name, whole in (wholes or {"": config}).items():
             group = config.phase[name] if name else config
-            for part in ("train", "optimizer"):
+            for part in ("train", "optimizer", "parallel"):
                 if part not in group:
                     group[part] = ConfigDict()
             length, steps = whole.train, whole.train.steps
@@ -164,11 +179,14 @@ def proxy(config: ConfigDict, phase: str, point: Point, devices: int, share: flo
             if name == phase:
                 group.input_size, group.train.batch_size = point.side, point.batch * devices
                 group.train.remat = point.remat
+                if whole.parallel.bn_group_size:
+                    group.parallel.bn_group_size = point.batch
     with tempfile.TemporaryDirectory() as folder:
         result = run.train(config, Path(folder) / "run")
     if result.status != "completed" or not result.metrics:
         return 0.0
-    return result.metrics.get(config.train.best_metric) or next(iter(result.metrics.values()))
+    main_metric = result.metrics.get(config_lib.of_phase(config).train.best_metric)
+    return next(iter(result.metrics.values())) if main_metric is None else main_metric
 
 
 def images_of(config: ConfigDict) -> int | None:
@@ -224,7 +242,7 @@ def main() -> None:
         remats=remats,
     )
     images, count = images_of(config), len(devices)
-    points = [point for each in found for point in each.frontier]
+    points = [point for _, each in found for point in each.frontier]
     rows = [facts(config, point, count, images) for point in points]
     for row, point in zip(rows, points):
         if values.time_budget or values.time_steps:
@@ -247,7 +265,7 @@ def main() -> None:
         "usable": batch_search.USABLE * limit,
         "phase": phase,
         "images": images,
-        "searches": {kind: batch_search.as_json(each) for kind, each in zip(remats, found)},
+        "searches": {kind: batch_search.as_json(each) for kind, each in found},
         "settings": rows,
         "chosen": chosen,
     }
@@ -269,10 +287,12 @@ def print_report(report: dict[str, Any]) -> None:
         )
     row, phase = report["chosen"], report["phase"]
     key = f"--config.phase.{phase}." if phase else "--config."
-    remat = f" {key}train.remat={row['remat']}" if row["remat"] != "none" else ""
+    more = f" {key}train.remat={row['remat']}" if row["remat"] != "none" else ""
+    if row["bn_group_size"]:
+        more += f" {key}parallel.bn_group_size={row['bn_group_size']}"
     print(
         f"of {report['memory'] / 1e9:.2f} GB, {report['usable'] / 1e9:.2f} are used: "
-        f"{key}input_size={row['side']} {key}train.batch_size={row['batch_size']}{remat}"
+        f"{key}input_size={row['side']} {key}train.batch_size={row['batch_size']}{more}"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jdet import config as config_lib
 from jdet import phases
-from jdet.config import of_phase, split_phases
+from jdet.config import flatten, of_phase, split_phases
 from jdet.train import loop
 from jdet.train.checkpoints.checkpoint import load_for_inference
 from jdet.train.folders import run_folder
@@ -187,6 +187,37 @@ def test_configs_of_phases():
     assert high.sets == {"resize.name": "keep_ratio", "resize.short": (8,), "eval.images": 1}
     assert of_phase(c) == high.config and of_phase(c, "low") == low.config
     assert of_phase(low.config) is low.config
+
+
+def test_a_phase_sets_the_optimizer_and_is_not_calibrated_twice():
+    c = config(groups={"high": dict(optimizer=dict(name="adamw"))}, calibration__iterations=1)
+    low, high = (each.config for each in split_phases(c))
+    assert (low.optimizer.name, high.optimizer.name) == ("sgd", "adamw")
+    assert high.optimizer.momentum == low.optimizer.momentum == c.optimizer.momentum
+    assert (low.calibration.iterations, high.calibration.iterations) == (1, 0)
+    c.phase.high.calibration = dict(iterations=2)
+    assert split_phases(c)[1].config.calibration.iterations == 2
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("phase.low.train.batch_size", 8),
+        ("phase.low.seed", 0),
+        ("phase.low.optimizer.name", "sgd"),
+        ("phase.high.parallel.bn_group_size", 0),
+        ("phase.low.nothing.at_all", None),
+        ("phase.other.seed", None),
+        ("phase.high.resize.name", None),  # the keys of that class would be missing
+        ("phase.low.resize.short", None),  # a class of its own
+    ],
+)
+def test_what_a_phase_does_not_set_can_be_set(key, value):
+    c = config(groups={"low": dict(resize=dict(name="warp"))})
+    config_lib.complete_phase(c, key)
+    found = flatten(c.to_dict())
+    assert found.get(key) == value and (key in found) == (value is not None)
+    split_phases(c)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from jdet.config.images import set_found as set_found
 from jdet.config.phased import BEFORE as BEFORE
 from jdet.config.phased import Phase as Phase
 from jdet.config.phased import check_phase as check_phase
+from jdet.config.phased import complete_phase as complete_phase
 from jdet.config.phased import of_phase as of_phase
 from jdet.config.phased import split_phases as split_phases
 from jdet.config.stored import RENAMED as RENAMED

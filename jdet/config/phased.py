@@ -35,8 +35,9 @@ def split_phases(config: ConfigDict) -> tuple[Phase, ...]:
 
     A phase has the keys of the common config, with those of its own group ``config.phase.NAME`` in their
     place. A group that names a class (``name``) replaces the common one as a whole. The first phase starts
-    as ``init_from`` says; the common ``init_from`` is for it alone. A later one starts from the last
-    weights of the phase before, or what its own ``init_from.path`` names: ``"phase:NAME"`` or another run.
+    as ``init_from`` and ``calibration`` say; the common groups of these names are for it alone. A later one
+    starts from the last weights of the phase before, or what its own ``init_from.path`` names:
+    ``"phase:NAME"`` or another run.
 
     Args:
         config: a whole config; not changed.
@@ -56,7 +57,8 @@ def split_phases(config: ConfigDict) -> tuple[Phase, ...]:
         with own.unlocked():
             own.phases, own.phase = (), ConfigDict()
             if place:
-                own.init_from = get_defaults().init_from
+                usual = get_defaults()
+                own.init_from, own.calibration = usual.init_from, usual.calibration
             _merge(own, part, f"config.phase.{name}")
             if place and not own.init_from.path:
                 own.init_from.path = f"{BEFORE}{names[place - 1]}"
@@ -104,6 +106,44 @@ def check_phase(name: str, names: Mapping[str, Any]) -> None:
         )
 
 
+def names_class(key: str, group: Any) -> bool:
+    """Whether a group of a phase names a class, and so replaces the common one as a whole.
+
+    Args:
+        key: dotted key ``config.phase.NAME…`` of the group; ``optimizer.name`` is an option among others.
+        group: its value.
+    """
+    return isinstance(group, ConfigDict) and "name" in group and key.split(".")[3:] != ["optimizer"]
+
+
+def complete_phase(config: ConfigDict, key: str) -> None:
+    """Gives a phase a key of the common config that it lacks, with the common value, so that it can be set.
+
+    Args:
+        config: with phases or without; changed in place.
+        key: dotted, such as ``phase.pretrain.optimizer.lr``; others are left alone, and so is one that the
+            common config lacks or that lies in a group which replaces the common one.
+    """
+    first, *rest = key.split(".")
+    if first != "phase" or len(rest) < 2 or rest[0] not in config.phase:
+        return
+    value: Any = config
+    for part in rest[1:]:
+        if not isinstance(value, ConfigDict) or part not in value:
+            return
+        value = value[part]
+    if isinstance(value, ConfigDict) or (rest[-1] == "name" and rest[1:-1] != ["optimizer"]):
+        return  # a group, or a class, whose keys would be missing
+    here, where = config.phase[rest[0]], f"config.phase.{rest[0]}"
+    with config.unlocked():
+        for i, part in enumerate(rest[1:], 2):
+            if not isinstance(here, ConfigDict) or names_class(where, here):
+                return
+            if part not in here:
+                here[part] = value if i == len(rest) else ConfigDict()
+            here, where = here[part], f"{where}.{part}"
+
+
 def _check_names(names: tuple[Any, ...], groups: ConfigDict) -> None:
     for name in names:
         if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)):
@@ -127,13 +167,14 @@ def _check_names(names: tuple[Any, ...], groups: ConfigDict) -> None:
 
 
 def _merge(target: ConfigDict, part: ConfigDict, where: str) -> None:
+    """Sets the keys of a part; a group that names a class comes in the place of the target's."""
     for key, value in part.items():
         if key not in target:
             raise ConfigError(
                 f"{where}.{key} is no key of the common config{nearest(key, target)}; there are "
                 f"{', '.join(target)}"
             )
-        if isinstance(value, ConfigDict) and "name" not in value:
+        if isinstance(value, ConfigDict) and not names_class(f"{where}.{key}", value):
             if not isinstance(target[key], ConfigDict):
                 raise ConfigError(f"{where}.{key} is no group, but a value such as {target[key]!r}")
             _merge(target[key], value, f"{where}.{key}")

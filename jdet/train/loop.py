@@ -104,7 +104,8 @@ def train(
         if overwrite or broadcast.from_main(lambda: not checkpoint.steps_in(old)):
             # Before the workdir is touched: a source that does not fit must leave no trace there.
             plan = init_from.prepare(config, workdir, detector, params, stats, build, progress.say)
-            if not transforms:  # those of a caller may load anything
+            # Those of a caller may load anything.
+            if not any(getattr(each, "loads", True) for each in transforms):
                 from_scratch.check(config, params, stats, plan)
             transforms = [*([plan] if plan else []), *transforms]
             del plan

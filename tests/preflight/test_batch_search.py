@@ -2,11 +2,12 @@
 
 import functools
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from jdet import search_batch
-from jdet.config import get_defaults
+from jdet.config import get_defaults, split_phases
 from jdet.preflight import batch_search
 from jdet.preflight.batch_search import Model, Point, fit, parse_memory
 from jdet.types import ConfigError
@@ -114,3 +115,48 @@ def test_settings_say_rate_steps_and_passes():
     config.resize.name = "keep_ratio"
     with pytest.raises(ConfigError, match="makes inputs of other sizes than config.input_size"):
         search_batch.resized(config, (448, 8), 1, "none")
+
+
+def test_norms_measure_the_images_of_a_device():
+    config = get_defaults()
+    assert search_batch.resized(config, (320, 4), 1, "none").parallel.bn_group_size == 0
+    config.parallel.bn_group_size, config.train.steps = 8, 10
+    assert search_batch.resized(config, (320, 4), 1, "none").parallel.bn_group_size == 4
+    assert search_batch.facts(config, Point(320, 4, 8e9, True), 1, None)["bn_group_size"] == 4
+
+
+def test_one_rematerialisation_that_does_not_fit_leaves_the_other(monkeypatch):
+    def measure(config, mode, devices):
+        share = {"none": 100.0, "full": 1.0}[config.train.remat]
+        needed = share * CARD(config.input_size, config.train.batch_size)
+        return SimpleNamespace(needed=needed, fits=True)
+
+    monkeypatch.setattr(search_batch.compile_lib, "measure", measure)
+    search = functools.partial(
+        search_batch.search, get_defaults(), ["device"], 11e9, say=lambda line: None
+    )
+    [(remat, found)] = search(remats=("none", "full"))
+    assert remat == "full" and found.frontier[0].remat == "full"
+    with pytest.raises(ConfigError, match="a step of 1 image"):
+        search(remats=("none",))
+
+
+@pytest.mark.parametrize("best, value", [("map", 0.0), ("loss", 3.0), ("gone", 3.0)])
+def test_a_short_training_has_the_settings_and_the_metric_of_its_phases(monkeypatch, best, value):
+    seen = []
+
+    def train(config, workdir):
+        seen.extend(split_phases(config))
+        return SimpleNamespace(status="completed", metrics={"loss": 3.0, "map": 0.0})
+
+    monkeypatch.setattr(search_batch.run, "train", train)
+    config = get_defaults()
+    config.phases = ("low", "high")
+    config.phase.low = dict(parallel=dict(bn_group_size=8), train=dict(steps=100))
+    config.phase.high = dict(train=dict(steps=50, best_metric=best))
+    point = Point(320, 4, 8e9, True)
+    assert search_batch.proxy(config, "low", point, 2, 0.1) == value
+    low, high = (each.config for each in seen)
+    assert (low.train.steps, low.train.batch_size, low.input_size) == (10, 8, 320)
+    assert (low.parallel.bn_group_size, high.parallel.bn_group_size) == (4, 0)
+    assert high.train.steps == 5

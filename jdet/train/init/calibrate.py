@@ -61,6 +61,7 @@ class Calibration:
     """
 
     name = NAME
+    loads = False
 
     def __init__(
         self, detector: Any, mesh: Mesh, config: ConfigDict, train_batches: Callable[[], Any]
@@ -133,6 +134,11 @@ class Calibration:
             f"{report.multipliers.max():.3g}"
             + (f"; {silent} layers without gradient are left as they are" if silent else "")
         ]
+        if self._config.init_from.path:
+            lines.append(
+                "  WARNING: these kernels are those of config.init_from.path where it has them, no longer "
+                "as they were trained; config.calibration.iterations=0 leaves them so"
+            )
         if settings.guard and report.kept < len(report.spreads) - 1:
             lines.append(
                 f"  pass {len(report.spreads) - 1} did not narrow them and is undone; {report.kept} kept"

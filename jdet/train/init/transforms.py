@@ -14,7 +14,11 @@ from jdet.train.init import plan
 
 
 class InitTransform(Protocol):
-    """Maps initial parameters and statistics to others of the same shapes."""
+    """Maps initial parameters and statistics to others of the same shapes.
+
+    One with an attribute ``loads`` that is False computes the weights from those it is given; any other may
+    load them, so that what is frozen need not be at its initial values.
+    """
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
 from jdet.train import loop, optim, schedule, state
 from jdet.train.init import from_scratch
+from jdet.train.init.calibrate import Calibration
 from jdet.types import ConfigError
 from tests.train import fake
 from tests.train.init.test_init_from import detector_of, settings
@@ -135,7 +136,10 @@ def test_frozen_random_weights_are_refused(model, rules, message, tmp_path):
     from_scratch.check(config, params, stats, None)
 
 
-def test_a_run_refuses_before_its_folder_is_touched(tmp_path):
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_run_refuses_before_its_folder_is_touched(calibrated, tmp_path):
+    """Also where a transform changes the initial weights that loads none."""
+    transform = Calibration(fake.FakeDetector(), None, fake.config(), fake.stream)
     config = fake.config(optimizer__rules=(("backbone/.*", 0.0, 0.0),))
     with pytest.raises(ConfigError, match="rules freeze"):
         loop.train(
@@ -144,6 +148,7 @@ def test_a_run_refuses_before_its_folder_is_touched(tmp_path):
             detector=fake.FakeDetector(),
             train_stream=fake.stream,
             num_examples=20,
+            init_transforms=[transform] if calibrated else [],
         )
     assert not (tmp_path / "run").exists()
 
