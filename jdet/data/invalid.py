@@ -41,5 +41,6 @@ def filled(image: np.ndarray, invalid: float | None, fill: Sequence[float]) -> n
         return image
     colour = np.array(fill, np.float64)
     if image.dtype.kind != "f":
-        colour = np.rint(colour)
+        ends = np.iinfo(image.dtype)
+        colour = np.clip(np.rint(colour), ends.min, ends.max)
     return np.where(valid, image, colour.astype(image.dtype))

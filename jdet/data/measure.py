@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -28,7 +29,7 @@ from jdet.data.statistics import ImageStatistics
 from jdet.data.tally import Tally, restored, tally
 from jdet.types import DataError, Source
 
-VERSION = 1
+VERSION = 2
 """Of what is measured; results of another are measured again."""
 
 CHUNK = 64
@@ -114,23 +115,29 @@ def measure(
     if not len(source):
         raise DataError(f"{type(source).__name__}: the data set holds no images")
     folder = Path(cache) if cache is not None else cache_folder()
-    name = f"{identity(source)}-{_digest(VERSION, CHUNK, invalid, limits, on_error)}"
+    counting = Counting(Reader(source, len(source), on_error), invalid, limits)
+    decoder = counting.reader.decoder
+    # What becomes of a file counts, but not what is found out by its values.
+    settings = dataclasses.replace(decoder.settings, kind=None, invalid=None, value_range=())
+    asked = VERSION, CHUNK, invalid, limits, on_error, decoder.kind[:3], settings
+    name = f"{identity(source)}-{_digest(*asked)}"
     finished, partial = folder / f"{name}.json", folder / f"{name}.partial"
     if (known := _read(finished)) is not None:
         return known
-    counting = Counting(Reader(source, len(source), on_error), invalid, limits)
     done, whole, unreadable = _resume(partial)
     if done:
         notify(f"measuring image values: going on after {done:,} of {len(source):,} images")
     started = saved = told = time.monotonic()
     before = done
+    consistent = True  # not while a chunk is half added, where an interrupt may come as well
 
     def save() -> None:
-        if whole is not None:
+        if whole is not None and consistent:
             _keep(lambda: write_bytes(partial, _packed(done, whole, unreadable)), folder)
 
     try:
         for part in _parts(counting, done, processes):
+            consistent = False
             done = min(done + CHUNK, len(source))
             unreadable += part.unreadable
             if part.tally is not None:
@@ -138,6 +145,7 @@ def measure(
                     whole = part.tally
                 else:
                     _add(whole, part.tally, f"one of images {done - CHUNK} … {done - 1}")
+            consistent = True
             now = time.monotonic()
             if now - saved > SAVE_EVERY and done < len(source):
                 save()

@@ -8,11 +8,13 @@ import pytest
 
 from jdet.data import measure as measure_lib
 from jdet.data.image_io import write_image
+from jdet.data.invalid import filled
 from jdet.data.measure import measure
 from jdet.data.quantiles import POINTS, Counter, summarise
+from jdet.data.readers.settings import ImageSettings
 from jdet.data.statistics import RANKS, ImageStatistics
 from jdet.data.tally import restored, tally
-from jdet.types import DataError, Example, ImageKind
+from jdet.types import ConfigError, DataError, Example, ImageKind
 
 NONE = np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0)
 
@@ -172,6 +174,30 @@ def test_the_pass_is_cached_by_what_the_images_are(tmp_path, monkeypatch):
     assert measure(Arrays(images), cache=tmp_path) == first
 
 
+def test_what_becomes_of_the_files_is_part_of_the_caches_name(tmp_path):
+    source, image = Arrays([]), np.zeros((8, 8, 2), np.uint8)
+    source.images, source.image_kind = [image + np.uint8([7, 90])], ImageKind(1, "gray")
+    for band, mean in ((0, 7), (1, 90), (0, 7)):
+        source.image_settings = ImageSettings(channels="gray", bands=(band,))
+        assert measure(source, cache=tmp_path).mean == (mean,)
+
+
+def test_an_interrupt_while_a_chunk_is_added_loses_no_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_lib, "CHUNK", 1)
+    images, real = made("uint8", count=3), measure_lib._add
+    expected = measure(Arrays(images), cache=tmp_path / "whole")
+
+    def interrupted(whole, more, name):
+        real(whole, more, name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure_lib, "_add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(Arrays(images), cache=tmp_path / "cut", processes=1)
+    monkeypatch.setattr(measure_lib, "_add", real)
+    assert measure(Arrays(images), cache=tmp_path / "cut") == expected
+
+
 def test_a_replaced_file_is_measured_again(tmp_path):
     paths = [str(tmp_path / f"{i}.png") for i in range(40)]
     for path in paths:
@@ -249,3 +275,17 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, caplog):
 def test_without_a_folder_the_users_cache_is_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert measure_lib.cache_folder() == tmp_path / "jdet" / "image_statistics"
+
+
+def test_the_usual_mark_of_float_rasters_stands_for_nothing_measured():
+    mark = ImageSettings(invalid=-3.4028235e38).invalid
+    image = np.float32([[[np.finfo(np.float32).min]], [[4]]])
+    assert tally(image, mark).invalid == (1,)
+    np.testing.assert_array_equal(filled(image, mark, (7.0,)), [[[7]], [[4]]])
+    with pytest.raises(ConfigError, match="config.data.image.invalid=1e\\+39"):
+        ImageSettings(invalid=1e39)
+
+
+@pytest.mark.parametrize("colour, value", [(-3.0, 0), (260.0, 255)])
+def test_what_replaces_invalid_values_stays_within_the_type(colour, value):
+    assert filled(np.uint8([[[9], [1]]]), 9, (colour,)).ravel().tolist() == [value, 1]

@@ -16,6 +16,9 @@ NAMED_CHANNELS = ("rgb", "gray", "auto")
 MOST_CHANNELS = 512
 """Channels that OpenCV can resize and turn."""
 
+LARGEST = 3.4028235e38
+"""Number that float32 holds, as files say it that mark what was not measured."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSettings:
@@ -68,8 +71,8 @@ class ImageSettings:
             value = getattr(self, key)
             expected = f"one of {', '.join(allowed)}{nearest(str(value), allowed)}"
             _require(value in allowed, key, value, expected)
-        number = self.invalid is None or abs(self.invalid) <= 1e30
-        _require(number, "invalid", self.invalid, "None, or a number in -1e30 … 1e30")
+        number = self.invalid is None or abs(self.invalid) <= LARGEST
+        _require(number, "invalid", self.invalid, "None, or a number that float32 holds")
         low_high = tuple(self.value_range)
         rising = not low_high or (len(low_high) == 2 and low_high[0] < low_high[1])
         _require(rising, "value_range", low_high, "two rising numbers, or ()")

@@ -52,9 +52,11 @@ class Page(NamedTuple):
         compression: number of TIFF.
         photometric: number of TIFF: 0 and 1 grey, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr, 8 Lab.
         planar: channels lie one after the other.
-        extra: what samples beyond the colours mean: 1 and 2 alpha; 0 where nothing is said.
+        extra: what the first sample beyond the colours means: 1 and 2 alpha, 0 something else; -1 where
+            nothing is said.
         images: that the description of ImageJ counts; 1 without one.
         end: of the last byte of its pixels in the file; 0 where nothing is said.
+        auxiliary: a smaller copy of another page, or its mask.
     """
 
     height: int
@@ -68,6 +70,7 @@ class Page(NamedTuple):
     extra: int
     images: int
     end: int
+    auxiliary: bool
 
     @property
     def dtype(self) -> np.dtype | None:
@@ -88,7 +91,7 @@ class Page(NamedTuple):
         """Whether the last sample is the opacity."""
         if self.samples not in (2, 4) or self.photometric == _CMYK:
             return False
-        return self.extra in (1, 2) or (self.colour and not self.extra)
+        return self.extra in (1, 2) or (self.colour and self.extra < 0)
 
     @property
     def channels(self) -> int:
@@ -124,9 +127,10 @@ def read_tiff(data: bytes, name: str, *, palette: str = "colours") -> Stored:
             different sizes or with more axes than an image has; or tifffile is needed and not installed.
     """
     try:
-        found = pages(data)
+        every = _every_page(data)
     except ValueError as error:
         raise DataError(f"{name}: corrupt or truncated TIFF ({error})") from error
+    found = [page for page in every if not page.auxiliary]
     if not found:
         raise DataError(f"{name}: corrupt or truncated TIFF, it has no image")
     first = found[0]
@@ -138,15 +142,22 @@ def read_tiff(data: bytes, name: str, *, palette: str = "colours") -> Stored:
             f"{name}: its {len(found)} pages differ in size ({sizes}); save each image as a file of its own"
         )
     simple = all(page.by_opencv for page in found) and first.images <= len(found)
-    if len(found) == 1 and simple and first.bits <= 8:
+    alone = len(found) == 1 and not every[0].auxiliary  # OpenCV decodes the first page, or all
+    simple = simple and (alone or len(found) == len(every))
+    if alone and simple and first.bits <= 8:
         return decode_native(data, name, palette=palette)
     if simple and not any(page.photometric in (0, 3) for page in found):
         configure_opencv()
+        encoded = np.frombuffer(data, np.uint8)
+        read: Any = ()
         try:
-            whole, read = cv2.imdecodemulti(np.frombuffer(data, np.uint8), NATIVE)
+            if alone:
+                read = (cv2.imdecode(encoded, NATIVE),)
+            else:
+                read = cv2.imdecodemulti(encoded, NATIVE)[1]
         except cv2.error:
-            whole, read = False, ()
-        if not whole or len(read) != len(found):
+            pass  # as where it gives nothing
+        if len(read) != len(found) or any(x is None for x in read):
             raise DataError(f"{name}: corrupt or truncated TIFF")
         read = [x[..., ::-1] if x.ndim == 3 else x[..., None] for x in read]
         pixels = np.concatenate(read, axis=2) if len(read) > 1 else np.ascontiguousarray(read[0])
@@ -164,7 +175,7 @@ def _by_tifffile(data: bytes, name: str, page: Page) -> Stored:
         ) from error
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            series = [one for one in file.series if one.kind != "thumbnail"]
+            series = [one for one in file.series if not one.keyframe.subfiletype & 5]
             axes, pixels = series[0].axes, series[0].asarray()
     except Exception as error:  # of many kinds, by what is broken
         known = page.compression in _PLAIN | set(_COMPRESSIONS) | {2, 3, 4, 6}
@@ -205,14 +216,17 @@ def _packed(page: Page) -> str:
 
 
 def pages(data: bytes | mmap.mmap) -> list[Page]:
-    """The pages of a TIFF or BigTIFF, but for smaller copies of others.
+    """The pages of a TIFF or BigTIFF, but for smaller copies and masks of others.
 
     Raises:
         ValueError: what should describe them lies behind the file, or is none.
     """
+    return [page for page in _every_page(data) if not page.auxiliary]
+
+
+def _every_page(data: bytes | mmap.mmap) -> list[Page]:
     try:
-        directories = list(_directories(data))
-        return [_page(tags) for tags in directories if not tags.get(_SUBFILE, 0) & 1]
+        return [_page(tags) for tags in _directories(data)]
     except (struct.error, IndexError, KeyError, MemoryError) as error:
         raise ValueError(f"its directory is broken: {error}") from error
 
@@ -233,9 +247,10 @@ def _page(tags: dict[Any, Any]) -> Page:
         compression=tags.get(_COMPRESSION, 1),
         photometric=tags.get(_PHOTOMETRIC, 1),
         planar=tags.get(_PLANAR, 1) == 2,
-        extra=tags.get(_EXTRA, 0),
+        extra=tags.get(_EXTRA, -1),
         images=images,
         end=max(tags.get("ends", [0])),
+        auxiliary=bool(tags.get(_SUBFILE, 0) & 5),
     )
 
 

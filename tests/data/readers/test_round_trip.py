@@ -4,9 +4,13 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from jdet.data.pipeline import eval_batches, train_batches
+from jdet.data.readers import tiff as tiff_lib
+from jdet.data.readers.read import decode_any
+from jdet.data.readers.settings import USUAL
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.multi_scale import View
@@ -148,6 +152,33 @@ def test_file_to_batch_to_step(tmp_path, key):
                 expected = np.where(np.isnan(expected), middle, expected)  # what was not measured
                 np.testing.assert_array_equal(image, expected.astype(kind[2]), name)
                 np.testing.assert_array_equal(given, expected.astype(np.float32), name)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("subfile, first", [(1, False), (4, False), (1, True)])
+def test_smaller_copies_and_masks_in_a_tiff_are_left_out(dtype, channels, subfile, first):
+    array = values(dtype, channels)
+    file, kind = io.BytesIO(), {1: "minisblack", 3: "rgb"}[channels]
+    image = np.squeeze(array), {"photometric": kind}
+    other = (array[..., 0] > 0, {}) if subfile == 4 else (np.squeeze(array[::2, ::2]), image[1])
+    written = [(*image, 0), (*other, subfile)]
+    with tifffile.TiffWriter(file) as writer:
+        for page, options, type_ in reversed(written) if first else written:
+            writer.write(page, **options, subfiletype=type_, metadata=None)
+    stored = decode_any(file.getvalue(), "x.tif", USUAL)
+    np.testing.assert_array_equal(stored.pixels, array)
+    assert stored.colour == (channels == 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("extra, alpha", [("unspecified", False), ("unassalpha", True)])
+def test_a_fourth_band_that_is_no_opacity_is_kept(dtype, extra, alpha):
+    array = values(dtype, 4)
+    data = tiff(array, photometric="rgb", extrasamples=[extra])
+    stored = decode_any(data, "x.tif", USUAL)
+    np.testing.assert_array_equal(stored.pixels, array)
+    assert stored.alpha == alpha and tiff_lib.pages(data)[0].alpha == alpha
 
 
 @pytest.mark.parametrize("dtype, channels", [("uint16", 1), ("float32", 5), ("uint8", 9)])
