@@ -96,6 +96,7 @@ def two_phases(c, arg, lr, warmup=500):
     c.phase.finetune = finetune(arg)
     c.phase.finetune.train = dict(batch_size=16, epochs=float(epochs))
     c.phase.finetune.optimizer.update(
+        rules=(),  # norms decay again, where they train
         schedule="step",
         boundaries=tuple(drop / epochs for drop in drops),
         warmup=500,
@@ -140,10 +141,11 @@ def small_phases(c, arg, steps):
     c.phase.pretrain = dict(
         input_size=arg.side,
         resize=build.group("resize", "fit_crop"),
-        augment=dict(rotate=0.0),  # parts keep their proportions
         train=dict(batch_size=arg.batch, steps=first, eval_every=0),
         optimizer=dict(schedule="constant", warmup=min(100, first // 10)),
     )
+    if c.augment.get("rotate"):
+        c.phase.pretrain.augment = dict(rotate=0.0)  # parts keep their proportions
     c.phase.finetune = finetune(arg)
     c.phase.finetune.train = dict(steps=second, eval_every=0)
     c.phase.finetune.optimizer.warmup = min(c.optimizer.warmup, second // 10)

@@ -106,4 +106,3 @@ def shrink(c):
     body.channels, body.head_channels, body.window, body.drop_path = 16, 8, 4, 0.0
     c.model.neck.channels = c.model.head_channels = 64
     c.model.head_depth = 1
-    c.optimizer.lr *= 10  # so small a network takes, and in so few steps needs, a larger one

@@ -11,7 +11,7 @@ with them every row of the paper's Tables 1 to 6 that is pre-trained directly:
     p=1 … 4, ft=1x | 2x                                  Tables 3 and 4
     load=backbone+neck+rpn+box_head+mask_head, p=4       Table 5, from the left
     ft=2x, ms                                            Table 6
-    data=0.1                                             a tenth of the images (Table 9)
+    data=0.1                                             a tenth of the images
     head=4conv1fc | 2fc                                  of the second stage, without norms
 
 From scratch without the first phase: ``mask_rcnn_coco.py``.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -112,7 +113,13 @@ def train(
             last = place == len(planned) - 1
             if place < finished and not last:
                 continue
-            result = train_phase(each.ready, root / each.phase.name, _outlook(planned, place))
+            try:
+                result = train_phase(each.ready, root / each.phase.name, _outlook(planned, place))
+            except Exception:
+                if jax.process_index() == 0:  # the others may be gone: nothing is said to them
+                    with contextlib.suppress(Exception):
+                        _write_record(root, planned)
+                raise
             broadcast.from_main(lambda: _write_record(root, planned))
             if last or result.status != "completed":
                 return result
@@ -148,7 +155,9 @@ def _held(root: Path, overwrite: bool, say: Callable[[str], None]) -> Iterator[N
         except OSError as error:
             raise ConfigError(f"workdir {root} cannot be used: {error}") from error
         known = (root / PHASES).exists() or (root / CONFIG).exists()
-        held = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+        unfinished = f"{PHASES}.tmp"  # left by a process that was killed while it wrote
+        names = sorted(path.name for path in root.iterdir())
+        held = [name for name in names if not name.startswith(".") and name != unfinished]
         if held and not known:
             raise ConfigError(
                 f"workdir {root} holds something else than a run ({', '.join(held[:5])}); name an empty or "

@@ -352,11 +352,13 @@ class HeadLayout(NamedTuple):
         boxes: regular expression of the paths of parameters that predict boxes.
         references: by name, what these boxes are relative to, such as sizes of default boxes; two
             detectors with equal references mean the same by the same output.
+        outputs: regular expressions of the paths of parameters that predict neither classes nor boxes.
     """
 
     classes: tuple[ClassLayer, ...]
     boxes: str
     references: Mapping[str, Any]
+    outputs: tuple[str, ...] = ()
 
 
 class TrainState(NamedTuple):

@@ -361,6 +361,10 @@ def test_direct_recipes_are_the_papers():
     assert resolve(of_phase(samples, "pretrain"), 117_266, devices=8).steps == 22_000
     wide = of_phase(direct_retinanet_coco.get_config("ms,lr2"), "finetune")
     assert wide.resize.short == (640, 672, 704, 736, 768, 800) and wide.optimizer.lr == 0.02
+    for mode in ("fixed", "affine", "sync_batch"):
+        modes = split_phases(direct_retinanet_coco.get_config(f"mode={mode}"))
+        decays = [bool(phase.config.optimizer.rules) for phase in modes]
+        assert decays == [True, False]  # norms decay from the second phase on
     small = direct_deeppcb.get_config("")
     parts, whole = (phase.config for phase in split_phases(small))
     seen = [c.train.steps * c.train.batch_size * c.input_size**2 for c in (parts, whole)]

@@ -205,7 +205,10 @@ def test_phases_count_as_one_run(tmp_path):
 
 
 def test_paired_differences():
-    found = summary.paired([0.5, 0.6, 0.7], [0.4, 0.5, 0.5])
+    found = summary.paired({0: 0.5, 1: 0.6, 2: 0.7}, {0: 0.4, 1: 0.5, 2: 0.5})
     assert found["seeds"] == 3 and found["mean"] == pytest.approx(0.4 / 3)
     assert found["high"] - found["mean"] == pytest.approx(4.303 * 0.057735 / 3**0.5, rel=1e-4)
-    assert summary.paired([0.5], [0.4])["low"] is None
+    unknown = float("nan")
+    missing = summary.paired({0: 0.5, 1: 0.6, 2: unknown}, {3: 0.1, 2: 0.3, 1: 0.4})
+    assert missing == {"seeds": 1, "mean": pytest.approx(0.2), "low": None, "high": None}
+    assert summary.paired({0: 0.5}, {1: 0.4}) is None

@@ -13,10 +13,10 @@ from jdet import phases
 from jdet.config import flatten, of_phase, split_phases
 from jdet.train import loop
 from jdet.train.checkpoints.checkpoint import load_for_inference
-from jdet.train.folders import run_folder
+from jdet.train.folders import discard, run_folder
 from jdet.train.progress import Outlook, Progress
 from jdet.train.workdir import Workdir, open_run
-from jdet.types import ConfigError
+from jdet.types import ConfigError, DataError
 from tests.train import fake
 
 STEPS = 6
@@ -169,6 +169,36 @@ def test_plain_runs_and_phases_do_not_take_each_others_folders(tmp_path, whole):
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="something else than a run .thesis.txt"):
         train(tmp_path / "other")
+
+
+def test_a_phase_that_fails_is_recorded(tmp_path):
+    """In a folder where a process was killed while it wrote for the first time."""
+    (tmp_path / "phases.json.tmp").write_text("{")
+
+    def fail(ready, folder, outlook):
+        folder.mkdir()
+        (folder / "run.json").write_text('{"status": "failed", "step": 3}')
+        raise DataError("the stream ends")
+
+    prepare = functools.partial(SimpleNamespace, num_examples=20)
+    with pytest.raises(DataError, match="the stream ends"):
+        phases.train(config(), tmp_path, prepare=lambda c: prepare(config=c), train_phase=fail)
+    low, high = json.loads((tmp_path / "phases.json").read_text())["phases"]
+    assert (low["status"], low["step"], high["status"]) == ("failed", 3, "not begun")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"phases": [{}]}'])
+def test_a_damaged_list_of_phases_can_be_discarded(text, tmp_path):
+    (tmp_path / "phases.json").write_text(text)
+    for name, files in {"low": ("config.json", "run.json", "defects.txt"), "mine": ("x",)}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    with pytest.raises(ConfigError, match="phases.json .*discard the run with --overwrite"):
+        run_folder(tmp_path)
+    discard(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine" / "x").exists()
 
 
 def test_configs_of_phases():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,17 @@ def summary(study: str, runs: list[Run]) -> dict[str, Any]:
     """What the finished runs of a study say.
 
     Returns:
-        ``arms`` (name to ``scores`` of the seeds, ``mean``, ``low``, ``high``, ``diverged``, ``steps``,
-        ``seconds`` of training, and the means of the further metrics) and ``claims`` (text to
+        ``arms`` (name to ``seeds`` and their ``scores``, ``mean``, ``low``, ``high``, ``diverged``,
+        ``steps``, ``seconds`` of training, and the means of the further metrics), ``claims`` (text to
         True, False, or None while arms are missing), and ``pairs``, the differences it asks for.
     """
     arms: dict[str, dict[str, Any]] = {}
     for run in runs:
         record = run.record()
         if record.get("status") in DONE:
-            arms.setdefault(run.arm, {"records": []})["records"].append(record)
+            arm = arms.setdefault(run.arm, {"seeds": [], "records": []})
+            arm["seeds"].append(run.seed)
+            arm["records"].append(record)
     for arm in arms.values():
         records = arm.pop("records")
         scores = [score(record) for record in records]
@@ -54,18 +57,29 @@ def summary(study: str, runs: list[Run]) -> dict[str, Any]:
     scores = {name: arm["scores"] for name, arm in arms.items()}
     whole = scores.keys() == STUDIES[study].arms.keys()
     claims = {text: holds(scores) if whole else None for text, holds in STUDIES[study].claims}
-    there = [(a, b) for a, b in STUDIES[study].pairs if a in scores and b in scores]
-    pairs = [paired(scores[a], scores[b]) | {"arms": (a, b)} for a, b in there]
+    by_seed = {name: dict(zip(arm["seeds"], arm["scores"])) for name, arm in arms.items()}
+    pairs = [
+        found | {"arms": (a, b)}
+        for a, b in STUDIES[study].pairs
+        if (found := paired(by_seed.get(a, {}), by_seed.get(b, {}))) is not None
+    ]
     return {"question": STUDIES[study].question, "arms": arms, "claims": claims, "pairs": pairs}
 
 
-def paired(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+def paired(one: Mapping[int, float], other: Mapping[int, float]) -> dict[str, Any] | None:
     """Mean difference of two arms over their common seeds, with its 95 % interval by Student's t.
 
+    Args:
+        one: score by seed; seeds without a score (nan) do not count.
+        other: likewise.
+
     Returns:
-        ``seeds``, ``mean``, and ``low`` and ``high``, None where there is one seed only.
+        ``seeds``, ``mean``, and ``low`` and ``high``, None where there is one seed only; None without any.
     """
-    gaps = [a - b for a, b in zip(one, other)]
+    gaps = [one[seed] - other[seed] for seed in one if seed in other]
+    gaps = [gap for gap in gaps if not math.isnan(gap)]
+    if not gaps:
+        return None
     mean, count = statistics.fmean(gaps), len(gaps)
     if count < 2:
         return {"seeds": count, "mean": mean, "low": None, "high": None}

@@ -43,6 +43,12 @@ class MaskHead(nn.Module):
 
     remat_parts: ClassVar[tuple[str, ...]] = ("mask_head",)
 
+    @property
+    def scale_invariant(self) -> tuple[str, ...]:
+        """Kernels whose scale does not matter (``jdet.nn.observe``)."""
+        count = self.convs if self.norm.normalises else 0
+        return tuple(f"conv{i}/kernel" for i in range(1, count + 1))
+
     @nn.compact
     def __call__(self, x: jax.Array, real: jax.Array, *, train: bool) -> jax.Array:
         """Logits of the regions of every image.
@@ -99,6 +105,11 @@ class Doubling(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
         return jnp.einsum("...c,ijcn->...ijn", x, kernel) + bias
+
+    def input_power(self, x: jax.Array) -> jax.Array:
+        """Mean square of what every cell of the output reads, float32 [..., 2, 2]."""
+        squares = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1)
+        return jnp.broadcast_to(squares[..., None, None], (*squares.shape, 2, 2))
 
 
 def mask_targets(

@@ -48,10 +48,10 @@ class MaskRCNN(RCNN, kw_only=True):
 
     def head_layout(self) -> HeadLayout:
         """That of ``RCNN``, with the masks of the classes."""
-        layout = super().head_layout()
+        layout, masks = super().head_layout(), r"mask_head\d*/mask/.*"
         if self.mask_head.class_agnostic:
-            return layout
-        return layout._replace(classes=(*layout.classes, ClassLayer(r"mask_head\d*/mask/.*")))
+            return layout._replace(outputs=(*layout.outputs, masks))
+        return layout._replace(classes=(*layout.classes, ClassLayer(masks)))
 
     def more_terms(
         self, levels: list[jax.Array], rois: RoIs, batch: Batch, stage: Stage, *, train: bool

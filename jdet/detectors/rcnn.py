@@ -173,7 +173,8 @@ class RCNN(ClassNMSDetector, kw_only=True):
         classes = [ClassLayer(r"box_head\d*/cls/.*", background=1)]
         if not self.box_head.class_agnostic:
             classes.append(ClassLayer(r"box_head\d*/box/.*", width=4))
-        return HeadLayout(tuple(classes), r"(rpn|box_head\d*)/box/.*", references)
+        boxes = r"(rpn|box_head\d*)/box/.*"
+        return HeadLayout(tuple(classes), boxes, references, outputs=(r"rpn/cls/.*",))
 
     def by_level(
         self, images: jax.Array, image_sizes: jax.Array, *, train: bool

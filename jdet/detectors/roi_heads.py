@@ -47,6 +47,12 @@ class BoxHead(nn.Module):
 
     remat_parts: ClassVar[tuple[str, ...]] = ("box_head",)
 
+    @property
+    def scale_invariant(self) -> tuple[str, ...]:
+        """Kernels whose scale does not matter (``jdet.nn.observe``)."""
+        count = self.convs if self.norm.normalises else 0
+        return tuple(f"conv{i}/kernel" for i in range(1, count + 1))
+
     @nn.compact
     def __call__(
         self, x: jax.Array, real: jax.Array, *, train: bool

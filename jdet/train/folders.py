@@ -33,6 +33,7 @@ OWN = (
     "detections_tta.json",
     "images.json",
     "image_statistics.json",
+    "defects.txt",
     "evaluation_curves.json",
     "report.json",
     CURVES,
@@ -50,7 +51,13 @@ def phase_names(path: Path) -> tuple[str, ...]:
     file = path / PHASES
     if not file.exists():
         return ()
-    return tuple(phase["name"] for phase in read_json(file, "put back a copy")["phases"])
+    held = read_json(file, "put back a copy, or discard the run with --overwrite")
+    try:
+        return tuple(phase["name"] for phase in held["phases"])
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file} lists no phases; put back a copy, or discard the run with --overwrite"
+        ) from error
 
 
 def run_folder(path: str | os.PathLike[str], phase: str = "") -> Path:
@@ -88,8 +95,16 @@ def record_of(path: Path) -> dict[str, Any]:
 
 
 def discard(path: Path) -> None:
-    """Removes what a run, or every phase of one, has put into its folder."""
-    names = phase_names(path)
+    """Removes what a run, or every phase of one, has put into its folder.
+
+    Where the file of phases is damaged, the folders in it that hold a run are its phases.
+    """
+    try:
+        names = phase_names(path)
+    except ConfigError:
+        names = tuple(
+            run.parent.name for run in path.glob(f"*/{RUN}") if run.with_name(CONFIG).exists()
+        )
     for name in names:
         discard(path / name)
         for lock in (path / name).glob(".lock*"):

@@ -30,7 +30,7 @@ norms, biases and tables of positions, 500 steps of warm-up, no clipping (Liu et
 kept by "Training Object Detectors from Scratch" 2022, sec. 5.2)."""
 
 TOO_LARGE = 10.0
-"""Multiple of a preset's learning rate from which a warning is due."""
+"""Multiple of a preset's learning rate above which a warning is due."""
 
 
 def apply(optimizer: ConfigDict, family: str) -> None:
@@ -75,7 +75,7 @@ def warnings(config: ConfigDict, detector: Any, peak_lr: float) -> list[str]:
                 f"{key} has transformer stages, which hardly learn by config.optimizer.name="
                 f"{optimizer.name} (often mAP stays at 0); {typed} is what they are trained by"
             )
-        elif preset and peak_lr >= TOO_LARGE * preset["lr"]:
+        elif preset and peak_lr > TOO_LARGE * preset["lr"]:
             found.append(
                 f"the learning rate reaches {peak_lr:g}, {peak_lr / preset['lr']:.0f} times what "
                 f"transformers are trained by with {optimizer.name}; if the loss does not fall, take "

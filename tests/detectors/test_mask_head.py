@@ -6,6 +6,7 @@ from pycocotools import mask as coco_mask
 
 from jdet.data.transforms.instance_masks import box_bitmaps
 from jdet.detectors.mask_head import Doubling, MaskHead, mask_loss, mask_targets, own_masks
+from jdet.nn import observe
 from jdet.nn.norm import Norm
 from jdet.ops.roi_align import roi_align
 from tests.golden import load
@@ -29,8 +30,21 @@ def golden():
 def test_published_parameters(norm, classes, agnostic, parameters):
     head = MaskHead(num_classes=classes, class_agnostic=agnostic, norm=Norm(norm))
     x, real = jax.ShapeDtypeStruct((1, 2, 14, 14, 256), jnp.float32), np.ones((1, 2), bool)
-    made = jax.eval_shape(lambda x: head.init(jax.random.key(0), x, real, train=True), x)["params"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(made)) == parameters
+    with observe.layers() as layers, observe.scale_invariant() as invariant:
+        made = jax.eval_shape(lambda x: head.init(jax.random.key(0), x, real, train=True), x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(made["params"])) == parameters
+    convs = {f"conv{i}/kernel" for i in range(1, 5)}
+    assert invariant == (convs if norm != "none" else set())
+    assert layers.keys() == convs | {"deconv/kernel", "mask/kernel"}
+    for (call,) in layers.values():  # what is read and what comes out, position by position
+        assert call.power.shape == call.output.shape[:-1]
+
+
+def test_doubling_reads_a_cell_four_times():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3, 5)), jnp.float32)
+    power = Doubling(7).input_power(x)
+    expected = np.broadcast_to(np.square(x).mean(-1)[..., None, None], (2, 3, 3, 2, 2))
+    np.testing.assert_allclose(power, expected, rtol=1e-6)
 
 
 def test_doubling_equals_torch():

@@ -10,6 +10,8 @@ import pytest
 
 from jdet import build
 from jdet.detectors.mask_rcnn import MaskRCNN
+from jdet.train import state
+from jdet.train.init import calibrate
 from jdet.types import ConfigError, Detections
 from tests import harness
 from tests.detectors import two_stage
@@ -105,6 +107,13 @@ def test_a_mask_head_is_part_of_the_group():
     model = build.detector(c, CLASSES)
     assert model.needs == ("masks",) and model.low_quality == "object"
     assert [layer.pattern for layer in model.head_layout().classes][-1] == r"mask_head\d*/mask/.*"
+    c.model.mask_head.class_agnostic, c.calibration.scope = True, "all"
+    model = build.detector(c, CLASSES)
+    params, _ = state.abstract_variables(model, c)
+    layers = {path.removesuffix("/kernel") for path in calibrate.scope(model, c, params)}
+    assert {"rpn/conv1", "box_head/fc1", "mask_head/deconv"} < layers
+    outputs = {"rpn/cls", "rpn/box", "box_head/cls", "box_head/box", "mask_head/mask"}
+    assert not layers & outputs  # predictions are not calibrated
     del c.model.mask_head
     with pytest.raises(ConfigError, match="config.model.mask_head is missing"):
         build.detector(c, CLASSES)

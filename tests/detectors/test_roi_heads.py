@@ -5,6 +5,7 @@ import pytest
 
 from jdet import build
 from jdet.detectors.roi_heads import BoxHead, each_region
+from jdet.nn import observe
 from jdet.nn.norm import Norm
 from tests import harness
 
@@ -22,8 +23,11 @@ from tests import harness
 def test_published_parameters(name, fields, norm, parameters):
     head = build.make("box_head", {"name": name, **fields}, "here", num_classes=80, norm=Norm(norm))
     x, real = jax.ShapeDtypeStruct((1, 2, 7, 7, 256), jnp.float32), np.ones((1, 2), bool)
-    made = jax.eval_shape(lambda x: head.init(jax.random.key(0), x, real, train=True), x)["params"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(made)) == parameters
+    with observe.scale_invariant() as invariant:
+        made = jax.eval_shape(lambda x: head.init(jax.random.key(0), x, real, train=True), x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(made["params"])) == parameters
+    assert len(invariant) == (4 if norm != "none" else 0)
+    assert all(path.split("/")[0] in made["params"] for path in invariant)
 
 
 @pytest.mark.parametrize("kind", ["batch", "group", "layer"])

@@ -174,7 +174,8 @@ def scope(detector: Any, config: ConfigDict, params: Any) -> list[str]:
         found = [path for path in layers if path.split("/")[0] in fields]
     elif chosen == "all":
         layout = detector.head_layout()
-        last = [layer.pattern for layer in layout.classes] + [layout.boxes] if layout else []
+        classes = [layer.pattern for layer in layout.classes] if layout else []
+        last = [*classes, layout.boxes, *layout.outputs] if layout else []
         found = [path for path in layers if not any(re.fullmatch(p, path) for p in last)]
     else:
         with observe.scale_invariant() as invariant:
@@ -204,7 +205,12 @@ def multipliers(sizes: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def spread(sizes: np.ndarray) -> float:
-    """Standard deviation of log10 of the statistic over the layers that have a gradient."""
+    """Standard deviation of log10 of the statistic over the layers that have a gradient.
+
+    nan where that of some layer is not finite.
+    """
+    if not np.isfinite(sizes).all():
+        return float("nan")
     return float(np.std(np.log10(sizes[sizes > 0])))
 
 

@@ -78,6 +78,8 @@ def test_layers_without_gradient_are_left_out():
     factors = multipliers(np.array([1.0, 16.0, 0.0]), 0.25)
     np.testing.assert_allclose(factors, [2**-0.5, 2**0.5, 1.0])
     assert spread(np.array([1.0, 100.0, 0.0])) == 1.0
+    for bad in (np.nan, np.inf):
+        assert np.isnan(spread(np.array([1.0, 100.0, bad])))
 
 
 def test_pairs_in_residual_branches_diverge():
