@@ -148,7 +148,7 @@ def own_images(arg, name):
     where = c.data.train, "config.data.train", c.data.on_error
     source = build.source(*where, image_settings(c))
     seen = source.image_survey
-    if c.data.image.channels == "rgb" and len(seen.strays) == seen.headers:
+    if c.data.image.channels == "rgb" and len(seen.strays) == seen.known:
         c.data.image.channels = "auto"  # none of them has one channel or three
         source = build.source(*where, image_settings(c))
     objects = object_statistics(source)

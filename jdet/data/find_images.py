@@ -8,15 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from jdet.data.image_formats import SUFFIXES
 from jdet.data.readers.file_pattern import FilePattern
 
 CLUTTER = {"__MACOSX", "@eaDir", "Thumbs.db"}
 """Folders and files that systems put beside images: copies of metadata, thumbnails."""
-
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"),
-    *(".npy", ".npz", ".dcm"),
-)
 
 
 class ImageFile(NamedTuple):

@@ -98,9 +98,9 @@ def check_kinds(source: Source, what: str, on_error: str) -> None:
     first = next(iter(found.strays.values()))
     files = [text.partition(": ")[0] for text in found.strays.values()]
     listed = ", ".join(files[:LISTED]) + (f", … {len(files) - LISTED} more" * (len(files) > LISTED))
-    how = ", as the rest is" if len(files) < found.headers else ""
+    how = ", as the rest is" if len(files) < found.known else ""
     text = (
-        f"{what}: {len(files)} of {found.headers} images are not {described(found.kind)}{how} ({listed}). "
+        f"{what}: {len(files)} of {found.known} images are not {described(found.kind)}{how} ({listed}). "
         f"{first}"
     )
     if on_error == "raise":

@@ -36,6 +36,12 @@ _NOT_READ = {
 
 _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}
 
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"),
+    *(".npy", ".npz", ".dcm"),
+)
+"""Of the files that are looked for in folders."""
+
 LFS_POINTER = b"version https://git-lfs"
 """What a file begins with whose content Git LFS has not fetched."""
 

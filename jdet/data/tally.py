@@ -265,7 +265,7 @@ def _floats(image: np.ndarray, invalid: Any, limits: Any) -> Moments:
             mean = float(np.mean(values, dtype=np.float64))
             for first in range(0, len(values), 1 << 15):  # small enough for the caches
                 apart = np.subtract(values[first : first + (1 << 15)], mean, dtype=np.float64)
-                squares += float(apart @ apart)
+                squares += float(np.sum(apart * apart))
             low, high = float(values.min()), float(values.max())
         left_out = total - len(values)
         rows.append((left_out, outside, len(values), mean, squares, low, high, summary))

@@ -13,7 +13,7 @@ from jdet import config as config_lib
 from jdet.data.readers import range_check
 from jdet.data.readers.decoder import Decoder, described
 from jdet.data.readers.survey import describe as describe_survey
-from jdet.data.readers.survey import value_bounds
+from jdet.data.readers.survey import usual_bounds
 from jdet.types import ConfigError, DataError, ImageKind, Source
 
 SETTINGS = ("channels", "dtype", "bands", "palette", "alpha", "invalid")
@@ -129,7 +129,7 @@ class ImageCheck:
             )
         if kind.dtype == "uint8":
             return
-        bounds = value_bounds(image, self.decoder.settings.invalid)
+        bounds = usual_bounds(image, self.decoder.settings.invalid)
         wrong = bounds and range_check.wrong_values(bounds, kind, self._least_span)
         if wrong:
             raise DataError(f"image {name!r} has {wrong}")

@@ -92,6 +92,13 @@ def test_what_an_image_of_training_could_be_is_taken(trained, image):
     ImageCheck(config_of(TRAINED[trained])).check(image, "x")
 
 
+@pytest.mark.parametrize("trained", ["12 bits", "bands"])
+def test_single_saturated_pixels_are_taken(trained):
+    image = np.tile(image_of(TRAINED[trained]), (8, 8, 1))
+    image[0, 0] = image[5, 9] = 65535
+    ImageCheck(config_of(TRAINED[trained])).check(image, "x")
+
+
 def test_prediction_puts_the_files_of_an_image_together(tmp_path):
     kind = ImageKind(2, "bands", "uint16", (0.0, 65535.0))
     c = config_of(kind)

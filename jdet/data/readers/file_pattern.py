@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
+from jdet.data.image_formats import SUFFIXES
 from jdet.types import require
 
 STEM = "{stem}"
@@ -48,15 +49,17 @@ class FilePattern:
         """
         stem = self.stem(name)
         if stem is None:
-            stem = os.path.splitext(name)[0]
+            cut, suffix = os.path.splitext(name)
+            stem = cut if suffix.lower() in SUFFIXES else name
         return tuple(part.replace(STEM, stem) for part in self.parts)
 
     def stem(self, name: str) -> str | None:
-        """The stem of a file that is called like one of the parts; None: it is not."""
-        for pattern in self._pattern:
-            if found := pattern.fullmatch(name):
-                return found[1]
-        return None
+        """The stem of a file that is called like one of the parts; None: it is not.
+
+        The shortest where it is called like several: ``{stem}.png + {stem}_depth.png`` and ``a_depth.png``.
+        """
+        found = [match[1] for pattern in self._pattern if (match := pattern.fullmatch(name))]
+        return min(found, key=len, default=None)
 
     def groups(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Stem → the files of its image, of all stems that one of the names belongs to.

@@ -33,14 +33,14 @@ def read_numpy(data: bytes, name: str) -> Stored:
             raise DataError(f"{name}: a ZIP archive, not of NumPy arrays")
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{name}: a NumPy file that cannot be read ({error})") from error
-    return from_array(loaded, name)
+    return from_array(loaded, name, guess=True)
 
 
-def from_array(array: np.ndarray, name: str) -> Stored:
-    """An array [H, W], [H, W, C] or [C, H, W] as an image.
+def from_array(array: np.ndarray, name: str, *, guess: bool = False) -> Stored:
+    """An array [H, W] or [H, W, C] as an image; with ``guess`` [C, H, W] too.
 
-    Of three axes the shorter one of the first and the last is the channels, the last where they are alike.
-    Three channels of 8 bits are red, green and blue, a fourth is alpha.
+    Then the shorter one of the first and the last of three axes is the channels, the last where they are
+    alike. Three channels of 8 bits are red, green and blue, a fourth is alpha.
 
     Raises:
         DataError: it has other axes, or what it holds are no numbers.
@@ -48,7 +48,7 @@ def from_array(array: np.ndarray, name: str) -> Stored:
     shape, kind = array.shape, array.dtype
     if array.ndim not in (2, 3) or not array.size or kind.kind not in "biuf":
         raise DataError(f"{name}: shape {shape} of dtype {kind} is no image [H, W] or [H, W, C]")
-    if array.ndim == 3 and shape[0] < shape[2]:
+    if guess and array.ndim == 3 and shape[0] < shape[2]:
         array = np.ascontiguousarray(array.transpose(1, 2, 0))
     pixels = with_channels(array)
     colour = pixels.dtype == np.uint8 and pixels.shape[2] in (3, 4)

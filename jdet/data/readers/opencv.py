@@ -63,9 +63,7 @@ def decode(data: bytes, flags: int, name: str) -> np.ndarray:
     return pixels
 
 
-def decode_native(
-    data: bytes, name: str, *, palette: str = "colours", alpha: bool = True
-) -> Stored:
+def decode_native(data: bytes, name: str, *, palette: str = "colours") -> Stored:
     """Values as stored, of 8 or 16 bits.
 
     Args:

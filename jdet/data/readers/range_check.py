@@ -15,9 +15,9 @@ def wrong_values(bounds: tuple[float, float], kind: ImageKind, least_span: float
     are not 12, and 0 … 1 is not 0 … 255.
 
     Args:
-        bounds: the smallest and the largest.
+        bounds: lower and upper end of the usual ones, as ``usual_bounds``.
         kind: of the training images.
-        least_span: smallest difference of two values of one of them; 0: not known.
+        least_span: smallest difference of these ends of one of them; 0: not known.
     """
     low, high = bounds
     bottom, top = kind.value_range

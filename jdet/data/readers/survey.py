@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,12 @@ HEADERS = 20_000
 LOOKS = 48
 """Images whose values are looked at, evenly."""
 
+MOST_VALUES = 1 << 20
+"""Of an image, that percentiles are taken of."""
+
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that cameras and scanners give."""
+
 _READERS = 8
 
 
@@ -31,10 +38,12 @@ class Survey(NamedTuple):
 
     Attributes:
         kind: what the images are.
-        measured: lowest and highest value of those looked at; None where none was, as of 8 bits.
-        least_span: smallest difference of two values of an image; 0 where none was looked at.
+        measured: lowest and highest of the ``usual_bounds`` of images looked at; None where none was, as of
+            8 bits.
+        least_span: smallest difference of the two of an image; 0 where none was looked at.
         strays: by place, the file and the reason of each image whose header says it is of another kind.
         headers: images whose headers were read.
+        known: images of which channels and type were found out, by header or by decoding them.
         notes: what is converted or lost on the way, a sentence each.
     """
 
@@ -43,6 +52,7 @@ class Survey(NamedTuple):
     least_span: float
     strays: dict[int, str]
     headers: int
+    known: int
     notes: tuple[str, ...]
 
 
@@ -91,15 +101,17 @@ def survey(
         for place, form in zip(places, forms)
         if form is not None and (reason := _wrong(form, decoder))
     }
-    measured, least_span, notes = None, 0.0, _notes(headers, seen, kind, settings)
+    extremes, measured, least_span = None, None, 0.0
+    notes = _notes(headers, seen, kind, settings)
     if kind.dtype != "uint8":
         good = [place for place in places if place not in strays]
         chosen = [good[i] for i in _evenly(len(good), LOOKS)]
-        measured, least_span, more = _values([image(place) for place in chosen], decoder)
+        images = [image(place) for place in chosen]
+        extremes, measured, least_span, more = _values(images, decoder)
         notes += more
     if settings.kind is None:
-        kind = kind._replace(value_range=_value_range(kind.dtype, measured, settings))
-    return Survey(kind, measured, least_span, strays, len(places), tuple(notes))
+        kind = kind._replace(value_range=_value_range(kind.dtype, extremes, settings))
+    return Survey(kind, measured, least_span, strays, len(places), len(seen), tuple(notes))
 
 
 def declared(kind: ImageKind, settings: ImageSettings) -> ImageKind:
@@ -108,9 +120,11 @@ def declared(kind: ImageKind, settings: ImageSettings) -> ImageKind:
         return settings.kind
     form = _after(Form(kind.channels, kind.dtype, kind.colour == "rgb", False), settings)
     found = _kind([form] if form else [], settings)
-    same = found.dtype == kind.dtype and not settings.value_range
-    bounds = kind.value_range if same else _value_range(found.dtype, None, settings)
-    return found._replace(value_range=bounds)
+    bounds = settings.value_range or kind.value_range  # as values are never scaled
+    if found.dtype == "uint8" != kind.dtype:
+        bounds = 0.0, 255.0
+    low, high = map(float, bounds)
+    return found._replace(value_range=(low, high))
 
 
 def _evenly(count: int, most: int) -> list[int]:
@@ -240,25 +254,24 @@ def _notes(
 
 def _values(
     images: Sequence[Image], decoder: Decoder
-) -> tuple[tuple[float, float] | None, float, list[str]]:
-    """Range and least span of the values of some images, and what is odd about them."""
-    low, high, span, shifted = np.inf, -np.inf, np.inf, []
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None, float, list[str]]:
+    """Extremes, usual range and its least span of the values of some images, and what is odd about them."""
+    extremes, usual, shifted = [], [], []
     for image in images:
         try:
             pixels = decoder(image)
         except DataError:
             continue  # told where the image is read
-        bounds = value_bounds(pixels, decoder.settings.invalid)
-        if bounds is None:
+        valid = pixels[valid_values(pixels, decoder.settings.invalid)]
+        if not valid.size:
             continue
-        low, high = min(low, bounds[0]), max(high, bounds[1])
-        if bounds[0] < bounds[1]:
-            span = min(span, bounds[1] - bounds[0])
+        extremes.append((float(valid.min()), float(valid.max())))
+        usual.append(usual_bounds(pixels, decoder.settings.invalid) or extremes[-1])
         if pixels.dtype == np.uint16:
             shifted.append(_only_high_byte(pixels))
-    if low > high:
-        return None, 0.0, []
-    notes = []
+    if not extremes:
+        return None, None, 0.0, []
+    notes, high = [], max(high for _, high in extremes)
     if decoder.kind.dtype == "uint16":
         if high <= 255:
             notes.append(
@@ -270,14 +283,33 @@ def _values(
                 "16-bit images that carry 8 bits, as every low byte is 0 or equals the high one: "
                 "--config.data.image.high_byte=True takes the same in half the memory"
             )
-    return (float(low), float(high)), 0.0 if np.isinf(span) else float(span), notes
+    spans = [high - low for low, high in usual if high > low]
+    return _around(extremes), _around(usual), min(spans, default=0.0), notes
 
 
-def value_bounds(pixels: np.ndarray, invalid: float | None = None) -> tuple[float, float] | None:
-    """Lowest and highest value that was measured (``valid_values``); None where there is none."""
-    if pixels.dtype.kind == "f" or invalid is not None:
-        pixels = pixels[valid_values(pixels, invalid)]
-    return (float(pixels.min()), float(pixels.max())) if pixels.size else None
+def _around(bounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return min(low for low, _ in bounds), max(high for _, high in bounds)
+
+
+def usual_bounds(pixels: np.ndarray, invalid: float | None = None) -> tuple[float, float] | None:
+    """The 0.1 and the 99.9 percentile of the values that were measured (``valid_values``).
+
+    A dead or saturated pixel does not move them. Of large images rows and columns are left out evenly.
+
+    Args:
+        pixels: [H, W, C].
+        invalid: as ``valid_values``.
+
+    Returns:
+        Lower and upper; None where nothing was measured.
+    """
+    step = math.ceil(math.sqrt(pixels.size / MOST_VALUES))
+    pixels = pixels[::step, ::step]
+    valid = pixels[valid_values(pixels, invalid)]
+    if not valid.size:
+        return None
+    low, high = np.percentile(valid, (0.1, 99.9))
+    return float(low), float(high)
 
 
 def _only_high_byte(pixels: np.ndarray) -> bool:
@@ -295,8 +327,8 @@ def _value_range(
     if dtype == "uint8":
         return 0.0, 255.0
     if dtype == "uint16":
-        bits = max(8, int(measured[1] if measured else 65535).bit_length())
-        return 0.0, float(2**bits - 1)
+        used = int(measured[1] if measured else 65535).bit_length()
+        return 0.0, float(2 ** next(bits for bits in DEPTHS if bits >= used) - 1)
     low, high = measured or (0.0, 1.0)
     return low, high if high > low else low + 1.0
 

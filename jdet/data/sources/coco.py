@@ -204,12 +204,14 @@ def _find_image_root(
     pattern: FilePattern | None,
 ) -> str:
     """The folder of the images: the first place that holds one of the first images listed."""
-    first = [file_names(image, pattern)[0] for image in list(images)[:20]]
+    some = list(images)[:20]
+    first = [file_names(image, pattern)[0] for image in some]
     if image_root is not None:
         image_root = expanded(image_root)
         if not image_root.is_dir():
             raise DataError(f"image_root {image_root} is missing; it should hold {first[0]}")
         return str(image_root)
+    whole = [str(image["file_name"]) for image in some]  # a name may have " + " in it
     split = path.stem.rpartition("_")[2]
     beside, above = path.parent, path.parent.parent
     places = [
@@ -219,7 +221,7 @@ def _find_image_root(
     ]
     for found in (lookup.exact, lookup.find):
         for place in places:
-            if any(found(str(place), name) for name in first):
+            if any(found(str(place), name) for name in (*first, *whole)):
                 return str(place)
     raise DataError(
         f"{path}: its images ({first[0]} …) are in none of {', '.join(map(str, places))}. Name "

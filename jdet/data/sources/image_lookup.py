@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from jdet.data.find_images import SUFFIXES, is_clutter
+from jdet.data.find_images import is_clutter
+from jdet.data.image_formats import SUFFIXES
 
 
 class ImageLookup:

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jdet.data.find_images import SUFFIXES, expanded, is_clutter
+from jdet.data.find_images import expanded, is_clutter
+from jdet.data.image_formats import SUFFIXES
 from jdet.data.sources.annotations import check_classes
 from jdet.data.sources.label_text import read_text
 from jdet.data.sources.voc_annotation import read_annotation

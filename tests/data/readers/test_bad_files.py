@@ -9,10 +9,12 @@ from PIL import Image
 
 from jdet.data.first_look import first_look
 from jdet.data.pipeline import eval_batches
-from jdet.data.readers.read import decode_any
-from jdet.data.readers.settings import USUAL
+from jdet.data.readers.read import decode_any, read_stored
+from jdet.data.readers.settings import USUAL, ImageSettings
+from jdet.data.readers.survey import declared
+from jdet.data.sources.coco import CocoSource
 from jdet.data.transforms.warp import Warp
-from jdet.types import DataError
+from jdet.types import DataError, ImageKind
 from tests.data.readers.files import SIDE, by_opencv, coco, dicom, npy, npz, tiff, values
 
 GREY16 = values("uint16", 1)
@@ -172,6 +174,35 @@ def test_16_bit_files_that_use_8_are_told(tmp_path):
     assert not found.notes and found.kind.value_range == (0, 4095)
 
 
+def test_a_saturated_pixel_does_not_count_as_usual(tmp_path):
+    array = np.tile(np.uint16([[100, 700]]), (32, 32))[..., None]
+    array[3, 3] = 9000
+    found = kinds(tmp_path, npy(array)).image_survey
+    assert found.measured == (100, 700) and found.least_span == 600
+    assert found.kind.value_range == (0, 2**14 - 1)
+
+
+def test_images_without_a_header_reader_are_known_by_decoding_them(tmp_path):
+    found = kinds(tmp_path, npz(a=values("uint8", 5)), channels="rgb").image_survey
+    assert found.known == len(found.strays) > 0
+
+
+def test_declared_values_keep_their_range_in_another_type():
+    def bounds(kind, **settings):
+        return declared(kind, ImageSettings(**settings)).value_range
+
+    deep = ImageKind(3, "rgb", "uint16", (0.0, 4095.0))
+    assert bounds(ImageKind(), dtype="float32") == (0, 255)
+    assert bounds(deep, dtype="float32") == (0, 4095)
+    assert bounds(deep, high_byte=True) == (0, 255)
+    assert bounds(deep, dtype="float32", value_range=(1, 9)) == (1, 9)
+
+
+def test_an_array_in_memory_has_its_channels_last():
+    array = values("uint16", 3)[:2]
+    np.testing.assert_array_equal(read_stored(array, "x", USUAL).pixels, array)
+
+
 def test_a_missing_band_and_files_of_different_sizes(tmp_path):
     files = {"a_1.png": GREY, "a_2.png": GREY, "b_1.png": GREY}
     records = [{"file_name": "a_1.png"}, {"file_name": "b_1.png"}]
@@ -199,3 +230,11 @@ def test_values_are_never_cut_to_fit(tmp_path, dtype, array):
         DataError, match=r"a.npy: its (values are uint16|int32 values are too large)"
     ):
         first_look(source, "data", on_error="raise", min_usable=0.5)
+
+
+def test_the_folder_of_images_with_a_plus_in_their_names_is_found(tmp_path):
+    coco(tmp_path, {"a + b.png": GREY})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a + b.png").rename(tmp_path / "images" / "a + b.png")
+    source = CocoSource(tmp_path / "set.json", image_settings=ImageSettings(channels="gray"))
+    assert source[0].image == str(tmp_path / "images" / "a + b.png")

@@ -20,6 +20,15 @@ def test_any_name_of_an_image_leads_to_its_files(name):
 
 
 @pytest.mark.parametrize(
+    "name", ["a.png", "a_depth.png", "a", "scan_1.5mm", "scan_1.5mm_depth.png"]
+)
+def test_the_shortest_stem_counts_and_only_suffixes_of_images_are_cut(name):
+    stem = name.removesuffix(".png").removesuffix("_depth")
+    pattern = FilePattern("{stem}.png + {stem}_depth.png")
+    assert pattern.names(name) == (f"{stem}.png", f"{stem}_depth.png")
+
+
+@pytest.mark.parametrize(
     "files, pattern",
     [
         (
