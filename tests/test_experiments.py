@@ -162,6 +162,13 @@ def test_custom_experiment_reads_real_folders(experiment, arg, name):
     assert not ids[0] & ids[1]
 
 
+@pytest.mark.skipif(not (DATA / "bccd").is_dir(), reason=f"{DATA / 'bccd'} is not here")
+def test_small_swin_detectors_have_the_rate_that_is_given():
+    module = load(ROOT / "experiments" / "swin_custom.py")
+    for arg, rate in (("", 1e-4), (",cpu", 1e-3), (",cpu,lr=0.0005", 5e-4)):
+        assert module.get_config(f"root={DATA / 'bccd'}{arg}").optimizer.lr == rate
+
+
 @pytest.mark.parametrize(
     "experiment", ["scratchdet_custom", "dense_custom", "direct_custom", "swin_custom"]
 )

@@ -1,6 +1,7 @@
 """Shows how uneven the gradients of a detector's layers are at its initial weights, and after calibration.
 
-    python -m jdet.analysis.calibrate --config=experiments/x.py [--config.calibration.alpha=…] [--out=FILE]
+    python -m jdet.analysis.calibrate --config=experiments/x.py [--config.calibration.alpha=…]
+        [--phase=NAME] [--out=FILE]
 
 Measures on the first batch of the training data, by layer and by kind of layer, what
 ``config.calibration`` goes by, and applies it; nothing is trained. docs/transformers.md says what it means.
@@ -80,7 +81,9 @@ def _moments(sizes: np.ndarray) -> str:
 
 def main() -> None:
     """The command."""
-    transform, params = analyse(flags.FLAGS.config)
+    values = flags.FLAGS
+    first = values.config.phases[0] if values.config.phases else ""
+    transform, params = analyse(config_lib.of_phase(values.config, values.phase or first))
     assert transform.report is not None
     print("\n".join([*table(transform.report, params), "", transform.describe()]))
     if flags.FLAGS.out:
@@ -90,5 +93,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("phase", "", "Phase of a config that has some; else its first.")
     flags.DEFINE_string("out", "", "JSON file that gets the same numbers for programs.")
     cli.start(main)
