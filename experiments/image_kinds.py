@@ -1,0 +1,117 @@
+"""What do images of other kinds lose when they are made 8-bit, and what do further channels add?
+
+    python -m jdet.main --config=experiments/image_kinds.py:cpu,set=worms,view=both --workdir=runs/worms \
+        --config.data.root=BBBC010
+
+ATSS with norms over groups, learnt from nothing on images as they are stored, normalised by what is
+measured on the training images; each set is a folder with ``annotations/instances_{train,val}.json``.
+
+    set=worms     62 wells in two microscope channels of 12 bits (BBBC010): view=both | w1 | w2;
+                  w1 is dim: most worms differ from their surroundings by less than an 8-bit step
+    set=cells     50 fields in phase contrast, 16 bits (Usiigaci): view=all
+    set=ships     72 satellite images of five bands, 16 bits (sen2ships): view=all | visible
+    set=axons     10 electron micrographs with up to 2,486 axons: view=all; AP at 3,000 detections
+    set=embryos   79 photographs of 2048×1570, two classes: view=all
+    view=…_as_8   files of 16 bits by their high byte alone, as programs for 8-bit images take it
+    steps=  lr=0.02  seed=0
+
+``:cpu``  ResNet-18 at half width, pyramid and single-layer towers of 64 channels: for two CPU cores.
+default   ResNet-50, twice the side: for an accelerator.
+
+Source: ours; the sets: broadinstitute.org/bbbc, github.com/oist/Usiigaci,
+    github.com/ShipDetectionExperts/sen2ships, github.com/axondeepseg,
+    github.com/risingmin/embryo_model_train
+Paper: –
+Ours: not run by us
+Cost: ``:cpu`` 600 steps of 8 images, of 2 for axons
+"""
+
+from typing import NamedTuple
+
+from experiments.common import pick
+from experiments.common_dense import decay_without_norms, dense_model, keep_proportions
+from jdet import build
+from jdet.config import get_defaults, parse_arg
+
+
+class Set(NamedTuple):
+    """A set.
+
+    Attributes:
+        short: short side of the images in the ``cpu`` arm, pixels; twice that otherwise.
+        long: the same of the long side.
+        views: the channels to take, of each view; all where there are none.
+        batch: images of a step.
+        max_boxes: rows for objects.
+        detections: of an image, at which AP is taken.
+        sixteen: its files have 16 bits.
+    """
+
+    short: int
+    long: int
+    views: dict[str, tuple[int, ...]]
+    batch: int = 8
+    max_boxes: int = 64
+    detections: int = 100
+    sixteen: bool = True
+
+
+SETS = {
+    "worms": Set(260, 348, {"both": (), "w1": (0,), "w2": (1,)}),
+    "cells": Set(256, 256, {"all": ()}),
+    "ships": Set(320, 320, {"all": (), "visible": (2, 1, 0)}),
+    "axons": Set(640, 1088, {"all": ()}, batch=2, max_boxes=2560, detections=3000, sixteen=False),
+    "embryos": Set(256, 336, {"all": ()}, sixteen=False),
+}
+AS_8 = "_as_8"
+
+
+def get_config(arg=""):
+    arg = parse_arg(arg, cpu=False, set="worms", view="", steps=0, lr=0.02, seed=0)
+    pick("set", arg.set, SETS)
+    chosen = SETS[arg.set]
+    view = arg.view or next(iter(chosen.views))
+    pick(
+        "view",
+        view,
+        [name + cut for name in chosen.views for cut in ("", AS_8)[: 1 + chosen.sixteen]],
+    )
+
+    c = get_defaults()
+    c.seed = arg.seed
+    c.data.root = f"data/{arg.set}"
+    for role, split in (("train", "train"), ("eval", "val")):
+        file = c.data.get_ref("root") + f"/annotations/instances_{split}.json"
+        c.data[role] = build.group("source", "coco", annotation_file=file, keep_masks=False)
+    c.data.image.channels = "auto"
+    c.data.image.bands = chosen.views[view.removesuffix(AS_8)]
+    c.data.image.high_byte = view.endswith(AS_8)
+    c.data.normalise.by = "data"
+    c.data.max_boxes, c.data.workers = chosen.max_boxes, 1
+
+    c.augment = build.group("augment", "intensity", expand=0.0, crop_scale=0.5, crop_share=0.25)
+    c.augment.flip_vertical = c.augment.rotate = 0.5
+    c.augment.interpolation = "linear"
+    size = 1 if arg.cpu else 2
+    keep_proportions(c, chosen.short * size, chosen.long * size)
+
+    small = dict(depth=18, width=0.5, channels=64, head_depth=1) if arg.cpu else dict(depth=50)
+    c.model = dense_model(
+        "atss", norm="group", taps=("c2", "c3", "c4", "c5"), extra="none", **small
+    )
+    c.model.max_detections = chosen.detections
+    c.model.pre_nms = max(c.model.pre_nms, 2 * chosen.detections)
+    c.eval.metrics = ("coco", "voc")
+    c.eval.coco.max_detections = (10, max(chosen.detections // 10, 11), chosen.detections)
+    c.eval.batch_size = min(chosen.batch, 4)
+
+    c.train.batch_size = c.optimizer.reference_batch = chosen.batch
+    c.train.steps = arg.steps or (600 if arg.cpu else 6000)
+    c.train.eval_every = max(c.train.steps // 2, 1)
+    c.train.ema = 0.99 if arg.cpu else 0.999
+    c.optimizer.lr, c.optimizer.schedule = arg.lr, "cosine"
+    c.optimizer.warmup = min(100, c.train.steps // 10)
+    decay_without_norms(c)
+    if arg.cpu:
+        c.parallel.cpu_devices = 2
+    return c
