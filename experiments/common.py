@@ -323,6 +323,10 @@ def room_for_detections(c):
         return
     c.model.max_detections = wanted
     c.model.pre_nms = max(c.model.pre_nms, 2 * wanted)
+    for key in (
+        ("pre_nms_train", "pre_nms", "proposals_train", "proposals") if "rpn" in c.model else ()
+    ):
+        c.model.rpn[key] = max(c.model.rpn[key], wanted)
     coco = any(name.startswith("coco") for name in c.eval.metrics)
     if coco:
         c.eval.coco.max_detections = (10, 100, wanted)

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiling is most of what the suite takes, and no program runs long enough to repay optimising it.
+# Compiling is most of what the suite takes, and few programs run long enough to repay optimising them:
+# those of tests marked ``trains``, for which `make test` sets another level.
 # Programs that tests start inherit this; flags that are there already come last, and win.
 QUICK = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
@@ -47,7 +48,6 @@ LONGEST = (
     "test_experiments.py",
     "test_resume.py",
     "train/test_processes.py",
-    "test_end_to_end.py",
 )
 """Files under tests/ that take longest, which begin first: at the end every worker has short ones left."""
 

@@ -12,6 +12,8 @@ from jdet.config import get_defaults
 from jdet.predict import predict
 from jdet.types import ConfigError
 
+pytestmark = pytest.mark.trains
+
 
 def tiny(steps):
     c = get_defaults()

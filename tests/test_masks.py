@@ -13,6 +13,8 @@ from jdet.evaluation.drawing import draw_detections
 from jdet.predict import main, predict
 from jdet.types import DataError
 
+pytestmark = pytest.mark.trains
+
 NAME = "tests.mask_detector:MaskGrid"
 
 

@@ -16,6 +16,8 @@ from jdet.predict import predict
 from jdet.preflight.preflight import preflight
 from jdet.types import ConfigError
 
+pytestmark = pytest.mark.trains
+
 NAME = "tests.own_detector:GridDetector"
 
 

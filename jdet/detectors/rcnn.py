@@ -149,7 +149,7 @@ class RCNN(ClassNMSDetector, kw_only=True):
         """Largest number of positives among the RoIs of an image."""
         if self.sampler == "ohem_apart":
             return self.samples
-        return int(self.samples * self.positive_share)
+        return max(1, int(self.samples * self.positive_share))
 
     def setup(self):
         """Makes the heads of the later stages."""

@@ -79,21 +79,22 @@ def match_candidates(
     candidates = jnp.concatenate([ground_truth, proposals], axis=1)
     exists = jnp.concatenate([valid, there], axis=1)
 
-    def one_image(candidates, exists, ground_truth, valid):
+    def one_image(proposals, there, ground_truth, valid):
+        # Objects take no part here: each would be its own best candidate, and ``low_quality`` say nothing.
         match = matching.max_iou.assign(
             ground_truth,
             valid,
-            lambda rows: jnp.where(exists, boxes.pairwise_iou(rows, candidates), 0.0),
+            lambda rows: jnp.where(there, boxes.pairwise_iou(rows, proposals), 0.0),
             positive_iou=iou,
             negative_iou=iou,
             low_quality=low_quality,
             min_pos_iou=iou,
         )
         # An object is assigned to itself, also where another one has the same box.
-        own = jnp.where(valid, jnp.arange(len(valid), dtype=jnp.int32), match[: len(valid)])
-        return jnp.concatenate([own, match[len(valid) :]])
+        own = jnp.where(valid, jnp.arange(len(valid), dtype=jnp.int32), matching.BELOW)
+        return jnp.concatenate([own, match])
 
-    match = jax.vmap(one_image)(candidates, exists, ground_truth, valid)
+    match = jax.vmap(one_image)(proposals, there, ground_truth, valid)
     positive = exists & (match >= 0)
     match = jnp.where(positive, match, 0)
     own = _rows(labels, match) if labels.shape[1] else match

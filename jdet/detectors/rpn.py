@@ -186,7 +186,7 @@ class RPN(nn.Module):
         outputs, priors = found.joined()
         corners = boxes.cxcywh_to_xyxy(jnp.asarray(priors))
         ids = sampling.anchor_ids(priors)
-        most = int(self.samples * self.positive_share)
+        most = max(1, int(self.samples * self.positive_share))
 
         def one_image(logits, offsets, ground_truth, valid, within, key):
             match = matching.max_iou.assign(

@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from jdet import build, cli
 from jdet.evaluation import report
@@ -54,7 +55,7 @@ def merge(
     *,
     kind: str = "voting",
     iou_threshold: float = 0.5,
-    max_detections: int = 100,
+    max_detections: int = 0,
 ) -> dict[int | str, ImageDetections]:
     """One set of detections from those of several runs.
 
@@ -62,16 +63,23 @@ def merge(
         parts: of each run, by image id; all have the same images.
         kind: one of ``voting.KINDS``.
         iou_threshold: overlap from which boxes of a class are one.
-        max_detections: of an image, at most.
+        max_detections: of an image, at most; 0: as many as a run found in one.
 
     Returns:
         By image id, best first.
     """
     ids = list(parts[0])
+    # Masks of some runs alone would be missing from what the others found.
+    masked = all(
+        one.masks is not None for part in parts for one in part.values() if len(one.scores)
+    )
+    keep = max_detections or max(
+        (len(one.scores) for part in parts for one in part.values()), default=0
+    )
     most = max((sum(len(part[id].scores) for part in parts) for id in ids), default=0)
     program = jax.jit(
         functools.partial(
-            voting.merge_traced, kind=kind, keep=max_detections, iou_threshold=iou_threshold
+            voting.merge_traced, kind=kind, keep=max(keep, 1), iou_threshold=iou_threshold
         )
     )
     found = {}
@@ -93,9 +101,8 @@ def merge(
                 scores=merged.detections.scores[row][kept],
                 labels=merged.detections.labels[row][kept],
             )
-            given = [part[id] for part in parts if len(part[id].scores)]
-            if all(one.masks is not None for one in given):
-                every = [mask for one in given for mask in one.masks or ()]
+            if masked:
+                every = [mask for part in parts for mask in part[id].masks or ()]
                 sources, owners = merged.source[row][kept], merged.owner[row][: len(every)]
                 masks = _masks(every, scores[row], sources, owners, kind)
                 image = image._replace(masks=masks)
@@ -123,7 +130,7 @@ def ensemble(
     *,
     kind: str = "voting",
     iou_threshold: float = 0.5,
-    max_detections: int = 100,
+    max_detections: int = 0,
     tta: bool = False,
 ) -> dict[str, float]:
     """Merges the detections of runs, writes them, and evaluates them where a run says on what.
@@ -147,8 +154,8 @@ def ensemble(
         raise ConfigError(f"an ensemble takes two runs at least, and this is {len(runs)}")
     if not 0 < iou_threshold <= 1:
         raise ConfigError(f"--iou={iou_threshold} must be above 0 and at most 1")
-    if max_detections < 1:
-        raise ConfigError(f"--max_detections={max_detections} must be at least 1")
+    if max_detections < 0:
+        raise ConfigError(f"--max_detections={max_detections} must be at least 0")
     name = MULTI_SCALE_DETECTIONS if tta else DETECTIONS
     files = [_file(Path(run).expanduser(), name) for run in runs]
     out = Path(out).expanduser()
@@ -204,6 +211,11 @@ def evaluate(
             f"detections are of {', '.join(class_names)}"
         )
     evaluators = make_evaluators(config.eval.metrics, source.class_names, config.eval)
+    if any(image.masks is None for image in found.values() if len(image.scores)):
+        without = [one for one in evaluators if "masks" not in getattr(one, "needs", ())]
+        if len(without) < len(evaluators):
+            logging.warning("Not all detections have masks: boxes alone are evaluated.")
+            evaluators = without or make_evaluators(("coco",), source.class_names, config.eval)
     waiting = {image.id: image for image in found.values()}
     for index in range(len(source)):
         if not waiting:
@@ -261,7 +273,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--merge", choices=voting.KINDS, default="voting", help="of boxes of a class"
     )
     parser.add_argument("--iou", type=float, default=0.5, help="overlap from which boxes are one")
-    parser.add_argument("--max_detections", type=int, default=100, help="of an image")
+    parser.add_argument(
+        "--max_detections", type=int, default=0, help="of an image; 0: the most of a run"
+    )
     parser.add_argument("--tta", action="store_true", help="what multi-scale testing found")
     args = parser.parse_args(argv)
 

@@ -49,7 +49,7 @@ LEAVES = {
 }
 """Names of parameters and statistics in jdet and in torch."""
 
-UNUSED = re.compile(r"(fc\..*|head\..*|.*num_batches_tracked|.*relative_position_index)")
+UNUSED = re.compile(r"(fc\..*|head\.(weight|bias)|.*num_batches_tracked|.*relative_position_index)")
 """Entries of a state dict that a detector does not need."""
 
 ADDED = re.compile(r"(backbone/)?norm_c[234]/(scale|bias)")

@@ -74,8 +74,12 @@ class BatchNorm(nn.Module):
             batch_mean, batch_var = batch_mean.mean(0), batch_var.mean(0)
             larger = jnp.maximum if isinstance(count, jax.Array) else max
             batch_var = batch_var * (count / larger(count - 1, 1))
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
-            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
+            for running, found in ((mean, batch_mean), (var, batch_var)):
+                moved = self.momentum * running.value + (1 - self.momentum) * found
+                if isinstance(count, jax.Array):
+                    # Of a head without any region nothing is measured, and its count is 1.
+                    moved = jnp.where(count > 1, moved, running.value)
+                running.value = moved
         return y
 
 

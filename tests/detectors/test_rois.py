@@ -85,3 +85,19 @@ def test_hardest_rois_that_do_not_overlap():
         assert np.asarray(sample.index)[sample.valid].tolist() == expected
         assert sample.positive.sum() == (group[hardest] > 0).sum() > 0
     assert len(kept) < (group != 0).sum()
+
+
+@pytest.mark.parametrize("low_quality, owner", [("none", 0), ("object", 1)])
+def test_an_object_may_take_its_best_proposal_from_another(low_quality, owner):
+    """The proposal overlaps A by 0.74 and B by 0.60, but it is the best that B has."""
+    objects = jnp.array([[[0, 0, 10, 10], [4, 0, 14, 10]]], jnp.float32)
+    found = match_candidates(
+        jnp.array([[[1.5, 0, 11.5, 10]]]),
+        jnp.ones((1, 1), bool),
+        objects,
+        jnp.zeros((1, 2), jnp.int32),
+        jnp.ones((1, 2), bool),
+        iou=0.5,
+        low_quality=low_quality,
+    )
+    assert found.match[0].tolist() == [0, 1, owner]

@@ -110,6 +110,14 @@ def test_boxes_alone_and_files_of_no_run(make_run, tmp_path):
     assert len(nothing.scores) == 0 and nothing.id == "a"
 
 
+def test_a_run_without_masks_leaves_boxes(make_run, tmp_path):
+    runs = [make_run("masks", 1), make_run("boxes", 2, masks=False)]
+    metrics = ensemble(runs, tmp_path / "out")
+    assert metrics["coco/AP50"] > 0.3 and not any("segm" in name for name in metrics)
+    found, _ = read(tmp_path / "out" / "detections.json")
+    assert all(one.masks is None for one in found.values())
+
+
 def test_mistakes_are_named(make_run, tmp_path, capsys):
     run, fewer, out = make_run("a", 0), make_run("b", 0, count=11), str(tmp_path / "out")
 
@@ -122,7 +130,7 @@ def test_mistakes_are_named(make_run, tmp_path, capsys):
     assert "nowhere/detections.json is missing" in error_of(run, tmp_path / "nowhere")
     assert "detections_tta.json is missing" in error_of(run, run, "--tta")
     assert "--iou=0.0 must be above 0" in error_of(run, run, "--iou=0")
-    assert "--max_detections=0 must be at least 1" in error_of(run, run, "--max_detections=0")
+    assert "--max_detections=-1 must be at least 0" in error_of(run, run, "--max_detections=-1")
     assert main([str(run), str(run), "--out", str(run)]) == 2
     assert "is one of the runs" in capsys.readouterr().err
     (fewer / "detections.json").write_text("[{}]")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdet.nn import padding
 from jdet.nn.norm import FrozenBatchNorm, L2Norm, LayerNorm, Norm
 
 X = jnp.asarray(
@@ -28,6 +29,18 @@ def test_batch_norm_normalises_and_keeps_unbiased_running_variance():
     flat = np.asarray(X).reshape(-1, 4)
     np.testing.assert_allclose(stats["mean"], 0.2 * flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.8 + 0.2 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_regions_that_only_fill_up_leave_statistics_as_they_are():
+    x = X.reshape(2, 4, 5, 6, 4)
+    layer = Norm("batch")(train=True)
+    before = {"mean": jnp.full(4, 5.0), "var": jnp.full(4, 4.0)}
+    variables = {"params": layer.init(jax.random.key(0), x)["params"], "batch_stats": before}
+    for real, moves in ((False, False), (True, True)):
+        with padding.regions(jnp.full((2, 4), real)):
+            _, after = layer.apply(variables, x, mutable=["batch_stats"])
+        for key, value in before.items():
+            assert (after["batch_stats"][key] != value).any() == moves
 
 
 def test_sub_groups_are_normalised_apart():
