@@ -6,8 +6,7 @@
 ATSS with norms over groups, learnt from nothing on images as they are stored, normalised by what is
 measured on the training images; each set is a folder with ``annotations/instances_{train,val}.json``.
 
-    set=worms     62 wells in two microscope channels of 12 bits (BBBC010): view=both | w1 | w2;
-                  w1 is dim: most worms differ from their surroundings by less than an 8-bit step
+    set=worms     62 wells, two channels of 12 bits (BBBC010): view=both | w1 | w2; w1 is dim
     set=cells     50 fields in phase contrast, 16 bits (Usiigaci): view=all
     set=ships     72 satellite images of five bands, 16 bits (sen2ships): view=all | visible
     set=axons     10 electron micrographs with up to 2,486 axons: view=all; AP at 3,000 detections
@@ -18,52 +17,18 @@ measured on the training images; each set is a folder with ``annotations/instanc
 ``:cpu``  ResNet-18 at half width, pyramid and single-layer towers of 64 channels: for two CPU cores.
 default   ResNet-50, twice the side: for an accelerator.
 
-Source: ours; the sets: broadinstitute.org/bbbc, github.com/oist/Usiigaci,
-    github.com/ShipDetectionExperts/sen2ships, github.com/axondeepseg,
-    github.com/risingmin/embryo_model_train
+Source: ours; the sets: github.com/ oist/Usiigaci, ShipDetectionExperts/sen2ships, axondeepseg,
+    risingmin/embryo_model_train; broadinstitute.org/bbbc
 Paper: –
 Ours: not run by us
 Cost: ``:cpu`` 600 steps of 8 images, of 2 for axons
 """
 
-from typing import NamedTuple
-
 from experiments.common import pick
 from experiments.common_dense import decay_without_norms, dense_model, keep_proportions
+from experiments.common_images import AS_8, SETS
 from jdet import build
 from jdet.config import get_defaults, parse_arg
-
-
-class Set(NamedTuple):
-    """A set.
-
-    Attributes:
-        short: short side of the images in the ``cpu`` arm, pixels; twice that otherwise.
-        long: the same of the long side.
-        views: the channels to take, of each view; all where there are none.
-        batch: images of a step.
-        max_boxes: rows for objects.
-        detections: of an image, at which AP is taken.
-        sixteen: its files have 16 bits.
-    """
-
-    short: int
-    long: int
-    views: dict[str, tuple[int, ...]]
-    batch: int = 8
-    max_boxes: int = 64
-    detections: int = 100
-    sixteen: bool = True
-
-
-SETS = {
-    "worms": Set(260, 348, {"both": (), "w1": (0,), "w2": (1,)}),
-    "cells": Set(256, 256, {"all": ()}),
-    "ships": Set(320, 320, {"all": (), "visible": (2, 1, 0)}),
-    "axons": Set(640, 1088, {"all": ()}, batch=2, max_boxes=2560, detections=3000, sixteen=False),
-    "embryos": Set(256, 336, {"all": ()}, sixteen=False),
-}
-AS_8 = "_as_8"
 
 
 def get_config(arg=""):
@@ -71,11 +36,8 @@ def get_config(arg=""):
     pick("set", arg.set, SETS)
     chosen = SETS[arg.set]
     view = arg.view or next(iter(chosen.views))
-    pick(
-        "view",
-        view,
-        [name + cut for name in chosen.views for cut in ("", AS_8)[: 1 + chosen.sixteen]],
-    )
+    cuts = ("", AS_8)[: 1 + chosen.sixteen]
+    pick("view", view, [name + cut for name in chosen.views for cut in cuts])
 
     c = get_defaults()
     c.seed = arg.seed
@@ -83,18 +45,18 @@ def get_config(arg=""):
     for role, split in (("train", "train"), ("eval", "val")):
         file = c.data.get_ref("root") + f"/annotations/instances_{split}.json"
         c.data[role] = build.group("source", "coco", annotation_file=file, keep_masks=False)
-    c.data.image.channels = "auto"
-    c.data.image.bands = chosen.views[view.removesuffix(AS_8)]
+    c.data.image.bands = bands = chosen.views[view.removesuffix(AS_8)]
+    channels = len(bands) or chosen.channels
+    named = {1: "gray"} if chosen.sixteen else {1: "gray", 3: "rgb"}
+    c.data.image.channels = named.get(channels, str(channels))
     c.data.image.high_byte = view.endswith(AS_8)
     c.data.normalise.by = "data"
     c.data.max_boxes, c.data.workers = chosen.max_boxes, 1
 
     c.augment = build.group("augment", "intensity", expand=0.0, crop_scale=0.5, crop_share=0.25)
-    c.augment.flip_vertical = c.augment.rotate = 0.5
-    c.augment.interpolation = "linear"
+    c.augment.flip_vertical, c.augment.rotate, c.augment.interpolation = 0.5, 0.5, "linear"
     size = 1 if arg.cpu else 2
     keep_proportions(c, chosen.short * size, chosen.long * size)
-
     small = dict(depth=18, width=0.5, channels=64, head_depth=1) if arg.cpu else dict(depth=50)
     c.model = dense_model(
         "atss", norm="group", taps=("c2", "c3", "c4", "c5"), extra="none", **small
@@ -112,6 +74,5 @@ def get_config(arg=""):
     c.optimizer.lr, c.optimizer.schedule = arg.lr, "cosine"
     c.optimizer.warmup = min(100, c.train.steps // 10)
     decay_without_norms(c)
-    if arg.cpu:
-        c.parallel.cpu_devices = 2
+    c.parallel.cpu_devices = 2 if arg.cpu else 1
     return c

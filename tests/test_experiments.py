@@ -67,6 +67,8 @@ ARGUMENTS = {
     "cascade_rcnn_coco": ["schedule=1x,multiscale,depth=101"],
     "cascade_mask_rcnn_coco": ["", "giou"],
     "rcnn_deeppcb": ["cpu", "detector=cascade_rcnn", "cpu,detector=cascade_rcnn"],
+    "image_kinds": ["cpu", "cpu,set=axons", "set=ships,view=visible_as_8"],
+    "sixteen_bits": ["cpu,dtype=float32", "cpu,dtype=uint16_as_8"],
     "mask_nuclei": ["cpu", "norm=none", "cpu,norm=sync_batch"],
     "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
@@ -106,7 +108,7 @@ def check(config, detect=True):
     if not detect:
         return
     size = config.input_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((1, size, size, detector.image_kind.channels), jnp.uint8)
     sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     found = jax.eval_shape(
         lambda key, images, sizes: detector.init_with_output(key, images, sizes, method="detect")[
@@ -199,6 +201,7 @@ def test_experiments_are_short_and_take_helpers_from_the_common_files():
         "common_dense",
         "common_direct",
         "common_dsod",
+        "common_images",
         "common_rcnn",
     }
     for path in FILES:
