@@ -30,7 +30,7 @@ def roi_pool(
     The gradient goes to the largest cell of a bin, of equal ones to the first in rows.
 
     The largest cells are sought tile by tile (``jdet.ops.roi_tiles``), one after the other on every
-    platform, so that this is several times slower than RoIAlign; what follows is a plain gather.
+    platform, so that this is some sixty times slower than RoIAlign; what follows is a plain gather.
 
     Args:
         levels: float32 or bfloat16 [B, h, w, C] each, finest first.
