@@ -13,7 +13,6 @@ from jdet.data.readers.file_pattern import FilePattern
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.annotations import (
     LabelBuilder,
-    LabelledSource,
     check_classes,
     check_on_error,
     read_image_size,
@@ -35,6 +34,7 @@ from jdet.data.sources.coco_file import (
 from jdet.data.sources.image_lookup import ImageLookup
 from jdet.data.sources.label_masks import LabelMasks
 from jdet.data.sources.label_text import flag, record_id
+from jdet.data.sources.labelled import LabelledSource
 from jdet.types import DataError
 
 

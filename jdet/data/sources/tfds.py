@@ -12,12 +12,12 @@ from jdet.data.find_images import expanded
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.annotations import (
     LabelBuilder,
-    LabelledSource,
     Object,
     check_classes,
     read_image_size,
     unknown_class,
 )
+from jdet.data.sources.labelled import LabelledSource
 from jdet.types import DataError
 
 # Per-object flags that mean "neither reward nor penalise", as VOC and COCO name them in TFDS.

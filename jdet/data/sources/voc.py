@@ -13,13 +13,13 @@ from jdet.data.segmentation import Rle
 from jdet.data.sources.annotations import (
     Defect,
     LabelBuilder,
-    LabelledSource,
     Object,
     check_on_error,
     read_image_size,
     unknown_class,
 )
 from jdet.data.sources.label_masks import LabelMasks
+from jdet.data.sources.labelled import LabelledSource
 from jdet.data.sources.voc_annotation import read_annotation
 from jdet.data.sources.voc_files import (
     annotation_files,
