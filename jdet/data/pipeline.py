@@ -29,9 +29,9 @@ from jdet.data.stream import BatchStream, collate
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Finish
-from jdet.data.transforms.geometry import Size
 from jdet.data.transforms.intensity import ImageValues
 from jdet.data.transforms.multi_scale import FinishViews, View
+from jdet.data.transforms.resample import Size
 from jdet.data.transforms.resize import Resize
 from jdet.types import DataError, ImageKind, Source, require
 

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.data.transforms.geometry import UPRIGHT, WHOLE, Canvas, Orientation, Patch, Size, Window
+from jdet.data.transforms.geometry import UPRIGHT, WHOLE, Canvas, Orientation, Patch, Window
 from jdet.data.transforms.intensity import Intensity
 from jdet.data.transforms.photometric import NO_DISTORTION, Distortion
+from jdet.data.transforms.resample import Size
 
 
 class Element(NamedTuple):
@@ -34,7 +35,7 @@ class Element(NamedTuple):
         least_share: share of its area that an object must have in a crop to stay; 0: its
             centre must lie in it.
         least_side: shortest side of an object after a crop, pixels of the network input.
-        interpolation: one of the values of ``geometry.INTERPOLATIONS``; None for that of evaluation.
+        interpolation: one of the values of ``resample.INTERPOLATIONS``; None for that of evaluation.
         orientation: mirrors and quarter turn of the output.
         shape: height and width of the network input; None for the first of the resize.
         scale: what the resize drew for training, in its own unit; 0 for the size of testing.

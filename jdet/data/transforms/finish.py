@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.data.transforms import geometry, instance_masks
+from jdet.data.transforms import geometry, instance_masks, resample
 from jdet.data.transforms.element import Element
-from jdet.data.transforms.geometry import WHOLE, Canvas, Placement, Size
+from jdet.data.transforms.geometry import WHOLE, Canvas, Placement
 from jdet.data.transforms.intensity import USUAL_VALUES, ImageValues
+from jdet.data.transforms.resample import Size
 from jdet.data.transforms.resize import Resize
 from jdet.types import Batch, DataError
 
@@ -119,7 +120,7 @@ class Finish:
         location = None
         if element.image is None:
             content = original_size = element.shape or self.resize.shapes[0]
-            image = geometry.blank(content, self.fill, self.dtype)
+            image = resample.blank(content, self.fill, self.dtype)
             boxes, keep = element.boxes, np.zeros(0, np.intp)
         else:
             location = locate(element, self.resize)
@@ -167,7 +168,7 @@ class Finish:
         kind = element.interpolation
         if kind is None:
             whole = element.window.size if element.window else content
-            kind = geometry.plain_interpolation(image, whole[1], whole[0])
+            kind = resample.plain_interpolation(image, whole[1], whole[0])
         output = geometry.render(
             image,
             location.placement,
@@ -177,7 +178,7 @@ class Finish:
             orientation=element.orientation,
             distort=functools.partial(element.distortion.apply, values=self.values),
         )
-        return geometry.pad(output, location.shape, self.fill)
+        return resample.pad(output, location.shape, self.fill)
 
 
 def _pad(rows: np.ndarray, keep: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

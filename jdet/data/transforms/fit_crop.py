@@ -14,8 +14,9 @@ import numpy as np
 
 from jdet.data.transforms import geometry
 from jdet.data.transforms.element import Element, Operation
-from jdet.data.transforms.geometry import Canvas, Size, Window
+from jdet.data.transforms.geometry import Canvas, Window
 from jdet.data.transforms.keep_ratio import MULTIPLE
+from jdet.data.transforms.resample import Size
 from jdet.data.transforms.resize import Resize
 from jdet.types import require
 

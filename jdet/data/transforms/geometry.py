@@ -13,36 +13,21 @@ stretched by at most half an output pixel at its edges; boxes follow exactly.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-INTERPOLATIONS = {
-    "linear": cv2.INTER_LINEAR,
-    "area": cv2.INTER_AREA,
-    "nearest": cv2.INTER_NEAREST,
-    "cubic": cv2.INTER_CUBIC,
-    "lanczos4": cv2.INTER_LANCZOS4,
-}
+from jdet.data.transforms.resample import Fill, Size, blank, by_four, resize
 
 MIN_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9)  # samplers 2 to 6
 TRIALS = 50  # of samplers 2 to 7
 ASPECTS = (0.5, 2.0)  # of a patch, relative to the aspect of the image
 
-# Shrink beyond which evaluation averages pixels: with its two taps per axis, linear interpolation
-# reads ever fewer of them. VOC and COCO images at 300 pixels stay below it (640 / 300 = 2.1).
-STRONG_SHRINK = 3.0
-
 # Samplers 2 to 7; the last one asks for an IoU of at most 1, which every object satisfies.
 _THRESHOLDS = np.array([*MIN_IOUS, 0.0], np.float32)[:, None]
 _SAMPLER = np.arange(len(_THRESHOLDS))
-
-
-Fill = tuple[float, ...]
-"""A value per channel."""
 
 
 class Canvas(NamedTuple):
@@ -94,9 +79,6 @@ class Orientation(NamedTuple):
 
 
 UPRIGHT = Orientation()
-
-Size = tuple[int, int]
-"""Height and width of an output, in pixels."""
 
 
 class Window(NamedTuple):
@@ -365,61 +347,7 @@ def render(
         code = (
             -1 if orientation.flip and orientation.flip_vertical else 1 if orientation.flip else 0
         )
-        pixels = _by_four(pixels, lambda part: cv2.flip(part, code))
+        pixels = by_four(pixels, lambda part: cv2.flip(part, code))
     if orientation.quarter:
-        pixels = _by_four(pixels, lambda part: cv2.rotate(part, cv2.ROTATE_90_CLOCKWISE))
+        pixels = by_four(pixels, lambda part: cv2.rotate(part, cv2.ROTATE_90_CLOCKWISE))
     return pixels
-
-
-def resize(image: np.ndarray, width: int, height: int, interpolation: int) -> np.ndarray:
-    """Resizes [H, W, C] to [height, width, C] of the same type by one of the `INTERPOLATIONS`."""
-    return _by_four(
-        image, lambda part: cv2.resize(part, (width, height), interpolation=interpolation)
-    )
-
-
-def _by_four(image: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Applies a function of OpenCV, which takes up to four channels and drops the axis of a single one."""
-    channels = image.shape[2]
-    if channels == 3:
-        return function(image)
-    if channels <= 4:
-        return _with_axis(function(image))
-    parts = [
-        _with_axis(function(np.ascontiguousarray(image[..., first : first + 4])))
-        for first in range(0, channels, 4)
-    ]
-    return np.concatenate(parts, axis=2)
-
-
-def _with_axis(image: np.ndarray) -> np.ndarray:
-    return image[..., None] if image.ndim == 2 else image
-
-
-def plain_interpolation(image: np.ndarray, width: int, height: int) -> int:
-    """Interpolation without randomness: linear, or area if a side shrinks beyond `STRONG_SHRINK`."""
-    strong = max(image.shape[0] / height, image.shape[1] / width) > STRONG_SHRINK
-    return cv2.INTER_AREA if strong else cv2.INTER_LINEAR
-
-
-def pad(image: np.ndarray, size: Size, fill: Fill) -> np.ndarray:
-    """The image [H, W, C] in the upper left corner of an output it fits into."""
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image
-    output = blank(size, fill, image.dtype)
-    output[:height, :width] = image
-    return output
-
-
-def blank(size: Size, fill: Fill, dtype: Any = np.uint8) -> np.ndarray:
-    """A new image [*size, C] of one colour; of whole numbers it is rounded."""
-    return _filled(size, tuple(fill), np.dtype(dtype)).copy()
-
-
-@functools.lru_cache(maxsize=8)
-def _filled(size: Size, fill: Fill, dtype: np.dtype) -> np.ndarray:
-    # Assigning a colour to every pixel takes longer than a resize; copying a filled array does not.
-    canvas = np.empty((*size, len(fill)), dtype)
-    canvas[:] = np.rint(fill) if dtype.kind in "iu" else fill
-    return canvas

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from jdet.data.segmentation import columns
-from jdet.data.transforms.geometry import Orientation, Placement, Size
+from jdet.data.transforms.geometry import Orientation, Placement
+from jdet.data.transforms.resample import Size
 
 
 def box_bitmaps(

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from jdet.data.transforms.element import Element, Operation
-from jdet.data.transforms.geometry import Size
+from jdet.data.transforms.resample import Size
 from jdet.data.transforms.resize import Resize
 from jdet.types import ConfigError, require
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Row
-from jdet.data.transforms.geometry import Size
+from jdet.data.transforms.resample import Size
 from jdet.data.transforms.resize import Resize, fit
 from jdet.types import EIGHT_BIT_RGB, Batch, ImageKind
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from jdet.data.transforms import geometry
+from jdet.data.transforms import resample
 from jdet.data.transforms.element import Operation
-from jdet.data.transforms.geometry import Size
+from jdet.data.transforms.resample import Size
 from jdet.types import ConfigError
 
 
@@ -110,6 +110,6 @@ def fit(image: np.ndarray, content: Size, shape: Size) -> tuple[np.ndarray, np.n
     Returns:
         [*shape, C] of the image's type, and ``content`` as int32 [2].
     """
-    kind = geometry.plain_interpolation(image, content[1], content[0])
-    image = geometry.resize(image, content[1], content[0], kind)
-    return geometry.pad(image, shape, (0.0,) * image.shape[2]), np.array(content, np.int32)
+    kind = resample.plain_interpolation(image, content[1], content[0])
+    image = resample.resize(image, content[1], content[0], kind)
+    return resample.pad(image, shape, (0.0,) * image.shape[2]), np.array(content, np.int32)

@@ -13,8 +13,8 @@ import numpy as np
 from jdet.data.transforms import geometry
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element, Operation
-from jdet.data.transforms.geometry import INTERPOLATIONS
 from jdet.data.transforms.photometric import draw_distortion
+from jdet.data.transforms.resample import INTERPOLATIONS
 from jdet.data.transforms.resize import Resize
 from jdet.types import ConfigError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jdet.data.transforms.geometry import Size
+from jdet.data.transforms.resample import Size
 from jdet.data.transforms.resize import Resize
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jdet.data.transforms import geometry
-from jdet.data.transforms.geometry import INTERPOLATIONS, Orientation, Placement, Rect
+from jdet.data.transforms import geometry, resample
+from jdet.data.transforms.geometry import Orientation, Placement, Rect
+from jdet.data.transforms.resample import INTERPOLATIONS
 
 TURNED = (Orientation(), Orientation(True, False, False), Orientation(True, True, True))
 
@@ -33,9 +34,9 @@ def test_channels_are_rendered_one_by_one(dtype, channels):
 
 
 def test_what_lies_beside_an_image_has_its_values():
-    blank = geometry.blank((2, 3), (0.2501, 7.0), np.float32)
+    blank = resample.blank((2, 3), (0.2501, 7.0), np.float32)
     np.testing.assert_array_equal(blank, np.tile(np.float32([0.2501, 7.0]), (2, 3, 1)))
-    assert geometry.blank((1, 1), (40000.4,), np.uint16).item() == 40000
+    assert resample.blank((1, 1), (40000.4,), np.uint16).item() == 40000
     image = np.full((2, 2, 1), np.nan, np.float32)
-    padded = geometry.pad(image, (2, 4), (0.5,))
+    padded = resample.pad(image, (2, 4), (0.5,))
     assert np.isnan(padded[:, :2]).all() and (padded[:, 2:] == 0.5).all()

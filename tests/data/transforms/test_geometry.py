@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdet.data.transforms import geometry
+from jdet.data.transforms import resample
 from jdet.data.transforms.geometry import (
-    INTERPOLATIONS,
     MIN_IOUS,
     TRIALS,
     UPRIGHT,
@@ -22,12 +21,12 @@ from jdet.data.transforms.geometry import (
     expand,
     move_boxes,
     place,
-    plain_interpolation,
     render,
     sample_patches,
     to_fractions,
 )
 from jdet.data.transforms.photometric import NO_DISTORTION, Distortion, distort
+from jdet.data.transforms.resample import INTERPOLATIONS, plain_interpolation
 
 MEAN = (123.0, 117.0, 104.0)
 SIZE = 60
@@ -386,6 +385,6 @@ def test_invariants(scene):
 
 
 def test_blank_images_are_independent():
-    first = geometry.blank((4, 4), MEAN)
+    first = resample.blank((4, 4), MEAN)
     first[:] = 0
-    assert (geometry.blank((4, 4), MEAN) == MEAN).all()
+    assert (resample.blank((4, 4), MEAN) == MEAN).all()
