@@ -54,7 +54,7 @@ def get_config(arg=""):
     c.data.max_boxes, c.data.workers = chosen.max_boxes, 1
 
     c.augment = build.group("augment", "intensity", expand=0.0, crop_scale=0.5, crop_share=0.25)
-    c.augment.flip_vertical, c.augment.rotate, c.augment.interpolation = 0.5, 0.5, "linear"
+    c.augment.flip_vertical, c.augment.interpolation = 0.5, "linear"
     size = 1 if arg.cpu else 2
     keep_proportions(c, chosen.short * size, chosen.long * size)
     small = dict(depth=18, width=0.5, channels=64, head_depth=1) if arg.cpu else dict(depth=50)

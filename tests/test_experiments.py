@@ -100,6 +100,8 @@ def check(config, detect=True):
     Of phases each is a config of its own.
     """
     validate(config)
+    if not config.phases:
+        build.augment(config)
     for phase in split_phases(config) if config.phases else ():
         build.augment(phase.config)
         check(build.with_frozen_stages(phase.config), detect=False)
