@@ -32,14 +32,20 @@ def l1(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.abs(prediction.astype(jnp.float32) - target)
 
 
-def iou_loss(prediction: jax.Array, target: jax.Array, kind: str = "giou") -> jax.Array:
+def iou_loss(
+    prediction: jax.Array, target: jax.Array, kind: str = "giou", *, extent: float = 0.0
+) -> jax.Array:
     """One minus the overlap of boxes [..., 4], x1 y1 x2 y2, with their targets; float32 [...].
 
     ``kind`` is "iou", "giou" (Rezatofighi et al. 2019), "diou" or "ciou" (Zheng et al. 2020), or
     "log_iou": minus the logarithm of the overlap (Yu et al. 2016; FCOS as published), which is taken as at
-    least 1e-6.
+    least 1e-6. ``extent`` is added to all widths and heights: 1 in the old convention, by which a box ends
+    behind the pixel x2 y2 (Detectron, MMDetection 1).
     """
     prediction = prediction.astype(jnp.float32)
+    if extent:
+        behind = jnp.array([0, 0, extent, extent], jnp.float32)
+        prediction, target = prediction + behind, target + behind
     if kind == "log_iou":
         return -jnp.log(jnp.maximum(paired_iou(prediction, target), 1e-6))
     return 1 - paired_iou(prediction, target, kind)
@@ -94,3 +100,39 @@ def _focal_and_slope(logits, positive, alpha, gamma):
     focus = share * probability**gamma
     slope = focus * (probability + gamma * entropy * jnp.exp(-entropy))
     return focus * entropy, sign * slope
+
+
+def gaussian_focal_loss(
+    logits: jax.Array, targets: jax.Array, alpha: float = 2.0, gamma: float = 4.0
+) -> jax.Array:
+    """Focal loss of heat maps (Law & Deng 2018, CornerNet, eq. 1): less where a peak is near.
+
+    Args:
+        logits: [...].
+        targets: float32 [...], 1 at peaks; elsewhere 0 … below 1, the nearness of one.
+        alpha: exponent of the probability of the wrong decision, at least 1.
+        gamma: exponent of the distance from 1 of the targets below it.
+
+    Returns:
+        float32 [...].
+    """
+    logits = logits.astype(jnp.float32)
+    right, wrong = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
+    peak = wrong**alpha * jax.nn.softplus(-logits)
+    other = (1 - targets) ** gamma * right**alpha * jax.nn.softplus(logits)
+    return jnp.where(targets == 1, peak, other)
+
+
+def quality_focal_loss(logits: jax.Array, quality: jax.Array, beta: float = 2.0) -> jax.Array:
+    """Focal loss with any number from 0 to 1 as target (Li et al. 2020, "Generalized Focal Loss", eq. 2).
+
+    Args:
+        logits: [...].
+        quality: float32 [...], IoU of the predicted box where the class is the object's, else 0.
+        beta: exponent of the distance between probability and quality, at least 1.
+
+    Returns:
+        float32 [...].
+    """
+    away = jnp.abs(jax.nn.sigmoid(logits.astype(jnp.float32)) - quality)
+    return away**beta * sigmoid_cross_entropy(logits, quality)

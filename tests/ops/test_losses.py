@@ -127,3 +127,60 @@ def test_cross_entropy_of_probabilities_equals_optax():
         np.testing.assert_allclose(
             losses.sigmoid_cross_entropy(logits, targets), expected, rtol=1e-6, atol=1e-7
         )
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x.astype(np.float64)))
+
+
+def test_gaussian_focal_loss_is_its_formula():
+    """Law & Deng 2018, eq. 1, in double precision."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 7)).astype(np.float32) * 3
+    targets = np.where(rng.random((6, 7)) < 0.2, 1, rng.random((6, 7))).astype(np.float32)
+    p = sigmoid(logits)
+    peak, other = -((1 - p) ** 2) * np.log(p), -((1 - targets) ** 4) * p**2 * np.log(1 - p)
+    ours = losses.gaussian_focal_loss(logits, targets)
+    np.testing.assert_allclose(ours, np.where(targets == 1, peak, other), rtol=1e-4, atol=1e-7)
+
+
+def test_quality_focal_loss_is_its_formula():
+    """Li et al. 2020, eq. 2; with whole numbers as targets it is the focal loss without weights."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 7)).astype(np.float32) * 3
+    quality = rng.random((6, 7)).astype(np.float32)
+    p = sigmoid(logits)
+    entropy = -quality * np.log(p) - (1 - quality) * np.log(1 - p)
+    ours = losses.quality_focal_loss(logits, quality)
+    np.testing.assert_allclose(ours, (p - quality) ** 2 * entropy, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(
+        losses.quality_focal_loss(logits, np.round(quality)),
+        losses.sigmoid_focal_loss(logits, np.round(quality), alpha=-1),
+        rtol=1e-5,
+        atol=1e-8,
+    )
+
+
+@pytest.mark.parametrize("loss", [losses.gaussian_focal_loss, losses.quality_focal_loss])
+def test_gradients_of_wild_logits_are_finite(loss):
+    logits = jnp.array([-1e4, -100.0, 0.0, 100.0, 1e4])
+    for target in (0.0, 0.5, 1.0):
+        value, gradient = jax.value_and_grad(lambda x, t=target: loss(x, jnp.full(5, t)).sum())(
+            logits
+        )
+        assert np.isfinite(value) and bool(jnp.isfinite(gradient).all())
+
+
+def test_giou_of_boxes_that_end_behind_their_pixels():
+    """MMDetection 1, step by step: one more in every width and height."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 3, (2, 20, 2))
+    a, b = np.concatenate([low, low + rng.uniform(0.1, 3, low.shape)], -1).astype(np.float32)
+    shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + 1, 0)
+    areas = [(box[:, 2:] - box[:, :2] + 1).prod(1) for box in (a, b)]
+    union = sum(areas) - shared.prod(1)
+    hull = (np.maximum(a[:, 2:], b[:, 2:]) - np.minimum(a[:, :2], b[:, :2]) + 1).prod(1)
+    expected = 1 - shared.prod(1) / union + (hull - union) / hull
+    ours = losses.iou_loss(jnp.asarray(a), jnp.asarray(b), "giou", extent=1.0)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+    assert np.abs(expected - losses.iou_loss(jnp.asarray(a), jnp.asarray(b))).max() > 0.1
