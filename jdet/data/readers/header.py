@@ -7,7 +7,7 @@ import io
 import mmap
 import os
 import struct
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Header(NamedTuple):
 
 
 _PNG = {0: (1, False), 2: (3, False), 3: (3, False), 4: (2, True), 6: (4, True)}
-"""PNG's colour type: channels that come out, and whether one is alpha."""
+"""PNG's colour type: channels that come out, and whether one is alpha, where no colour is transparent."""
 
 
 def header_of(image: str | os.PathLike | bytes) -> Header | None:
@@ -52,18 +52,17 @@ def header_of(image: str | os.PathLike | bytes) -> Header | None:
             if head.startswith(tiff.MAGIC):
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                     return _of_tiff(mapped)
-            if not head.startswith(b"\x89PNG"):
-                head += file.read(HEAD)
+            if head.startswith(b"\x89PNG"):
+                return _of_png(file, head)
+            head += file.read(HEAD)
         return _parse(head)
     except (OSError, struct.error, IndexError, ValueError, EOFError):
         return None
 
 
 def _parse(data: bytes) -> Header | None:
-    if data.startswith(b"\x89PNG") and data[12:16] == b"IHDR":
-        channels, alpha = _PNG[data[25]]
-        dtype = "uint16" if data[24] == 16 else "uint8"
-        return Header(channels, dtype, channels >= 3, alpha, data[25] == 3)
+    if data.startswith(b"\x89PNG"):
+        return _of_png(io.BytesIO(data), data)
     if data.startswith(b"\xff\xd8"):
         components = _jpeg_components(data)
         return (
@@ -81,6 +80,28 @@ def _parse(data: bytes) -> Header | None:
     if data.startswith(numpy_file.NPY):
         return _of_array(*_npy(data))
     return None
+
+
+def _of_png(file: BinaryIO, head: bytes) -> Header | None:
+    if head[12:16] != b"IHDR":
+        return None
+    kind = head[25]
+    channels, alpha = _PNG[kind]
+    if kind in (2, 3) and _transparent(file):
+        channels, alpha = 4, True
+    dtype = "uint16" if head[24] == 16 else "uint8"
+    return Header(channels, dtype, channels >= 3, alpha, kind == 3)
+
+
+def _transparent(file: BinaryIO) -> bool:
+    """Whether colours of a PNG are transparent: a chunk tRNS comes before its pixels."""
+    place = 8
+    while True:
+        file.seek(place)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind in (b"tRNS", b"IDAT", b"IEND"):
+            return kind == b"tRNS"
+        place += 12 + length
 
 
 def _jpeg_components(data: bytes) -> int | None:
@@ -144,7 +165,6 @@ def size_of(data: bytes, name: str) -> tuple[int, int]:
     """
     if data.startswith(tiff.MAGIC):
         with contextlib.suppress(ValueError, IndexError):  # decoding it says what is wrong
-            first = tiff.pages(data)[0]
-            return first.height, first.width
+            return tiff.pages(data)[0].upright_size
     height, width, _ = decode_any(data, name, ImageSettings()).pixels.shape
     return height, width

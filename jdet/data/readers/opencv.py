@@ -20,15 +20,16 @@ ORIENTATION = 0x0112
 """EXIF tag."""
 
 _TURNS = {
-    2: (1, None),
-    3: (None, cv2.ROTATE_180),
-    4: (0, None),
-    5: (1, cv2.ROTATE_90_COUNTERCLOCKWISE),
-    6: (None, cv2.ROTATE_90_CLOCKWISE),
-    7: (1, cv2.ROTATE_90_CLOCKWISE),
-    8: (None, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    2: (1, 0),
+    3: (None, 2),
+    4: (0, 0),
+    5: (1, 1),
+    6: (None, -1),
+    7: (1, -1),
+    8: (None, 1),
 }
-"""EXIF orientation: how an image is flipped, then turned, to be upright."""
+"""EXIF orientation: along which axis an image is flipped, and then by how many quarters it is turned
+counterclockwise, to be upright."""
 
 
 @functools.cache
@@ -111,11 +112,11 @@ def has_alpha(data: bytes) -> bool:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turned as an EXIF orientation says."""
-    flip, turn = _TURNS.get(orientation, (None, None))
+    """An image of any type and channels turned as an EXIF orientation says."""
+    flip, turns = _TURNS.get(orientation, (None, 0))
     if flip is not None:
-        pixels = cv2.flip(pixels, flip)
-    return pixels if turn is None else cv2.rotate(pixels, turn)
+        pixels = np.flip(pixels, flip)
+    return np.ascontiguousarray(np.rot90(pixels, turns))
 
 
 def orientation_of(data: bytes) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from jdet.data.readers.opencv import NATIVE, configure_opencv, decode_native
+from jdet.data.readers.opencv import NATIVE, ORIENTATION, configure_opencv, decode_native, upright
 from jdet.data.readers.stored import Stored, with_channels
 from jdet.types import DataError
 
@@ -57,6 +57,7 @@ class Page(NamedTuple):
         images: that the description of ImageJ counts; 1 without one.
         end: of the last byte of its pixels in the file; 0 where nothing is said.
         auxiliary: a smaller copy of another page, or its mask.
+        orientation: 1 upright, 2 … 8 turned or mirrored, as of EXIF.
     """
 
     height: int
@@ -71,6 +72,13 @@ class Page(NamedTuple):
     images: int
     end: int
     auxiliary: bool
+    orientation: int
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Height and width once it is turned as its orientation says."""
+        turned = self.orientation in (5, 6, 7, 8)
+        return (self.width, self.height) if turned else (self.height, self.width)
 
     @property
     def dtype(self) -> np.dtype | None:
@@ -141,6 +149,11 @@ def read_tiff(data: bytes, name: str, *, palette: str = "colours") -> Stored:
         raise DataError(
             f"{name}: its {len(found)} pages differ in size ({sizes}); save each image as a file of its own"
         )
+    if len(turned := {page.orientation for page in found}) > 1:
+        raise DataError(
+            f"{name}: its {len(found)} pages have different orientations ({', '.join(map(str, turned))}); "
+            "save all turned alike"
+        )
     simple = all(page.by_opencv for page in found) and first.images <= len(found)
     alone = len(found) == 1 and not every[0].auxiliary  # OpenCV decodes the first page, or all
     simple = simple and (alone or len(found) == len(every))
@@ -201,7 +214,7 @@ def _by_tifffile(data: bytes, name: str, page: Page) -> Stored:
     order = [axis for axis, _ in sized]
     pixels = pixels.transpose([order.index(axis) for axis in (*"YX", *others)])
     alone = others in ([], ["S"])
-    pixels = np.ascontiguousarray(with_channels(pixels))
+    pixels = upright(with_channels(pixels), page.orientation)  # as OpenCV does with those it reads
     rgb = page.photometric in (2, 6) and alone and page.samples >= 3
     return Stored(pixels, rgb, page.alpha and alone)
 
@@ -251,6 +264,7 @@ def _page(tags: dict[Any, Any]) -> Page:
         images=images,
         end=max(tags.get("ends", [0])),
         auxiliary=bool(tags.get(_SUBFILE, 0) & 5),
+        orientation=tags.get(ORIENTATION, 1),
     )
 
 

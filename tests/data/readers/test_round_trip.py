@@ -5,17 +5,19 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jdet.data.pipeline import eval_batches, train_batches
 from jdet.data.readers import tiff as tiff_lib
 from jdet.data.readers.read import decode_any
 from jdet.data.readers.settings import USUAL
+from jdet.data.sources.annotations import read_image_size
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.multi_scale import View
 from jdet.data.transforms.warp import Warp
 from jdet.detectors.base import Detector
+from jdet.types import DataError
 from tests.data.readers.files import (
     SIDE,
     by_opencv,
@@ -122,6 +124,17 @@ for kind in ("PNG", "BMP", "TIFF"):
     name, colours = f"palette.{kind.lower()}", np.asarray(image.convert("RGB"))
     case(name, file.getvalue(), values("uint8", 1), "gray", palette="indices")
     case(name, file.getvalue(), colours, "rgb", palette="colours")
+array = values("uint8", 3)
+for name, some in {
+    "palette": Image.fromarray(array // 32 * 32).convert("P"),
+    "colours": Image.fromarray(array),
+}.items():
+    file, colour = io.BytesIO(), some.getpixel((5, 0))
+    some.save(file, "PNG", transparency=colour)
+    clear = np.asarray(Image.open(io.BytesIO(file.getvalue())).convert("RGBA"))
+    assert 0 in clear[..., 3] and 255 in clear[..., 3]
+    case(f"clear-{name}.png", file.getvalue(), clear, "bands", channels="4")
+    case(f"clear-{name}.png", file.getvalue(), clear[..., :3], "rgb", alpha="drop")
 narrow = values("uint8", 1).astype(np.uint16)
 case("eight-of-16.png", by_opencv(".png", narrow), narrow, "gray", dtype="uint8")
 case("eight-as-16.png", by_opencv(".png", values("uint8", 1)), narrow, "gray", dtype="uint16")
@@ -169,6 +182,38 @@ def test_smaller_copies_and_masks_in_a_tiff_are_left_out(dtype, channels, subfil
     stored = decode_any(file.getvalue(), "x.tif", USUAL)
     np.testing.assert_array_equal(stored.pixels, array)
     assert stored.colour == (channels == 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_tiff_is_turned_upright(orientation):
+    """By whichever library: 8 bits and 16, float16, planes, pages; Pillow is the witness."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = io.BytesIO()
+    grey = values("uint8", 1)[:9, ..., 0]
+    Image.fromarray(grey).save(turned, "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(turned)))
+    tag = dict(extratags=[(274, "H", 1, orientation, False)], metadata=None)
+    for dtype in ("uint8", "uint16", "float16", "int64"):
+        planes = np.repeat(grey[None].astype(dtype), 5, 0)
+        for image, options in {
+            "grey": (planes[0], {}),
+            "planes": (planes, dict(planarconfig="separate", photometric="minisblack")),
+            "pages": (planes[:2], dict(photometric="minisblack")),
+        }.values():
+            data = tiff(image, **options, **tag)
+            stored = decode_any(data, "x.tif", USUAL).pixels
+            assert read_image_size(data) == expected.shape == stored.shape[:2]
+            np.testing.assert_array_equal(
+                stored, np.broadcast_to(expected[..., None], stored.shape)
+            )
+
+
+def test_pages_that_are_turned_differently_are_refused():
+    first_alone = dict(extratags=[(274, "H", 1, 6, True)], metadata=None)
+    data = tiff(np.zeros((2, 8, 8), np.uint16), photometric="minisblack", **first_alone)
+    with pytest.raises(DataError, match=r"x.tif: its 2 pages have different orientations \(1, 6\)"):
+        decode_any(data, "x.tif", USUAL)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
