@@ -63,7 +63,7 @@ def train_batches(
             have one shape, and the batches of all shapes are mixed as the images are
             (``jdet.data.batching``).
         augment: what happens to images at random.
-        max_boxes: N, rows for objects; of an image with more, the largest are kept.
+        max_boxes: N, rows for objects; which are kept of more, ``Finish`` says.
         batch_size: images per batch, over all processes.
         seed: of the shuffling and of every random operation.
         start: index of the first batch.

@@ -99,7 +99,8 @@ class BatchStream(Iterator[Batch]):
         for name, dropped in loaded.crowded:
             if not self._crowded:
                 logging.warning(
-                    "%s has %d objects more than data.max_boxes; the smallest are left out. "
+                    "%s has %d objects more than data.max_boxes; crowds and difficult ones are left "
+                    "out, then the smallest. "
                     "Further images like this one are only counted.",
                     *(name, dropped),
                 )

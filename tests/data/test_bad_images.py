@@ -116,14 +116,14 @@ def test_sizes_of_images_in_memory_are_not_asked_for():
 
 
 def test_more_objects_than_rows(caplog):
-    """The largest stay, in their order; the rest is counted, and said once."""
+    """The largest that are not ignored stay, in their order; the rest is counted, and said once."""
     source, options = Images(6, crowded=2), SSDAugment(**PLAIN)
     with stream(source, max_boxes=3, augment=options, batch_size=6) as batches:
         seen = [next(batches) for _ in range(3)]
         assert batches.report() == ({}, 0, 3, 12)
     assert caplog.text.count("p2 has 4 objects more than data.max_boxes") == 1
     example = source[2]
-    largest = np.sort(np.argsort(-example.areas, kind="stable")[:3])
+    largest = np.sort(np.lexsort((-example.areas, example.ignore))[:3])
     for batch in seen:
         (row,) = np.flatnonzero(batch.index == 2)
         assert batch.valid[row].all()
@@ -131,6 +131,26 @@ def test_more_objects_than_rows(caplog):
     with eval_batches(source, resize=Warp(8), batch_size=6) as batches:
         next(batches)
         assert batches.report().dropped_boxes == 0  # none were asked for
+
+
+def test_crowds_give_way_to_objects():
+    """However large: the largest of the others stay first."""
+
+    class Crowded(Images):
+        def __getitem__(self, index):
+            example = super().__getitem__(index)
+            largest = np.argsort(-example.areas, kind="stable")[:5]
+            return example._replace(ignore=np.isin(np.arange(len(example.boxes)), largest))
+
+    source = Crowded(3, crowded=2)
+    with stream(source, max_boxes=3, augment=SSDAugment(**PLAIN), batch_size=3) as batches:
+        batch = next(batches)
+    (row,) = np.flatnonzero(batch.index == 2)
+    example = source[2]
+    crowds = np.flatnonzero(example.ignore)
+    kept = np.sort([*np.flatnonzero(~example.ignore), crowds[example.areas[crowds].argmax()]])
+    np.testing.assert_array_equal(batch.labels[row], example.labels[kept])
+    np.testing.assert_array_equal(batch.ignore[row], example.ignore[kept])
 
 
 def test_images_without_objects_are_kept():

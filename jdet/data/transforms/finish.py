@@ -100,7 +100,8 @@ class Finish:
 
     Attributes:
         resize: what the network sees of images.
-        max_boxes: rows for objects; of more than that the largest are kept. 0 leaves objects out.
+        max_boxes: rows for objects; of more than that those that are not ignored (difficult or crowd)
+            come first, and of them the largest. 0 leaves objects out.
         fill: C values beside the image, and of an image that could not be read.
         dtype: of the images.
         mask_size: side of the objects' masks, M; 0 leaves masks out.
@@ -130,8 +131,8 @@ class Finish:
         dropped = max(len(keep) - rows, 0) if rows else 0
         if len(keep) > rows:
             sides = boxes[keep, 2:] - boxes[keep, :2]
-            largest = np.argsort(-sides.prod(axis=1), kind="stable")[:rows]
-            keep = keep[np.sort(largest)]
+            first = np.lexsort((-sides.prod(axis=1), element.ignore[keep]))[:rows]
+            keep = keep[np.sort(first)]
         fields = Batch(
             images=image,
             boxes=_pad(boxes, keep, (rows, 4), np.float32),
