@@ -77,7 +77,7 @@ def train(
     config: ConfigDict,
     workdir: str | Path,
     *,
-    prepare: Callable[[ConfigDict], Ready],
+    prepare: Callable[[ConfigDict, Path], Ready],
     train_phase: Callable[[Any, Path, Outlook], Result],
     overwrite: bool = False,
     say: Callable[[str], None] = logging.info,
@@ -90,7 +90,8 @@ def train(
     Args:
         config: a whole config with phases.
         workdir: folder of all phases; made if it is not there.
-        prepare: from the config of one training to one that can begin; raises where it cannot.
+        prepare: from the config of one training and its folder to one that can begin; raises where it
+            cannot.
         train_phase: trains one in a folder, given what comes before and after it; of a finished one it
             gives the result.
         overwrite: discard the run that the workdir holds.
@@ -105,7 +106,7 @@ def train(
     """
     check_name(workdir)
     root = Path(workdir).expanduser().absolute()
-    planned = [_plan(phase, prepare) for phase in config_lib.split_phases(config)]
+    planned = [_plan(phase, root, prepare) for phase in config_lib.split_phases(config)]
     with _held(root, overwrite, say):
         finished = broadcast.from_main(lambda: _finished(root, planned))
         _announce(planned, finished, say)
@@ -127,10 +128,10 @@ def train(
     raise AssertionError("a config with phases has a last one")
 
 
-def _plan(phase: Phase, prepare: Callable[[ConfigDict], Ready]) -> Planned:
+def _plan(phase: Phase, root: Path, prepare: Callable[[ConfigDict, Path], Ready]) -> Planned:
     try:
         config_lib.validate(phase.config)
-        ready = prepare(phase.config)
+        ready = prepare(phase.config, root / phase.name)
         steps = schedule.resolve(ready.config, ready.num_examples).steps
     except ConfigError as error:
         raise ConfigError(f"phase {phase.name}: {error}") from error

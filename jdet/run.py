@@ -29,10 +29,11 @@ from jdet.data.statistics import ImageStatistics
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
-from jdet.parallel import consistency
+from jdet.parallel import broadcast, consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loop, optim, presets, schedule, state, step_memory
 from jdet.train.checkpoints import select
+from jdet.train.folders import stored_config
 from jdet.train.init.calibrate import Calibration
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
@@ -75,9 +76,13 @@ def train(
         return _train(ready, folder, overwrite=whole, writers=writers, outlook=outlook)
 
     if not config.phases:
-        return train_one(_prepare(config), workdir)
+        return train_one(_prepare(config, workdir, overwrite), workdir)
     return phases.train(
-        config, workdir, prepare=_prepare, train_phase=train_one, overwrite=overwrite
+        config,
+        workdir,
+        prepare=lambda phase, folder: _prepare(phase, folder, overwrite),
+        train_phase=train_one,
+        overwrite=overwrite,
     )
 
 
@@ -95,20 +100,28 @@ class _Ready(NamedTuple):
         return len(self.train)
 
 
-def _prepare(config: ConfigDict) -> _Ready:
-    """Opens the data of a config without phases, and fills in what the config has from them."""
+def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
+    """Opens the data of a config without phases, and fills in what the config has from them.
+
+    What was measured for the run that the workdir holds is not measured again. Of several processes one
+    measures.
+    """
     mesh_lib.split_cpu(config)
     build.augment(config)  # refuses a bad one before any data is read
     config = build.with_frozen_stages(config)
     train_source, eval_source = build.sources(config)
     build.look_at_images(config, train_source)
     with config.unlocked():
-        config.class_names = _agreed_classes(config, train_source, eval_source)
-        config.category_ids = _category_ids(config, train_source)
+        config.class_names = build.agreed_classes(config, train_source, eval_source)
+        config.category_ids = build.category_ids(config, train_source)
     if config.train.best_metric:
         names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
-    return _Ready(config, train_source, eval_source, build.normalise.settle(config, train_source))
+    _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
+    if stored := broadcast.from_main(lambda: None if overwrite else stored_config(workdir)):
+        build.normalise.adopt(config, stored)
+    values = build.normalise.settle(config, train_source, once=broadcast.from_main)
+    return _Ready(config, train_source, eval_source, values)
 
 
 def _train(
@@ -116,7 +129,6 @@ def _train(
 ) -> loop.Result:
     """Trains, or goes on with, one training in a folder of its own."""
     config, train_source, eval_source, values = ready
-    _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
     _look(config, {"train": train_source, "eval": eval_source})
     image_kind.check(config, eval_source, "eval data")
     mesh = mesh_lib.make_mesh(config)
@@ -310,36 +322,6 @@ def _draw_curves(workdir: Path) -> None:
             return
         except OSError as error:
             logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
-
-
-def _agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:
-    """The class names that config, training and evaluation data share."""
-    names = tuple(train.class_names)
-    if tuple(evaluation.class_names) != names:
-        raise ConfigError(
-            f"config.data.train has the classes {', '.join(names)}, config.data.eval "
-            f"{', '.join(evaluation.class_names)}; both must have the same, in the same order"
-        )
-    if config.class_names and tuple(config.class_names) != names:
-        raise ConfigError(
-            f"config.class_names is {', '.join(config.class_names)}, the data has {', '.join(names)}"
-        )
-    return names
-
-
-def _category_ids(config: ConfigDict, train: Source) -> tuple[int | str, ...]:
-    """The id under which each class is written into COCO files: the data's own, else 1 … K.
-
-    Raises:
-        ConfigError: the config has other ids than the data, or not one for each class.
-    """
-    given, own = tuple(config.category_ids), tuple(getattr(train, "category_ids", ()))
-    if given and (len(given) != len(config.class_names) or (own and own != given)):
-        raise ConfigError(
-            f"config.category_ids={given} does not fit the data, which has {own or 'no ids'} for "
-            f"{', '.join(config.class_names)}; leave it empty to take what the data has"
-        )
-    return given or own or tuple(range(1, len(config.class_names) + 1))
 
 
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:

@@ -9,8 +9,10 @@ import pytest
 from jdet import build, run
 from jdet.build import normalise
 from jdet.config import get_defaults
+from jdet.data.measure import measure
 from jdet.evaluation.predictor import Predictor
 from jdet.train.workdir import open_run
+from jdet.types import ConfigError
 
 
 def make_set(root):
@@ -76,9 +78,14 @@ def test_measured_once_and_used_everywhere(tmp_path, monkeypatch, caplog):
     assert drawn is not None and drawn.std() > 10  # not a black image
 
     # The same command resumes by what is kept, and nothing else measures.
-    monkeypatch.setattr("jdet.data.measure.tally", lambda *_: pytest.fail("measured again"))
-    assert run.train(config_of(data), workdir).status == "completed"
     monkeypatch.setattr(normalise, "measure", lambda *_, **__: pytest.fail("measured again"))
+    assert run.train(config_of(data), workdir).status == "completed"
+    with pytest.raises(ConfigError, match="normalise.by: 'data' → 'range'"):
+        other = config_of(data)
+        other.data.normalise.by, other.data.normalise.range = "range", (0.0, 1.0)
+        with monkeypatch.context() as again:
+            again.setattr(normalise, "measure", measure)
+            run.train(other, workdir)
     metrics = run.evaluate(workdir)
     assert run.evaluate(workdir, config=config_of(data)) == metrics
 

@@ -70,7 +70,7 @@ def train(workdir, kill=None, detector=None, **settings):
     return phases.train(
         given or config(**settings),
         workdir,
-        prepare=lambda c: SimpleNamespace(config=c, num_examples=20),
+        prepare=lambda c, folder: SimpleNamespace(config=c, num_examples=20),
         train_phase=one,
         overwrite=overwrite,
     )
@@ -182,7 +182,9 @@ def test_a_phase_that_fails_is_recorded(tmp_path):
 
     prepare = functools.partial(SimpleNamespace, num_examples=20)
     with pytest.raises(DataError, match="the stream ends"):
-        phases.train(config(), tmp_path, prepare=lambda c: prepare(config=c), train_phase=fail)
+        phases.train(
+            config(), tmp_path, prepare=lambda c, folder: prepare(config=c), train_phase=fail
+        )
     low, high = json.loads((tmp_path / "phases.json").read_text())["phases"]
     assert (low["status"], low["step"], high["status"]) == ("failed", 3, "not begun")
 

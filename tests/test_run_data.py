@@ -217,9 +217,9 @@ def test_category_ids_of_data_that_have_none(tmp_path):
     c = voc(tmp_path)
     train, _ = build.sources(c)
     c.class_names = train.class_names
-    assert run._category_ids(c, train) == (1, 2)
+    assert build.category_ids(c, train) == (1, 2)
     c.category_ids = (5, 9)
-    assert run._category_ids(c, train) == (5, 9)
+    assert build.category_ids(c, train) == (5, 9)
 
 
 def test_multi_scale_passes_from_the_command_line(monkeypatch):

@@ -7,7 +7,9 @@ build.sources(config)                               # its data
 
 from jdet.build import limits as limits
 from jdet.build import normalise as normalise
+from jdet.build.data import agreed_classes as agreed_classes
 from jdet.build.data import augment as augment
+from jdet.build.data import category_ids as category_ids
 from jdet.build.data import look_at_images as look_at_images
 from jdet.build.data import resize as resize
 from jdet.build.data import source as source

@@ -95,7 +95,8 @@ def look_at_images(config: ConfigDict, train: Source) -> None:
     found = getattr(train, "image_survey", None)
     least_span = found.least_span if found is not None else 0.0
     pattern = getattr(train, "file_pattern", "")
-    set_found(config, ImageKind.of(train), least_span, pattern)
+    usual = found.measured if found is not None else None
+    set_found(config, ImageKind.of(train), least_span, pattern, usual)
 
 
 def sources(config: ConfigDict) -> tuple[Source, Source]:
@@ -115,3 +116,37 @@ def sources(config: ConfigDict) -> tuple[Source, Source]:
         evaluation = source(config.data.eval, "config.data.eval", on_error, image)
     share = config.data.share
     return (train if share == 1 else share_of(train, share)), evaluation
+
+
+def agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:
+    """The class names that config, training and evaluation data share.
+
+    Raises:
+        ConfigError: one of them has others, or another order.
+    """
+    names = tuple(train.class_names)
+    if tuple(evaluation.class_names) != names:
+        raise ConfigError(
+            f"config.data.train has the classes {', '.join(names)}, config.data.eval "
+            f"{', '.join(evaluation.class_names)}; both must have the same, in the same order"
+        )
+    if config.class_names and tuple(config.class_names) != names:
+        raise ConfigError(
+            f"config.class_names is {', '.join(config.class_names)}, the data has {', '.join(names)}"
+        )
+    return names
+
+
+def category_ids(config: ConfigDict, train: Source) -> tuple[int | str, ...]:
+    """The id under which each class is written into COCO files: the data's own, else 1 … K.
+
+    Raises:
+        ConfigError: the config has other ids than the data, or not one for each class.
+    """
+    given, own = tuple(config.category_ids), tuple(getattr(train, "category_ids", ()))
+    if given and (len(given) != len(config.class_names) or (own and own != given)):
+        raise ConfigError(
+            f"config.category_ids={given} does not fit the data, which has {own or 'no ids'} for "
+            f"{', '.join(config.class_names)}; leave it empty to take what the data has"
+        )
+    return given or own or tuple(range(1, len(config.class_names) + 1))

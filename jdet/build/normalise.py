@@ -6,6 +6,7 @@ the values, so that a stored config says all of it, and nothing is measured agai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -74,12 +75,17 @@ def fill_in(config: ConfigDict, found: ImageStatistics, kind: ImageKind) -> None
             config.augment.mean = found.centres
 
 
-def settle(config: ConfigDict, train: Source) -> ImageStatistics | None:
+def settle(
+    config: ConfigDict,
+    train: Source,
+    once: Callable[[Callable[[], ImageStatistics]], ImageStatistics] = lambda action: action(),
+) -> ImageStatistics | None:
     """Measures the training images and fills the constants in, where a config leaves them open.
 
     Args:
         config: whole; changed.
         train: the training images.
+        once: performs what it is given, or has another process perform it, and returns what came out.
 
     Returns:
         What was measured; None where nothing was open.
@@ -89,7 +95,7 @@ def settle(config: ConfigDict, train: Source) -> ImageStatistics | None:
     """
     if not open_ended(config):
         return None
-    found = measured(config, train)
+    found = once(lambda: measured(config, train))
     fill_in(config, found, ImageKind.of(train))
     return found
 
@@ -97,11 +103,19 @@ def settle(config: ConfigDict, train: Source) -> ImageStatistics | None:
 def adopt(config: ConfigDict, stored: ConfigDict) -> None:
     """Takes the constants of a run, where a config that asks for the same leaves them open.
 
+    They stay open where the two measure otherwise, or the run has none.
+
     Args:
         config: whole; changed.
         stored: config of the run.
     """
     if not open_ended(config) or open_ended(stored):
+        return
+    asked = (
+        (c.data.normalise.by, tuple(c.data.normalise.range), c.data.image.invalid)
+        for c in (config, stored)
+    )
+    if len(set(asked)) > 1:
         return
     with config.unlocked():
         for key in RESULTS:

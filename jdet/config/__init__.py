@@ -21,6 +21,7 @@ from jdet.config.experiment import parse_arg as parse_arg
 from jdet.config.images import image_kind as image_kind
 from jdet.config.images import image_settings as image_settings
 from jdet.config.images import set_found as set_found
+from jdet.config.images import trained_range as trained_range
 from jdet.config.phased import BEFORE as BEFORE
 from jdet.config.phased import Phase as Phase
 from jdet.config.phased import check_phase as check_phase

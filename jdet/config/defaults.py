@@ -57,6 +57,7 @@ def get_defaults() -> ConfigDict:
     found.colour = ""
     found.dtype = ""
     found.value_range = ()
+    found.reached = ()  # lowest and highest usual value, where they leave data.image.value_range
     found.least_span = 0.0  # smallest difference of two values of an image
     found.files = ""
     # What values are normalised by; docs/normalisation.md.

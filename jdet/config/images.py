@@ -50,7 +50,23 @@ def image_kind(config: ConfigDict) -> ImageKind:
     return ImageKind(channels, colour, dtype, (float(low), float(high)))
 
 
-def set_found(config: ConfigDict, kind: ImageKind, least_span: float, files: str) -> None:
+def trained_range(config: ConfigDict) -> tuple[float, float]:
+    """Lowest and highest value that the images of training have, as far as was found out.
+
+    It is the range of ``image_kind``, and more where ``data.image.value_range`` is narrower than the data.
+    """
+    low, high = image_kind(config).value_range
+    reached = tuple(config.data.image.found.reached)
+    return (min(low, reached[0]), max(high, reached[1])) if reached else (low, high)
+
+
+def set_found(
+    config: ConfigDict,
+    kind: ImageKind,
+    least_span: float,
+    files: str,
+    usual: tuple[float, float] | None = None,
+) -> None:
     """Writes down what the images of the training data are.
 
     Args:
@@ -58,8 +74,12 @@ def set_found(config: ConfigDict, kind: ImageKind, least_span: float, files: str
         kind: of the images.
         least_span: smallest difference of two values of an image.
         files: pattern of the files of an image that the data follow; "" for none.
+        usual: lowest and highest usual value of those looked at; None: none were.
     """
     found = config.data.image.found
     found.update(kind._asdict())
     found.value_range = tuple(map(float, kind.value_range))
     found.least_span, found.files = min(float(least_span), 1e12), files
+    low, high = kind.value_range
+    beyond = config.data.image.value_range and usual and (usual[0] < low or usual[1] > high)
+    found.reached = tuple(map(float, usual)) if usual and beyond else ()

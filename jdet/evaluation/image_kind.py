@@ -75,7 +75,8 @@ def check(config: ConfigDict, source: Source, what: str) -> None:
     if found is None or found.measured is None:
         return
     least_span = config.data.image.found.least_span
-    if wrong := range_check.wrong_values(found.measured, trained, least_span):
+    usual = config_lib.trained_range(config)
+    if wrong := range_check.wrong_values(found.measured, usual, least_span):
         raise DataError(f"{what}: its images have {wrong}")
 
 
@@ -105,6 +106,7 @@ class ImageCheck:
         self.decoder = Decoder(config_lib.image_kind(config), settings)
         self.files = config.data.image.files or config.data.image.found.files
         self._least_span = config.data.image.found.least_span
+        self._trained = config_lib.trained_range(config)
 
     def read(self, image: Any, name: str = "") -> np.ndarray:
         """An image of any files as the network takes it, [H, W, C].
@@ -130,6 +132,6 @@ class ImageCheck:
         if kind.dtype == "uint8":
             return
         bounds = usual_bounds(image, self.decoder.settings.invalid)
-        wrong = bounds and range_check.wrong_values(bounds, kind, self._least_span)
+        wrong = bounds and range_check.wrong_values(bounds, self._trained, self._least_span)
         if wrong:
             raise DataError(f"image {name!r} has {wrong}")

@@ -13,7 +13,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jdet.config import check_phase
+from ml_collections import ConfigDict
+
+from jdet.config import check_phase, load
 from jdet.train.checkpoints import select
 from jdet.types import ConfigError
 
@@ -40,6 +42,16 @@ OWN = (
     "events.out.tfevents.*",
 )
 """What a run puts into its folder, and all that ``overwrite`` removes."""
+
+
+def stored_config(folder: Path) -> ConfigDict | None:
+    """The config of the run that a folder holds; None where it holds none.
+
+    Raises:
+        ConfigError: the file is no config.
+    """
+    file = folder / CONFIG
+    return load(file) if file.exists() else None
 
 
 def phase_names(path: Path) -> tuple[str, ...]:

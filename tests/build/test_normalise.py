@@ -72,6 +72,26 @@ def test_constants_of_the_data_make_the_training_set_normal(dtype):
     assert (inside > 0.99).all() and (low < high).all()
 
 
+def test_one_process_measures_for_all():
+    source = source_of("uint16")
+    measured = config_of(source.image_kind)
+    found = normalise.settle(measured, source)
+    other = config_of(source.image_kind)
+    assert normalise.settle(other, source, once=lambda action: found) is found
+    assert other.to_json() == measured.to_json()
+
+
+def test_constants_measured_otherwise_are_not_taken_over():
+    source = source_of("uint16")
+    stored = config_of(source.image_kind)
+    normalise.settle(stored, source)
+    for by, ends, invalid in (("range", (0.0, 1.0), None), ("data", (), 3.0)):
+        c = config_of(source.image_kind, by, range=ends)
+        c.data.image.invalid = invalid
+        normalise.adopt(c, stored)
+        assert normalise.open_ended(c)
+
+
 def test_a_range_becomes_minus_one_to_one_and_what_leaves_it_is_counted():
     source = source_of("uint16")
     c = config_of(source.image_kind, "range", range=(30_000.0, 32_000.0))

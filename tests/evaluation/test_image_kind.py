@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jdet import predict
-from jdet.config import get_defaults, image_kind, set_found, validate
+from jdet import build, predict
+from jdet.config import get_defaults, image_kind, set_found, trained_range, validate
 from jdet.evaluation.image_kind import ImageCheck, check, of_run
 from jdet.types import ConfigError, DataError, ImageKind
 from tests.data.readers.files import by_opencv, coco, npy, tiff, values
@@ -125,6 +125,20 @@ def test_a_set_for_evaluation_must_be_like_that_of_training(tmp_path):
     other = config_of(source.image_kind._replace(value_range=(0.0, 1e-3)))
     with pytest.raises(DataError, match="eval data: its images have values .* far outside"):
         check(other, source, "eval data")
+
+
+def test_a_range_that_is_narrower_than_the_data_refuses_none_of_them(tmp_path):
+    """What training saw may be evaluated and predicted, whatever range the config names."""
+    array = (values("uint16", 1) // 8).astype(np.uint16)
+    source = coco(tmp_path, {"a.npy": npy(array)}, value_range=(0.0, 100.0))
+    c = get_defaults()
+    c.data.image.channels, c.data.image.value_range = "auto", (0.0, 100.0)
+    build.look_at_images(c, source)
+    assert image_kind(c).value_range == (0, 100) and trained_range(c)[1] > 8000
+    check(c, source, "eval data")
+    ImageCheck(c).check(array, "x")
+    with pytest.raises(DataError, match="far outside those of training"):
+        ImageCheck(c).check(array * 7, "x")
 
 
 def test_a_config_for_evaluation_takes_over_what_was_trained_on():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jdet.types import ImageKind
-
 FAINT = 0.1
 """Share of the least span of a training image, under which the values of an image are in another unit."""
 
 
-def wrong_values(bounds: tuple[float, float], kind: ImageKind, least_span: float) -> str:
+def wrong_values(
+    bounds: tuple[float, float], trained: tuple[float, float], least_span: float
+) -> str:
     """What is wrong with values; "" where they can be those of images as they were trained on.
 
     They may leave the range of training by as much as it is wide: other images are brighter. But 16 bits
@@ -16,11 +16,11 @@ def wrong_values(bounds: tuple[float, float], kind: ImageKind, least_span: float
 
     Args:
         bounds: lower and upper end of the usual ones, as ``usual_bounds``.
-        kind: of the training images.
+        trained: lowest and highest value of the training images.
         least_span: smallest difference of these ends of one of them; 0: not known.
     """
     low, high = bounds
-    bottom, top = kind.value_range
+    bottom, top = trained
     width = top - bottom
     remedy = "give images in the unit of training, or train again on such as these"
     if low < bottom - width or high > top + width:

@@ -31,7 +31,8 @@ class ImageSettings:
         dtype: "auto": that of the files, which must agree. "uint8", "uint16" or "float32": files of another
             type are taken as they are where this type holds their values.
         high_byte: 16-bit files become 8-bit ones by their high byte; the low byte is lost.
-        value_range: lowest and highest value that means something; (): as ``ImageKind`` has it.
+        value_range: lowest and highest value that means something; (): as ``ImageKind`` has it. Values
+            outside are kept, and counted where images are looked at.
         bands: channels of the files to take, in this order, counted from 0; (): all.
         palette: "colours" or "indices" of files with a palette.
         alpha: "drop" or "refuse" an alpha channel; one that is opaque everywhere is left out in any case.

@@ -103,12 +103,15 @@ def survey(
     }
     extremes, measured, least_span = None, None, 0.0
     notes = _notes(headers, seen, kind, settings)
-    if kind.dtype != "uint8":
+    deep = kind.dtype != "uint8"
+    if deep or settings.value_range:
         good = [place for place in places if place not in strays]
         chosen = [good[i] for i in _evenly(len(good), LOOKS)]
         images = [image(place) for place in chosen]
         extremes, measured, least_span, more = _values(images, decoder)
         notes += more
+        if not deep:  # which nothing is held against
+            measured, least_span = None, 0.0
     if settings.kind is None:
         kind = kind._replace(value_range=_value_range(kind.dtype, extremes, settings))
     return Survey(kind, measured, least_span, strays, len(places), len(seen), tuple(notes))
@@ -256,7 +259,8 @@ def _values(
     images: Sequence[Image], decoder: Decoder
 ) -> tuple[tuple[float, float] | None, tuple[float, float] | None, float, list[str]]:
     """Extremes, usual range and its least span of the values of some images, and what is odd about them."""
-    extremes, usual, shifted = [], [], []
+    extremes, usual, shifted, seen, outside = [], [], [], 0, 0
+    limits = decoder.settings.value_range
     for image in images:
         try:
             pixels = decoder(image)
@@ -267,11 +271,21 @@ def _values(
             continue
         extremes.append((float(valid.min()), float(valid.max())))
         usual.append(usual_bounds(pixels, decoder.settings.invalid) or extremes[-1])
+        if limits:
+            seen += valid.size
+            outside += int(((valid < limits[0]) | (valid > limits[1])).sum())
         if pixels.dtype == np.uint16:
             shifted.append(_only_high_byte(pixels))
     if not extremes:
         return None, None, 0.0, []
     notes, high = [], max(high for _, high in extremes)
+    if outside:
+        least, most = _around(extremes)
+        notes.append(
+            f"{outside:,} of {seen:,} values of {len(extremes)} images looked at ({outside / seen:.2%}) "
+            f"lie outside config.data.image.value_range={tuple(limits)}; they are kept as they are, and "
+            f"the range stays. The values are {least:.6g} … {most:.6g}"
+        )
     if decoder.kind.dtype == "uint16":
         if high <= 255:
             notes.append(

@@ -182,6 +182,21 @@ def test_a_saturated_pixel_does_not_count_as_usual(tmp_path):
     assert found.kind.value_range == (0, 2**14 - 1)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_values_outside_the_range_of_the_config_are_counted(tmp_path, dtype):
+    array = np.full((4, 4, 1), 50, dtype)
+    array[0, :3] = 250
+    limits = (0.0, 100.0)
+    found = kinds(tmp_path, npy(array), channels="auto", value_range=limits).image_survey
+    assert found.kind.value_range == limits
+    (note,) = (note for note in found.notes if "outside" in note)
+    assert note.startswith("3 of 16 values of 1 images looked at (18.75%) lie outside")
+    assert "config.data.image.value_range=(0.0, 100.0)" in note and "values are 50 … 250" in note
+    array[0, :3] = 100
+    found = kinds(tmp_path / "inside", npy(array), channels="auto", value_range=limits).image_survey
+    assert not any("outside" in note for note in found.notes)
+
+
 def test_images_without_a_header_reader_are_known_by_decoding_them(tmp_path):
     found = kinds(tmp_path, npz(a=values("uint8", 5)), channels="rgb").image_survey
     assert found.known == len(found.strays) > 0
