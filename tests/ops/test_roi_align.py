@@ -1,4 +1,4 @@
-"""RoIAlign and RoIPool against torchvision's kernels, on both ways through the tiles."""
+"""RoIAlign and RoIPool against torchvision's kernels, one tile or RoI at a time and several."""
 
 import functools
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdet.ops import roi_align as module
+from jdet.ops import roi_align as align_module
+from jdet.ops import roi_pool as pool_module
 from jdet.ops.roi_align import roi_align
 from jdet.ops.roi_pool import roi_pool
 from jdet.ops.roi_tiles import roi_levels
@@ -48,14 +49,15 @@ def value_and_gradient(operation, golden):
     return found.transpose(0, 3, 1, 2), gradient.transpose(0, 3, 1, 2)
 
 
-@pytest.fixture(params=[1, 5], ids=["one tile at a time", "five"])
+@pytest.fixture(params=[1, 5], ids=["one at a time", "five"])
 def at_once(request, monkeypatch):
-    """Takes the way of accelerators on the CPU too, with fewer tiles than a step can hold and more."""
+    """Takes the way of accelerators on the CPU too, with fewer tiles than a step holds and more."""
     if request.param > 1:
         monkeypatch.setattr(
             jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays)
         )
-        monkeypatch.setattr(module, "AT_ONCE", request.param)
+        for module in (align_module, pool_module):
+            monkeypatch.setattr(module, "AT_ONCE", request.param)
 
 
 @pytest.mark.parametrize("sampling", [0, 2])
@@ -69,12 +71,69 @@ def test_equals_torchvision(aligned, sampling, at_once):
     np.testing.assert_allclose(gradient, golden[f"grad_{case}"], atol=1e-5)
 
 
-def test_pooling_equals_torchvision():
+def test_pooling_equals_torchvision(at_once):
     golden = load("roi_pool")
     found, gradient = value_and_gradient(roi_pool, golden)
     np.testing.assert_array_equal(found, golden["out"])
     np.testing.assert_allclose(gradient, golden["grad"], rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(gradient != 0, golden["grad"] != 0)
+
+
+def pooled(levels, roi, cotangent, size):
+    """One RoI of one image by loops over its cells: the largest of each bin, and the gradients."""
+    scale = np.sqrt(max((roi[2] - roi[0]) * (roi[3] - roi[1]), 0)) / 56
+    number = int(scale >= 2)
+    level, stride = levels[number], 4 << number
+    gradients = [np.zeros_like(x) for x in levels]
+    found = np.zeros((size, size, level.shape[-1]), np.float32)
+    low, high = (np.floor(np.array(x) / stride + 0.5).astype(int) for x in (roi[:2], roi[2:]))
+    length = np.maximum(high - low + 1, 1)
+    for i, j, c in np.ndindex(found.shape):
+        (left, top), (right, bottom) = (
+            np.clip(low + at, 0, level.shape[1::-1])
+            for at in (
+                np.array([j, i]) * length // size,
+                -(-np.array([j + 1, i + 1]) * length // size),
+            )
+        )
+        part = level[top:bottom, left:right, c]
+        if part.size:
+            row, column = np.unravel_index(part.argmax(), part.shape)  # the first one in rows
+            found[i, j, c] = part.max()
+            gradients[number][top + row, left + column, c] += cotangent[i, j, c]
+    return found, gradients
+
+
+def test_pooling_of_equal_cells(at_once):
+    """Maps of few different values; whole numbers, so that sums are exact in any order."""
+    rng = np.random.default_rng(0)
+    levels = [rng.integers(-1, 2, (2, n, n + 3, 3)).astype(np.float32) for n in (24, 12)]
+    corners = rng.uniform(-20, 80, (2, 7, 2))
+    rois = np.concatenate([corners, corners + rng.uniform(0, 160, (2, 7, 2))], -1).astype(
+        np.float32
+    )
+    valid = rng.random((2, 7)) < 0.8
+    cotangent = rng.integers(1, 9, (2, 7, 3, 3, 3)).astype(np.float32)
+
+    @jax.jit
+    def both(*levels):
+        def output(*levels):
+            return roi_pool(levels, rois, strides=(4, 8), output=3, valid=jnp.asarray(valid))
+
+        found, transpose = jax.vjp(output, *levels)
+        return found, transpose(cotangent)
+
+    found, gradients = both(*levels)
+    for image in range(2):
+        maps = [level[image] for level in levels]
+        total = [np.zeros_like(x) for x in maps]
+        for k in range(7):
+            alone = pooled(maps, rois[image, k], cotangent[image, k], 3)
+            if valid[image, k]:
+                total = [x + y for x, y in zip(total, alone[1])]
+            np.testing.assert_array_equal(found[image, k], alone[0] if valid[image, k] else 0)
+        for ours, expected in zip(gradients, total):
+            np.testing.assert_array_equal(ours[image], expected)
 
 
 def test_levels_equal_torchvision():
@@ -103,9 +162,9 @@ ROIS = [
 
 @pytest.mark.parametrize(
     ("operation", "at_once"),
-    [(roi_align, 1), (roi_align, 5), (roi_pool, 1)],
+    [(roi_align, 1), (roi_align, 5), (roi_pool, 1), (roi_pool, 5)],
     indirect=["at_once"],
-    ids=["align", "align five tiles at a time", "pool"],
+    ids=["align", "align five tiles at a time", "pool", "pool five RoIs at a time"],
 )
 def test_odd_and_invalid_rois(operation, at_once):
     levels = [jnp.asarray(level, jnp.bfloat16) for level in LEVELS]
