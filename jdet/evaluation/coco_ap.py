@@ -221,6 +221,43 @@ class CocoEvaluator:
             if precision[0, 0, label] >= 0
         }
 
+    def outcomes(self, iou: float = 0.5) -> dict[str, dict[str, list[float]]]:
+        """Which detections of each class are right at an overlap, best first.
+
+        Those that count neither way, as in crowds, and those beyond ``max_detections`` are left out.
+
+        Args:
+            iou: one of the ten overlaps, 0.50, 0.55 … 0.95.
+
+        Returns:
+            By ``coco/outcomes/<class>``: ``score`` and ``right`` (1: true positive, 0: false positive) of
+            every detection, and ``objects``, a list with the number of objects there were to find.
+
+        Raises:
+            ValueError: the protocol has no such overlap.
+        """
+        evaluation = self._evaluation()
+        (rows,) = np.isclose(evaluation.params.iouThrs, iou).nonzero()
+        if not len(rows):
+            raise ValueError(f"iou={iou}; the protocol measures at 0.50, 0.55 … 0.95")
+        whole, found = list(evaluation.params.areaRng[0]), {}
+        of_all_sizes = [x for x in evaluation.evalImgs if x and list(x["aRng"]) == whole]
+        of_all_sizes.sort(key=lambda one: one["image_id"])
+        for label, name in enumerate(self.class_names, 1):
+            each = [one for one in of_all_sizes if one["category_id"] == label]
+            scores, right, ignored = (
+                np.concatenate([np.zeros(0), *(np.asarray(x[key], float)[row] for x in each)])
+                for key, row in (("dtScores", ...), ("dtMatches", rows[0]), ("dtIgnore", rows[0]))
+            )
+            kept = [i for i in np.argsort(-scores, kind="stable") if not ignored[i]]
+            objects = sum(int((np.asarray(one["gtIgnore"]) == 0).sum()) for one in each)
+            found[f"{self._prefix}/outcomes/{name}"] = {
+                "score": scores[kept].tolist(),
+                "right": (right[kept] > 0).astype(float).tolist(),
+                "objects": [float(objects)],
+            }
+        return found
+
     def _evaluation(self) -> Any:
         """The engine, done with all that was collected."""
         if self._evaluated is None:
@@ -346,7 +383,7 @@ class CocoInstancesEvaluator:
         self.per_class = {name: mean for p in self._parts for name, mean in p.per_class.items()}
 
     def add(self, detections: ImageDetections, ground_truth: Example) -> None:
-        """Adds one image, as in ``CocoEvaluator``."""
+        """As in ``CocoEvaluator``."""
         for part in self._parts:
             part.add(detections, ground_truth)
 
@@ -357,3 +394,7 @@ class CocoInstancesEvaluator:
     def curves(self) -> dict[str, dict[str, list[float]]]:
         """Those of both."""
         return {name: curve for part in self._parts for name, curve in part.curves().items()}
+
+    def outcomes(self, iou: float = 0.5) -> dict[str, dict[str, list[float]]]:
+        """Those of both."""
+        return {name: one for part in self._parts for name, one in part.outcomes(iou).items()}

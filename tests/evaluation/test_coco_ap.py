@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from jdet.evaluation import coco_ap
-from jdet.evaluation.coco_ap import STATS, CocoEvaluator
+from jdet.evaluation.coco_ap import STATS, CocoEvaluator, CocoInstancesEvaluator
 from jdet.types import DataError
 from tests.evaluation.records import (
     coco_fixture,
@@ -112,6 +112,40 @@ def test_curves_are_those_whose_mean_is_the_ap():
         assert (np.diff(curve["y"]) <= 0).all() and (np.diff(curve["score"]) <= 0).all()
     at_half = np.mean([curves[f"coco/precision_recall/{name}"]["y"] for name in names])
     assert at_half == pytest.approx(result["coco/AP50"])
+
+
+def test_outcomes_are_those_the_ap_is_made_of():
+    """A hit, a miss, one in a crowd; AP and recall follow from the flags."""
+    near, far = [10, 10, 19, 20], [50, 50, 60, 60]
+    truth = example("1", [SQUARE, far, [80, 80, 99, 99]], [0, 0, 0], ignore=[0, 0, 1])
+    found = detections("1", [near, [0, 0, 5, 5], [82, 82, 90, 90]], [0, 0, 0], [0.5, 0.75, 0.9])
+    evaluator = evaluator_of(("x", "y"), [found], [truth])
+    outcomes = evaluator.outcomes()
+    assert outcomes["coco/outcomes/x"] == {"score": [0.75, 0.5], "right": [0, 1], "objects": [2]}
+    assert outcomes["coco/outcomes/y"] == {"score": [], "right": [], "objects": [0]}
+    assert evaluator.outcomes(0.95)["coco/outcomes/x"]["right"] == [0, 0]  # near has an IoU of 0.9
+    with pytest.raises(ValueError, match="iou=0.52; the protocol measures at"):
+        evaluator.outcomes(0.52)
+    both = CocoInstancesEvaluator(("x",))
+    assert [*both.outcomes()] == ["coco/outcomes/x", "coco_segm/outcomes/x"]
+
+
+@needs_fixtures
+def test_average_precision_by_the_outcomes():
+    evaluator = evaluator_of(*coco_fixture("coco_fakebbox100"))
+    result = evaluator.result()
+    for iou, metric in ((0.5, "AP50"), (0.75, "AP75")):
+        aps = []
+        for outcome in evaluator.outcomes(iou).values():
+            right, (objects,) = np.array(outcome["right"]), outcome["objects"]
+            if not objects:
+                continue
+            recall = np.cumsum(right) / objects
+            precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+            precision = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
+            rows = np.searchsorted(recall, np.linspace(0, 1, 101))
+            aps.append(precision[rows].mean())
+        assert np.mean(aps) == pytest.approx(result[f"coco/{metric}"], abs=1e-9)
 
 
 def shape_masks(rng, count, side=64):
