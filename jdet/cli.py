@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jdet.config import RENAMED, complete_phase, flatten, from_file
+from jdet.config import RENAMED, check_common, complete_phase, flatten, from_file
 from jdet.train.output import lenient
 from jdet.types import ConfigError, DataError, nearest
 
@@ -161,6 +161,8 @@ def _parse(arguments: list[str]) -> list[str]:
             for key, _ in overrides:
                 complete_phase(config, key)
                 _check_key(config, key)
+            for key, _ in overrides:
+                check_common(config, key)
             argv = [program, *given]
             config_flags.DEFINE_config_dict("config", config, _HELP, values, sys_argv=argv)
         values.register_key_flag_for_module(program, values["config"])  # for --help

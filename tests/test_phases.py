@@ -1,5 +1,6 @@
 """Trainings one after the other: one config each, exact resume within and between them, refusals."""
 
+import contextlib
 import functools
 import json
 from types import SimpleNamespace
@@ -250,6 +251,27 @@ def test_what_a_phase_does_not_set_can_be_set(key, value):
     found = flatten(c.to_dict())
     assert found.get(key) == value and (key in found) == (value is not None)
     split_phases(c)
+
+
+@pytest.mark.parametrize(
+    "key, refused",
+    [
+        ("optimizer.lr", ""),  # of low alone
+        ("seed", ""),
+        ("train.log_every", "--config.phase.low.train.log_every, --config.phase.high.train.log"),
+        ("augment.mean", "--config.phase.low.augment.mean, --config.phase.high.augment.mean"),
+        ("augment.name", "--config.phase.low.augment.name, "),
+        ("init_from.path", "and here low does; set --config.phase.low.init_from.path$"),
+        ("phase.low.train.log_every", ""),
+    ],
+)
+def test_a_common_key_that_no_phase_would_have_is_refused(key, refused):
+    none, start = dict(augment=dict(name="none")), dict(init_from=dict(path="elsewhere"))
+    low = dict(optimizer=dict(lr=0.1), train=dict(log_every=2), **none, **start)
+    c = config(groups={"low": low, "high": dict(train=dict(log_every=3), **none)})
+    with pytest.raises(ConfigError, match=refused) if refused else contextlib.nullcontext():
+        config_lib.check_common(c, key)
+    config_lib.check_common(fake.config(), key)  # without phases
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from jdet.config.images import set_found as set_found
 from jdet.config.images import trained_range as trained_range
 from jdet.config.phased import BEFORE as BEFORE
 from jdet.config.phased import Phase as Phase
+from jdet.config.phased import check_common as check_common
 from jdet.config.phased import check_phase as check_phase
 from jdet.config.phased import complete_phase as complete_phase
 from jdet.config.phased import of_phase as of_phase

@@ -144,6 +144,41 @@ def complete_phase(config: ConfigDict, key: str) -> None:
             here, where = here[part], f"{where}.{part}"
 
 
+def check_common(config: ConfigDict, key: str) -> None:
+    """Refuses to set a common key that no phase would have, for each sets it itself.
+
+    Args:
+        config: with phases or without.
+        key: dotted, such as ``train.steps``.
+
+    Raises:
+        ConfigError: names the keys of the phases.
+    """
+    first, *_ = key.split(".")
+    if not config.phases or first in ("phases", "phase"):
+        return
+    # The common groups of these names are for the first phase alone.
+    names = config.phases[: 1 if first in ("init_from", "calibration") else None]
+    if all(name in config.phase and _sets(config.phase[name], key, name) for name in names):
+        keys = ", ".join(f"--config.phase.{name}.{key}" for name in names)
+        raise ConfigError(
+            f"config.{key} is for phases that do not set it themselves, and here "
+            f"{'each' if len(names) > 1 else names[0]} does; set {keys}"
+        )
+
+
+def _sets(part: ConfigDict, key: str, name: str) -> bool:
+    """Whether the group of a phase has a key, or a class in the place of a group around it."""
+    where, here = f"config.phase.{name}", part
+    for step in key.split("."):
+        if not isinstance(here, ConfigDict) or step not in here:
+            return False
+        here, where = here[step], f"{where}.{step}"
+        if names_class(where, here):
+            return True
+    return True
+
+
 def _check_names(names: tuple[Any, ...], groups: ConfigDict) -> None:
     for name in names:
         if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)):
