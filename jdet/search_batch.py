@@ -174,8 +174,9 @@ def proxy(config: ConfigDict, phase: str, point: Point, devices: int, share: flo
                     group[part] = ConfigDict()
             length, steps = whole.train, whole.train.steps
             group.train.epochs = length.epochs * share
-            group.train.steps = max(int(steps * share), 1) if steps else 0
-            group.optimizer.warmup = int(whole.optimizer.warmup * share)
+            # One more than the warm-up at least.
+            group.train.steps = max(int(steps * share), 2) if steps else 0
+            group.optimizer.update(shortened(whole, share))
             if name == phase:
                 group.input_size, group.train.batch_size = point.side, point.batch * devices
                 group.train.remat = point.remat
@@ -187,6 +188,22 @@ def proxy(config: ConfigDict, phase: str, point: Point, devices: int, share: flo
         return 0.0
     main_metric = result.metrics.get(config_lib.of_phase(config).train.best_metric)
     return next(iter(result.metrics.values())) if main_metric is None else main_metric
+
+
+def shortened(config: ConfigDict, share: float) -> dict[str, Any]:
+    """The optimiser's settings that count steps or epochs, for a share of a training.
+
+    A warm-up keeps one step at least, for its rate may be set; drops at fractions of the run stay.
+    """
+    optimizer = config.optimizer
+    return {
+        "warmup": max(int(optimizer.warmup * share), 1) if optimizer.warmup else 0,
+        "warmup_epochs": optimizer.warmup_epochs * share,
+        "hold": int(optimizer.hold * share),
+        "boundaries": tuple(
+            mark if mark <= 1 else max(round(mark * share), 2) for mark in optimizer.boundaries
+        ),
+    }
 
 
 def images_of(config: ConfigDict) -> int | None:

@@ -10,6 +10,7 @@ from jdet import search_batch
 from jdet.config import get_defaults, split_phases
 from jdet.preflight import batch_search
 from jdet.preflight.batch_search import Model, Point, fit, parse_memory
+from jdet.train import schedule
 from jdet.types import ConfigError
 
 # Mask R-CNN as the paper has it: 8.06 GB at 448 pixels and 8 images, 4.4 GB at 800×1344 and 2.
@@ -152,7 +153,9 @@ def test_a_short_training_has_the_settings_and_the_metric_of_its_phases(monkeypa
     monkeypatch.setattr(search_batch.run, "train", train)
     config = get_defaults()
     config.phases = ("low", "high")
-    config.phase.low = dict(parallel=dict(bn_group_size=8), train=dict(steps=100))
+    rates = dict(warmup=30, warmup_epochs=0.2, hold=5, boundaries=(0.5, 80))
+    low = dict(parallel=dict(bn_group_size=8), train=dict(steps=100), optimizer=rates)
+    config.phase.low = low
     config.phase.high = dict(train=dict(steps=50, best_metric=best))
     point = Point(320, 4, 8e9, True)
     assert search_batch.proxy(config, "low", point, 2, 0.1) == value
@@ -160,3 +163,8 @@ def test_a_short_training_has_the_settings_and_the_metric_of_its_phases(monkeypa
     assert (low.train.steps, low.train.batch_size, low.input_size) == (10, 8, 320)
     assert (low.parallel.bn_group_size, high.parallel.bn_group_size) == (4, 0)
     assert high.train.steps == 5
+    found = [low.optimizer[key] for key in rates]
+    assert found == [3, pytest.approx(0.02), 0, (0.5, 8)]
+    short = schedule.resolve(low, 1000, devices=2)
+    assert (short.steps, short.warmup, short.boundaries) == (10, 3, (5, 8))
+    assert high.optimizer.warmup == 0
