@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jdet.train.folders import EVALUATION
+
 Series = tuple[np.ndarray, np.ndarray]  # steps int [n], values float64 [n]
 
 # Okabe & Ito's colours, readable on white.
@@ -76,14 +78,15 @@ Log = str | os.PathLike[str]
 def plot_curves(
     metrics_jsonl_path: Log | Sequence[tuple[Log, int]], out_png: str | os.PathLike[str]
 ) -> None:
-    """Draws the curves of a run: loss, its parts, learning rate, average precision.
+    """Draws the curves of a run: loss, its parts, learning rate, average precision, precision over recall.
 
     Needs no display and leaves matplotlib's global state alone.
 
     Args:
         metrics_jsonl_path: see ``read_metrics``; keys ``loss``, ``loss/<part>``, ``lr``,
             ``voc07/mAP``, ``coco/AP``, …. Or those of the phases of a run, each with the steps that were
-            taken before it; a line marks where each begins.
+            taken before it; a line marks where each begins. Beside the last lies, once it was evaluated,
+            ``evaluation_curves.json``, the precision over recall of its last evaluation.
         out_png: file of the figure.
 
     Raises:
@@ -104,8 +107,10 @@ def plot_curves(
     panels = {title: curves for title, curves in panels.items() if curves}
     if not panels:
         raise ValueError(f"{metrics_jsonl_path}: holds no loss, lr or average precision to draw")
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
+    recall = read_precision_recall(Path(logs[-1][0]).parent / EVALUATION)
+    count = len(panels) + bool(recall)
+    columns = min(2, count)
+    rows = -(-count // columns)
     figure = Figure(figsize=(5.6 * columns, 3.5 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     last = max(steps[-1] for curves in panels.values() for steps, _ in curves.values())
@@ -115,7 +120,46 @@ def plot_curves(
         axes.set_xlim(0, max(1, 1.02 * last))
         for _, start in logs[1:]:
             axes.axvline(start, color="0.6", linewidth=0.8, linestyle="--")
+    if recall:
+        _draw_recall(figure.add_subplot(rows, columns, count), recall)
     figure.savefig(out_png, dpi=120)
+
+
+def read_precision_recall(path: str | os.PathLike[str]) -> dict[str, Series]:
+    """Reads what the evaluators found of precision over recall, by class.
+
+    Args:
+        path: ``evaluation_curves.json`` of a run.
+
+    Returns:
+        Recall and precision, 0 … 1, of every class by its name, of the first metric that has them. Empty
+        where there is no such file, or none that can be read.
+    """
+    try:
+        curves = json.loads(Path(path).read_text(encoding="utf-8"))["curves"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    found: dict[str, dict[str, Series]] = {}
+    for name, curve in curves.items():
+        metric, kind, label = [*name.split("/", 2), "", ""][:3]
+        if kind == "precision_recall" and curve["x"]:
+            found.setdefault(metric, {})[label] = (np.array(curve["x"]), np.array(curve["y"]))
+    return next(iter(found.values()), {})
+
+
+def _draw_recall(axes: Axes, classes: Mapping[str, Series]) -> None:
+    """Of many classes those with the smallest and the largest area stand in the legend."""
+    ranked = sorted(classes, key=lambda name: -float(np.trapezoid(*classes[name][::-1])))
+    named = ranked if len(ranked) <= len(COLORS) else [*ranked[:3], *ranked[-3:]]
+    for name in ranked:
+        color = COLORS[named.index(name)] if name in named else "0.8"
+        label = name if name in named else None
+        axes.plot(*classes[name], color=color, linewidth=1.5 if label else 0.8, label=label)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    dress(axes, "precision over recall, last evaluation")
+    axes.set_xlabel("recall")
+    axes.legend(frameon=False, fontsize=9)
 
 
 def _joined(phases: Sequence[tuple[Mapping[str, Series], int]]) -> dict[str, Series]:

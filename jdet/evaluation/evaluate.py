@@ -31,10 +31,8 @@ from jdet.evaluation.multi_scale import MultiScale
 from jdet.evaluation.results import Results
 from jdet.parallel import broadcast
 from jdet.train import state
+from jdet.train.folders import EVALUATION
 from jdet.types import Batch, ConfigError, Evaluated, ImageDetections, ImageKind, Source
-
-CURVES = "evaluation_curves.json"
-"""What the evaluators' ``curves`` return, with the step."""
 
 MULTI_SCALE_DETECTIONS = "detections_tta.json"
 """Of multi-scale testing, as ``detections.json``."""
@@ -109,7 +107,7 @@ def make_evaluation(
         curves: dict[str, Any] = {}
         for evaluator in found.evaluators:
             curves |= evaluator.curves() if hasattr(evaluator, "curves") else {}
-        write_json(workdir / CURVES, {"step": step, "curves": curves})
+        write_json(workdir / EVALUATION, {"step": step, "curves": curves})
         report.write_report(
             workdir / "report.json",
             step=step,

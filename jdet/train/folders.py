@@ -23,6 +23,8 @@ CONFIG, RUN, METRICS = "config.json", "run.json", "metrics.jsonl"
 LANDSCAPE = "landscape.jsonl"
 PHASES = "phases.json"
 CURVES = "curves.png"
+EVALUATION = "evaluation_curves.json"
+"""What the evaluators' ``curves`` return, with the step."""
 
 OWN = (
     CONFIG,
@@ -36,7 +38,7 @@ OWN = (
     "images.json",
     "image_statistics.json",
     "defects.txt",
-    "evaluation_curves.json",
+    EVALUATION,
     "report.json",
     CURVES,
     "events.out.tfevents.*",

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from jdet.analysis.curves import plot_curves, read_metrics
+from jdet.analysis.curves import plot_curves, read_metrics, read_precision_recall
 from jdet.data.readers.decoder import Decoder
 
 
@@ -43,6 +43,27 @@ def test_draws_the_panels_a_run_has(tmp_path, count):
     everything, loss = Decoder()(tmp_path / "all.png"), Decoder()(tmp_path / "loss.png")
     assert everything.shape == (840, 1344, 3) and loss.shape == (420, 672, 3)
     assert matplotlib.get_backend() == backend
+
+
+@pytest.mark.parametrize("classes", [1, 20])
+def test_precision_over_recall_is_drawn(tmp_path, classes):
+    """Those of the first metric; a file that cannot be read leaves the panel out."""
+    curve = {"x": [0.0, 0.5, 1.0], "y": [1.0, 0.8, 0.1], "score": [0.9, 0.5, 0.1]}
+    names = [
+        f"{metric}/precision_recall/c/{i}" for metric in ("voc", "coco") for i in range(classes)
+    ]
+    curves = dict.fromkeys(names, curve) | {"voc/precision_recall/none": {"x": [], "y": []}}
+    file = tmp_path / "evaluation_curves.json"
+    file.write_text(json.dumps({"step": 1, "curves": curves}))
+    found = read_precision_recall(file)
+    assert [*found] == [f"c/{i}" for i in range(classes)]
+    np.testing.assert_array_equal(found["c/0"], [curve["x"], curve["y"]])
+    log = write(tmp_path / "m.jsonl", [{"step": 1, "loss": 2}])
+    plot_curves(log, tmp_path / "two.png")
+    assert Decoder()(tmp_path / "two.png").shape == (420, 1344, 3)
+    file.write_text("{")
+    plot_curves(log, tmp_path / "one.png")
+    assert Decoder()(tmp_path / "one.png").shape == (420, 672, 3)
 
 
 def test_nothing_to_draw_is_said(tmp_path):
