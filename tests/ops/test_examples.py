@@ -8,7 +8,8 @@ import pytest
 
 @pytest.mark.parametrize(
     "name",
-    [f"matching.{name}" for name in ("ssd", "max_iou", "fcos", "atss", "ignored")] + ["sampling"],
+    [f"matching.{n}" for n in ("ssd", "max_iou", "fcos", "atss", "ignored", "hungarian")]
+    + ["sampling"],
 )
 def test_examples_of_docstrings(name):
     module = importlib.import_module(f"jdet.ops.{name}")
