@@ -74,7 +74,10 @@ ARGUMENTS = {
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
     "transformers_table1": ["roi=pool"],
     "transformers_table3": ["", "backbone=c2c2c16c6"],
-    "transformers_table5": ["backbone=resnet50"],
+    "transformers_table5": [
+        "backbone=resnet50,recipe=sota-swin-aug",
+        "detector=cascade_mask_rcnn,backbone=resnet50",
+    ],
     "transformers_figure4": [""],
     "transformers_figure3": ["", "arm=plain,recipe=sat,detector=faster_rcnn"],
     "direct_retinanet_coco": ["", "p=3,ft=2x,ms,form=stitcher,mode=sync_batch", "form=square,lr2"],

@@ -22,6 +22,7 @@ from jdet.data.sources.shapes import ShapesSource
 from jdet.data.sources.tfds import TfdsSource
 from jdet.data.sources.voc import VocSource
 from jdet.data.transforms.augment import Augment
+from jdet.data.transforms.detr import DETRAugment
 from jdet.data.transforms.fit_crop import FitCrop
 from jdet.data.transforms.intensity_augment import IntensityAugment
 from jdet.data.transforms.keep_ratio import KeepRatio
@@ -132,7 +133,12 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "shapes": ShapesSource,
     },
     "resize": {"warp": Warp, "keep_ratio": KeepRatio, "fit_crop": FitCrop},
-    "augment": {"ssd": SSDAugment, "intensity": IntensityAugment, "none": Augment},
+    "augment": {
+        "ssd": SSDAugment,
+        "intensity": IntensityAugment,
+        "detr": DETRAugment,
+        "none": Augment,
+    },
     "evaluator": {
         "voc": VocEvaluator,
         "coco": CocoEvaluator,

@@ -70,7 +70,8 @@ def get_defaults() -> ConfigDict:
     data.threads = 2  # reader threads per process
     data.prefetch = 4  # batches made ahead of the step
 
-    # What training does to images: "ssd" | "intensity" (images of any kind, docs/normalisation.md) |
+    # What training does to images: "ssd" | "detr" | "intensity" (images of any kind,
+    # docs/normalisation.md) |
     # "none"; jdet.data.transforms.ssd says what its keys mean.
     augment = {field.name: field.default for field in dataclasses.fields(SSDAugment)}
     c.augment = ConfigDict({"name": "ssd", **augment})
@@ -133,6 +134,7 @@ def get_defaults() -> ConfigDict:
     # Reduces the learning rate and then ends the run when best_metric saturates.
     train.saturation = saturation = ConfigDict()
     saturation.patience = 0  # evaluations without improvement before either; 0: off
+    saturation.minimum = 0  # evaluations before the first reduction, at least
     saturation.delta = 0.0  # an improvement is more than this above the best so far
     saturation.reductions = 1  # of the learning rate before the run ends
     saturation.factor = 0.1  # of each reduction

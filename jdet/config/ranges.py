@@ -68,6 +68,7 @@ RANGES: dict[str, Range] = {
     "train.log_every": Range(1, 10**9),
     "train.keep": Range(1, 10**4),
     "train.saturation.patience": Range(0, 10**6),
+    "train.saturation.minimum": Range(0, 10**6),
     "train.saturation.delta": Range(0, 1e9),
     "train.saturation.reductions": Range(0, 100),
     "train.saturation.factor": Range(0, 1),
@@ -232,6 +233,7 @@ FIELDS: dict[str, dict[str, Range]] = {
         "saturation": SHARE,
         "hue": Range(0, 180),
     },
+    "DETRAugment": {"crop": SHARE, "flip": SHARE, **dict.fromkeys(("short", "low", "high"), COUNT)},
     "VocEvaluator": {"iou_threshold": OVERLAP, "pixel_offset": SHARE},
     "CocoEvaluator": {"max_detections": COUNT, "recall_levels": RANGES["eval.coco.recall_levels"]},
 }

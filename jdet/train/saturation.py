@@ -44,6 +44,7 @@ def from_config(config: ConfigDict) -> Policy | None:
         return decide(
             [_main(each, metric) for each in evaluations],
             patience=settings.patience,
+            minimum=settings.minimum,
             delta=settings.delta,
             reductions=settings.reductions,
             factor=settings.factor,
@@ -53,7 +54,13 @@ def from_config(config: ConfigDict) -> Policy | None:
 
 
 def decide(
-    values: Sequence[float], *, patience: int, delta: float, reductions: int, factor: float
+    values: Sequence[float],
+    *,
+    patience: int,
+    delta: float,
+    reductions: int,
+    factor: float,
+    minimum: int = 0,
 ) -> Decision:
     """The decision after evaluations with these values of the main metric.
 
@@ -67,14 +74,15 @@ def decide(
         delta: an improvement exceeds the best value so far by more than this.
         reductions: of the rate before the end.
         factor: of each reduction.
+        minimum: evaluations with which the first reduction, or the end without one, comes at the earliest.
     """
     best, waited, reduced = -math.inf, 0, 0
-    for value in values:
+    for count, value in enumerate(values, 1):
         if value > best + delta:
             best, waited = value, 0
             continue
         waited += 1
-        if waited < patience:
+        if waited < patience or count < minimum:
             continue
         if reduced == reductions:
             reason = f"the main metric has not exceeded {best:.4g} by more than {delta:g}"

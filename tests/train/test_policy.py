@@ -36,6 +36,14 @@ def test_saturation_by_hand():
         ((0.1, 0.2, 0.3), dict(patience=1, reductions=0), (1.0, False)),
         ((0.1, 0.15, 0.2), dict(patience=1, reductions=3, delta=0.06), (0.1, False)),
         ((0.5,) * 6, dict(patience=1, reductions=3, factor=0.5), (0.125, True)),
+        ((0.5,) * 6, dict(patience=2, minimum=7), (1.0, False)),
+        ((0.5,) * 7, dict(patience=2, minimum=7), (0.1, False)),
+        (
+            (0.5,) * 9,
+            dict(patience=2, minimum=7),
+            (0.1, True),
+        ),  # patience alone counts from there on
+        ((0.1, 0.2, 0.3, 0.3), dict(patience=2, minimum=3), (1.0, False)),
     ],
 )
 def test_saturation_at_the_edges(values, rule, expected):
@@ -48,6 +56,8 @@ def test_saturation_from_config():
     on = dict(train__saturation__patience=2, train__eval_every=2)
     evaluations = [Evaluation(k, {"a": v, "b": 1.0}) for k, v in enumerate(VALUES)]
     first = saturation.from_config(fake.config(**on, train__saturation__delta=0.01))
+    later = saturation.from_config(fake.config(**on, train__saturation__minimum=9))
+    assert later(evaluations) == Decision()
     assert first(evaluations) == saturation.decide(VALUES, **RULE)
     other = saturation.from_config(fake.config(**on, train__best_metric="b"))
     assert other(evaluations).stop and not other(evaluations[:4]).stop
