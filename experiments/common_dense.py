@@ -1,7 +1,11 @@
 """What the experiments with feature pyramids share: dense models, the recipe on COCO, their images."""
 
+import numpy as np
+from absl import logging
+
 from experiments.common import coco, pick
 from jdet import build
+from jdet.analysis import anchor_search, box_coverage
 from jdet.config import parse_arg
 from jdet.types import ConfigError
 
@@ -128,6 +132,40 @@ def sized_model(name, cpu, fine):
         return dense_model(name, 50, "group", taps=taps)
     return dense_model(
         name, 18, "batch", width=0.5, channels=64, extra="conv_p5", head_depth=1, taps=taps
+    )
+
+
+def fit_anchors(c, source):
+    """Gives RetinaNet or an RPN the anchors that its objects need, where its own leave many without one.
+
+    RoIs move between levels in proportion to the scale of the anchors.
+
+    Args:
+        c: with model and resize; changed in place.
+        source: training images.
+    """
+    group = c.model.rpn if "rpn" in c.model else c.model
+    if not all(key in group for key in anchor_search.AnchorSetting._fields):
+        return  # no anchors of several shapes
+    seen = c.copy_and_resolve_references()
+    build.look_at_images(seen, source)
+    detector = build.detector(seen, source.class_names)
+    resize = build.resize(c)
+    objects = box_coverage.sampler(source, resize)(keep_ignored=detector.train_ignored)
+    # A square that every input lies in: anchors beside the image are not the best of any object.
+    design = detector.clone(input_size=max(max(shape) for shape in resize.shapes))
+    found = anchor_search.fit(objects, design, len(source.class_names))
+    if found is None:
+        return
+    group.anchor_scale, group.aspect_ratios = found.setting
+    if "finest_scale" in c.model:
+        c.model.finest_scale = 7.0 * group.anchor_scale
+    logging.info(
+        "Anchors fitted to the data: anchor_scale=%g, aspect_ratios=%s; %.1f %% of the objects of a class "
+        "have one in the mean, %.1f %% of the worst",
+        *found.setting,
+        100 * np.nanmean(found.recall),
+        100 * np.nanmin(found.recall),
     )
 
 

@@ -6,7 +6,9 @@
 
 PATH and what is derived from it are as in ``scratchdet_custom.py``, but images keep their proportions:
 the short side has ``size`` pixels, the long one five thirds of that at most. Where a tenth of the objects
-would be under 24 pixels in a square image of that side, there is a level of stride 4 more.
+would be under 24 pixels in a square image of that side, there is a level of stride 4 more. RetinaNet's
+anchors get another scale and other aspect ratios where many objects of a class would have none; the start
+says so.
 
     detector=atss | fcos | retinanet
     default  ResNet-50, levels to stride 128, group norms, short side 640
@@ -20,7 +22,13 @@ Cost: depends on the data
 """
 
 from experiments.common import OWN, own_images, own_recipe, pick
-from experiments.common_dense import DETECTORS, decay_without_norms, keep_proportions, sized_model
+from experiments.common_dense import (
+    DETECTORS,
+    decay_without_norms,
+    fit_anchors,
+    keep_proportions,
+    sized_model,
+)
 from jdet.config import parse_arg
 
 SMALL = 24
@@ -34,6 +42,7 @@ def get_config(arg=""):
     short = arg.size or (160 if arg.cpu else 640)
     keep_proportions(c, short, long=short * 5 // 3)
     c.model = sized_model(arg.detector, arg.cpu, fine=smallest * c.input_size < SMALL)
+    fit_anchors(c, source)
     own_recipe(c, arg, len(source))
     decay_without_norms(c)
     return c

@@ -26,7 +26,13 @@ Cost: depends on the data
 from ml_collections import ConfigDict
 
 from experiments.common import OWN, own_images, own_recipe, pick
-from experiments.common_dense import DETECTORS, EXTRA, decay_without_norms, keep_proportions
+from experiments.common_dense import (
+    DETECTORS,
+    EXTRA,
+    decay_without_norms,
+    fit_anchors,
+    keep_proportions,
+)
 from experiments.common_direct import MODES, small_model, small_phases
 from jdet import build
 from jdet.config import parse_arg
@@ -47,6 +53,7 @@ def get_config(arg=""):
         neck = build.group("neck", "fpn", **EXTRA[arg.detector])
         plain = dict(norm="sync_batch", head_norm="none")
         c.model = build.group("detector", arg.detector, backbone=body, neck=neck, **plain)
+    fit_anchors(c, source)
     own_recipe(c, arg, len(source))
     decay_without_norms(c)
     small = dict(mode=arg.mode, load=arg.load, share=arg.share, pre=arg.pre)

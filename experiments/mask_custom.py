@@ -6,7 +6,8 @@
 
 PATH and what is derived from it are as in ``scratchdet_custom.py``, but images keep their proportions and
 labels have masks (docs/masks.md): polygons or run-length encodings in COCO's files, or a VOC folder with
-``SegmentationObject``. Anchors begin at a size that suits the smallest tenth of the objects.
+``SegmentationObject``. Anchors begin at a size that suits the smallest tenth of the objects, or have the
+scale and aspect ratios with which those of no class go without; the start says so.
 
     detector=mask_rcnn | cascade_mask_rcnn
     norm=group | sync_batch | batch | none
@@ -21,7 +22,7 @@ Cost: depends on the data
 """
 
 from experiments.common import OWN, own_images, own_recipe, pick
-from experiments.common_dense import decay_without_norms, keep_proportions
+from experiments.common_dense import decay_without_norms, fit_anchors, keep_proportions
 from experiments.common_rcnn import MASKS, sized_masks, with_masks
 from jdet.config import parse_arg
 
@@ -33,6 +34,7 @@ def get_config(arg=""):
     short = arg.size or (256 if arg.cpu else 640)
     keep_proportions(c, short, long=short * 5 // 3)
     sized_masks(c, arg.detector, arg.norm, arg.cpu, smallest * short)
+    fit_anchors(c, source)
     own_recipe(with_masks(c), arg, len(source))
     decay_without_norms(c)
     return c

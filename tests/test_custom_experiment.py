@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from jdet import build
-from jdet.analysis import box_coverage, box_search
+from jdet.analysis import anchor_search, box_coverage, box_search
 from jdet.data.transforms.warp import Warp
+from jdet.ops.coverage import Objects
 from tests.analysis.test_default_boxes import small_objects
+from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
 from tests.data.test_discover import detections
+from tests.detectors import two_stage, wild
 from tests.test_experiments import ROOT, load
 
 
@@ -73,3 +76,41 @@ def test_default_boxes_fit_the_objects(tmp_path, caplog, size):
     )
     assert "no anchor reaches an IoU" in usual.start_warning(objects, names, resize)
     assert box_search.fit(objects(keep_ignored=True), fitted, len(names)) is None  # nothing to mend
+
+
+def test_anchors_fit_the_objects(tmp_path, caplog):
+    """Objects fifteen times as wide as high have no anchor of the usual shapes."""
+    texts = {}
+    for i in range(12):
+        boxes = (2, 4 * i, 61, 4 * i + 3), (20, 2 * i, 39, 2 * i + 19)
+        objects = map(object_xml, ("ribbon", "dog"), boxes)
+        texts[f"p{i}"] = annotation_xml(*objects)
+    make_folder(tmp_path, {"train": list(texts), "test": ["p0"]}, texts, labels=("ribbon", "dog"))
+    caplog.set_level(logging.INFO)
+    experiment = load(ROOT / "experiments" / "dense_custom.py")
+    config = experiment.get_config(f"root={tmp_path},cpu,detector=retinanet")
+    assert "Anchors fitted to the data: anchor_scale=" in caplog.text
+    source, _ = build.sources(config)
+    names, resize = source.class_names, build.resize(config)
+    fitted = build.detector(config, names)
+    assert min(config.model.aspect_ratios) < 0.2
+    assert fitted.anchor_scale == config.model.anchor_scale
+    objects = box_coverage.sampler(source, resize)
+    assert not fitted.start_warning(objects, names, resize)
+    usual = fitted.clone(anchor_scale=4.0, aspect_ratios=(0.5, 1.0, 2.0))
+    assert "ribbon 100%" in usual.start_warning(objects, names, resize)
+    assert anchor_search.fit(objects(keep_ignored=True), fitted, len(names)) is None
+
+
+def test_anchors_of_an_rpn_fit_the_objects():
+    """Found for small ones; where every object gets some anchor, or there are no shapes, nothing is."""
+    low = np.random.default_rng(0).uniform(0, 50, (30, 2))
+    objects = Objects(np.hstack([low, low + 8]), np.zeros(30, int), np.arange(30))
+    detector = two_stage.make()
+    found = anchor_search.fit(objects, detector, 1)
+    assert found.setting.anchor_scale < 8 and np.nanmin(found.recall) > 0.9
+    mended = detector.clone(rpn=detector.rpn.clone(**found.setting._asdict()))
+    assert anchor_search.fit(objects, mended, 1) is None
+    anything = detector.clone(rpn=detector.rpn.clone(min_pos_iou=0.0))
+    assert anchor_search.fit(objects, anything, 1) is None
+    assert anchor_search.fit(objects, wild.make("fcos"), 1) is None

@@ -43,14 +43,14 @@ class Proposal(NamedTuple):
     """A setting and the coverage it achieves.
 
     Attributes:
-        setting: found by the search.
+        setting: found by the search: a ``Setting``, or that of another search.
         boxes: default boxes of an image.
         recall: float [K], share of each class's objects with a default box at the threshold; NaN for
             classes without objects.
         best_iou: mean over the objects of a class, then over the classes, of the best IoU.
     """
 
-    setting: Setting
+    setting: Any
     boxes: int
     recall: np.ndarray
     best_iou: float
@@ -88,8 +88,8 @@ def layout(detector: Any, input_size: int, taps: tuple[str, ...]) -> Layout:
 
 def judge(
     objects: Objects,
-    setting: Setting,
-    levels: Sequence[anchors.DefaultBoxLevel],
+    setting: Any,
+    levels: Sequence[Any],
     cells: Sequence[int],
     num_classes: int,
     threshold: float,
