@@ -100,7 +100,7 @@ def test_an_option_exists(option):
     assert option in options()
 
 
-GROUPS = "train|eval|data|model|optimizer|parallel|resize|augment|landscape|init_from"
+GROUPS = "train|eval|data|model|optimizer|parallel|resize|augment|landscape|init_from|calibration"
 
 
 @pytest.mark.parametrize(
