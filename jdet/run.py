@@ -118,8 +118,9 @@ def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
         names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
-    if stored := broadcast.from_main(lambda: None if overwrite else stored_config(workdir)):
-        build.normalise.adopt(config, stored)
+    if build.normalise.open_ended(config) and not overwrite:
+        if stored := broadcast.from_main(lambda: stored_config(workdir)):
+            build.normalise.adopt(config, stored)
     values = build.normalise.settle(config, train_source, once=broadcast.from_main)
     return _Ready(config, train_source, eval_source, values)
 

@@ -47,13 +47,11 @@ OWN = (
 
 
 def stored_config(folder: Path) -> ConfigDict | None:
-    """The config of the run that a folder holds; None where it holds none.
-
-    Raises:
-        ConfigError: the file is no config.
-    """
-    file = folder / CONFIG
-    return load(file) if file.exists() else None
+    """The config of the run that a folder holds; None where it holds none that can be read."""
+    try:
+        return load(folder / CONFIG)
+    except (ConfigError, OSError):
+        return None  # what is wrong with it is said where the run is opened
 
 
 def phase_names(path: Path) -> tuple[str, ...]:

@@ -1,8 +1,11 @@
 """The folder of a run: what it says of going on with other images per device, and how it is read."""
 
+import pickle
+
 import pytest
 
 from jdet import run
+from jdet.train import folders
 from jdet.train.checkpoints.checkpoint import CheckpointError
 from jdet.train.workdir import Workdir
 from jdet.types import ConfigError
@@ -47,3 +50,13 @@ def test_a_run_is_opened_while_another_process_writes_to_it(tmp_path):
         run.open_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="holds no run"):
         run.open_run(tmp_path)
+
+
+def test_the_config_of_a_run_is_there_or_not(tmp_path):
+    """A damaged one is for the check of the workdir to refuse."""
+    assert folders.stored_config(tmp_path / "nothing") is None
+    (tmp_path / "config.json").write_text("{")
+    assert folders.stored_config(tmp_path) is None
+    (tmp_path / "config.json").write_text(fake.config(seed=7).to_json())
+    found = folders.stored_config(tmp_path)
+    assert found.seed == 7 and pickle.loads(pickle.dumps(found)).to_json() == found.to_json()
