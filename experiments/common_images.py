@@ -28,18 +28,18 @@ class Set(NamedTuple):
     long: int
     channels: int
     views: dict[str, tuple[int, ...]]
-    batch: int = 8
+    batch: int = 4
     max_boxes: int = 64
     detections: int = 100
     sixteen: bool = True
 
 
 SETS = {
-    "worms": Set(260, 348, 2, {"both": (), "w1": (0,), "w2": (1,)}),
+    "worms": Set(196, 262, 2, {"both": (), "w1": (0,), "w2": (1,)}),
     "cells": Set(256, 256, 1, {"all": ()}),
-    "ships": Set(320, 320, 5, {"all": (), "visible": (2, 1, 0)}),
+    "ships": Set(256, 256, 5, {"all": (), "visible": (2, 1, 0)}),
     "axons": Set(
-        640, 1088, 1, {"all": ()}, batch=2, max_boxes=2560, detections=3000, sixteen=False
+        480, 816, 1, {"all": ()}, batch=2, max_boxes=2560, detections=3000, sixteen=False
     ),
     "embryos": Set(256, 336, 3, {"all": ()}, sixteen=False),
 }
