@@ -1,8 +1,9 @@
-"""What the experiments with two-stage detectors share: their models."""
+"""What the experiments with detectors that refine regions share: their models and Sparse R-CNN's recipe."""
 
 from experiments.common import pick
 from experiments.common_dense import NORMS
 from jdet import build
+from jdet.train import presets
 
 HEADS = ("2fc", "4conv1fc")
 
@@ -54,6 +55,28 @@ def rcnn_model(
         head_norm=norm,
         **fields,
     )
+
+
+def sparse_model(depth, norm, width=1.0, channels=256, **fields):
+    """Sparse R-CNN with one kind of norm in backbone and pyramid; arguments as of ``rcnn_model``."""
+    pick("norm", norm, NORMS)
+    return build.group(
+        "detector",
+        "sparse_rcnn",
+        backbone=build.group("backbone", "resnet", depth=depth, width=width, kernel_init="kaiming"),
+        neck=build.group("neck", "fpn", channels=channels, extra="none", use_norm=True),
+        norm=norm,
+        **fields,
+    )
+
+
+def sparse_recipe(c, lr):
+    """AdamW with ``lr`` for 16 images, decay 0.05, gradients clipped to a norm of 1; the length stays."""
+    warmup = c.optimizer.warmup
+    presets.apply(c.optimizer, "transformer")
+    c.optimizer.lr, c.optimizer.reference_batch = lr, 16
+    c.optimizer.rules = ()
+    c.optimizer.clip_norm, c.optimizer.warmup = 1.0, warmup
 
 
 def with_masks(c):

@@ -17,7 +17,18 @@ SCRATCH = dict(root="data", recipe="r24", init="he", calibrate=False, batch=16, 
 """Arguments of all studies: where COCO is, recipe, initialisation and its calibration, batch, rate (0: the
 recipe's)."""
 
-DETECTORS = ("fcos", "atss", "faster_rcnn", "cascade_mask_rcnn")
+DETECTORS = ("fcos", "atss", "faster_rcnn", "cascade_mask_rcnn", "sparse_rcnn")
+
+LEVELS = {
+    **EXTRA,
+    "faster_rcnn": dict(extra="pool"),
+    "cascade_mask_rcnn": dict(extra="pool"),
+    "sparse_rcnn": dict(extra="none"),
+}
+"""Levels above the backbone's."""
+
+FROM_C2 = ("faster_rcnn", "cascade_mask_rcnn", "sparse_rcnn")
+"""Detectors whose levels begin at stride 4."""
 
 SWIN_CASCADE = dict(box_loss="giou", box_weight=10.0)
 """Boxes of Cascade Mask R-CNN in the Swin recipes: one for every class, by GIoU."""
@@ -37,29 +48,35 @@ def transformer_model(detector, backbone, init, dense_neck=False, **fields):
     """A detector on a backbone of any kind, as this study has it.
 
     BatchNorm over all images in convolutional stages and the heads of Cascade Mask R-CNN, group norm in
-    the towers of dense detectors, none in Faster R-CNN's heads; FCOS as first published. With
-    ``init="he"`` every kernel of backbone, pyramid and towers is He's. The mask heads have the norm of the
-    box heads, 3,072 parameters more than those of the Swin paper.
+    the towers of dense detectors, none in Faster R-CNN's heads; FCOS as first published; 300 proposals in
+    Sparse R-CNN. With ``init="he"`` every kernel of backbone, pyramid and towers is He's. The mask heads
+    have the norm of the box heads, 3,072 parameters more than those of the Swin paper.
     """
     pick("detector", detector, DETECTORS)
     pick("init", init, ("he", "swin"))
     group, he = pattern(backbone), init == "he"
     group.kernel_init = init if "spec" in group else "he" if he else "kaiming"
-    name, levels = "fpn", EXTRA.get(detector, dict(extra="pool"))
+    name, levels = "fpn", LEVELS[detector]
     if dense_neck:
         name, levels = "dense_half", {}
     neck = build.group("neck", name, **levels, kernel_init="he" if he else "xavier")
     if detector == "faster_rcnn":
         head = dict(rpn=build.group("rpn", "rpn"), box_head=build.group("box_head", "2fc"))
-        head |= dict(head_norm="none", taps=("c2", "c3", "c4", "c5"))
+        head |= dict(head_norm="none")
     elif detector == "cascade_mask_rcnn":
         head = dict(rpn=build.group("rpn", "cascade_rpn"), **SWIN_CASCADE)
         head |= dict(box_head=build.group("box_head", "4conv1fc"), head_norm="sync_batch")
-        head |= dict(mask_head=build.group("mask_head", "fcn"), taps=("c2", "c3", "c4", "c5"))
+        head |= dict(mask_head=build.group("mask_head", "fcn"))
+    elif detector == "sparse_rcnn":
+        head = dict(proposals=300)
     else:
         head = dict(head_norm="group", tower_init="he" if he else "gaussian")
         head |= FCOS_PLAIN if detector == "fcos" else {}
-    more = dict(norm="sync_batch", nms_iou=0.6, **head, **fields)
+    if detector in FROM_C2:
+        head |= dict(taps=("c2", "c3", "c4", "c5"))
+    if detector != "sparse_rcnn":
+        head |= dict(nms_iou=0.6)
+    more = dict(norm="sync_batch", **head, **fields)
     return build.group("detector", detector, backbone=group, neck=neck, **more)
 
 
@@ -106,6 +123,8 @@ def study(arg, detector, backbone, **model):
     """
     c = coco(arg.root, arg.seed)
     recipe(c, arg)
+    if detector == "sparse_rcnn":
+        c.optimizer.clip_norm = 1.0
     c.calibration.iterations = int(arg.calibrate)
     c.model = transformer_model(detector, backbone, arg.init, **model)
     return with_masks(c) if "mask" in detector else c

@@ -66,7 +66,14 @@ ARGUMENTS = {
     "faster_rcnn_coco": ["", "norm=sync_batch,schedule=20e,size=448,head=2fc"],
     "cascade_rcnn_coco": ["schedule=1x,multiscale,depth=101"],
     "cascade_mask_rcnn_coco": ["", "giou"],
-    "rcnn_deeppcb": ["cpu", "detector=cascade_rcnn", "cpu,detector=cascade_rcnn"],
+    "rcnn_deeppcb": [
+        "cpu",
+        *(
+            f"{arm}detector={name}"
+            for name in ("cascade_rcnn", "sparse_rcnn")
+            for arm in ("", "cpu,")
+        ),
+    ],
     "image_kinds": ["cpu", "cpu,set=axons", "set=ships,view=visible_as_8"],
     "sixteen_bits": ["cpu,dtype=float32", "cpu,dtype=uint16_as_8"],
     "mask_nuclei": ["cpu", "norm=none", "cpu,norm=sync_batch"],
@@ -77,7 +84,9 @@ ARGUMENTS = {
     "transformers_table5": [
         "backbone=resnet50,recipe=sota-swin-aug",
         "detector=cascade_mask_rcnn,backbone=resnet50",
+        "detector=sparse_rcnn",
     ],
+    "sparse_rcnn_coco": ["proposals=300,norm=sync_batch,schedule=3x,size=448"],
     "transformers_figure4": [""],
     "transformers_figure3": ["", "arm=plain,recipe=sat,detector=faster_rcnn"],
     "direct_retinanet_coco": ["", "p=3,ft=2x,ms,form=stitcher,mode=sync_batch", "form=square,lr2"],

@@ -36,6 +36,7 @@ from jdet.detectors.rcnn import RCNN
 from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.roi_heads import BoxHead
 from jdet.detectors.rpn import RPN
+from jdet.detectors.sparse_rcnn import SparseRCNN
 from jdet.detectors.ssd import SSD
 from jdet.evaluation.coco_ap import CocoEvaluator, CocoInstancesEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
@@ -125,6 +126,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "cascade_rcnn": functools.partial(RCNN, **CASCADE),
         "mask_rcnn": functools.partial(MaskRCNN, low_quality="object"),
         "cascade_mask_rcnn": functools.partial(MaskRCNN, **CASCADE),
+        "sparse_rcnn": SparseRCNN,
     },
     "source": {
         "voc": VocSource,

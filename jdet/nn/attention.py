@@ -1,4 +1,4 @@
-"""Self-attention in windows of a map, as in Swin (Liu et al. 2021, sec. 3.2)."""
+"""Self-attention, in windows of a map, as in Swin (Liu et al. 2021, sec. 3.2), and among a set."""
 
 from __future__ import annotations
 
@@ -91,6 +91,35 @@ class WindowAttention(nn.Module):
         rows = (2 * self.window - 1) ** 2
         table = self.param("position_bias", small_normal, (rows, self.heads), jnp.float32)
         return table[relative_index(self.window)].transpose(2, 0, 1)
+
+
+class SelfAttention(nn.Module):
+    """Attention of the members of a set among themselves, whatever their order (Vaswani et al. 2017).
+
+    Products of queries with keys and their softmax are float32. Parameters are the dense layers ``qkv`` and
+    ``proj``.
+
+    Attributes:
+        heads: H; must divide the channels.
+        kernel_init: initialiser of both kernels.
+        dtype: of the computation; None: of the input.
+    """
+
+    heads: int
+    kernel_init: Callable[..., Any] = small_normal
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x [B, n, C] to the same shape."""
+        channels, dtype = x.shape[-1], self.dtype or x.dtype
+        dense = dict(dtype=dtype, kernel_init=self.kernel_init)
+        qkv = nn.Dense(3 * channels, name="qkv", **dense)(x)
+        q, k, v = qkv.reshape(*x.shape[:2], 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        q = q * (channels // self.heads) ** -0.5
+        logits = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+        y = jax.nn.softmax(logits, axis=-1).astype(dtype) @ v
+        return nn.Dense(channels, name="proj", **dense)(y.swapaxes(1, 2).reshape(x.shape))
 
 
 def to_windows(x: jax.Array, window: int) -> jax.Array:

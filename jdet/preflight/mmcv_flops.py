@@ -3,8 +3,9 @@
 It is not quite the number of multiply-accumulates that ``jdet.describe`` shows. One is counted for every
 multiply-accumulate of a convolution (and one for each bias that it adds) and of a dense layer (its bias is
 free), two for every number that a norm puts out, one for every number that enters a ReLU or a max-pool.
-GELU, softmax, interpolation and boxes are free, and so are the products of attention, which the authors of
-Swin and those who follow their code add by hand. Box heads count for as many RoIs as ``detect`` has.
+GELU, softmax, interpolation and boxes are free, and so are products of two computed matrices. Those of a
+backbone's attention are added by hand by the authors of Swin and those who follow their code. Heads count
+for as many RoIs as ``detect`` has.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class MmcvFlops(NamedTuple):
 
     Attributes:
         total: as MMCV counts; papers divide by 10^9 and write "G".
-        attention: products of queries with keys and of their weights with values, not in ``total``.
+        attention: products of queries with keys and of their weights with values in the backbone, not in
+            ``total``.
     """
 
     total: int
@@ -54,11 +56,12 @@ def mmcv_flops(detector: Any, variables: Any, shape: tuple[int, int]) -> MmcvFlo
         layers.setdefault("/".join(module), {})[name] = leaf
     # Nor what is no module there: decoding, at the top, and the ReLU of MMDetection's RPN.
     uncounted = {"", *(field for field, kind in detector.parts.items() if kind == "rpn")}
+    backbones = {field for field, kind in detector.parts.items() if kind == "backbone"}
     total = attention = 0
     for module, times, equation in walk(closed.jaxpr):
         count, outputs = macs(equation), math.prod(equation.outvars[0].aval.shape)
         if count and equation.primitive.name == "dot_general" and _of_pairs(equation):
-            attention += times * count if module else 0  # RoIAlign, at the top, is free
+            attention += times * count if module.split("/")[0] in backbones else 0
         elif count:
             own = layers.get(module, {})
             biased = "bias" in own and own["kernel"].ndim == 4

@@ -1,0 +1,81 @@
+"""A stage of Sparse R-CNN against a plain reference, proposal by proposal."""
+
+import jax
+import numpy as np
+
+from jdet.detectors.dynamic_head import DynamicHead
+from jdet.nn.observe import scale_invariant
+
+HEADS, WIDTH, DYNAMIC, SIDE = 2, 8, 3, 2
+
+
+def dense(p, x):
+    return x @ p["kernel"] + p.get("bias", 0)
+
+
+def norm(p, x):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def attention(p, x):
+    """Head by head, of one image [R, C]."""
+    q, k, v = np.split(dense(p["qkv"], x), 3, -1)
+    size, found = WIDTH // HEADS, []
+    for h in range(HEADS):
+        part = slice(h * size, (h + 1) * size)
+        weights = np.exp(q[:, part] @ k[:, part].T / np.sqrt(size))
+        found.append(weights / weights.sum(-1, keepdims=True) @ v[:, part])
+    return dense(p["proj"], np.concatenate(found, -1))
+
+
+def dynamic_conv(p, feature, region):
+    """Of one proposal: [C] and [cells, C]."""
+    kernels = dense(p["kernels"], feature)
+    first = kernels[: WIDTH * DYNAMIC].reshape(WIDTH, DYNAMIC)
+    second = kernels[WIDTH * DYNAMIC :].reshape(DYNAMIC, WIDTH)
+    x = relu(norm(p["norm1"], region @ first))
+    x = relu(norm(p["norm2"], x @ second))
+    return relu(norm(p["fc_norm"], dense(p["fc"], x.reshape(-1))))
+
+
+def reference(p, features, regions):
+    x = norm(p["attention_norm"], features + attention(p["attention"], features))
+    rows = zip(x, regions.reshape(len(x), -1, WIDTH))
+    x = norm(p["dynamic_norm"], x + np.stack([dynamic_conv(p["dynamic_conv"], *r) for r in rows]))
+    x = norm(p["fc_norm"], x + dense(p["fc2"], relu(dense(p["fc1"], x))))
+    cls = relu(norm(p["cls_norm1"], dense(p["cls_fc1"], x)))
+    box = x
+    for i in "123":
+        box = relu(norm(p[f"box_norm{i}"], dense(p[f"box_fc{i}"], box)))
+    return dense(p["cls"], cls), dense(p["box"], box), x
+
+
+def test_a_stage_equals_the_reference():
+    head = DynamicHead(num_classes=4, attention_heads=HEADS, dynamic_channels=DYNAMIC, hidden=12)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, 5, WIDTH)).astype(np.float32)
+    regions = rng.normal(size=(2, 5, SIDE, SIDE, WIDTH)).astype(np.float32)
+    with scale_invariant() as free:
+        shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), features, regions))["params"]
+    # Biases and norms that are not their initial values, which would hide what they do.
+    params = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+    found = jax.jit(head.apply)({"params": params}, features, regions)
+    expected = [reference(params, *image) for image in zip(features, regions)]
+    for one, other in zip(found, zip(*expected)):
+        np.testing.assert_allclose(one, np.stack(other), rtol=1e-4, atol=1e-4)
+    assert {path for path in free if "box" in path} == {f"box_fc{i}/kernel" for i in "123"}
+    assert all("bias" not in shapes[path.split("/")[0]] for path in free)
+
+
+def test_numbers_of_a_stage():
+    """MMDetection's ``DIIHead`` of 80 classes and 256 channels has 13,235,412 parameters."""
+    features, regions = (np.zeros((1, 2, *x, 256), np.float32) for x in ((), (7, 7)))
+    shapes = jax.eval_shape(
+        lambda: DynamicHead(num_classes=80).init(jax.random.key(0), features, regions)
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 13_235_412
