@@ -38,9 +38,7 @@ SETS = {
     "worms": Set(196, 262, 2, {"both": (), "w1": (0,), "w2": (1,)}),
     "cells": Set(256, 256, 1, {"all": ()}),
     "ships": Set(256, 256, 5, {"all": (), "visible": (2, 1, 0)}),
-    "axons": Set(
-        480, 816, 1, {"all": ()}, batch=2, max_boxes=2560, detections=3000, sixteen=False
-    ),
+    "axons": Set(480, 816, 1, {"all": ()}, batch=2, max_boxes=2560, detections=3000, sixteen=False),
     "embryos": Set(256, 336, 3, {"all": ()}, sixteen=False),
 }
 AS_8 = "_as_8"
