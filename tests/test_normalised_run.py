@@ -95,3 +95,31 @@ def test_measured_once_and_used_everywhere(tmp_path, monkeypatch, caplog):
     filled = np.where(image == 0, np.rint(values.mean()), image).astype(np.uint16)
     np.testing.assert_array_equal(prepared, predictor.resize.prepare(filled)[0])
     assert predictor.display(image).shape == (48, 48, 3)
+
+
+def test_a_run_that_goes_on_takes_what_was_measured_for_it(tmp_path, monkeypatch):
+    """Without the cache; one that begins anew, or measures otherwise, measures."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    values = make_set(data)
+
+    def prepare(overwrite=False, **normalise):
+        c = config_of(data)
+        c.data.normalise.update(normalise)
+        return run._prepare(c, workdir, overwrite)
+
+    first = prepare()
+    np.testing.assert_allclose(first.config.model.mean, values.mean(), rtol=1e-9)
+    assert first.values.images == 6
+    workdir.mkdir()
+    (workdir / "config.json").write_text(first.config.to_json())
+    monkeypatch.setattr(normalise, "measure", lambda *_, **__: pytest.fail("measured again"))
+    again = prepare()
+    assert again.values is None and again.config.to_json() == first.config.to_json()
+    for given in (dict(overwrite=True), dict(by="range", range=(29_000.0, 31_000.0))):
+        with pytest.raises(pytest.fail.Exception, match="measured again"):
+            prepare(**given)
+    (workdir / "config.json").write_text("{")  # the workdir's own check says what is wrong
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        prepare()
