@@ -106,11 +106,16 @@ class PyramidDetector(Detector, kw_only=True):
 
         The sizes of the maps are those of the network itself, by abstract evaluation.
         """
-        detector: Any = self
+        network: Any = self
+        if (
+            type(self).levels is PyramidDetector.levels
+        ):  # detectors that differ elsewhere share them
+            network = _Levels(self.backbone, self.neck, parent=None)
+        channels = len(self.mean)
         try:
-            cells_of_levels = _level_cells(detector, shape)
+            cells_of_levels = _level_cells(network, (*shape, channels))
         except TypeError:  # fields that cannot be hashed
-            cells_of_levels = _level_cells.__wrapped__(detector, shape)
+            cells_of_levels = _level_cells.__wrapped__(network, (*shape, channels))
         # Levels of a small image may vanish, the coarsest first.
         return tuple(
             LevelAnchors(level, cells)
@@ -163,13 +168,24 @@ class PyramidDetector(Detector, kw_only=True):
         )
 
 
+class _Levels(nn.Module):
+    """What the levels of a detector follow from."""
+
+    backbone: Any
+    neck: Any
+
+    def levels(self, images: jax.Array, *, train: bool) -> list[jax.Array]:
+        """As ``PyramidDetector.levels``."""
+        return self.neck(self.backbone(images, train=train), train=train)
+
+
 @functools.lru_cache(maxsize=128)  # tracing takes seconds, and more than one asks
-def _level_cells(detector: PyramidDetector, shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Height and width of the maps of all levels at a network input of this height and width."""
+def _level_cells(network: nn.Module, shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Height and width of the maps of all levels at a network input [H, W, C] of this shape."""
     maps = jax.eval_shape(
-        lambda key, x: detector.init_with_output(key, x, train=False, method="levels")[0],
+        lambda key, x: network.init_with_output(key, x, train=False, method="levels")[0],
         jax.random.key(0),
-        jax.ShapeDtypeStruct((1, *shape, len(detector.mean)), jnp.float32),
+        jax.ShapeDtypeStruct((1, *shape), jnp.float32),
     )
     return [(x.shape[1], x.shape[2]) for x in maps]
 

@@ -16,7 +16,6 @@ TORCHVISION = dict(
     score="root",
     score_threshold=0.2,
     neck=dict(extra="conv_p5"),
-    backbone=dict(width=0.125),
 )
 SHAPES = [(n, n) for n in (16, 8, 4, 2, 1)]
 

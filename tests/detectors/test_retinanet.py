@@ -13,18 +13,23 @@ from jdet.ops.nms import best_pairs
 from jdet.types import ConfigError
 from tests import harness
 from tests.golden import centred, load
+from tests.tiny_backbone import TINY
 
 CLASSES = tuple("abcde")
 
 
-def config(size=64, depth=18, norm="batch", head_norm="none", neck=None, backbone=None, **fields):
+def resnet(depth, **fields):
+    return dict(name="resnet", depth=depth, **fields)
+
+
+def config(size=64, norm="batch", head_norm="none", neck=None, backbone=None, **fields):
     c = get_defaults()
     c.input_size = size
     c.resize = build.group("resize", "keep_ratio", short=(size,), long=size)
     c.model = build.group(
         "detector",
         "retinanet",
-        backbone=build.group("backbone", "resnet", depth=depth, **(backbone or {})),
+        backbone=build.group("backbone", **(backbone or dict(name=TINY))),
         neck=build.group("neck", "fpn", **(neck or {})),
         norm=norm,
         head_norm=head_norm,
@@ -34,13 +39,16 @@ def config(size=64, depth=18, norm="batch", head_norm="none", neck=None, backbon
 
 
 def make(**fields):
-    small = dict(backbone=dict(width=0.125), neck=dict(width=0.0625), head_channels=16)
+    small = dict(neck=dict(width=0.0625), head_channels=16)
     return build.detector(config(**(dict(head_depth=1) | small | fields)), CLASSES)
 
 
 @pytest.mark.parametrize(
     "case",
-    [dict(head_norm="batch"), dict(norm="group", head_norm="group", box_loss="giou")],
+    [
+        dict(head_norm="batch", backbone=resnet(18, width=0.125)),
+        dict(norm="group", head_norm="group", box_loss="giou"),
+    ],
     ids=["batch", "group"],
 )
 def test_battery(case):
@@ -221,7 +229,8 @@ def test_image_by_image_is_the_mean_of_single_images(started):
 def test_published_numbers(depth, parameters, gmacs):
     """Parameters with 80 classes; multiply-adds of convolutions."""
     for shape, expected in gmacs.items():
-        found = describe(config(448, depth), tuple(map(str, range(80))), shape)
+        c = config(448, backbone=resnet(depth))
+        found = describe(c, tuple(map(str, range(80))), shape)
         assert found.parameters == parameters
         assert found.macs / 1e9 == pytest.approx(expected, abs=0.006)
     by_path = {row.path: row.parameters for row in found.rows}
@@ -236,7 +245,7 @@ def test_published_numbers(depth, parameters, gmacs):
     ],
 )
 def test_published_anchor_counts(shape, boxes):
-    found = describe(config(448, 18, backbone=dict(width=0.125)), CLASSES, shape)
+    found = describe(config(448, backbone=resnet(18, width=0.125)), CLASSES, shape)
     assert tuple(level["boxes"] for level in found.levels) == boxes
     rows, columns = zip(*(level["map"] for level in found.levels))
     assert rows[:3] == tuple(shape[0] // s for s in (8, 16, 32))

@@ -15,6 +15,7 @@ from jdet.parallel import mesh as mesh_lib
 from jdet.train import gradient, state
 from jdet.types import ConfigError
 from tests import harness
+from tests.tiny_backbone import TINY
 
 CLASSES = tuple("abcde")
 
@@ -30,7 +31,7 @@ def config(**fields):
     c.model = build.group(
         "detector",
         "sparse_rcnn",
-        backbone=build.group("backbone", "tests.detectors.two_stage:Tiny"),
+        backbone=build.group("backbone", TINY, stages=("c2", "c4")),
         neck=build.group("neck", "fpn", channels=8, extra="none"),
         **(few | fields),
     )

@@ -1,33 +1,10 @@
 """A small two-stage detector for tests, on a backbone that compiles in no time."""
 
-from typing import Any
-
-import flax.linen as nn
-import jax.numpy as jnp
-
 from jdet import build
 from jdet.config import get_defaults
-from jdet.nn.conv_norm import ConvNorm
-from jdet.nn.norm import Norm
+from tests.tiny_backbone import TINY
 
 CLASSES = tuple("abcde")
-
-
-class Tiny(nn.Module):
-    """Two convolutions of stride 4."""
-
-    norm: Norm = Norm("batch")
-    dtype: Any = jnp.float32
-
-    stage_names = ("c2", "c4")
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        x, stages = images, {}
-        for name in self.stage_names:
-            layer = ConvNorm(8, self.norm, train, strides=4, padding=1, dtype=self.dtype, name=name)
-            stages[name] = x = layer(x)
-        return stages
 
 
 def config(name="faster_rcnn", size=64, rpn=None, head=None, **fields):
@@ -40,7 +17,7 @@ def config(name="faster_rcnn", size=64, rpn=None, head=None, **fields):
     c.model = build.group(
         "detector",
         name,
-        backbone=build.group("backbone", "tests.detectors.two_stage:Tiny"),
+        backbone=build.group("backbone", TINY, stages=("c2", "c4")),
         neck=build.group("neck", "fpn", channels=8, extra="pool"),
         rpn=build.group("rpn", **(dict(name="rpn", channels=8) | few | (rpn or {}))),
         box_head=build.group(

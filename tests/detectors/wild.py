@@ -22,6 +22,7 @@ from jdet.detectors.pyramid import Predictions
 from jdet.detectors.ssd import SSD
 from jdet.ops.anchors import default_boxes
 from jdet.types import Batch
+from tests.tiny_backbone import TINY
 
 SIZE, CLASSES, OBJECTS = 32, 2, 4
 SPECIAL = np.array([0, -20, 20, 88, -88, 1e4, -1e4, 1e8, -1e8], np.float32)
@@ -43,7 +44,7 @@ def make(name, **fields):
     """A detector of three levels at 32 pixels."""
     c = get_defaults()
     c.input_size = SIZE
-    body = build.group("backbone", "resnet", depth=18, width=0.125)
+    body = build.group("backbone", TINY, stages=("c2", "c3", "c4", "c5"))
     if name == "ssd":
         neck = build.group("neck", "ssd_extras", width=0.25)
     else:
