@@ -28,6 +28,11 @@ from jdet.ops import voting
 from jdet.parallel import device_memory
 from jdet.types import Batch, ConfigError, Detections, ImageDetections
 
+_merge = jax.jit(
+    voting.merge_traced,
+    static_argnames=("kind", "keep", "iou_threshold", "pixel_offset", "score_threshold"),
+)
+
 
 class _Run(NamedTuple):
     """One call of the network: a view of the images, as they are or mirrored, and the pass it is of."""
@@ -75,15 +80,12 @@ class MultiScale:
         self._runs = [_Run(self.views.index(view), flip, one) for view, flip, one in planned]
         # Of two oriented views an image is in one.
         self.passes_per_image = sum(view.shows(100, 200) for view, _, _ in planned)
-        self._merge = jax.jit(
-            functools.partial(
-                voting.merge_traced,
-                kind=options.merge,
-                iou_threshold=options.iou_threshold,
-                pixel_offset=options.pixel_offset,
-                score_threshold=options.score_threshold,
-            ),
-            static_argnames="keep",
+        self._merge = functools.partial(
+            _merge,
+            kind=options.merge,
+            iou_threshold=options.iou_threshold,
+            pixel_offset=options.pixel_offset,
+            score_threshold=options.score_threshold,
         )
 
     def check(self, variables: Any, batch_size: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 from jdet import build
 from jdet.analysis import inspection
 from jdet.config import get_defaults
+from tests.tiny_backbone import TINY
 
 
 def detector(size, backbone, neck="residual_extras", **values):
@@ -25,13 +26,13 @@ def detector(size, backbone, neck="residual_extras", **values):
 
 @pytest.fixture(scope="module")
 def vgg():
-    return detector(128, dict(name="vgg16", width=0.0625), norm="none", taps=("c2", "c3", "c4"))
+    model = detector(128, dict(name="vgg16", width=0.0625), norm="none", taps=("c2", "c3", "c4"))
+    return model, inspection.initialise(model, 128)
 
 
 def test_receptive_fields_are_the_published_ones(vgg):
     """VGG-16: 40 pixels at conv3_3, 92 at conv4_3; strides 4 and 8 put the centre cell at 66 and 68."""
-    variables = inspection.initialise(vgg, 128)
-    fields = inspection.receptive_fields(vgg, variables, 128)
+    fields = inspection.receptive_fields(*vgg, 128)
     assert [field.cells for field in fields[:3]] == [32, 16, 8]
     assert fields[0].extent == (40, 40) and fields[1].extent == (92, 92)
     assert fields[2].extent == (128, 128)  # the dilated fc6 sees more than the image
@@ -44,7 +45,7 @@ def test_receptive_fields_are_the_published_ones(vgg):
 
 
 def test_level_outputs_are_what_the_head_gets(vgg):
-    variables = inspection.initialise(vgg, 128)
+    vgg, variables = vgg
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3)), jnp.uint8)
     levels = inspection.level_outputs(vgg, variables, images)
     _, cells = vgg.level_sizes()
@@ -61,7 +62,7 @@ def test_level_outputs_are_what_the_head_gets(vgg):
 
 
 def test_matches():
-    model = detector(96, dict(name="resnet", depth=18, width=0.0625), first_ratio=0.15)
+    model = detector(96, dict(name=TINY, stages=("c3", "c4")), first_ratio=0.15)
     large, small = [20, 20, 60, 60], [3, 3, 6, 6]
     found = inspection.match_default_boxes(model, np.array([large, small], np.float32))
     assert len(found.boxes) == len(found.level) == len(found.matched)

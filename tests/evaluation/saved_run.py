@@ -11,6 +11,7 @@ from jdet.config import get_defaults
 from jdet.train.checkpoints.checkpoint import Checkpoints
 from jdet.train.state import abstract_variables
 from jdet.types import TrainState
+from tests.tiny_backbone import TINY
 
 NAMES = ("disc", "square", "star")
 
@@ -23,7 +24,7 @@ def save_run(folder):
     config.model = build.group(
         "detector",
         "ssd",
-        backbone=build.group("backbone", "root_resnet", depth=18, width=0.125),
+        backbone=build.group("backbone", TINY, stages=("c3", "c4")),
         neck=build.group("neck", "residual_extras", width=0.125),
         max_detections=20,
     )

@@ -24,15 +24,20 @@ from jdet.types import Batch, ConfigError, Detections, ImageDetections
 from tests.evaluation.pixel_detector import AnySize, PixelDetector
 from tests.evaluation.test_detect import SIDE, VARIABLES, Record, Rectangles, mesh
 from tests.evaluation.test_tta import custom, options
+from tests.tiny_backbone import TINY
 
 
 def shapes(multi):
     return [view.shape for view in multi.views]
 
 
+ANY_SIZE = DetectFn(AnySize())
+"""Compiled once for every input size, whatever the passes."""
+
+
 def multi_scale_of(*passes, detector=None, over=None, resize=None, **values):
-    resize = resize or Warp(SIDE)
-    return MultiScale(DetectFn(detector or AnySize(), over), custom(*passes, **values), resize)
+    detect = DetectFn(detector, over) if detector else ANY_SIZE
+    return MultiScale(detect, custom(*passes, **values), resize or Warp(SIDE))
 
 
 def found_by(multi, source, batch_size=4):
@@ -326,7 +331,7 @@ def tiny_ssd(size=64):
     c.model = build.group(
         "detector",
         "ssd",
-        backbone=build.group("backbone", "root_resnet", depth=18, width=0.0625),
+        backbone=build.group("backbone", TINY, stages=("c3", "c4")),
         neck=build.group("neck", "residual_extras", width=0.0625),
         max_detections=5,
         pre_nms=20,

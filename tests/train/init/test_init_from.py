@@ -18,6 +18,7 @@ from jdet.train.checkpoints.checkpoint import FOLDER, CheckpointError, Checkpoin
 from jdet.train.init import init_from, transforms
 from jdet.train.init import plan as init_plan
 from jdet.types import ConfigError, TrainState
+from tests.tiny_backbone import TINY
 from tests.train import fake
 from tests.train.init.test_class_map import COCO_CLASSES, COCO_OF_VOC
 
@@ -31,7 +32,7 @@ def settings(names, head_norm="batch", norm="batch", **overrides):
     config.model = build.group(
         "detector",
         "ssd",
-        backbone=build.group("backbone", "root_resnet", depth=18, width=0.0625),
+        backbone=build.group("backbone", TINY, stages=("c3", "c4"), channels=16),
         neck=build.group("neck", "residual_extras", width=0.0625),
         norm=norm,
         head_norm=head_norm,
