@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jdet.ops import boxes, coding, losses, matching, nms, sampling, voting
+from tests.harness import compiled
 
 SIZES = [(0, 5), (3, 0), (0, 0)]
 
@@ -17,11 +18,11 @@ def rows(count):
 def test_matching(objects, anchors):
     truth, valid = rows(objects), jnp.ones(objects, bool)
     overlap = boxes.pairwise_iou(truth, rows(anchors))
-    found = matching.ssd.match(overlap, valid)
+    found = compiled(matching.ssd.match)(overlap, valid)
     assert found.index.shape == found.overlap.shape == (anchors,) and not found.matched.any()
     background = np.full(anchors, matching.BELOW)
     for low_quality in matching.max_iou.LOW_QUALITY:
-        match = matching.max_iou.assign(
+        match = compiled(matching.max_iou.assign, "overlap_of")(
             truth,
             valid,
             lambda some: boxes.pairwise_iou(some, rows(anchors)),
@@ -31,10 +32,10 @@ def test_matching(objects, anchors):
         )
         np.testing.assert_array_equal(match, background)
     reach = jnp.tile(jnp.array([0.0, 100.0]), (anchors, 1))
-    match = matching.fcos.assign(truth, valid, rows(anchors)[:, 2:] / 2, reach, None)
+    match = compiled(matching.fcos.assign)(truth, valid, rows(anchors)[:, 2:] / 2, reach, None)
     np.testing.assert_array_equal(match, background)
     grid = matching.atss.Grid(jnp.arange(min(anchors, 1)) + 4.0, 8.0 * jnp.arange(anchors), 8.0)
-    match = matching.atss.assign(truth, valid, [grid], jnp.array([8, 64]))
+    match = compiled(matching.atss.assign)(truth, valid, [grid], jnp.array([8, 64]))
     np.testing.assert_array_equal(match, background)
 
 
@@ -42,8 +43,10 @@ def test_matching(objects, anchors):
 def test_detections(anchors, classes):
     scores, settings = jnp.zeros((anchors, classes)), dict(iou_threshold=0.5, keep=4)
     several = [
-        nms.class_wise_nms(rows(anchors), scores, score_threshold=0.1, pre_nms=9, **settings),
-        nms.candidates_nms(rows(0), jnp.zeros(0), jnp.zeros(0, jnp.int32), **settings),
+        compiled(nms.class_wise_nms)(
+            rows(anchors), scores, score_threshold=0.1, pre_nms=9, **settings
+        ),
+        compiled(nms.candidates_nms)(rows(0), jnp.zeros(0), jnp.zeros(0, jnp.int32), **settings),
     ]
     for found in several:
         assert found.boxes.shape == (4, 4) and found.scores.shape == (4,) and not found.valid.any()
@@ -54,7 +57,7 @@ def test_detections(anchors, classes):
 @pytest.mark.parametrize("kind", voting.KINDS)
 def test_merging(kind):
     nothing = jnp.zeros((2, 0))
-    found = voting.merge(
+    found = compiled(voting.merge_traced)(
         jnp.zeros((2, 0, 4)),
         nothing,
         nothing.astype(int),
@@ -62,7 +65,7 @@ def test_merging(kind):
         kind=kind,
         keep=3,
         iou_threshold=0.5,
-    )
+    ).detections
     assert found.boxes.shape == (2, 3, 4) and not found.valid.any()
 
 

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jdet.ops import nms as nms_ops
 from jdet.ops.boxes import pairwise_iou
-from jdet.ops.nms import at_least, candidates_nms, class_wise_nms, nms
+from jdet.ops.nms import at_least
 from tests.golden import load
+from tests.harness import compiled
+
+nms = jax.jit(nms_ops.nms)
+class_wise_nms = compiled(nms_ops.class_wise_nms)
+candidates_nms = compiled(nms_ops.candidates_nms)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
@@ -190,9 +196,6 @@ def test_soft_nms_drops_only_boxes_that_lost_score(soft):
     np.testing.assert_array_equal(kept.boxes[1:3], boxes[2:])
 
 
-run = jax.jit(nms)
-
-
 @settings(max_examples=40)
 @given(st.integers(0, 10**6))
 def test_survivors_do_not_overlap_and_the_rest_do(seed):
@@ -202,7 +205,7 @@ def test_survivors_do_not_overlap_and_the_rest_do(seed):
         np.concatenate([low, low + rng.uniform(1, 40, (3, 25, 2))], -1), jnp.float32
     )
     valid = jnp.asarray(np.arange(25) < rng.integers(0, 26, (3, 1)))
-    keep = np.asarray(run(boxes, valid, 0.4))
+    keep = np.asarray(nms(boxes, valid, 0.4))
     overlap = np.asarray(pairwise_iou(boxes, boxes))
     for k, o, v in zip(keep, overlap, np.asarray(valid)):
         for i in range(25):

@@ -143,7 +143,9 @@ def test_levels_equal_torchvision():
     boxes, valid, places = of_images(np.concatenate(rows), 2)
     # Level 4 of 224 pixels is stride 16, the second of these.
     settings = dict(strides=(8, 16, 32), output=7, finest_scale=112.0)
-    found = roi_align(levels, boxes, **settings, aligned=False, valid=valid)
+    found = jax.jit(functools.partial(roi_align, **settings, aligned=False))(
+        levels, boxes, valid=valid
+    )
     np.testing.assert_array_equal(roi_levels(boxes, 3, 112.0)[places], golden["levels"])
     np.testing.assert_allclose(found[places].transpose(0, 3, 1, 2), golden["out"], atol=1e-5)
 

@@ -9,8 +9,11 @@ from jdet.ops.anchors import default_boxes, retinanet_levels
 from jdet.ops.boxes import cxcywh_to_xyxy, pairwise_iou
 from jdet.ops.matching import BELOW, BETWEEN, max_iou
 from tests.golden import load
+from tests.harness import compiled
 
-assign = functools.partial(max_iou.assign, positive_iou=0.5, negative_iou=0.4)
+assign = functools.partial(
+    compiled(max_iou.assign, "overlap_of"), positive_iou=0.5, negative_iou=0.4
+)
 
 
 def of_rows(rows):
@@ -26,7 +29,7 @@ def test_equal_torchvision():
         "rpn_07_03_lowq": (0.7, 0.3, "anchor"),
         "roi_05_05": (0.5, 0.5, "none"),
     }.items():
-        found = max_iou.assign(
+        found = assign(
             overlap, valid, of_rows, positive_iou=high, negative_iou=low, low_quality=low_quality
         )
         np.testing.assert_array_equal(found, golden[name])
