@@ -57,7 +57,7 @@ def shifted():
     """A layer on maps of 8×12 in windows of 4, whose biases are not zero, and its variables."""
     layer = WindowAttention(heads=2, window=4, shift=2, attend_padding=False)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 8)), jnp.float32)
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     return layer, jax.tree.map(lambda p: p + 0.3, variables), x
 
 

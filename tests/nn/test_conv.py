@@ -27,6 +27,26 @@ def reference(x, kernel, strides, padding, dilation):
     )
 
 
+def pulled_back(function, x, kernel, cotangent):
+    """Value and gradients, in one program that is traced anew."""
+
+    @jax.jit
+    def run(*arrays):
+        value, pull = jax.vjp(function, *arrays)
+        return value, *pull(cotangent)
+
+    return run(x, kernel)
+
+
+@functools.cache
+def case(size, strides, padding, dilation):
+    """Image, kernel and cotangent, and what XLA makes of them."""
+    x, kernel = arrays((3, 14, 11, 5), (size, size, 5, 7))
+    function = functools.partial(reference, strides=strides, padding=padding, dilation=dilation)
+    (cotangent,) = arrays(jax.eval_shape(function, x, kernel).shape, seed=1)
+    return (x, kernel, cotangent), pulled_back(function, x, kernel, cotangent)
+
+
 PATHS = {
     "xla": dict(LARGE_IMAGE=10**9),
     "patches": dict(LARGE_IMAGE=0, FEW_CHANNELS=5),
@@ -52,14 +72,12 @@ PATHS = {
 def test_value_and_gradients_equal_xla(size, strides, padding, dilation, path, monkeypatch):
     for name, value in PATHS[path].items():
         monkeypatch.setattr(conv, name, value)
-    x, kernel = arrays((3, 14, 11, 5), (size, size, 5, 7))
     settings = dict(strides=strides, padding=padding, dilation=dilation)
-    expected, pull = jax.vjp(functools.partial(reference, **settings), x, kernel)
-    actual, own_pull = jax.vjp(functools.partial(conv2d, **settings), x, kernel)
+    given, (expected, *theirs) = case(size, **settings)
+    actual, *ours = pulled_back(functools.partial(conv2d, **settings), *given)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
-    (cotangent,) = arrays(expected.shape, seed=1)
-    for ours, theirs in zip(own_pull(cotangent), pull(cotangent)):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("path", ["xla", "patches", "blocks"])
@@ -85,7 +103,7 @@ def test_gradient_of_replicated_kernel_sums_over_devices(path, check, monkeypatc
             return jax.grad(total)(kernel)
         return jax.lax.psum(jax.grad(loss)(kernel, x, target), ("group", "member"))
 
-    expected = jax.grad(loss)(kernel, x, target)
+    expected = jax.jit(jax.grad(loss))(kernel, x, target)
     np.testing.assert_allclose(
         jax.jit(on_devices)(kernel, x, target), expected, rtol=1e-4, atol=1e-3
     )

@@ -57,13 +57,20 @@ def test_batch_norm_of_what_counts():
     """Value, statistics, count and every gradient, those through cells that do not count included."""
     x, scale, bias, dy, mask = norm_case()
     norm = functools.partial(batch_norm_train, eps=1e-3, mask=mask)
-    y, pull = jax.vjp(lambda *a: norm(*a)[0], x, scale, bias)
-    expected, expected_pull = jax.vjp(lambda *a: by_definition(*a, mask)[0], x, scale, bias)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(function, *arrays):
+        y, pull, rest = jax.vjp(
+            lambda *a: ((found := function(*a))[0], found[1:]), *arrays, has_aux=True
+        )
+        return y, pull(dy), rest
+
+    y, gradients, (mean, var, count) = run(norm, x, scale, bias)
+    definition = functools.partial(by_definition, mask=mask)
+    expected, expected_gradients, (expected_mean, expected_var) = run(definition, x, scale, bias)
     np.testing.assert_allclose(y, expected, atol=2e-5)
-    for ours, theirs in zip(pull(dy), expected_pull(dy)):
+    for ours, theirs in zip(gradients, expected_gradients):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    _, mean, var, count = norm(x, scale, bias)
-    _, expected_mean, expected_var = by_definition(x, scale, bias, mask)
     np.testing.assert_allclose(mean, expected_mean, rtol=1e-5)
     np.testing.assert_allclose(var, expected_var, rtol=1e-5)
     assert count == mask.sum() == 5 * 8 + 8 * 5 + 5 * 7
@@ -72,11 +79,16 @@ def test_batch_norm_of_what_counts():
 def test_groups_and_devices_count_what_they_have():
     """One image a group by itself; devices that share equal one; a group without cells is finite."""
     x, scale, bias, dy, mask = norm_case()
-    apart, *_ = batch_norm_train(x, scale, bias, eps=1e-3, mask=mask, groups=3)
+
+    @functools.partial(jax.jit, static_argnames="groups")
+    def norm(mask, groups=1):
+        return batch_norm_train(x, scale, bias, eps=1e-3, mask=mask, groups=groups)
+
+    apart, *_ = norm(mask, groups=3)
     for i in range(3):
         one = by_definition(x[i : i + 1], scale, bias, mask[i : i + 1])[0][0]
         np.testing.assert_allclose(apart[i], one, atol=2e-5)
-    empty, *_ = batch_norm_train(x, scale, bias, eps=1e-3, mask=mask & False)
+    empty, *_ = norm(mask & False)
     assert np.isfinite(empty).all()
 
     mesh = jax.make_mesh((3,), ("member",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -96,9 +108,15 @@ def test_groups_and_devices_count_what_they_have():
     compiled = jax.jit(on_devices).lower(x, scale, bias, dy, mask).compile()
     assert compiled.as_text().count(" all-reduce(") == 2  # one in each direction
     y, gradient, count = compiled(x, scale, bias, dy, mask)
-    expected, pull = jax.vjp(lambda x: by_definition(x, scale, bias, mask)[0], x)
+
+    @jax.jit
+    def definition(x):
+        expected, pull = jax.vjp(lambda x: by_definition(x, scale, bias, mask)[0], x)
+        return expected, pull(dy)[0]
+
+    expected, expected_gradient = definition(x)
     np.testing.assert_allclose(y, expected, atol=2e-5)
-    np.testing.assert_allclose(gradient, pull(dy)[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-4)
     assert count == mask.sum()
 
 
@@ -132,7 +150,7 @@ def test_features_and_gradients_do_not_depend_on_the_padding(kind):
             x[row, :h, :w] = images[row, :h, :w]
         return jnp.asarray(x)
 
-    variables = net.init(jax.random.key(0), inputs(64, 64, 0.0))
+    variables = jax.jit(net.init)(jax.random.key(0), inputs(64, 64, 0.0))
 
     @jax.jit
     def run(x):
