@@ -8,7 +8,8 @@ One JSON line per case; ``ms`` is the whole, from uint8 images on the device to 
 synchronisation after every call. ``postprocess`` is softmax, decoding and class-wise NMS of
 all default boxes × 21 classes on untrained logits, of which nearly all pass the score threshold of many
 models: the worst case. Of dense detectors it is decoding and NMS of the best 1,000 (anchor, class)
-pairs of every level, regardless of their scores, on both sides. ``found`` is the number of detections per
+pairs of every level, regardless of their scores, on both sides. Two-stage detectors are timed as a
+whole. ``found`` is the number of detections per
 image. With a Python that has torch (``--peer-python`` or the environment variable JDET_PEER_PYTHON) the
 same network in PyTorch detects on the same images, and the ratio is added; ``peer_rest_ms`` is the time it
 needs for everything but its network.
@@ -48,7 +49,8 @@ def measure(case, args):
     import jax.numpy as jnp
 
     from jdet import build
-    from jdet.detectors.dense_detector import Predictions
+    from jdet.detectors.pyramid import Predictions
+    from jdet.detectors.rcnn import RCNN
     from jdet.train.state import count_parameters
 
     c = models.config(case)
@@ -56,10 +58,12 @@ def measure(case, args):
     detector = build.detector(c, classes)
     drawn = models.random_batch(c, len(classes))
     images, sizes = jnp.asarray(drawn.images), jnp.asarray(drawn.image_sizes)
-    initialise = jax.jit(functools.partial(detector.init, train=False))
-    variables = initialise(jax.random.key(0), images[:1])
+    initialise = jax.jit(functools.partial(detector.init, method="detect"))
+    variables = initialise(jax.random.key(0), images[:1], sizes[:1])
     parameters = count_parameters(variables["params"])
     priors = []
+
+    whole = isinstance(detector, RCNN)  # its second stage begins with what the first one found
 
     def network(variables, images, sizes):
         if hasattr(detector, "by_level"):
@@ -81,7 +85,6 @@ def measure(case, args):
         return detector.apply(variables, images, sizes, method="detect")
 
     network, postprocess, detect = map(jax.jit, (network, postprocess, detect))
-    outputs = jax.block_until_ready(network(variables, images, sizes))
     half = max(1, args.steps // 2)
 
     def times(function, *arguments, count=args.steps, warmup=2):
@@ -92,10 +95,11 @@ def measure(case, args):
 
     result = models.about("inference", case._replace(size=c.input_size))
     result["parameters"] = parameters
-    parts = {
-        "network": times(network, variables, images, sizes),
-        "postprocess": times(postprocess, sizes, *outputs),
-    }
+    parts = {}
+    if not whole:
+        outputs = jax.block_until_ready(network(variables, images, sizes))
+        parts["network"] = times(network, variables, images, sizes)
+        parts["postprocess"] = times(postprocess, sizes, *outputs)
     found = times(detect, variables, images, sizes, count=half)
     peak = models.peak_mib()
     theirs = models.peer(case, args, "detect", detector, drawn, parameters)
@@ -104,7 +108,8 @@ def measure(case, args):
     for name, samples in parts.items():
         short = clock.summary(samples)
         result |= {f"{name}_ms": short["ms"], f"{name}_min_ms": short["min_ms"]}
-    result["postprocess_share"] = round(result["postprocess_ms"] / result["network_ms"], 3)
+    if parts:
+        result["postprocess_share"] = round(result["postprocess_ms"] / result["network_ms"], 3)
     result |= clock.summary(found)
     result["images_per_second"] = round(1000 * case.batch / result["ms"], 2)
     result["peak_mib"] = peak

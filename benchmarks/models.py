@@ -71,6 +71,31 @@ SQUARES = TORCHVISION | {
     "model.score": "root",
 }
 POINTS = SQUARES | {"model.torchvision_anchors": True}
+TWO_STAGES = {
+    "input_size": 320,
+    "model.neck.use_norm": False,
+    "model.head_norm": "none",
+    "model.rpn.torchvision_anchors": True,
+    "model.rpn.padding_anchors": True,
+    "model.rpn.low_quality": "anchor",
+    "model.rpn.min_pos_iou": 0.0,
+    "model.rpn.box_loss": "smooth_l1",
+    "model.rpn.proposals_train": 2000,
+    "model.rpn.clamp_below": False,
+    "model.rpn.min_side": 1e-3,
+    "model.box_loss": "smooth_l1",
+    "model.smooth_l1_beta": 1 / 9,
+    "model.roi_aligned": False,
+    "model.clamp_below": False,
+    "model.min_side": 1e-2,
+    # Untrained scores lie below any threshold; this way 100 detections get masks. Of all 80,000 pairs of a
+    # RoI and a class torchvision takes every one to NMS, jdet the 5,000 best.
+    "model.score_threshold": 0.0,
+    "model.nms_iou": 0.5,
+}
+"""Settings of two-stage detectors as in torchvision."""
+
+MASKS = TWO_STAGES | {"model.low_quality": "none", "model.binary_masks": False}
 
 MODELS = {
     "root_resnet18": Model("scratchdet_voc", "backbone=root_resnet18", "root_resnet18"),
@@ -81,6 +106,12 @@ MODELS = {
     "retinanet_r50": Model("retinanet_coco", "norm=batch,warp", "retinanet_r50", 80, ANCHORS),
     "fcos_r50": Model("fcos_coco", "norm=batch,warp", "fcos_r50", 80, POINTS),
     "atss_r50": Model("atss_coco", "norm=batch,warp", "atss_r50", 80, SQUARES),
+    "faster_rcnn_r50": Model(
+        "faster_rcnn_coco", "norm=batch,warp,head=2fc", "faster_rcnn_r50", 80, TWO_STAGES
+    ),
+    "mask_rcnn_r50": Model(
+        "mask_rcnn_coco", "norm=batch,warp,head=2fc", "mask_rcnn_r50", 80, MASKS
+    ),
     # Images keep their proportions: layers mask the padding, though there is none here.
     "retinanet_r50_padded": Model("retinanet_coco", "norm=batch", "retinanet_r50", 80, ANCHORS),
 }
@@ -116,8 +147,8 @@ def class_names(model):
     return tuple(map(str, range(MODELS[model].classes)))
 
 
-def random_batch(c, classes):
-    """A batch of noise with ``OBJECTS`` objects per image, on the host."""
+def random_batch(c, classes, mask_size=0):
+    """A batch of noise with ``OBJECTS`` objects per image, on the host; masks [M, M] fill their boxes."""
     from jdet import types
 
     batch, size, count = c.train.batch_size, c.input_size, c.data.max_boxes
@@ -135,6 +166,7 @@ def random_batch(c, classes):
         original_sizes=zeros + size,
         index=np.arange(batch, dtype=np.int32),
         real=np.ones(batch, bool),
+        masks=np.ones((batch, count, mask_size, mask_size), np.uint8) if mask_size else None,
     )
 
 

@@ -5,8 +5,8 @@
 INPUTS.npz holds jdet's inputs: images, boxes, labels, default boxes. One JSON line: the samples of the
 training step, or of the network and of whole detections. Memory is channels-last, bfloat16 is autocast. If
 torchvision can be imported, its ``ssd300_vgg16`` is used for that model at 300 pixels, unless ``--plain``
-asks for the layers of ``benchmarks.torch_ssd``, and its NMS is used for all models. Dense detectors exist
-in torchvision only.
+asks for the layers of ``benchmarks.torch_ssd``, and its NMS is used for all models. Dense and two-stage
+detectors exist in torchvision only.
 """
 
 import argparse
@@ -27,6 +27,7 @@ except (ImportError, RuntimeError, OSError):  # none, or one that does not fit t
     torchvision, batched_nms = None, torch_ssd.greedy
 
 DENSE = ("retinanet_r50", "fcos_r50", "atss_r50")
+TWO_STAGES = ("faster_rcnn_r50", "mask_rcnn_r50")
 BUILDERS = {}
 if torchvision:
     detection = torchvision.models.detection
@@ -35,6 +36,8 @@ if torchvision:
         "retinanet_r50": detection.retinanet_resnet50_fpn,
         "fcos_r50": detection.fcos_resnet50_fpn,
         "atss_r50": detection.fcos_resnet50_fpn,
+        "faster_rcnn_r50": detection.fasterrcnn_resnet50_fpn,
+        "mask_rcnn_r50": detection.maskrcnn_resnet50_fpn,
     }
 
 
@@ -70,20 +73,39 @@ class Plain:
         return torch_ssd.detect(*self.network(), self.priors, batched_nms)
 
 
+def filled(boxes, size):
+    """Masks [n, size, size] of objects that fill their boxes [n, 4], x1 y1 x2 y2 in pixels."""
+    x1, y1, x2, y2 = (corner[:, None] for corner in boxes.unbind(1))
+    centers = torch.arange(size, device=boxes.device) + 0.5
+    rows, columns = (centers > y1) & (centers < y2), (centers > x1) & (centers < x2)
+    return (rows[:, :, None] & columns[:, None]).to(torch.uint8)
+
+
+def count_parameters(net, classes):
+    """Without the boxes and masks of the background, which only torchvision predicts."""
+    count = sum(p.numel() for p in net.parameters())
+    if not hasattr(net, "roi_heads"):
+        return count
+    layers = [net.roi_heads.box_predictor.bbox_pred]
+    if net.roi_heads.mask_predictor is not None:
+        layers.append(net.roi_heads.mask_predictor.mask_fcn_logits)
+    unused = sum(p.numel() for layer in layers for p in layer.parameters())
+    return count - unused // (classes + 1)
+
+
 class Torchvision:
     """torchvision's detectors, which normalise, match and sum their losses inside."""
 
     def __init__(self, model, inputs, device, compiled):
         size, classes = inputs["images"].shape[1], int(inputs["classes"])
         settings = dict(weights=None, weights_backbone=None)
-        if model == "ssd300_vgg16":
-            self.background = 1
-        else:
-            self.background = 0
-            settings |= dict(min_size=size, max_size=size, score_thresh=0.0)
-            settings |= dict(detections_per_img=100, nms_thresh=0.5)
+        self.background = int(model not in DENSE)
+        if model != "ssd300_vgg16":
+            of_boxes = "box_" if model in TWO_STAGES else ""
+            limits = dict(score_thresh=0.0, detections_per_img=100, nms_thresh=0.5)
+            settings |= {of_boxes + name: value for name, value in limits.items()}
             # Images have their size already.
-            settings |= dict(size_divisible=1, _skip_resize=True)
+            settings |= dict(min_size=size, max_size=size, size_divisible=1, _skip_resize=True)
             if model == "atss_r50":
                 settings |= torch_atss.settings()
         net = BUILDERS[model](num_classes=classes + self.background, **settings)
@@ -92,10 +114,11 @@ class Torchvision:
         self.net = net.to(device, memory_format=torch.channels_last)
         if compiled:
             self.net.backbone = torch.compile(self.net.backbone)
-            self.net.head.forward = torch.compile(self.net.head.forward)
+            if model not in TWO_STAGES:
+                self.net.head.forward = torch.compile(self.net.head.forward)
         images = torch.from_numpy(inputs["images"]).to(device).permute(0, 3, 1, 2)
         self.images = list((images.float() / 255).unbind())
-        if model == "ssd300_vgg16":
+        if model not in DENSE:
             self.network = None  # not to be had apart from what follows it
         else:
             self.batch = self.net.transform(self.images)[0].tensors
@@ -104,6 +127,9 @@ class Torchvision:
         boxes = torch.from_numpy(inputs["boxes"][:, :objects]).to(device)
         labels = torch.from_numpy(inputs["labels"][:, :objects]).long().to(device) + self.background
         self.targets = [dict(boxes=b, labels=c) for b, c in zip(boxes, labels)]
+        if model == "mask_rcnn_r50":
+            for target in self.targets:
+                target["masks"] = filled(target["boxes"], size)
         self.name = f"torchvision {torchvision.__version__}"
         if model == "atss_r50":
             self.name += ", FCOS with ATSS's assignment"
@@ -127,7 +153,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("inputs")
-    parser.add_argument("--model", required=True, choices=sorted({*torch_ssd.BACKBONES, *DENSE}))
+    parser.add_argument(
+        "--model", required=True, choices=sorted({*torch_ssd.BACKBONES, *DENSE, *TWO_STAGES})
+    )
     parser.add_argument("--work", required=True, choices=("train", "detect"))
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--device", default="cpu")
@@ -144,15 +172,16 @@ def main():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     inputs = np.load(args.inputs)
     size = inputs["images"].shape[1]
-    if args.model in DENSE and not torchvision:
+    pyramids = args.model in DENSE or args.model in TWO_STAGES
+    if pyramids and not torchvision:
         parser.error(f"--model {args.model} needs torchvision")
     ssd = args.model == "ssd300_vgg16" and size == 300 and not args.plain
-    if torchvision and (ssd or args.model in DENSE):
+    if torchvision and (ssd or pyramids):
         peer = Torchvision(args.model, inputs, args.device, args.compile)
     else:
         peer = Plain(args.model, inputs, args.device, args.compile)
     finish = torch.cuda.synchronize if cuda else lambda: None
-    parameters = sum(p.numel() for p in peer.net.parameters())
+    parameters = count_parameters(peer.net, int(inputs["classes"]))
     result = {"name": peer.name + (", compiled" if args.compile else ""), "parameters": parameters}
     half = args.precision == "bfloat16"
     autocast = torch.autocast(args.device, dtype=torch.bfloat16, enabled=half)

@@ -9,8 +9,8 @@ matching, hard negatives, gradients, momentum SGD and the check for non-finite v
 experiment's config on one device. With a Python that has torch (``--peer-python`` or the environment
 variable JDET_PEER_PYTHON) PyTorch's step is timed between two halves of ours, on the same images, boxes
 and default boxes, with an allocator that keeps freed memory, and the ratio of the medians is added. Dense
-detectors (80 classes, 320 pixels unless --size says otherwise) have torchvision's as peer; ``atss_r50`` has
-its FCOS with the assignment of ATSS, ``benchmarks.torch_atss``.
+and two-stage detectors (80 classes, 320 pixels unless --size says otherwise) have torchvision's as peer;
+``atss_r50`` has its FCOS with the assignment of ATSS, ``benchmarks.torch_atss``.
 
 Several short steps are timed together, with one synchronisation at the end. ``compile_s`` is the first
 call; if JAX_COMPILATION_CACHE_DIR names a folder with the program in it, nothing is compiled. Peak
@@ -37,7 +37,8 @@ def make_step(c, classes):
     params, _ = state.abstract_variables(detector, c, batch)
     optimizer = optim.make_optimizer(c.optimizer, lr, params)
     begin = state.create_state(detector, optimizer, mesh, c)
-    images = models.random_batch(c, len(classes))
+    mask_size = c.data.mask_size if "masks" in detector.needs else 0
+    images = models.random_batch(c, len(classes), mask_size)
     train_step = step.make_train_step(detector, optimizer, lr, mesh, c)
     return train_step, begin, detector, images, mesh_lib.to_global(images, mesh)
 

@@ -72,6 +72,8 @@ def test_unknown_model_is_refused(capsys):
         ("retinanet_r50", 19_206),
         ("fcos_r50", 2134),
         ("atss_r50", 2134),
+        ("faster_rcnn_r50", 25_575),
+        ("mask_rcnn_r50", 25_575),
         ("retinanet_r50_padded", 19_206),
     ],
 )
