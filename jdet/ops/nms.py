@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -14,13 +15,16 @@ from jdet.types import Detections
 SOFT = ("none", "linear", "gaussian")
 """What overlapping boxes of a class lose: all of their score, or part of it (Bodla et al. 2017)."""
 
+BLOCK = 256
+"""Ranks that accelerators decide about in one step."""
+
 
 def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
     """Greedy NMS of boxes that are already sorted, best first.
 
-    A box is kept unless it overlaps a kept box before it by more than ``iou_threshold``. One loop
-    step per rank decides about that rank in all independent sets at once and compares it with the boxes
-    after it, so the pairwise matrix never exists in memory.
+    A box is kept unless it overlaps a kept box before it by more than ``iou_threshold``. The pairwise
+    matrix never exists in memory. CPUs decide about one rank of all independent sets after the other;
+    accelerators about 256 at once, so that 2,000 boxes take 8 steps instead of 2,000, with the same result.
 
     Args:
         boxes: float32 [..., n, 4], x1 y1 x2 y2, sorted by score; leading axes are independent sets.
@@ -32,22 +36,88 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
     """
     if 0 in valid.shape:
         return valid
-    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
-    areas = area(boxes)
+    return jax.lax.platform_dependent(
+        boxes,
+        valid,
+        cpu=functools.partial(nms_by_rank, iou_threshold=iou_threshold),
+        default=functools.partial(nms_by_block, iou_threshold=iou_threshold, block=BLOCK),
+    )
+
+
+def nms_by_rank(boxes: jax.Array, valid: jax.Array, *, iou_threshold: float) -> jax.Array:
+    """``nms`` in one step per rank, which is compared with the boxes after it."""
+    sides = _sides(boxes)
     ranks = jnp.arange(boxes.shape[-2])
 
     def settle(rank, alive):
         def current(values):
             return jax.lax.dynamic_slice_in_dim(values, rank, 1, axis=-1)
 
-        width = jnp.minimum(x2, current(x2)) - jnp.maximum(x1, current(x1))
-        height = jnp.minimum(y2, current(y2)) - jnp.maximum(y1, current(y1))
-        overlap = jnp.maximum(width, 0) * jnp.maximum(height, 0)
-        union = areas + current(areas) - overlap
-        hit = overlap > iou_threshold * union  # without the division
+        hit = _hit(tuple(map(current, sides)), sides, iou_threshold)
         return alive & ~(hit & (ranks > rank) & current(alive))
 
     return jax.lax.fori_loop(0, jnp.max(jnp.sum(valid, axis=-1)), settle, valid)
+
+
+def nms_by_block(
+    boxes: jax.Array, valid: jax.Array, *, iou_threshold: float, block: int
+) -> jax.Array:
+    """``nms`` in one step per block of ranks.
+
+    Within a block, every box that no box before it in the block suppresses is alive, given which of those
+    are; this is repeated until nothing changes. Only the greedy result stays as it is, and the first k
+    ranks are right after k repetitions at the latest, in practice all after a few.
+    """
+    count = boxes.shape[-2]
+    block = min(block, count)
+    spare = -count % block
+    none = [(0, 0)] * (valid.ndim - 1)
+    sides = _sides(jnp.pad(boxes, (*none, (0, spare), (0, 0))))
+    alive = jnp.pad(valid, (*none, (0, spare)))
+    ranks = jnp.arange(count + spare)
+    before = jnp.arange(block)[:, None] < jnp.arange(block)
+
+    def settle(number, alive):
+        def current(values):
+            return jax.lax.dynamic_slice_in_dim(values, number * block, block, axis=-1)
+
+        def suppressed(kept, hit):
+            return jnp.any(hit & kept[..., None], axis=-2)
+
+        own = tuple(current(values) for values in sides)
+        rows = tuple(values[..., None] for values in own)
+        hit = _hit(rows, tuple(values[..., None, :] for values in own), iou_threshold) & before
+        start = current(alive)
+
+        def again(state):
+            kept, _ = state
+            return start & ~suppressed(kept, hit), kept
+
+        kept, _ = jax.lax.while_loop(
+            lambda state: jnp.any(state[0] != state[1]), again, again((start, start))
+        )
+        hit = _hit(rows, tuple(values[..., None, :] for values in sides), iou_threshold)
+        later = ranks >= (number + 1) * block
+        alive = alive & ~(suppressed(kept, hit) & later)
+        return jax.lax.dynamic_update_slice_in_dim(alive, kept, number * block, axis=-1)
+
+    longest = jnp.max(jnp.sum(valid, axis=-1))
+    return jax.lax.fori_loop(0, -(-longest // block), settle, alive)[..., :count]
+
+
+def _sides(boxes):
+    """x1, y1, x2, y2 and areas of boxes [..., 4]."""
+    return (*(boxes[..., i] for i in range(4)), area(boxes))
+
+
+def _hit(first, second, iou_threshold):
+    """Whether boxes, ``_sides`` that broadcast, overlap by more than the threshold."""
+    x1, y1, x2, y2, areas = second
+    width = jnp.minimum(x2, first[2]) - jnp.maximum(x1, first[0])
+    height = jnp.minimum(y2, first[3]) - jnp.maximum(y1, first[1])
+    overlap = jnp.maximum(width, 0) * jnp.maximum(height, 0)
+    union = areas + first[4] - overlap
+    return overlap > iou_threshold * union  # without the division
 
 
 def class_wise_nms(

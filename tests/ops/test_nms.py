@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jdet.ops import nms as nms_ops
 from jdet.ops.boxes import pairwise_iou
-from jdet.ops.nms import at_least
+from jdet.ops.nms import at_least, nms_by_block
 from tests.golden import load
 from tests.harness import compiled
 
@@ -18,12 +18,19 @@ class_wise_nms = compiled(nms_ops.class_wise_nms)
 candidates_nms = compiled(nms_ops.candidates_nms)
 
 
+@functools.partial(jax.jit, static_argnames="block")
+def by_block(boxes, valid, threshold, block):
+    return nms_by_block(boxes, valid, iou_threshold=threshold, block=block)
+
+
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("tied", ["", "tied_"])
-def test_equals_torchvision(threshold, tied):
+@pytest.mark.parametrize("block", [0, 64, 1000], ids=["rank", "block of 64", "one block"])
+def test_equals_torchvision(threshold, tied, block):
     golden = load("nms")
     order = np.argsort(-golden["scores_tied" if tied else "scores"], kind="stable")
-    keep = nms(jnp.asarray(golden["boxes"][order]), jnp.ones(300, bool), threshold)
+    boxes, valid = jnp.asarray(golden["boxes"][order]), jnp.ones(300, bool)
+    keep = by_block(boxes, valid, threshold, block) if block else nms(boxes, valid, threshold)
     expected = golden[f"keep_{tied}{round(threshold * 10):02d}"]
     np.testing.assert_array_equal(order[np.asarray(keep)], expected)
 
@@ -194,6 +201,21 @@ def test_soft_nms_drops_only_boxes_that_lost_score(soft):
     kept = from_candidates(boxes, scores, labels, soft=soft)
     np.testing.assert_allclose(kept.scores[:4], [0.2, 0.03, 0.03, 0], rtol=1e-6)
     np.testing.assert_array_equal(kept.boxes[1:3], boxes[2:])
+
+
+def test_blocks_of_ranks_give_what_single_ranks_do():
+    """Crowded sets of other lengths than blocks; whole numbers, so that overlaps are exact."""
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 12, (4, 90, 2))
+    boxes = np.concatenate([low, low + rng.integers(0, 12, (4, 90, 2))], -1).astype(np.float32)
+    # A chain in which each box overlaps its neighbours alone: every other one is kept.
+    left = 4.0 * np.arange(90, dtype=np.float32)
+    boxes[0] = np.stack([left, 0 * left, left + 10, 0 * left + 10], -1)
+    valid = np.arange(90) < np.array([[90], [0], [32], [61]])
+    for threshold in (0.4, 0.5):
+        expected = nms(boxes, valid, threshold)  # on a CPU by rank
+        np.testing.assert_array_equal(by_block(boxes, valid, threshold, 32), expected)
+    assert by_block(boxes, valid, 0.4, 32)[0].tolist() == [True, False] * 45
 
 
 @settings(max_examples=40)
