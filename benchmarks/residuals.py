@@ -29,16 +29,18 @@ def kept(config, class_names, shape):
     from jax.ad_checkpoint import print_saved_residuals
 
     from jdet import build
+    from jdet.nn import randomness
     from jdet.train import state
 
     detector = build.detector(config, class_names)
     params, stats = state.abstract_variables(detector, config)
-    batch = jax.eval_shape(lambda: state.zero_batch(config, 1, shape))
+    batch = jax.eval_shape(lambda: state.zero_batch(config, 1, shape, needs=detector.needs))
+    rngs = randomness.streams(jax.random.key(0))
 
     def loss(params, stats, batch):
         variables = {"params": params, "batch_stats": stats} if stats else {"params": params}
         means, _ = detector.apply(
-            variables, batch, train=True, method="losses", mutable=["batch_stats"]
+            variables, batch, train=True, method="losses", mutable=["batch_stats"], rngs=rngs
         )
         return sum(mean.total for mean in means.values())
 
