@@ -102,25 +102,27 @@ class PyramidDetector(Detector, kw_only=True):
         return self.neck(self.backbone(images, train=train), train=train)
 
     def anchors(self, shape: tuple[int, int]) -> tuple[LevelAnchors, ...]:
-        """The anchors of every level at a network input of this height and width.
+        """The anchors of every level at a network input of this height and width."""
+        # Levels of a small image may vanish, the coarsest first.
+        return tuple(
+            LevelAnchors(level, (height, width))
+            for level, (height, width, _) in zip(self.anchor_levels(), self.map_shapes(shape))
+        )
 
-        The sizes of the maps are those of the network itself, by abstract evaluation.
+    def map_shapes(self, shape: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """Height, width and channels of the maps of all levels at a network input of this height and width.
+
+        They are those of the network itself, by abstract evaluation.
         """
         network: Any = self
-        if (
-            type(self).levels is PyramidDetector.levels
-        ):  # detectors that differ elsewhere share them
+        # Detectors that differ elsewhere share them.
+        if type(self).levels is PyramidDetector.levels:
             network = _Levels(self.backbone, self.neck, parent=None)
         channels = len(self.mean)
         try:
-            cells_of_levels = _level_cells(network, (*shape, channels))
+            return _map_shapes(network, (*shape, channels))
         except TypeError:  # fields that cannot be hashed
-            cells_of_levels = _level_cells.__wrapped__(network, (*shape, channels))
-        # Levels of a small image may vanish, the coarsest first.
-        return tuple(
-            LevelAnchors(level, cells)
-            for level, cells in zip(self.anchor_levels(), cells_of_levels)
-        )
+            return _map_shapes.__wrapped__(network, (*shape, channels))
 
     def check_design(self) -> None:
         """Holds the levels that the network really makes against the layout of the anchors."""
@@ -180,14 +182,14 @@ class _Levels(nn.Module):
 
 
 @functools.lru_cache(maxsize=128)  # tracing takes seconds, and more than one asks
-def _level_cells(network: nn.Module, shape: tuple[int, int, int]) -> list[tuple[int, int]]:
-    """Height and width of the maps of all levels at a network input [H, W, C] of this shape."""
+def _map_shapes(network: nn.Module, shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    """Shapes of the maps of all levels at a network input [H, W, C] of this shape, without B."""
     maps = jax.eval_shape(
         lambda key, x: network.init_with_output(key, x, train=False, method="levels")[0],
         jax.random.key(0),
         jax.ShapeDtypeStruct((1, *shape), jnp.float32),
     )
-    return [(x.shape[1], x.shape[2]) for x in maps]
+    return [x.shape[1:] for x in maps]
 
 
 def check_ignored(module: Any) -> None:

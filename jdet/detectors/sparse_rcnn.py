@@ -141,16 +141,11 @@ class SparseRCNN(PyramidDetector, kw_only=True):
 
     def check_design(self) -> None:
         """Holds the number of attention heads against the channels that the neck really makes."""
-        size, detector = self.input_size, self
-        level = jax.eval_shape(
-            lambda key, x: detector.init_with_output(key, x, train=False, method="levels")[0],
-            jax.random.key(0),
-            jax.ShapeDtypeStruct((1, size, size, self.image_kind.channels), jnp.float32),
-        )[0]
-        if level.shape[-1] % self.attention_heads:
+        channels = self.map_shapes((self.input_size, self.input_size))[0][-1]
+        if channels % self.attention_heads:
             raise ConfigError(
-                f"config.model.attention_heads={self.attention_heads} does not divide the "
-                f"{level.shape[-1]} channels that config.model.neck makes; set it to a divisor of them"
+                f"config.model.attention_heads={self.attention_heads} does not divide the {channels} "
+                "channels that config.model.neck makes; set it to a divisor of them"
             )
 
     def start_warning(

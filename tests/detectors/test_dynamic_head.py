@@ -1,10 +1,12 @@
 """A stage of Sparse R-CNN against a plain reference, proposal by proposal."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jdet.detectors.dynamic_head import DynamicHead
 from jdet.nn.observe import scale_invariant
+from jdet.nn.remat import Remat
 
 HEADS, WIDTH, DYNAMIC, SIDE = 2, 8, 3, 2
 
@@ -70,6 +72,23 @@ def test_a_stage_equals_the_reference():
         np.testing.assert_allclose(one, np.stack(other), rtol=1e-4, atol=1e-4)
     assert {path for path in free if "box" in path} == {f"box_fc{i}/kernel" for i in "123"}
     assert all("bias" not in shapes[path.split("/")[0]] for path in free)
+
+
+def test_bfloat16_and_recomputation_keep_the_types():
+    """Predictions are float32, features go on as they are computed; nothing is run."""
+    shapes = [jax.ShapeDtypeStruct((2, 5, *x, WIDTH), jnp.bfloat16) for x in ((), (SIDE, SIDE))]
+    for dtype, remat in ((jnp.bfloat16, Remat()), (jnp.float32, Remat("full"))):
+        head = DynamicHead(
+            num_classes=4, attention_heads=HEADS, hidden=12, dtype=dtype, remat=remat
+        )
+        made = jax.eval_shape(lambda key, *x, h=head: h.init(key, *x), jax.random.key(0), *shapes)
+        found = jax.eval_shape(head.apply, made, *shapes)
+        assert [x.dtype for x in found] == [jnp.float32, jnp.float32, dtype]
+
+        def loss(variables, *given, head=head):
+            return sum(jnp.sum(x.astype(jnp.float32)) for x in head.apply(variables, *given))
+
+        assert jax.eval_shape(jax.grad(loss), made, *shapes) == made
 
 
 def test_numbers_of_a_stage():
