@@ -104,7 +104,10 @@ def test_detections_have_a_least_side_and_a_limit_per_class(name):
             for key, end in (("offsets", (4,)), ("logits", (2,)), ("centerness", ()))
         }
         size = jnp.full((1, 2), 32)
-        found = [m.postprocess(Predictions(outputs, priors), size) for m in (everything, few)]
+        found = [
+            jax.jit(lambda outputs, m=m: m.postprocess(Predictions(outputs, priors), size))(outputs)
+            for m in (everything, few)
+        ]
     sides = [np.asarray(x.boxes[0, :, 2:] - x.boxes[0, :, :2])[x.valid[0]] for x in found]
     assert sides[0].min() < 12 <= sides[1].min()
     assert np.bincount(found[1].labels[0][found[1].valid[0]]).tolist() == [3, 3]

@@ -79,7 +79,7 @@ def test_features_do_not_depend_on_the_padding(shifted):
     alone = x[:, :6, :7]
     run = jax.jit(layer.apply)
     with padding.content(jnp.array([[6, 7], [8, 12]]), (8, 12)):
-        inside = layer.apply(variables, x)
+        inside = jax.jit(lambda *given: layer.apply(*given))(variables, x)  # not traced before
     np.testing.assert_allclose(inside[0, :6, :7], run(variables, alone)[0], atol=1e-5)
     np.testing.assert_allclose(inside[1], run(variables, x)[1], atol=1e-5)
 
@@ -97,7 +97,9 @@ def test_attended_padding_is_the_bias_of_keys_and_values(shifted):
     logits = jnp.einsum("bhd,bkhd->bhk", q[:, 0] / 2, k) + bias.T
     expected = jnp.einsum("bhk,bkhd->bhd", jax.nn.softmax(logits), v).reshape(2, 8)
     expected = expected @ params["proj"]["kernel"] + params["proj"]["bias"]
-    np.testing.assert_allclose(reference.apply(variables, token)[:, 0, 0], expected, atol=1e-5)
-    alone = layer.apply(variables, token)[:, 0, 0]  # left out: a token sees itself alone
+    found = jax.jit(reference.apply)(variables, token)[:, 0, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # Left out: a token sees itself alone.
+    alone = jax.jit(layer.apply)(variables, token)[:, 0, 0]
     only = v[:, 0].reshape(2, 8) @ params["proj"]["kernel"] + params["proj"]["bias"]
     np.testing.assert_allclose(alone, only, atol=1e-5)
