@@ -49,9 +49,10 @@ def test_a_block_concatenates_its_input_and_every_layers_output():
     layer = functools.partial(NormConv, norm=Norm("none"), train=True)
     block = _DenseBlock(layer, depth=3, bottleneck=5, growth=2, features=4 + 3 * 2)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 4)), jnp.float32)
-    params = block.init(jax.random.key(0), x)["params"]
+    params = jax.jit(block.init)(jax.random.key(0), x)["params"]
     params["transition"]["conv"]["kernel"] = jnp.eye(10).reshape(1, 1, 10, 10)
 
+    @jax.jit
     def output(params):
         return block.apply({"params": params}, x)
 

@@ -9,18 +9,21 @@ from jdet import build
 from jdet.config import get_defaults
 from jdet.types import ConfigError
 from tests import harness
+from tests.tiny_backbone import TINY
 
 CLASSES = tuple("abcde")
 
 
-def make(size=96, body=(), neck=(), **fields):
+DSOD = dict(name="dsod", width=0.125, blocks=(1, 2, 1), last_channels=256)
+
+
+def make(size=96, body=DSOD, neck=(), **fields):
     c = get_defaults()
     c.input_size = size
-    body = dict(width=0.125, blocks=(1, 2, 1), last_channels=256) | dict(body)
     c.model = build.group(
         "detector",
         "ssd",
-        backbone=build.group("backbone", "dsod", **body),
+        backbone=build.group("backbone", **body),
         neck=build.group("neck", "dense_prediction", **(dict(width=0.125) | dict(neck))),
         l2norm_levels=-1,
         **fields,
@@ -35,7 +38,7 @@ def make(size=96, body=(), neck=(), **fields):
         dict(
             norm="none",
             head_norm="none",
-            body=dict(last_channels=0, stem=False),
+            body=dict(name=TINY, stages=("c3", "c4")),
             neck=dict(dense=False),
         ),
     ],
@@ -88,7 +91,7 @@ def test_wrong_values_are_config_errors():
     with pytest.raises(
         ConfigError, match=r"backbone.compression=2.0; it must be above 0 and at most 1"
     ):
-        make(body=dict(compression=2.0))
+        make(body=DSOD | dict(compression=2.0))
     with pytest.raises(ConfigError, match="width=0.0.*above 0"):
         make(neck=dict(width=0.0))
     with pytest.raises(ConfigError, match=r"config.model.neck: .*last_scale='2'"):

@@ -95,7 +95,7 @@ class Branches(nn.Module):
 def test_recomputing_draws_the_same():
     x = jax.random.normal(jax.random.key(1), (16, 4))
     rngs = randomness.streams(jax.random.key(2))
-    params = Branches(Remat()).init({"params": jax.random.key(0), **rngs}, x)
+    params = jax.jit(Branches(Remat()).init)({"params": jax.random.key(0), **rngs}, x)
 
     def gradient(remat):
         def loss(params):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -70,6 +71,12 @@ class FakeDetector(nn.Module):
         scores = jax.nn.softmax(logits).max(-1, keepdims=True)
         labels = logits.argmax(-1, keepdims=True)
         return Detections(boxes[:, None], scores, labels, jnp.ones_like(labels, bool))
+
+
+def variables(detector, given):
+    """What a detector starts with, in one program; ``init`` by itself compiles every operation."""
+    init = functools.partial(detector.init, train=True, method="losses")
+    return jax.jit(init)(jax.random.key(0), given)
 
 
 def config(**overrides):

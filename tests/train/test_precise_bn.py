@@ -81,7 +81,7 @@ def build(config, norm, **fields):
     """Mesh, detector and variables whose statistics are anything."""
     mesh = mesh_lib.make_mesh(config)
     detector = Detector(norm, **fields)
-    variables = detector.init(jax.random.key(0), fake.batch(0), train=True, method="losses")
+    variables = fake.variables(detector, fake.batch(0))
     stats = jax.tree.map(lambda x: x + 7, variables["batch_stats"])
     return mesh, detector, {"params": variables["params"], "batch_stats": stats}
 

@@ -40,8 +40,9 @@ def assert_same(a, b, rtol=2e-5, atol=2e-6):
 
 def reference(config, detector, steps):
     """The same run written down plainly: one device, one batch, no mesh, Caffe's update."""
-    params, stats = jax.jit(lambda: state.init_variables(detector, config, 8))()
-    velocity = jax.tree.map(jnp.zeros_like, params)
+    begin = jax.jit(lambda: state.init_variables(detector, config, 8))()
+    params, stats = jax.device_get(begin)
+    velocity = jax.tree.map(np.zeros_like, params)
     losses = []
     wd, lr = config.optimizer.weight_decay, config.optimizer.lr
 
@@ -58,7 +59,7 @@ def reference(config, detector, steps):
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     for batch in itertools.islice(fake.stream(0), steps):
-        (loss, stats), grads = gradient(params, stats, batch)
+        (loss, stats), grads = jax.device_get(gradient(params, stats, batch))
         losses.append(float(loss))
         velocity = jax.tree.map(
             lambda v, g, w: 0.9 * v + lr * (g + wd * w), velocity, grads, params

@@ -71,7 +71,7 @@ def test_what_moves_in_each_mode(kind, statistics, affine, tmp_path):
         num_examples=20,
         init_transforms=[Measured()],
     )
-    begin = Measured()(*state.init_variables(detector, config, 8))
+    begin = Measured()(*jax.jit(lambda: state.init_variables(detector, config, 8))())
     moved = {}
     for before, after in zip(begin, (result.state.params, result.state.stats)):
         for path, x in jax.tree_util.tree_leaves_with_path(after):
