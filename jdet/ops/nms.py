@@ -24,7 +24,8 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
 
     A box is kept unless it overlaps a kept box before it by more than ``iou_threshold``. The pairwise
     matrix never exists in memory. CPUs decide about one rank of all independent sets after the other;
-    accelerators about 256 at once, so that 2,000 boxes take 8 steps instead of 2,000, with the same result.
+    accelerators about 256 at once, so that 2,000 boxes take 8 steps instead of 2,000, with the same result
+    (on a CPU 3 to 7 times as long).
 
     Args:
         boxes: float32 [..., n, 4], x1 y1 x2 y2, sorted by score; leading axes are independent sets.
