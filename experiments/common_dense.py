@@ -21,6 +21,7 @@ EXTRA = {
     "retinanet": dict(extra="conv_c5"),
     "fcos": dict(extra="conv_p5", extra_relu=True),
     "atss": dict(extra="conv_p5"),
+    "reppoints_v2": dict(extra="conv_c5"),
 }
 """Levels above the backbone's, as each detector was published."""
 

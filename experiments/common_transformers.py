@@ -17,10 +17,18 @@ SCRATCH = dict(root="data", recipe="r24", init="he", calibrate=False, batch=16, 
 """Arguments of all studies: where COCO is, recipe, initialisation and its calibration, batch, rate (0: the
 recipe's)."""
 
-DETECTORS = ("fcos", "atss", "faster_rcnn", "cascade_mask_rcnn", "sparse_rcnn")
+DETECTORS = (
+    "fcos",
+    "atss",
+    "swin_reppoints_v2",
+    "faster_rcnn",
+    "cascade_mask_rcnn",
+    "sparse_rcnn",
+)
 
 LEVELS = {
     **EXTRA,
+    "swin_reppoints_v2": {},
     "faster_rcnn": dict(extra="pool"),
     "cascade_mask_rcnn": dict(extra="pool"),
     "sparse_rcnn": dict(extra="none"),
@@ -48,15 +56,17 @@ def transformer_model(detector, backbone, init, dense_neck=False, **fields):
     """A detector on a backbone of any kind, as this study has it.
 
     BatchNorm over all images in convolutional stages and the heads of Cascade Mask R-CNN, group norm in
-    the towers of dense detectors, none in Faster R-CNN's heads; FCOS as first published; 300 proposals in
-    Sparse R-CNN. With ``init="he"`` every kernel of backbone, pyramid and towers is He's. The mask heads
-    have the norm of the box heads, 3,072 parameters more than those of the Swin paper.
+    the towers of dense detectors, none in Faster R-CNN's heads; FCOS as first published; RepPointsV2 as
+    Swin's authors have it; 300 proposals in Sparse R-CNN. With ``init="he"`` every kernel of backbone,
+    pyramid and towers is He's. The mask heads have the norm of the box heads, 3,072 parameters more than
+    those of the Swin paper.
     """
     pick("detector", detector, DETECTORS)
     pick("init", init, ("he", "swin"))
     group, he = pattern(backbone), init == "he"
     group.kernel_init = init if "spec" in group else "he" if he else "kaiming"
-    name, levels = "fpn", LEVELS[detector]
+    name = "bifpn" if detector == "swin_reppoints_v2" else "fpn"
+    levels = LEVELS[detector]
     if dense_neck:
         name, levels = "dense_half", {}
     neck = build.group("neck", name, **levels, kernel_init="he" if he else "xavier")

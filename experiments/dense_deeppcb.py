@@ -10,16 +10,17 @@ in backbone, pyramid and towers, those of the towers with statistics for every l
     detector=retinanet   anchors from three strides on: every defect overlaps one by half
     detector=fcos        every defect falls to the finest level, whose distances reach eight strides
     detector=atss        one anchor of four strides at every place
+    detector=reppoints_v2   points, first one place an object, then as atss; corners on all levels
 
 ``:cpu``  ResNet-18 at 3/8 width, pyramid and single-layer towers of 64 channels, 320-pixel input, batch 8,
     norms over all images of a step: for two CPU cores.
 default   ResNet-34 at 640 pixels, batch 16: for an accelerator.
 
-Source: ours; the models: Lin et al. 2017b, Tian et al. 2020, Zhang et al. 2020; the set:
+Source: ours; the models: Lin et al. 2017b, Tian et al. 2020, Zhang et al. 2020, Chen et al. 2020; the set:
     github.com/tangsanli5201/DeepPCB
 Paper: –
 Ours: ``:cpu`` COCO AP, AP50: retinanet 0.509, 0.826; fcos 0.466, 0.816; atss 0.508, 0.822; ScratchDet
-    at the same length 0.542, 0.865 (one seed; docs/results.md); the full arm not run by us
+    at the same length 0.542, 0.865 (one seed; docs/results.md); reppoints_v2 and the full arm not run by us
 Cost: ``:cpu`` 1.6 (fcos, atss) to 2.0 (retinanet) GMAC an image, 1500 steps of 8, a quarter of an
     hour on two CPU cores; the full arm 6000 steps of 16
 """
@@ -28,7 +29,12 @@ from experiments.common import boards_on_cpu, boards_recipe, pick, voc
 from experiments.common_dense import decay_without_norms, dense_model
 from jdet.config import parse_arg
 
-DETECTORS = {"retinanet": dict(anchor_scale=3.0), "fcos": {}, "atss": dict(anchor_scale=4.0)}
+DETECTORS = {
+    "retinanet": dict(anchor_scale=3.0),
+    "fcos": {},
+    "atss": dict(anchor_scale=4.0),
+    "reppoints_v2": {},
+}
 """Fields that fit the sizes of the defects."""
 
 
@@ -42,6 +48,8 @@ def get_config(arg=""):
     if arg.cpu:
         c.input_size = 320
         size = dict(depth=18, width=0.375, channels=64, head_depth=1, taps=("c2", "c3", "c4", "c5"))
+        if arg.detector == "reppoints_v2":
+            size["corner_channels"] = 16
         boards_on_cpu(c, arg)
     else:
         c.input_size = 640

@@ -148,10 +148,11 @@ def _check_stages(model, stages, size, dtype):
         assert stage.dtype == dtype
 
 
-def check_detector(make, size, classes, frozen=False, background=False):
+def check_detector(make, size, classes, frozen=False, background=False, boxes=None):
     """Battery of a detector: shapes, gradients, empty images, jit, static detections.
 
-    ``background``: images without objects teach it the background, and no boxes.
+    ``background``: images without objects teach it the background, and no boxes; ``boxes`` matches the
+    parameters that they leave alone, those of boxes if it is None.
     What comes out is looked at by NumPy: JAX would compile every such look for every shape.
     """
     batch = make_batch(size, classes=classes)
@@ -179,7 +180,7 @@ def check_detector(make, size, classes, frozen=False, background=False):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     for path, leaf in jax.tree_util.tree_flatten_with_path(gradient)[0]:
         name = "/".join(key.key for key in path)
-        if not background or re.fullmatch(model.head_layout().boxes, name):
+        if not background or re.fullmatch(boxes or model.head_layout().boxes, name):
             assert (leaf == 0).all(), name
 
     @jax.jit

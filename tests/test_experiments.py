@@ -62,6 +62,7 @@ ARGUMENTS = {
     "dense_deeppcb": [
         "cpu",
         *(f"detector={name}{arm}" for name in ("fcos", "atss") for arm in ("", ",cpu")),
+        "detector=reppoints_v2,cpu",
     ],
     "faster_rcnn_coco": ["", "norm=sync_batch,schedule=20e,size=448,head=2fc"],
     "cascade_rcnn_coco": ["schedule=1x,multiscale,depth=101"],
@@ -81,10 +82,12 @@ ARGUMENTS = {
     "transformers_table2": ["", "backbone=T1-T1-T1-T1,detector=atss,recipe=sat,init=swin"],
     "transformers_table1": ["roi=pool"],
     "transformers_table3": ["", "backbone=c2c2c16c6"],
+    "reppoints_v2_coco": ["", "giou,schedule=2x,multiscale"],
     "transformers_table5": [
         "backbone=resnet50,recipe=sota-swin-aug",
         "detector=cascade_mask_rcnn,backbone=resnet50",
         "detector=sparse_rcnn",
+        "detector=swin_reppoints_v2,backbone=swin_t",
     ],
     "sparse_rcnn_coco": ["proposals=300,norm=sync_batch,schedule=3x,size=448"],
     "transformers_figure4": [""],

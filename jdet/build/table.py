@@ -33,6 +33,7 @@ from jdet.detectors.fcos import FCOS
 from jdet.detectors.mask_head import MaskHead
 from jdet.detectors.mask_rcnn import MaskRCNN
 from jdet.detectors.rcnn import RCNN
+from jdet.detectors.reppoints import RepPointsV2
 from jdet.detectors.retinanet import RetinaNet
 from jdet.detectors.roi_heads import BoxHead
 from jdet.detectors.rpn import RPN
@@ -40,6 +41,7 @@ from jdet.detectors.sparse_rcnn import SparseRCNN
 from jdet.detectors.ssd import SSD
 from jdet.evaluation.coco_ap import CocoEvaluator, CocoInstancesEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
+from jdet.necks.bifpn import BiFPN
 from jdet.necks.dense_half import DenseHalf
 from jdet.necks.dense_prediction import DensePrediction
 from jdet.necks.fpn import FPN
@@ -94,6 +96,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "dense_prediction": DensePrediction,
         "fpn": FPN,
         "dense_half": DenseHalf,
+        "bifpn": BiFPN,
     },
     "rpn": {
         "rpn": RPN,
@@ -122,6 +125,15 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "retinanet": RetinaNet,
         "fcos": FCOS,
         "atss": ATSS,
+        "reppoints_v2": RepPointsV2,
+        "swin_reppoints_v2": functools.partial(
+            RepPointsV2,
+            cls_loss="quality",
+            box_loss="giou",
+            giou_extent=1.0,
+            initial_weight=1.0,
+            box_weight=2.0,
+        ),
         "faster_rcnn": RCNN,
         "cascade_rcnn": functools.partial(RCNN, **CASCADE),
         "mask_rcnn": functools.partial(MaskRCNN, low_quality="object"),

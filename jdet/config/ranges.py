@@ -214,6 +214,19 @@ FIELDS: dict[str, dict[str, Range]] = {
     "CenternessDetector": {"centerness_weight": WEIGHT},
     "FCOS": {"regress_bounds": SIZE, "center_radius": WEIGHT},
     "ATSS": {"anchor_scale": SIZE, "topk": COUNT},
+    "RepPointsV2": {
+        "head_depth": Range(1, 100),
+        "corner_channels": COUNT,
+        "points_gradient": SHARE,
+        "quality_beta": Range(1, 100),
+        "smooth_l1_beta": WEIGHT,
+        "giou_extent": WEIGHT,
+        "initial_weight": WEIGHT,
+        "heat_weight": WEIGHT,
+        "corner_weight": WEIGHT,
+        "semantic_weight": WEIGHT,
+        "topk": COUNT,
+    },
     "Norm": {"momentum": SHARE, "epsilon": Range(0, 1)},
     "VGG16": {"width": SIZE},
     "ResNet": {
@@ -245,6 +258,12 @@ FIELDS: dict[str, dict[str, Range]] = {
     "SSDExtras": {"channels": COUNT},
     "DensePrediction": {"width": SIZE},
     "FPN": {"width": SIZE, "channels": COUNT},
+    "BiFPN": {
+        "width": SIZE,
+        "channels": COUNT,
+        "extra": Range(0, 10),
+        "repeats": Range(1, 100),
+    },
     "DenseHalf": {"width": SIZE, "channels": Range(2, MANY), "extra": Range(0, 10)},
     "IntensityAugment": {
         "gain": SHARE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +89,7 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
             dtype=self.dtype,
         )
 
-    def make_head(self, **fields: Any) -> DenseHead:
+    def make_head(self, **fields: Any) -> nn.Module:
         """Builds the head from the fields that all detectors have."""
         return DenseHead(**fields)
 
@@ -247,6 +248,26 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
         scores = jnp.where(within[:, None], jax.nn.sigmoid(outputs["logits"]), 0.0)
         return nms.best_pairs(scores, self.score_threshold, self.pre_nms)
 
+    def adjusted(
+        self,
+        corners: jax.Array,
+        number: int,
+        outputs: dict[str, list[jax.Array]],
+        priors: list[np.ndarray],
+        image_size: jax.Array,
+    ) -> jax.Array:
+        """Boxes of candidates before NMS, where other predictions than theirs change them.
+
+        Args:
+            corners: float32 [n, 4], x1 y1 x2 y2, pixels.
+            number: of their level.
+            outputs: of the head for one image, [A, …] of every level.
+            priors: float32 [A, 4] of every level.
+            image_size: [2], height and width of the content.
+        """
+        del number, outputs, priors, image_size
+        return corners
+
     def postprocess(self, found: Predictions, image_sizes: jax.Array) -> Detections:
         """Decodes and runs NMS; ``image_sizes`` as in ``detect``."""
         within = [inside(level, image_sizes) for level in found.priors]
@@ -257,6 +278,7 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
                 own = {name: levels[i] for name, levels in outputs.items()}
                 best, index, labels = self.candidates(own, within[i])
                 corners = self.corners(own["offsets"][index], jnp.asarray(level)[index])
+                corners = self.adjusted(corners, i, outputs, found.priors, image_size)
                 corners = boxes.clip(corners, image_size)
                 kept.append((corners, best, labels))
             return self.best_detections(*(jnp.concatenate(parts) for parts in zip(*kept)))

@@ -98,21 +98,18 @@ class DenseHead(nn.Module):
         return outputs
 
     def _tower(self, levels, kind, train):
-        per_level = self.norm.has_statistics
         for i in range(1, self.depth + 1):
-            conv = Conv(
+            levels = conv_on_levels(
+                levels,
+                f"{kind}_conv{i}",
+                f"{kind}_norm{i}",
                 self.channels,
-                use_bias=self.norm.needs_bias or self.conv_bias,
+                norm=self.norm,
+                train=train,
+                bias=self.conv_bias,
                 kernel_init=initialiser(self.tower_init, "model.tower_init"),
                 dtype=self.dtype,
-                name=f"{kind}_conv{i}",
             )
-            name = f"{kind}_norm{i}"
-            if per_level:
-                norms = [self.norm(train=train, name=f"{name}_{j}") for j in range(len(levels))]
-            else:
-                norms = [self.norm(train=train, name=name)] * len(levels)
-            levels = [jax.nn.relu(norm(conv(x))) for norm, x in zip(norms, levels)]
         return levels
 
     def _predict(self, levels, name, outputs, bias_init=nn.initializers.zeros):
@@ -125,3 +122,51 @@ class DenseHead(nn.Module):
             name=name,
         )
         return [predict(x).astype(jnp.float32).reshape(x.shape[0], -1, outputs) for x in levels]
+
+
+def conv_on_levels(
+    levels: Sequence[jax.Array],
+    conv_name: str,
+    norm_name: str,
+    channels: int,
+    *,
+    norm: Norm,
+    train: bool,
+    kernel_size: int = 3,
+    bias: bool = False,
+    relu: bool = True,
+    kernel_init: Any = gaussian,
+    dtype: Any = None,
+) -> list[jax.Array]:
+    """Convolution, norm and ReLU of a head, part of the module that is being traced.
+
+    All levels share the convolution and norms without statistics; with statistics each level has its own
+    norm, ``norm_name`` and the number of the level.
+
+    Args:
+        levels: [B, h, w, C] each.
+        conv_name: of the convolution.
+        norm_name: of the norm.
+        channels: of the output.
+        norm: after the convolution.
+        train: use and update batch statistics.
+        kernel_size: of the convolution.
+        bias: the convolution has one before a norm too.
+        relu: end with a ReLU.
+        kernel_init: initialiser of the kernel.
+        dtype: of the computation; None: of the input.
+    """
+    conv = Conv(
+        channels,
+        kernel_size,
+        use_bias=norm.needs_bias or bias,
+        kernel_init=kernel_init,
+        dtype=dtype,
+        name=conv_name,
+    )
+    if norm.has_statistics:
+        norms = [norm(train=train, name=f"{norm_name}_{j}") for j in range(len(levels))]
+    else:
+        norms = [norm(train=train, name=norm_name)] * len(levels)
+    levels = [own(conv(x)) for own, x in zip(norms, levels)]
+    return [jax.nn.relu(x) for x in levels] if relu else levels

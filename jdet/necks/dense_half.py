@@ -55,12 +55,7 @@ class DenseHalf(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         initialiser(self.kernel_init, "model.neck.kernel_init")
-        strides = [int(tap[1:]) for tap in self.taps]
-        if strides != list(range(strides[0], strides[0] + len(strides))):
-            raise ValueError(
-                f"model.taps={tuple(self.taps)}: a dense neck pools each level to the size of the next, "
-                "whose stage must have twice its stride"
-            )
+        check_halving(self.taps)
 
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
@@ -103,3 +98,13 @@ class DenseHalf(nn.Module):
             reused = layer(half, kernel_size=1, name=f"{name}_reused")(reused)
             levels.append(jnp.concatenate([x, reused], axis=-1))
         return levels
+
+
+def check_halving(taps: tuple[str, ...]) -> None:
+    """Raises ValueError where a stage ``cN`` has not twice the stride of the one before it."""
+    strides = [int(tap[1:]) for tap in taps]
+    if strides != list(range(strides[0], strides[0] + len(strides))):
+        raise ValueError(
+            f"model.taps={tuple(taps)}: the neck pools each level to the size of the next, whose stage "
+            "must have twice its stride"
+        )

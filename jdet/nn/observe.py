@@ -1,9 +1,9 @@
 """What enters and leaves the layers of a network while it is traced, and whose scale does not matter.
 
 A layer is a convolution or a dense layer, named by the path of its kernel. A module of ours with a kernel
-says by a method ``input_power(x)`` what it reads: for every position of its output the mean square of the
-inputs, float32. A module that normalises the output of layers of its own names their kernels in a property
-``scale_invariant``, relative to itself.
+says by a method ``input_power``, which takes the same arguments, what it reads: for every position of its
+output the mean square of the inputs, float32. A module that normalises the output of layers of its own
+names their kernels in a property ``scale_invariant``, relative to itself.
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def layers(
         dense = isinstance(module, nn.Dense)
         if context.method_name != "__call__" or not (dense or hasattr(module, "input_power")):
             return y
-        x = args[0]
-        power = jnp.mean(jnp.square(x.astype(jnp.float32)), -1) if dense else module.input_power(x)
+        if dense:
+            power = jnp.mean(jnp.square(args[0].astype(jnp.float32)), axis=-1)
+        else:
+            power = module.input_power(*args)
         path = "/".join((*module.path, "kernel"))
         calls = seen.setdefault(path, [])
         if added is not None:

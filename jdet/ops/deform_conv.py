@@ -26,17 +26,24 @@ def deform_conv(x: jax.Array, offsets: jax.Array, kernel: jax.Array) -> jax.Arra
     Returns:
         [B, h, w, N].
     """
+    return taps_of(x, offsets, kernel.shape[0]) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def taps_of(x: jax.Array, offsets: jax.Array, size: int) -> jax.Array:
+    """What the taps of a deformable kernel read: [B, h, w, size² · C], tap by tap; see ``deform_conv``."""
     count, height, width, channels = x.shape
-    size = kernel.shape[0]
-    reach = jnp.arange(size, dtype=jnp.float32) - size // 2
-    taps = jnp.stack(jnp.meshgrid(reach, reach, indexing="ij"), axis=-1).reshape(-1, 2)
     rows = jnp.arange(height, dtype=jnp.float32)
     columns = jnp.arange(width, dtype=jnp.float32)
     cells = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
-    places = cells[:, :, None] + taps + offsets.astype(jnp.float32)
+    places = cells[:, :, None] + regular_taps(size) + offsets.astype(jnp.float32)
     read = bilinear_samples(x, places.reshape(count, -1, 2))
-    read = read.reshape(count, height, width, size**2 * channels)
-    return read @ kernel.reshape(-1, kernel.shape[-1])
+    return read.reshape(count, height, width, size**2 * channels)
+
+
+def regular_taps(size: int) -> jax.Array:
+    """Where the taps of an ordinary kernel lie, float32 [size², 2], y x in cells from its middle."""
+    reach = jnp.arange(size, dtype=jnp.float32) - size // 2
+    return jnp.stack(jnp.meshgrid(reach, reach, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
 def bilinear_samples(x: jax.Array, places: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What holds for all dense detectors: RetinaNet, FCOS and ATSS."""
+"""What holds for all dense detectors: RetinaNet, FCOS, ATSS and RepPointsV2."""
 
 import functools
 
@@ -13,10 +13,11 @@ from jdet.config import get_defaults
 from jdet.describe import describe
 from jdet.detectors.pyramid import Predictions
 from tests import harness
+from tests.detectors.wild import ends_of
 from tests.tiny_backbone import TINY
 
 CLASSES = tuple("abcde")
-NAMES = ("retinanet", "fcos", "atss")
+NAMES = ("retinanet", "fcos", "atss", "reppoints_v2")
 SHAPES = ((8, 8), (4, 4), (2, 2))
 
 
@@ -53,10 +54,7 @@ def random_predictions(model, count=2, size=64, seed=0):
     def draw(*shape):
         return [jnp.asarray(rng.normal(size=(count, len(p), *shape)), jnp.float32) for p in priors]
 
-    outputs = {"offsets": draw(4), "logits": draw(5)}
-    if hasattr(model, "centerness_branch"):
-        outputs["centerness"] = draw()
-    return Predictions(outputs, priors)
+    return Predictions({name: draw(*end) for name, end in ends_of(model, 5).items()}, priors)
 
 
 @pytest.mark.parametrize("name, head_norm", [("fcos", "group"), ("atss", "batch")])
@@ -168,7 +166,8 @@ def test_losses_of_two_devices_add_up(name):
 
 
 @pytest.mark.parametrize(
-    "name, norm", [("retinanet", "batch"), ("fcos", "group"), ("atss", "batch")]
+    "name, norm",
+    [("retinanet", "batch"), ("fcos", "group"), ("atss", "batch"), ("reppoints_v2", "group")],
 )
 def test_an_image_is_the_same_in_a_larger_input(name, norm):
     """Losses and detections, whatever the padding holds; norms measure the content alone."""

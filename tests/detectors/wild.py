@@ -19,6 +19,7 @@ from jdet.config import get_defaults
 from jdet.detectors import centerness, retinanet
 from jdet.detectors.dense_detector import DenseDetector
 from jdet.detectors.pyramid import Predictions
+from jdet.detectors.reppoints import RepPointsV2
 from jdet.detectors.ssd import SSD
 from jdet.ops.anchors import default_boxes
 from jdet.types import Batch
@@ -36,6 +37,7 @@ VARIANTS = {
         for kind, activation in itertools.product(centerness.BOX_LOSSES, ("relu", "exp"))
     ],
     "atss": [{"box_loss": kind} for kind in centerness.BOX_LOSSES],
+    "reppoints_v2": [{"box_loss": "smooth_l1"}, {"box_loss": "giou", "cls_loss": "quality"}],
 }
 """Every detector with each of its losses."""
 
@@ -104,6 +106,16 @@ def predictions(rng, shapes):
     return jax.tree.map(one, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
+def ends_of(model, classes):
+    """Trailing axes of what the head predicts at every place, by name."""
+    if isinstance(model, RepPointsV2):
+        points = dict.fromkeys(("initial", "offsets"), (18,))
+        maps = dict.fromkeys(("logits", "semantic"), (classes,))
+        return {**points, **maps, "heat": (2,), "corners": (4,)}
+    ends = {"offsets": (4,), "logits": (classes,)}
+    return ends | ({"centerness": ()} if hasattr(model, "centerness_branch") else {})
+
+
 def checker(name, variants):
     """``run(seed, count)``: how many of ``count`` images have a bad loss or gradient, by variant."""
     models = [make(name, **fields) for fields in variants]
@@ -113,9 +125,7 @@ def checker(name, variants):
         anchors = [len(level) for level in layouts[0]]
         if name == "ssd":
             return [(count, anchors[0], 4), (count, anchors[0], CLASSES + 1)]
-        ends = {"offsets": (4,), "logits": (CLASSES,)}
-        if name != "retinanet":
-            ends["centerness"] = ()
+        ends = ends_of(models[0], CLASSES)
         return {key: [(count, n, *end) for n in anchors] for key, end in ends.items()}
 
     def loss(outputs, model, own, truth):

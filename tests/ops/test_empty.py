@@ -37,6 +37,11 @@ def test_matching(objects, anchors):
     grid = matching.atss.Grid(jnp.arange(min(anchors, 1)) + 4.0, 8.0 * jnp.arange(anchors), 8.0)
     match = compiled(matching.atss.assign)(truth, valid, [grid], jnp.array([8, 64]))
     np.testing.assert_array_equal(match, background)
+    match = matching.atss.assign_boxes(truth, valid, [rows(anchors)], [jnp.ones(anchors, bool)])
+    np.testing.assert_array_equal(match, background)
+    grid = matching.points.PointGrid(1, anchors, 8.0)
+    match = matching.points.assign(truth, valid, [grid], jnp.array([8, 64]))
+    np.testing.assert_array_equal(match, background)
 
 
 @pytest.mark.parametrize("anchors, classes", [(0, 2), (3, 0)])

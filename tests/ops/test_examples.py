@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize(
     "name",
-    [f"matching.{n}" for n in ("ssd", "max_iou", "fcos", "atss", "ignored", "hungarian")]
+    [f"matching.{n}" for n in ("ssd", "max_iou", "fcos", "atss", "points", "ignored", "hungarian")]
     + ["sampling"],
 )
 def test_examples_of_docstrings(name):

@@ -1,7 +1,17 @@
 """Assignment of objects to default boxes, anchors, points and proposals: one rule per file."""
 
-from jdet.ops.matching import atss, fcos, hungarian, max_iou, ssd
+from jdet.ops.matching import atss, fcos, hungarian, max_iou, points, ssd
 from jdet.ops.matching.best_objects import BELOW, BETWEEN
 from jdet.ops.matching.ignored import inside_ignored
 
-__all__ = ["BELOW", "BETWEEN", "atss", "fcos", "hungarian", "inside_ignored", "max_iou", "ssd"]
+__all__ = [
+    "BELOW",
+    "BETWEEN",
+    "atss",
+    "fcos",
+    "hungarian",
+    "inside_ignored",
+    "max_iou",
+    "points",
+    "ssd",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -80,25 +81,83 @@ def assign(
         first += grid.rows.size * grid.columns.size
     index, anchor, near = (jnp.concatenate(parts, axis=1) for parts in zip(*found))  # [N, n]
 
-    overlap = jnp.where(near, paired_iou(boxes[:, None], cxcywh_to_xyxy(anchor)), 0.0)
+    corners = cxcywh_to_xyxy(anchor)
+    return _by_statistics(boxes, valid, index, corners, anchor[..., :2], near, first)
+
+
+def assign_boxes(
+    boxes: jax.Array,
+    valid: jax.Array,
+    candidates: Sequence[jax.Array],
+    within: Sequence[jax.Array],
+    count: int = 9,
+) -> jax.Array:
+    """As ``assign``, for boxes that lie anywhere, such as those that a network predicts.
+
+    Args:
+        boxes: float32 [N, 4], x1 y1 x2 y2, pixels.
+        valid: bool [N], which rows are objects.
+        candidates: float32 [A, 4] of every level, x1 y1 x2 y2, pixels. No gradient flows to them.
+        within: bool [A] of every level, which of them can be candidates; those with a coordinate that is
+            not finite cannot.
+        count: candidates per object and level; all, where a level has fewer.
+
+    Returns:
+        int32 [A]: index of the object, or ``BELOW``; the levels are concatenated.
+    """
+    total = sum(map(len, candidates))
+    if not len(boxes) or not total:
+        return jnp.full(total, BELOW, jnp.int32)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    found, first = [], 0
+    for level, usable in zip(candidates, within, strict=True):
+        level = jax.lax.stop_gradient(level)
+        middle = (level[:, :2] + level[:, 2:]) / 2
+        x, y = (middle[:, i] - centre[:, i, None] for i in range(2))
+        distance = jnp.where(usable & jnp.isfinite(x) & jnp.isfinite(y), x**2 + y**2, jnp.inf)
+        minus, chosen = jax.lax.top_k(-distance, min(count, len(level)))
+        near = minus > -jnp.inf
+        parts = (jnp.where(near[..., None], x[chosen], 0.0) for x in (level, middle))
+        found.append((first + chosen, *parts, near))
+        first += len(level)
+    index, anchor, middle, near = (jnp.concatenate(parts, axis=1) for parts in zip(*found))
+    return _by_statistics(boxes, valid, index, anchor, middle, near, total)
+
+
+def _by_statistics(boxes, valid, index, anchor, middle, near, total):
+    """The rule itself, for the candidates of every object.
+
+    Args:
+        boxes: float32 [N, 4].
+        valid: bool [N].
+        index: int32 [N, n], places of candidates among all anchors.
+        anchor: float32 [N, n, 4], their x1 y1 x2 y2.
+        middle: float32 [N, n, 2], their centres.
+        near: bool [N, n], which of them exist.
+        total: number of anchors, A.
+
+    Returns:
+        int32 [A].
+    """
+    overlap = jnp.where(near, paired_iou(boxes[:, None], anchor), 0.0)
     # Compared with its own maximum below: an overlap computed twice may differ in its last bit.
     overlap = jax.lax.optimization_barrier(overlap)
     number = jnp.maximum(jnp.sum(near, axis=1, keepdims=True), 1)
     mean = jnp.sum(overlap, axis=1, keepdims=True) / number
     square = jnp.sum(jnp.where(near, (overlap - mean) ** 2, 0.0), axis=1, keepdims=True)
     threshold = mean + jnp.sqrt(square / jnp.maximum(number - 1, 1))
-    x, y = anchor[..., 0], anchor[..., 1]
+    x, y = middle[..., 0], middle[..., 1]
     x1, y1, x2, y2 = (boxes[:, i, None] for i in range(4))
     depth = jnp.minimum(jnp.minimum(x - x1, x2 - x), jnp.minimum(y - y1, y2 - y))
     positive = near & valid[:, None] & (overlap >= threshold) & (depth > MARGIN)
 
-    target = jnp.where(positive, index, first)
-    best = jnp.zeros(first).at[target].max(overlap, mode="drop")
+    target = jnp.where(positive, index, total)
+    best = jnp.zeros(total).at[target].max(overlap, mode="drop")
     wins = positive & (overlap == best.at[target].get(mode="fill", fill_value=-1.0))
     none = len(boxes)
     owner = jnp.broadcast_to(jnp.arange(none, dtype=jnp.int32)[:, None], target.shape)
-    result = jnp.full(first, none, jnp.int32)
-    result = result.at[jnp.where(wins, target, first)].min(owner, mode="drop")
+    result = jnp.full(total, none, jnp.int32)
+    result = result.at[jnp.where(wins, target, total)].min(owner, mode="drop")
     return jnp.where(result == none, BELOW, result)
 
 
