@@ -15,7 +15,7 @@ measured on the training images; each set is a folder with ``annotations/instanc
     steps=  lr=0.02  seed=0
 
 ``:cpu``  ResNet-18 at half width, pyramid and single-layer towers of 64 channels: for two CPU cores.
-default   ResNet-50, twice the side: for an accelerator.
+default   ResNet-50, twice the side and twice the images of a step: for an accelerator.
 
 Source: ours; the sets: github.com/ oist/Usiigaci, ShipDetectionExperts/sen2ships, axondeepseg,
     risingmin/embryo_model_train; broadinstitute.org/bbbc
@@ -65,9 +65,9 @@ def get_config(arg=""):
     c.model.pre_nms = max(c.model.pre_nms, 2 * chosen.detections)
     c.eval.metrics, c.eval.score_drawn = ("coco", "voc"), 0.3
     c.eval.coco.max_detections = (10, max(chosen.detections // 10, 11), chosen.detections)
-    c.eval.batch_size = min(chosen.batch, 4)
+    c.eval.batch_size = chosen.batch
 
-    c.train.batch_size = c.optimizer.reference_batch = chosen.batch
+    c.train.batch_size = c.optimizer.reference_batch = chosen.batch * size
     c.train.steps = arg.steps or (400 if arg.cpu else 6000)
     c.train.eval_every = max(c.train.steps // 2, 1)
     c.train.ema = 0.99 if arg.cpu else 0.999

@@ -12,6 +12,7 @@ trained for a share of the run's length, all phases, and the main metric of the 
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
@@ -165,6 +166,7 @@ def proxy(config: ConfigDict, phase: str, point: Point, devices: int, share: flo
         share: of the steps.
     """
     config = config.copy_and_resolve_references()
+    images = images_of(config) or 1
     wholes = {each.name: each.config for each in config_lib.split_phases(config)} if phase else {}
     with config.unlocked():
         for name, whole in (wholes or {"": config}).items():
@@ -172,13 +174,12 @@ def proxy(config: ConfigDict, phase: str, point: Point, devices: int, share: flo
             for part in ("train", "optimizer", "parallel"):
                 if part not in group:
                     group[part] = ConfigDict()
-            length, steps = whole.train, whole.train.steps
-            group.train.epochs = length.epochs * share
-            # One more than the warm-up at least.
-            group.train.steps = max(int(steps * share), 2) if steps else 0
+            own = name == phase
+            batch = point.batch * devices if own else whole.train.batch_size
+            group.train.update(short_length(whole, share, batch, images))
             group.optimizer.update(shortened(whole, share))
-            if name == phase:
-                group.input_size, group.train.batch_size = point.side, point.batch * devices
+            if own:
+                group.input_size, group.train.batch_size = point.side, batch
                 group.train.remat = point.remat
                 if whole.parallel.bn_group_size:
                     group.parallel.bn_group_size = point.batch
@@ -188,6 +189,25 @@ def proxy(config: ConfigDict, phase: str, point: Point, devices: int, share: flo
         return 0.0
     main_metric = result.metrics.get(config_lib.of_phase(config).train.best_metric)
     return next(iter(result.metrics.values())) if main_metric is None else main_metric
+
+
+def short_length(config: ConfigDict, share: float, batch: int, images: int) -> dict[str, Any]:
+    """Steps and epochs for a share of a training: two steps at least, one more than the warm-up.
+
+    Args:
+        config: of the training or of a phase.
+        share: of its length.
+        batch: images of a step then.
+        images: to train on.
+    """
+    train, optimizer = config.train, config.optimizer
+    if not train.steps:
+        policy = schedule.POLICIES.get(optimizer.schedule)
+        epochs = train.epochs or (policy.epochs if policy else 0)
+        return {"epochs": max(epochs * share, 2 * batch / images)}
+    reference = optimizer.reference_batch if train.length == "fixed_samples" else 0
+    fewest = math.ceil(2 * batch / reference) if reference else 2
+    return {"steps": max(int(train.steps * share), fewest)}
 
 
 def shortened(config: ConfigDict, share: float) -> dict[str, Any]:
@@ -201,7 +221,7 @@ def shortened(config: ConfigDict, share: float) -> dict[str, Any]:
         "warmup_epochs": optimizer.warmup_epochs * share,
         "hold": int(optimizer.hold * share),
         "boundaries": tuple(
-            mark if mark <= 1 else max(round(mark * share), 2) for mark in optimizer.boundaries
+            mark if mark <= 1 else max(int(mark * share), 2) for mark in optimizer.boundaries
         ),
     }
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from jdet import build, phases
 from jdet import config as config_lib
-from jdet import phases
 from jdet.config import flatten, of_phase, split_phases
 from jdet.train import loop
 from jdet.train.checkpoints.checkpoint import load_for_inference
@@ -260,13 +260,15 @@ def test_what_a_phase_does_not_set_can_be_set(key, value):
         ("seed", ""),
         ("train.log_every", "--config.phase.low.train.log_every, --config.phase.high.train.log"),
         ("augment.mean", "--config.phase.low.augment.mean, --config.phase.high.augment.mean"),
+        ("augment.expand", "none of them has this key: leave it out"),
         ("augment.name", "--config.phase.low.augment.name, "),
         ("init_from.path", "and here low does; set --config.phase.low.init_from.path$"),
         ("phase.low.train.log_every", ""),
     ],
 )
 def test_a_common_key_that_no_phase_would_have_is_refused(key, refused):
-    none, start = dict(augment=dict(name="none")), dict(init_from=dict(path="elsewhere"))
+    none = dict(augment=build.group("augment", "none").to_dict())
+    start = dict(init_from=dict(path="elsewhere"))
     low = dict(optimizer=dict(lr=0.1), train=dict(log_every=2), **none, **start)
     c = config(groups={"low": low, "high": dict(train=dict(log_every=3), **none)})
     with pytest.raises(ConfigError, match=refused) if refused else contextlib.nullcontext():

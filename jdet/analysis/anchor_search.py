@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdet.analysis.box_search import Proposal, judge
-from jdet.detectors.pyramid import MISSED_SHARE
+from jdet.detectors.pyramid import FEWEST_OBJECTS, MISSED_SHARE
 from jdet.ops import anchors
 from jdet.ops.coverage import Objects
 
@@ -40,7 +40,7 @@ def fit(objects: Objects, detector: Any, num_classes: int) -> Proposal | None:
     An object has an anchor where one overlaps it by ``positive_iou``. The levels stay.
 
     Args:
-        objects: in pixels of the detector's input.
+        objects: in pixels of the detector's input; classes with fewer than ten decide nothing.
         detector: an unbound detector on a pyramid.
         num_classes: K.
 
@@ -49,6 +49,7 @@ def fit(objects: Objects, detector: Any, num_classes: int) -> Proposal | None:
         what there is, or the detector has no such anchors or finds some for every object.
     """
     part, threshold = anchored(detector), detector.positive_iou
+    objects = objects.of_classes_with(FEWEST_OBJECTS)
     if part is None or threshold is None or not len(objects.labels):
         return None
     strides, cells = detector.level_sizes()

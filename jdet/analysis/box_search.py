@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.detectors.pyramid import MISSED_SHARE
+from jdet.detectors.pyramid import FEWEST_OBJECTS, MISSED_SHARE
 from jdet.nn.stages import stage_geometry
 from jdet.ops import anchors, coverage
 from jdet.ops.coverage import Objects
@@ -203,7 +203,7 @@ def fit(
     """The proposal for a detector whose default boxes leave many objects of a class unmatched.
 
     Args:
-        objects: in pixels of the detector's input.
+        objects: in pixels of the detector's input; classes with fewer than ten decide nothing.
         detector: an unbound ``SSD``.
         num_classes: K.
         same_size: keep the detector's input size.
@@ -211,11 +211,14 @@ def fit(
     Returns:
         The best proposal; None where no class needs one, or none is better than what there is.
     """
+    objects = objects.of_classes_with(FEWEST_OBJECTS)
+    if not len(objects.labels):
+        return None
     ratios = detector.first_ratio, detector.min_ratio, detector.max_ratio
     setting = Setting(detector.input_size, tuple(detector.neck.taps), *ratios)
     levels, (_, cells) = detector.anchor_levels(), detector.level_sizes()
     current = judge(objects, setting, levels, cells, num_classes, detector.iou_threshold)
-    if not len(objects.labels) or np.nanmin(current.recall) >= 1 - MISSED_SHARE:
+    if np.nanmin(current.recall) >= 1 - MISSED_SHARE:
         return None
     best = propose(objects, detector, num_classes, same_size=same_size)[0]
     return best if best.rank[:2] > current.rank[:2] else None

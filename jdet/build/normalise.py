@@ -117,10 +117,11 @@ def adopt(config: ConfigDict, stored: ConfigDict) -> None:
     )
     if len(set(asked)) > 1:
         return
+    own = tuple(config.augment.mean) not in (Augment.mean, tuple(config.model.get("mean", ())))
     with config.unlocked():
         for key in RESULTS:
             group, _, last = key.rpartition(".")
-            if last in _value(stored, group):
+            if last in _value(stored, group) and not (own and key == "augment.mean"):
                 _value(config, group)[last] = _value(stored, key)
 
 

@@ -33,6 +33,7 @@ FREE = (
     r"data\.eval(\..*)?",
     r"data\.min_usable",
     r"data\.image\.high_byte",  # what it does shows in the type that is found
+    r"data\.image\.found\.reached",  # measured; prediction alone looks at it
     r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
     r"eval(\..*)?",
     r"landscape(\..*)?",

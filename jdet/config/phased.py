@@ -160,10 +160,12 @@ def check_common(config: ConfigDict, key: str) -> None:
     # The common groups of these names are for the first phase alone.
     names = config.phases[: 1 if first in ("init_from", "calibration") else None]
     if all(name in config.phase and _sets(config.phase[name], key, name) for name in names):
-        keys = ", ".join(f"--config.phase.{name}.{key}" for name in names)
+        here = [name for name in names if _has(config.phase[name], key)]
+        keys = ", ".join(f"--config.phase.{name}.{key}" for name in here)
         raise ConfigError(
             f"config.{key} is for phases that do not set it themselves, and here "
-            f"{'each' if len(names) > 1 else names[0]} does; set {keys}"
+            f"{'each' if len(names) > 1 else names[0]} does; "
+            + (f"set {keys}" if here else "none of them has this key: leave it out")
         )
 
 
@@ -176,6 +178,14 @@ def _sets(part: ConfigDict, key: str, name: str) -> bool:
         here, where = here[step], f"{where}.{step}"
         if names_class(where, here):
             return True
+    return True
+
+
+def _has(part: ConfigDict, key: str) -> bool:
+    for step in key.split("."):
+        if not isinstance(part, ConfigDict) or step not in part:
+            return False
+        part = part[step]
     return True
 
 

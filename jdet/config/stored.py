@@ -34,8 +34,11 @@ def load(path: str | Path) -> ConfigDict:
         for part in parents:
             holder = holder[part]
         holder[last] = ConfigDict()
-    with config.unlocked():
-        config.update(_tuples(complete(stored)))
+    try:
+        with config.unlocked():
+            config.update(_tuples(complete(stored)))
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} is not a config: {error}") from error
     return config
 
 

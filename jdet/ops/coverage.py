@@ -29,6 +29,12 @@ class Objects(NamedTuple):
     labels: np.ndarray
     images: np.ndarray
 
+    def of_classes_with(self, fewest: int) -> Objects:
+        """The objects of the classes that have ``fewest`` or more."""
+        known, counts = np.unique(self.labels, return_counts=True)
+        kept = np.isin(self.labels, known[counts >= fewest])
+        return Objects(*(field[kept] for field in self))
+
     def scaled(self, factor: float) -> Objects:
         """The same objects at ``factor`` times the input size."""
         return self._replace(boxes=self.boxes * factor)

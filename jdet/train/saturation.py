@@ -28,6 +28,10 @@ def from_config(config: ConfigDict) -> Policy | None:
     """
     settings, every = config.train.saturation, config.train.eval_every
     if not settings.patience:
+        if settings.minimum:
+            raise ConfigError(
+                f"train.saturation.minimum={settings.minimum} is for train.saturation.patience above 0"
+            )
         return None
     if not every:
         raise ConfigError(

@@ -92,6 +92,19 @@ def test_constants_measured_otherwise_are_not_taken_over():
         assert normalise.open_ended(c)
 
 
+@pytest.mark.parametrize("mean, kept", [((0.0, 0.0, 0.0), True), (None, False)])
+def test_a_colour_of_ones_own_stays_beside_constants_of_a_run(mean, kept):
+    source = source_of("uint8")
+    stored = config_of(source.image_kind)
+    c = stored.copy_and_resolve_references()
+    normalise.settle(stored, source)
+    if mean:
+        c.augment.mean = mean
+    normalise.adopt(c, stored)
+    assert c.model.mean == stored.model.mean
+    assert (tuple(c.augment.mean) == mean) if kept else (c.augment.mean == stored.augment.mean)
+
+
 def test_a_range_becomes_minus_one_to_one_and_what_leaves_it_is_counted():
     source = source_of("uint16")
     c = config_of(source.image_kind, "range", range=(30_000.0, 32_000.0))

@@ -168,3 +168,25 @@ def test_a_short_training_has_the_settings_and_the_metric_of_its_phases(monkeypa
     short = schedule.resolve(low, 1000, devices=2)
     assert (short.steps, short.warmup, short.boundaries) == (10, 3, (5, 8))
     assert high.optimizer.warmup == 0
+
+
+@pytest.mark.parametrize(
+    "settings, images, steps",
+    [
+        (dict(schedule="normal"), 1000, 69),  # 11 epochs of 125 steps
+        (dict(epochs=10.0, warmup=3), 80, 5),
+        (dict(epochs=10.0, warmup=3), 8, 2),
+        (dict(steps=999, boundaries=(990,)), 80, 49),
+        (dict(steps=20, length="fixed_samples", reference_batch=2), 80, 2),
+    ],
+)
+def test_every_way_to_give_a_length_is_shortened(settings, images, steps):
+    """Of 8 images a step, to a twentieth; two steps at least, so that a warm-up fits in."""
+    config = get_defaults()
+    config.train.update(steps=0, batch_size=8)
+    for key, value in settings.items():
+        (config.train if key in config.train else config.optimizer)[key] = value
+    short = search_batch.short_length(config, 0.05, 8, images)
+    config.optimizer.update(search_batch.shortened(config, 0.05))
+    config.train.update(short)
+    assert schedule.resolve(config, images, devices=1).steps == steps

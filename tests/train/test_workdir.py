@@ -55,8 +55,9 @@ def test_a_run_is_opened_while_another_process_writes_to_it(tmp_path):
 def test_the_config_of_a_run_is_there_or_not(tmp_path):
     """A damaged one is for the check of the workdir to refuse."""
     assert folders.stored_config(tmp_path / "nothing") is None
-    (tmp_path / "config.json").write_text("{")
-    assert folders.stored_config(tmp_path) is None
+    for damaged in ("{", "[]", '{"train": {"steps": "abc"}}'):
+        (tmp_path / "config.json").write_text(damaged)
+        assert folders.stored_config(tmp_path) is None
     (tmp_path / "config.json").write_text(fake.config(seed=7).to_json())
     found = folders.stored_config(tmp_path)
     assert found.seed == 7 and pickle.loads(pickle.dumps(found)).to_json() == found.to_json()

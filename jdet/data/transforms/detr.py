@@ -23,15 +23,18 @@ ANYTHING = 1e-6
 class DETRAugment(Augment):
     """Mirrors images, and cuts a part of random height and width out of half of them.
 
-    The part is drawn on the image as if its short side were resized to one of ``short``; there each of its
-    sides is a whole number between ``low`` and ``high``, or the image's where that is shorter. What is cut
-    out is resized as any image is. MMDetection resizes twice, which is done at once here. An image of
-    640×480, at 500, is 667×500, so that the part has 384 to 600 by 384 to 500 of these pixels.
+    The part is drawn on the image as if its short side were resized to one of ``short``, or to less where
+    its long side would come above ``long``; there each of the part's sides is a whole number between
+    ``low`` and ``high``, or the image's where that is shorter. An image of 640×480, at 500, is 667×500, so
+    that the part has 384 to 600 by 384 to 500 of these pixels. MMDetection resizes twice, which is done at
+    once here, into the input that the whole image would have: a part that is upright in an image that is
+    not becomes smaller there than its own shape would make it.
 
     Attributes:
         mean: as in ``Augment``.
         crop: probability of a part.
         short: short sides, pixels, of which one is drawn.
+        long: most of the long side then, pixels.
         low: least side of a part, pixels.
         high: longest side of a part, pixels.
         flip: probability of a horizontal flip.
@@ -42,6 +45,7 @@ class DETRAugment(Augment):
 
     crop: float = 0.5
     short: tuple[int, ...] = (400, 500, 600)
+    long: int = 1333
     low: int = 384
     high: int = 600
     flip: float = 0.5
@@ -52,6 +56,7 @@ class DETRAugment(Augment):
             self.require(0 <= getattr(self, key) <= 1, key, "in 0 … 1")
         sides = self.short and all(type(side) is int and side >= 1 for side in self.short)
         self.require(bool(sides), "short", "whole numbers from 1 on, such as (400, 500, 600)")
+        self.require(self.long >= 1, "long", "1 or more")
         fine = 1 <= self.low <= self.high
         self.require(fine, "low", f"in 1 … {self.high} (config.augment.high)")
 
@@ -69,7 +74,8 @@ class DETRAugment(Augment):
         if element.image is None or fires >= self.crop:
             return element
         height, width = element.image.shape[:2]
-        factor = self.short[int(side * len(self.short))] / min(height, width)
+        short = self.short[int(side * len(self.short))]
+        factor = min(short / min(height, width), self.long / max(height, width))
         whole = tuple(int(factor * length + 0.5) for length in (width, height))
         ends = []
         for length, extent, offset in zip(whole, draws[:2], draws[2:]):

@@ -14,10 +14,10 @@ RESIZE = KeepRatio(short=(480, 800), long=1333)
 HEIGHT, WIDTH = 300, 420
 
 
-def element(boxes=()):
+def element(boxes=(), size=(HEIGHT, WIDTH)):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     count = len(boxes)
-    image = np.broadcast_to(np.uint8(0), (HEIGHT, WIDTH, 3))
+    image = np.broadcast_to(np.uint8(0), (*size, 3))
     none = np.zeros(count, np.int32)
     return Element(image=image, boxes=boxes, labels=none, ignore=none > 0, shape=(800, 1344))
 
@@ -62,20 +62,29 @@ def test_parts_have_the_sides_of_the_reference(short):
 
 
 def test_objects_stay_however_little_is_left_of_them():
-    """Clipped to the part, in pixels of the input that has the part's proportions."""
-    augment = DETRAugment(crop=1.0, flip=0.0)
-    whole = [0, 0, WIDTH, HEIGHT]
-    for one in drawn(augment, 60, boxes=[whole, [0, 0, 5, 5]]):
+    """A row of objects across the image: those of which the part has a pixel of the input, clipped to it."""
+    edges = np.linspace(0, WIDTH, 11)
+    row = [[x1, 0, x2, HEIGHT] for x1, x2 in zip(edges, edges[1:])]
+    shares = []
+    for one in drawn(DETRAugment(crop=1.0, flip=0.0), 100, boxes=row):
         location = locate(one, RESIZE)
         moved, keep = moved_objects(one, location)
-        height, width = location.content
-        np.testing.assert_allclose(moved[0], [0, 0, width, height], atol=1)
-        assert 0 in keep
-        x1, y1 = one.patch[:2]
-        if 1 in keep:
-            assert x1 * WIDTH < 5 and y1 * HEIGHT < 5
-        elif x1 * WIDTH < 3 and y1 * HEIGHT < 3:
-            pytest.fail("an object of which much is left is gone")
+        left, right = one.patch[0] * WIDTH, one.patch[2] * WIDTH
+        inside = np.minimum(edges[1:], right) - np.maximum(edges[:-1], left)
+        _, width = location.content
+        clear = np.flatnonzero(inside * width > right - left)
+        assert set(clear) <= set(keep) <= set(np.flatnonzero(inside > 0))
+        assert moved[:, 0].min() >= 0 and moved[:, 2].max() <= width + 1e-6
+        shares.extend(inside[clear] / np.diff(edges)[clear])
+    assert min(shares) < 0.05  # a rule that wanted a twentieth of an object would show
+
+
+def test_long_images_are_resized_by_their_long_side():
+    """3000×1000 at a short side of 600 would be 1800 long: it is 1333×444."""
+    augment = DETRAugment(crop=1.0, short=(600,))
+    for one in drawn(augment, 50, size=(1000, 3000)):
+        sides = (np.array(one.patch[2:]) - one.patch[:2]) * (1333, 444)
+        np.testing.assert_allclose(sides, sides.round(), atol=1e-6)
 
 
 def test_an_image_that_cannot_be_read_goes_through():
