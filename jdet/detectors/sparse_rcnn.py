@@ -185,7 +185,7 @@ class SparseRCNN(PyramidDetector, kw_only=True):
         masked = self.mask_padding and self.padded_inputs
         x = self.normalised(images, image_sizes)
         with padding.content(image_sizes if masked else None, whole):
-            # Boxes end where the content does: what they read beyond is its last cell.
+            # Boxes may leave the content, beyond which is nothing, as beyond the input.
             levels = [padding.repeated(level) for level in self.levels(x, train=train)]
         start = nn.initializers.constant(jnp.array([0.5, 0.5, 1.0, 1.0]))
         learnt = self.param("proposal_boxes", start, (self.proposals, 4), jnp.float32)
@@ -319,7 +319,7 @@ def boxes_on_images(relative: jax.Array, image_sizes: jax.Array) -> jax.Array:
     """Boxes [R, 4], cx cy w h relative to an image, on images of these sizes.
 
     Args:
-        relative: float32 [R, 4].
+        relative: float32 [R, 4]; sides are taken without their sign.
         image_sizes: int32 [B, 2], height and width of each image's content.
 
     Returns:
@@ -327,4 +327,5 @@ def boxes_on_images(relative: jax.Array, image_sizes: jax.Array) -> jax.Array:
     """
     height, width = image_sizes.astype(jnp.float32).T
     scale = jnp.stack([width, height, width, height], axis=-1)
+    relative = jnp.concatenate([relative[:, :2], jnp.abs(relative[:, 2:])], axis=-1)
     return boxes.cxcywh_to_xyxy(relative) * scale[:, None]

@@ -77,7 +77,10 @@ def cleared(x: jax.Array, value: float = 0.0) -> jax.Array:
 
 
 def repeated(x: jax.Array) -> jax.Array:
-    """A map [B, h, w, C] in which the cells next to the content are those at its edge, once more."""
+    """A map [B, h, w, C] in which the edge of the content is there once more, and zeros are behind it.
+
+    To sampling points up to the middle of the cells beside it the content ends as a map of its own does.
+    """
     where = inside(x)
     if where is None:
         return x
@@ -92,4 +95,4 @@ def repeated(x: jax.Array) -> jax.Array:
         there = where | neighbour(where)
         x = jnp.where(there & ~where, neighbour(x), x)
         where = there
-    return x
+    return jnp.where(where, x, 0)

@@ -103,6 +103,9 @@ def roi_align(
     rois = jax.lax.stop_gradient(jnp.asarray(rois, jnp.float32))
     levels = match_levels(levels, rois, strides)
     output = (output, output) if isinstance(output, int) else output
+    if not rois.size:
+        shape = (*rois.shape[:2], *output, levels[0].shape[-1])
+        return match_varying(levels[0], jnp.zeros(shape, levels[0].dtype))
     settings = Settings(tuple(strides), output, sampling, aligned, finest_scale)
     found = _align(settings, levels, rois.reshape(-1, 4), usable(rois, valid))
     return found.reshape(*rois.shape[:2], *output, -1)

@@ -82,6 +82,9 @@ def roi_pool(
     rois = jax.lax.stop_gradient(jnp.asarray(rois, jnp.float32))
     levels = match_levels(levels, rois, strides)
     output = (output, output) if isinstance(output, int) else output
+    if not rois.size:
+        shape = (*rois.shape[:2], *output, levels[0].shape[-1])
+        return match_varying(levels[0], jnp.zeros(shape, levels[0].dtype))
     settings = Settings(tuple(strides), output, finest_scale)
     found = _pool(settings, levels, rois.reshape(-1, 4), usable(rois, valid))
     return found.reshape(*rois.shape[:2], *output, -1)
@@ -143,7 +146,8 @@ def seek(
         def largest(roi, bins=bins, flat=flat, level=level):
             top, bottom = (x[roi] for x in bins.rows)
             left, right = (x[roi] for x in bins.columns)
-            high, wide = jnp.max(bottom - top), jnp.max(right - left)
+            high = jnp.max(bottom - top, axis=1, keepdims=True)
+            wide = jnp.maximum(jnp.max(right - left, axis=1, keepdims=True), 1)
 
             def compare(step, seen):
                 # Bins with fewer cells meet their last ones again, which are not larger than themselves.
@@ -158,7 +162,7 @@ def seek(
             part = (len(roi), *shape[1:])
             start = jnp.full(part, -jnp.inf, level.dtype), jnp.full(part, -1, jnp.int32)
             start = tuple(match_varying(level, x) for x in start)
-            best, first = jax.lax.fori_loop(0, high * wide, compare, start)
+            best, first = jax.lax.fori_loop(0, jnp.max(high * wide), compare, start)
             there = (top < bottom)[:, :, None] & (left < right)[:, None]
             there = there[..., None] & (first >= 0)
             return jnp.where(there, best, 0), jnp.where(there, first, -1)

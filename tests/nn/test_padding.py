@@ -34,6 +34,16 @@ def test_cells_that_see_an_image():
     assert padding.inside(jnp.zeros((2, 64, 96, 1))) is None
 
 
+def test_the_edge_is_there_once_more_and_zeros_behind():
+    x = np.arange(1.0, 1 + 2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4, 1)
+    with padding.content(jnp.array([[3, 2], [1, 4]]), (3, 4)):
+        found = np.asarray(padding.repeated(jnp.asarray(x)))[..., 0]
+    expected = x[..., 0].copy()
+    expected[0, :, 2], expected[0, :, 3] = expected[0, :, 1], 0
+    expected[1, 1], expected[1, 2] = expected[1, 0], 0
+    np.testing.assert_array_equal(found, expected)
+
+
 def masks(height, width):
     with padding.content(jnp.asarray(SIZES), (64, 64)):
         return padding.inside(jnp.zeros((3, height, width, 1)))

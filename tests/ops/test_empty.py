@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from jdet.ops import boxes, coding, losses, matching, nms, sampling, voting
+from jdet.ops.roi_align import roi_align
+from jdet.ops.roi_pool import roi_pool
 from tests.harness import compiled
 
 SIZES = [(0, 5), (3, 0), (0, 0)]
@@ -78,3 +80,12 @@ def test_the_rest():
     assert sampling.hard_negatives(jnp.zeros(0), jnp.zeros(0, bool), jnp.array(3)).shape == (0,)
     assert boxes.clip(rows(0), jnp.array([4, 4])).shape == coding.encode(rows(0), rows(0)).shape
     assert losses.iou_loss(rows(0), rows(0)).shape == losses.smooth_l1(rows(0), rows(0))[:, 0].shape
+
+
+@pytest.mark.parametrize("images, rois", [(1, 0), (0, 3)])
+def test_regions(images, rois):
+    for take in (roi_align, roi_pool):
+        found = take(
+            [jnp.ones((images, 4, 4, 2))], jnp.ones((images, rois, 4)), strides=[8], output=3
+        )
+        assert found.shape == (images, rois, 3, 3, 2)

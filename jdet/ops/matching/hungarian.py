@@ -22,8 +22,8 @@ from jdet.ops.vma import match_varying
 BACKENDS = ("device", "host")
 """Where matching runs, see ``assign``."""
 
-LARGEST = 1e30
-"""Costs beyond this, in either direction, count as this, so that sums of them are finite."""
+LARGEST = 1e4
+"""Costs beyond this, in either direction, count as this: sums of float32 keep the others apart."""
 
 
 def assign(

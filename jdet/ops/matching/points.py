@@ -117,6 +117,8 @@ def claim(index: jax.Array, distance: jax.Array, valid: jax.Array, total: int) -
         int32 [A], a candidate, or ``BELOW``.
     """
     count = len(index)
+    if not total:
+        return jnp.zeros(0, jnp.int32)
     target = jnp.where(valid & (distance < jnp.inf), index, total)
     least = jnp.full(total, jnp.inf).at[target].min(distance, mode="drop")
     wins = distance == least.at[target].get(mode="fill", fill_value=-1.0)

@@ -63,6 +63,20 @@ def test_the_host_gives_the_same():
     assert not (device[1, 2] == 3).any()
 
 
+def test_a_cost_far_from_all_others_leaves_them_apart():
+    """One proposal that nobody wants, with fewer proposals than objects and with more."""
+    rng = np.random.default_rng(2)
+    for objects, proposals in ((60, 40), (40, 60)):
+        costs, valid = problem(rng, objects, proposals, whole=False)
+        costs[valid, 0] += 1e8
+        for backend in ("device", "host"):
+            found = np.asarray(assign(costs, valid, backend))
+            cut = np.minimum(costs[valid][:, :proposals], hungarian.LARGEST)
+            best = cut[linear_sum_assignment(cut)].astype(float).sum()
+            value = total(np.minimum(costs, hungarian.LARGEST), found)[0]
+            np.testing.assert_allclose(value, best, atol=0.05)
+
+
 def test_padding_changes_nothing():
     """Not even which of several equal assignments is taken."""
     costs = np.random.default_rng(2).integers(0, 3, (5, 20)).astype(np.float32)
