@@ -20,7 +20,7 @@ default   ResNet-50, twice the side and twice the images of a step: for an accel
 Source: ours; the sets: github.com/ oist/Usiigaci, ShipDetectionExperts/sen2ships, axondeepseg,
     risingmin/embryo_model_train; broadinstitute.org/bbbc
 Paper: –
-Ours: not run by us
+Ours: worms, AP50 0.526 of both channels, 0.338 and 0.343 of w1 and w2 (docs/results.md)
 Cost: ``:cpu`` 400 steps of 4 images, of 2 for axons
 """
 

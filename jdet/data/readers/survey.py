@@ -227,7 +227,11 @@ def _notes(
 ) -> list[str]:
     """What happens to images by their headers."""
     total = len(forms)
-    known = [header for parts in headers for header in parts or ()]
+
+    def images_with(trait: Callable[[Header], bool]) -> int:
+        """How many images have a file of which something holds."""
+        return sum(any(map(trait, parts or ())) for parts in headers)
+
     notes = []
     grey = sum(form.channels == 1 for form in forms)
     if kind.colour == "rgb" and 0 < grey:
@@ -246,9 +250,9 @@ def _notes(
     if alpha := sum(form.alpha for form in forms):
         how = "is left out" if settings.alpha == "drop" else "must be opaque"
         notes.append(f"{alpha} of {total} images have an alpha channel, which {how}")
-    if settings.high_byte and (deep := sum(header.dtype == "uint16" for header in known)):
+    if settings.high_byte and (deep := images_with(lambda header: header.dtype == "uint16")):
         notes.append(f"{deep} of {total} images have 16 bits, of which the high byte alone is kept")
-    if palettes := sum(header.palette for header in known):
+    if palettes := images_with(lambda header: header.palette):
         notes.append(
             f"{palettes} of {total} images have a palette; its {settings.palette} are taken"
         )
