@@ -9,6 +9,7 @@ import pytest
 
 from jdet.necks.bifpn import BiFPN
 from jdet.nn.norm import Norm
+from tests import harness
 
 TAPS = ("c3", "c4", "c5")
 
@@ -108,6 +109,29 @@ def test_levels_are_as_large_as_said(size):
     assert [(level.shape, level.dtype) for level in levels] == [
         ((1, n, n, 8), jnp.bfloat16) for n in cells
     ]
+
+
+def test_shares_start_equal_and_are_learned():
+    neck = BiFPN(TAPS, channels=4, extra=0, repeats=1)
+    maps = {
+        tap: jax.random.normal(jax.random.key(i), x.shape)
+        for i, (tap, x) in enumerate(stages((2, 4, 6), (8, 4, 2)).items())
+    }
+    params = harness.initialise(neck, maps, train=False)["params"]
+
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            levels = neck.apply({"params": params}, maps, train=True)
+            return sum(jnp.sum(level**3) for level in levels)
+
+        return jax.grad(loss)(params)
+
+    found = gradient(params)
+    for name, shares in params.items():
+        if name.endswith("_shares"):
+            assert (shares == 1).all()
+            assert jnp.isfinite(found[name]).all() and jnp.any(found[name] != 0), name
 
 
 def test_wrong_fields_are_named():
