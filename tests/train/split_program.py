@@ -3,7 +3,7 @@
     python -m tests.train.split_program FOLDER [PORT RANK PROCESSES]
 
 One process counts as eight devices, each of several as two. The first writes ``arrays.npz``,
-``losses.json`` and ``program.txt`` (the compiled step on eight devices) into the folder. It is a program
+``metrics.json`` and ``program.txt`` (the compiled step on eight devices) into the folder. It is a program
 for the sake of its number of devices.
 """
 
@@ -94,7 +94,7 @@ def run_norms(devices, group, dtype):
 
 
 def run_losses(**split):
-    """Losses of small ScratchDet, parameters and statistics at both ends, and the compiled step."""
+    """Metrics of small ScratchDet step by step, its arrays at both ends, and the compiled step."""
     from jdet.parallel import mesh as mesh_lib
     from tests.train import test_ssd
 
@@ -108,7 +108,7 @@ def run_losses(**split):
     )
     mesh, create, lowered = test_ssd.prepare(config)
     train_step = lowered.compile()
-    now, losses, states = create(), [], []
+    now, history, states = create(), [], []
     share = BATCH // jax.process_count()
     mine = slice(share * jax.process_index(), share * (jax.process_index() + 1))
     for k in range(STEPS):
@@ -116,9 +116,9 @@ def run_losses(**split):
             states.append(jax.device_get((now.params, now.stats)))
         batch = jax.tree.map(lambda x: x[mine], test_ssd.batch(k, BATCH))
         now, metrics = train_step(now, mesh_lib.to_global(batch, mesh))
-        losses.append(float(metrics["loss"]))
+        history.append({name: float(x) for name, x in jax.device_get(metrics).items()})
     states.append(jax.device_get((now.params, now.stats)))
-    return losses, states, train_step.as_text()
+    return history, states, train_step.as_text()
 
 
 SPLITS = {
@@ -146,17 +146,17 @@ def main(folder, port="", rank="0", processes="1"):
     if not alone:
         jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(rank))
     every = jax.device_count()
-    arrays, losses, program = {}, {}, ""
+    arrays, metrics, program = {}, {}, ""
     for devices in (1, 2, 8) if alone else (every,):
         for group in GROUPS:
             arrays[f"norms {devices} {group}"] = run_norms(devices, group, np.float32)
     arrays[f"norms {every} 16 bfloat16"] = run_norms(every, 16, jax.numpy.bfloat16)
     for name, split in (SPLITS if alone else {"processes": dict(parallel__devices=every)}).items():
-        losses[name], arrays[name], text = run_losses(**split)
+        metrics[name], arrays[name], text = run_losses(**split)
         if split["parallel__devices"] == 8:
             program = text
     if jax.process_index() == 0:
-        (Path(folder) / "losses.json").write_text(json.dumps(losses))
+        (Path(folder) / "metrics.json").write_text(json.dumps(metrics))
         (Path(folder) / "program.txt").write_text(program)
         np.savez(Path(folder) / "arrays.npz", **flat(arrays))
     if not alone:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    """``split(processes)``: arrays and losses of the program on so many, and the compiled step."""
+    """``split(processes)``: arrays and metrics of the program on so many, and the compiled step."""
 
     @functools.cache
     def run(processes):
@@ -48,8 +48,8 @@ def split(tmp_path_factory):
             for each in started:
                 each.kill()
         assert all(each.returncode == 0 for each in started), "\n".join(texts)
-        losses = json.loads((folder / "losses.json").read_text())
-        return np.load(folder / "arrays.npz"), losses, (folder / "program.txt").read_text()
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return np.load(folder / "arrays.npz"), metrics, (folder / "program.txt").read_text()
 
     return run
 
@@ -113,13 +113,26 @@ def test_statistics_of_bfloat16_activations_are_float32(split, processes, device
     assert np.abs(y - reference(16)["0"]).max() > 1e-3
 
 
+def test_losses_and_gradients_are_sane(split):
+    """Normalised logits at the start: a positive and its three hard negatives cost ln 3 or more."""
+    arrays, metrics, _ = split(1)
+    first = metrics["1 devices"][0]
+    assert 4 * np.log(3) < first["loss/cls"] < 4 * (np.log(3) + 4)
+    assert first["loss"] == pytest.approx(first["loss/cls"] + first["loss/loc"], rel=1e-6)
+    assert 0 < first["grad_norm"] < 1000 and first["finite"]
+    assert all(np.isfinite(arrays[path]).all() for path in arrays.files)
+
+
 @pytest.mark.parametrize("name", [*list(SPLITS)[1:], "processes"])
 def test_training_does_not_depend_on_the_split(split, name):
     """Twenty steps of ScratchDet in one piece and in parts, with norms over the same four images."""
-    arrays, losses, _ = split(1)
-    others, other_losses, _ = split(2 if name == "processes" else 1)
-    assert BATCH == 16 and len(losses["1 devices"]) == STEPS
-    np.testing.assert_allclose(other_losses[name], losses["1 devices"], rtol=1e-4)
+    arrays, metrics, _ = split(1)
+    others, other_metrics, _ = split(2 if name == "processes" else 1)
+    losses, other_losses = (
+        [step["loss"] for step in steps] for steps in (metrics["1 devices"], other_metrics[name])
+    )
+    assert BATCH == 16 and len(losses) == STEPS
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-4)
     for path in arrays.files:
         whole, end, place = path.partition("1 devices/1/")
         if whole or not end or (place.startswith("1/") and "micro-batches" in name):

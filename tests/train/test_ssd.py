@@ -7,7 +7,6 @@ import functools
 
 import jax
 import numpy as np
-import pytest
 
 from jdet import build
 from jdet.parallel import mesh as mesh_lib
@@ -55,17 +54,6 @@ def prepare(config):
     )
     lowered = train_step.lower(shapes, images)
     return mesh, functools.partial(state.create_state, detector, optimizer, mesh, config), lowered
-
-
-def test_losses_and_gradients_are_sane():
-    """Normalised logits at the start: a positive and its three hard negatives cost ln 3 or more."""
-    mesh, create, lowered = prepare(settings("sync_batch"))
-    train_step = lowered.compile()
-    now, first = jax.device_get(train_step(create(), mesh_lib.to_global(batch(0), mesh)))
-    assert 4 * np.log(3) < first["loss/cls"] < 4 * (np.log(3) + 4)
-    assert first["loss"] == pytest.approx(first["loss/cls"] + first["loss/loc"], rel=1e-6)
-    assert 0 < first["grad_norm"] < 1000 and first["finite"]
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(now))
 
 
 def test_first_pass_of_accumulation_has_no_network():
