@@ -76,7 +76,7 @@ def transformer_model(detector, backbone, init, dense_neck=False, **fields):
     elif detector == "cascade_mask_rcnn":
         head = dict(rpn=build.group("rpn", "cascade_rpn"), **SWIN_CASCADE)
         head |= dict(box_head=build.group("box_head", "4conv1fc"), head_norm="sync_batch")
-        head |= dict(mask_head=build.group("mask_head", "fcn"))
+        head |= dict(mask_head=build.group("mask_head", "fcn", use_norm=False))
     elif detector == "sparse_rcnn":
         head = dict(proposals=300)
     else:

@@ -28,7 +28,9 @@ class MaskHead(nn.Module):
         convs: 3×3 convolutions.
         channels: of all convolutions but the last.
         class_agnostic: one mask for all classes instead of one for each.
-        norm: after every 3×3 convolution.
+        use_norm: every 3×3 convolution is followed by the norm of the heads and has no bias; False: those
+            of the box heads alone are (Liu et al. 2021, Cascade Mask R-CNN).
+        norm: of the heads.
         remat: what the backward pass computes again; its part is ``mask_head``.
         dtype: of the computation; logits are float32.
     """
@@ -37,6 +39,7 @@ class MaskHead(nn.Module):
     convs: int = 4
     channels: int = 256
     class_agnostic: bool = False
+    use_norm: bool = True
     norm: Norm = Norm("none")
     remat: Remat = Remat()
     dtype: Any = jnp.float32
@@ -44,9 +47,13 @@ class MaskHead(nn.Module):
     remat_parts: ClassVar[tuple[str, ...]] = ("mask_head",)
 
     @property
+    def _norm(self):
+        return self.norm if self.use_norm else Norm("none")
+
+    @property
     def scale_invariant(self) -> tuple[str, ...]:
         """Kernels whose scale does not matter (``jdet.nn.observe``)."""
-        count = self.convs if self.norm.normalises else 0
+        count = self.convs if self._norm.normalises else 0
         return tuple(f"conv{i}/kernel" for i in range(1, count + 1))
 
     @nn.compact
@@ -79,7 +86,7 @@ class MaskHead(nn.Module):
             real,
             convs=self.convs,
             channels=self.channels,
-            norm=self.norm,
+            norm=self._norm,
             train=train,
             dtype=self.dtype,
         )

@@ -91,6 +91,30 @@ def test_bfloat16_and_recomputation_keep_the_types():
         assert jax.eval_shape(jax.grad(loss), made, *shapes) == made
 
 
+def test_recomputation_and_bfloat16_give_the_same():
+    """Values and gradients; in bfloat16 as far as it reaches."""
+    rng = np.random.default_rng(4)
+    given = [rng.normal(size=(2, 5, *x, WIDTH)).astype(np.float32) for x in ((), (SIDE, SIDE))]
+    settings = dict(num_classes=4, attention_heads=HEADS, dynamic_channels=DYNAMIC, hidden=12)
+    variables = jax.jit(DynamicHead(**settings).init)(jax.random.key(0), *given)
+
+    def run(dtype=jnp.float32, **more):
+        head = DynamicHead(**settings, dtype=dtype, **more)
+
+        def loss(variables):
+            logits, offsets, _ = head.apply(
+                variables, *(x.astype(dtype) for x in map(jnp.asarray, given))
+            )
+            return jnp.sum(logits**2) + jnp.sum(offsets**2)
+
+        return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(variables))
+
+    plain, again, half = run(), run(remat=Remat("full")), run(jnp.bfloat16)
+    for a, b, c in zip(plain, again, half):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(a, c, atol=0.1 * np.abs(a).max() + 1e-6)
+
+
 def test_numbers_of_a_stage():
     """MMDetection's ``DIIHead`` of 80 classes and 256 channels has 13,235,412 parameters."""
     features, regions = (np.zeros((1, 2, *x, 256), np.float32) for x in ((), (7, 7)))

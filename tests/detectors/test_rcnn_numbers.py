@@ -102,3 +102,16 @@ def test_published_parameters(name, classes, fields, r50, r101):
         body = count(model.backbone, (1, 64, 64, 3)) + count(model.neck, *STAGES)
         total = body + 593_935 + len(model.stages) * heads
         assert expected in (None, total)
+
+
+def test_heads_of_the_transformer_study():
+    """Norms in the box heads alone: 85,629,804 parameters with Swin-T, of which 30,844,617 come before."""
+    fields = dict(head="4conv1fc", head_norm="sync_batch")
+    c = config("cascade_mask_rcnn", depth=50, **fields)
+    c.model.mask_head.use_norm = False
+    model = build.detector(c, names(80))
+    rois = (1, 1, 7, 7, 256), (1, 1)
+    heads = count(model.box_head, *rois), count(model.mask_head, *rois)
+    assert heads == (15_618_449, 2_643_280)
+    assert not model.mask_head.scale_invariant and len(model.box_head.scale_invariant) == 4
+    assert 27_520_698 + 2_729_984 + 593_935 + 3 * sum(heads) == 85_629_804

@@ -1,5 +1,7 @@
 """Costs, assignment and losses of sets against a plain reference."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +107,27 @@ def test_degenerate_predictions_and_objects_leave_finite_gradients():
     assert not np.isfinite(costs[:, :, :, 3]).any() and (match[:, :, 3] == BELOW).all()
     assert (np.asarray(match) != BELOW).sum() == 3 * 2 * 6
     assert np.isfinite(total) and all(np.isfinite(x).all() for x in gradients)
+    forced = np.full((2, 9), BELOW, np.int32)
+    forced[:, :3] = [0, 1, 2]  # without area, inverted, far away
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def loss(logits, corners):
+        terms = LOSS.terms(logits, corners, forced, truth, labels, SIZES)
+        return sum(mean.total for mean in terms.values())
+
+    total, gradients = loss(logits[0], corners[0])
+    assert np.isfinite(total) and all(np.isfinite(x).all() for x in gradients)
+    assert all(np.abs(gradients[1][:, i]).max() > 0 for i in range(3))
+
+
+def test_more_objects_than_proposals():
+    """Every proposal learns an object, no two the same one."""
+    rng = np.random.default_rng(2)
+    logits, corners = rng.normal(size=(1, 1, 3, 5)).astype(np.float32), some(rng, 1, 1, 3)
+    truth, labels = some(rng, 1, 6), np.zeros((1, 6), np.int32)
+    match = LOSS.match(logits, corners, truth, labels, np.ones((1, 6), bool), SIZES[:1])
+    assert len(set(np.asarray(match).ravel().tolist()) - {BELOW}) == 3
 
 
 def test_without_objects_all_is_background():
