@@ -22,6 +22,7 @@ class Set(NamedTuple):
         max_boxes: rows for objects.
         detections: of an image, at which AP is taken.
         sixteen: its files have 16 bits.
+        anchor: side of the anchors, strides, of which the finest is 4 pixels.
     """
 
     short: int
@@ -32,13 +33,24 @@ class Set(NamedTuple):
     max_boxes: int = 64
     detections: int = 100
     sixteen: bool = True
+    anchor: float = 8.0
 
 
 SETS = {
     "worms": Set(196, 262, 2, {"both": (), "w1": (0,), "w2": (1,)}),
     "cells": Set(256, 256, 1, {"all": ()}),
-    "ships": Set(256, 256, 5, {"all": (), "visible": (2, 1, 0)}),
-    "axons": Set(480, 816, 1, {"all": ()}, batch=2, max_boxes=2560, detections=3000, sixteen=False),
+    "ships": Set(256, 256, 5, {"all": (), "visible": (2, 1, 0)}, anchor=4.0),
+    "axons": Set(
+        480,
+        816,
+        1,
+        {"all": ()},
+        batch=2,
+        max_boxes=2560,
+        detections=3000,
+        sixteen=False,
+        anchor=4.0,
+    ),
     "embryos": Set(256, 336, 3, {"all": ()}, sixteen=False),
 }
 AS_8 = "_as_8"
