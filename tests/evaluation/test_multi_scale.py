@@ -343,8 +343,7 @@ def test_an_ssd_at_several_sizes(tmp_path, monkeypatch):
     """From config to metrics, and what is done is not done again."""
     config = tiny_ssd()
     config.data.eval = build.group("source", "shapes", count=3, size=64, num_classes=2)
-    config.data.threads = 0
-    config.eval.tta.preset = "custom"
+    config.data.threads, config.eval.tta.preset = 0, "custom"
     config.eval.tta.passes = ((1.0, 1.0, True, 0, 0), (0.6, 0.6, True, 0, 0))
     source = build.source(config.data.eval, "config.data.eval")
     detector = build.detector(config, source.class_names)
