@@ -15,7 +15,7 @@ Source: Chen et al. 2020, "RepPoints V2: Verification Meets Regression for Objec
 Paper: none from scratch at this setting; ImageNet-initialised, its authors' code: COCO val AP 40.9 (1x),
     41.1 (1x, giou), 43.9 (2x, multi-scale)
 Ours: not run by us
-Cost: 73 epochs of 118,287 images, 253 GMAC an image of 800×1280
+Cost: 73 epochs of 118,287 images, 254 GMAC an image of 800×1280
 """
 
 from experiments.common_dense import coco_recipe, coco_settings
