@@ -31,7 +31,7 @@ from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
 from jdet.parallel import broadcast, consistency
 from jdet.parallel import mesh as mesh_lib
-from jdet.train import loop, optim, presets, schedule, state, step_memory
+from jdet.train import loggers, loop, optim, presets, schedule, state, step_memory
 from jdet.train.checkpoints import select
 from jdet.train.folders import stored_config
 from jdet.train.init.calibrate import Calibration
@@ -107,6 +107,8 @@ def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
     measures.
     """
     mesh_lib.split_cpu(config)
+    if jax.process_index() == 0:
+        loggers.libraries(config.train.loggers)
     build.augment(config)  # refuses a bad one before any data is read
     config = build.with_frozen_stages(config)
     train_source, eval_source = build.sources(config)

@@ -35,6 +35,7 @@ FREE = (
     r"data\.image\.high_byte",  # what it does shows in the type that is found
     r"data\.image\.found\.reached",  # measured; prediction alone looks at it
     r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
+    r"train\.(loggers|project)",
     r"eval(\..*)?",
     r"landscape(\..*)?",
     r"parallel\.(devices|cpu_devices)",

@@ -131,6 +131,10 @@ def get_defaults() -> ConfigDict:
     train.keep = 2  # checkpoints kept besides the best
     train.best_metric = ""  # metric that picks the best checkpoint; "": the first of the evaluation
     train.eval_at_start = False
+    train.loggers = ()  # trackers told everything: "wandb" | "mlflow" | "trackio" (docs/runs.md)
+    train.project = (
+        ""  # the runs' project there; "": as the tracker's environment says, else "jdet"
+    )
     # Reduces the learning rate and then ends the run when best_metric saturates.
     train.saturation = saturation = ConfigDict()
     saturation.patience = 0  # evaluations without improvement before either; 0: off

@@ -21,6 +21,9 @@ from jdet.types import ConfigError
 
 CONFIG, RUN, METRICS = "config.json", "run.json", "metrics.jsonl"
 LANDSCAPE = "landscape.jsonl"
+LOGGERS = "loggers.json"
+"""By tracker the id under which it knows the run (``jdet.train.loggers``)."""
+REPORT = "report.html"
 PHASES = "phases.json"
 CURVES = "curves.png"
 EVALUATION = "evaluation_curves.json"
@@ -40,6 +43,9 @@ OWN = (
     "defects.txt",
     EVALUATION,
     "report.json",
+    REPORT,
+    LOGGERS,
+    "wandb",
     CURVES,
     "events.out.tfevents.*",
 )

@@ -26,6 +26,7 @@ from jdet.train.folders import LANDSCAPE, METRICS
 from jdet.train.init import from_scratch, init_from
 from jdet.train.init import transforms as init_lib
 from jdet.train.init.transforms import InitTransform
+from jdet.train.loggers import loggers_in
 from jdet.train.policy import Decisions, Policy
 from jdet.train.preemption import StopRequest
 from jdet.train.progress import Outlook, Progress
@@ -149,6 +150,7 @@ def train(
             if note := folder.check_split(config, resolved.devices, resolved.micro_batch):
                 progress.say(note)
         outputs = [*stack.enter_context(writers_in(folder.path, keep_until)), *writers]
+        outputs += stack.enter_context(loggers_in(folder.path, config))
         landscape = Landscape(
             config,
             lambda: make_probe(detector, rate, mesh, config),
