@@ -50,6 +50,7 @@ BELOW = {
         "evaluation",
         "parallel",
     },
+    "analyse": {"cli", "config", "build", "data", "evaluation", "train"},
     "interop": {"config", "train"},
     "cli": {"config", "build", "train"},
     "cpu_allocator": set(),
