@@ -56,6 +56,7 @@ BELOW = {
     "cpu_allocator": set(),
     "run": {"config", "build", "phases", "analysis", "data", "evaluation", "parallel", "train"},
     "preflight": {"cli", "config", "build", "data", "describe", "evaluation", "parallel", "train"},
+    "browse": {"cli", "config", "build", "data", "evaluation"},
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
     "phases": {"analysis.curves", "config", "build", "parallel", "train"},
     "predict": {"cli", "config", "data", "evaluation", "train"},

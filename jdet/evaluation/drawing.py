@@ -107,32 +107,61 @@ def draw_detections(
     if ground_truth is None:
         return right
 
+    left = draw_objects(image, ground_truth, class_names)
+    left = with_header(left, "Ground truth", count_objects(ground_truth), ground_truth.id)
+    right = with_header(right, "Detections", f"{len(found)} with score ≥ {score_threshold:.2f}", "")
+    gutter = np.full((len(left), 8, 3), _BACKGROUND, np.uint8)
+    return np.concatenate([left, gutter, right], axis=1)
+
+
+def draw_objects(
+    image: np.ndarray,
+    example: Example,
+    class_names: Sequence[str],
+    *,
+    side: int = 0,
+    tags: bool = True,
+) -> np.ndarray:
+    """Draws the objects of an image: boxes, ignored ones dashed, and masks, with their classes.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        example: its objects, boxes and masks in pixels of ``image``.
+        class_names: as in ``draw_detections``.
+        side: the longer side of the image in the result, pixels; 0: that of the image, or ``_MIN_SIDE``
+            where it has less.
+        tags: write the classes, where there are several.
+
+    Returns:
+        uint8 [h, w, 3], RGB; a very thin image has a dark margin.
+    """
+    longest = max(image.shape[:2])
+    scale = side / longest if side else max(1.0, _MIN_SIDE / longest)
+    named = tags and len(class_names) > 1
     objects = [
         _Mark(
             np.asarray(box, float) * scale,
-            _shown_name(class_names, label) * several,
+            _shown_name(class_names, label) * named,
             class_color(int(label)),
             bool(ignore),
             mask,
         )
         for box, label, ignore, mask in zip(
-            ground_truth.boxes,
-            ground_truth.labels,
-            ground_truth.ignore,
-            ground_truth.masks or [None] * len(ground_truth.boxes),
+            example.boxes,
+            example.labels,
+            example.ignore,
+            example.masks or [None] * len(example.boxes),
             strict=True,
         )
     ]
-    left = _draw_marks(image, scale, objects)
-    count = f"{len(objects)} object{'s' * (len(objects) != 1)}"
-    if ignored := int(np.sum(ground_truth.ignore)):
-        count += f", {ignored} ignored (dashed)"
-    left = _with_header(left, "Ground truth", count, ground_truth.id)
-    right = _with_header(
-        right, "Detections", f"{len(found)} with score ≥ {score_threshold:.2f}", ""
-    )
-    gutter = np.full((len(left), 8, 3), _BACKGROUND, np.uint8)
-    return np.concatenate([left, gutter, right], axis=1)
+    return _draw_marks(image, scale, objects)
+
+
+def count_objects(example: Example) -> str:
+    """How many objects an image has, and how many of them are ignored."""
+    count = f"{len(example.boxes)} object{'s' * (len(example.boxes) != 1)}"
+    ignored = int(np.sum(example.ignore))
+    return count + (f", {ignored} ignored (dashed)" if ignored else "")
 
 
 def write_images(
@@ -279,8 +308,8 @@ def _place_tag(
     return tags[covered.argmin()]
 
 
-def _with_header(panel: np.ndarray, title: str, note: str, aside: str) -> np.ndarray:
-    """Puts a line of text above a panel: bold title, grey note, and a right-aligned aside."""
+def with_header(panel: np.ndarray, title: str, note: str, aside: str) -> np.ndarray:
+    """Puts a line of text above a panel, uint8 [h, w, 3]: bold title, grey note, right-aligned aside."""
     size = max(14, round(max(panel.shape[:2]) * 0.026))
     bold, plain = _font(size, bold=True), _font(size)
     width, height = panel.shape[1], round(size * 1.9)

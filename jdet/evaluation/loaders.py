@@ -74,7 +74,7 @@ def eval_batches(
     Args:
         config: complete config.
         source: of the images.
-        mesh: the devices that a batch is split over.
+        mesh: the devices that a batch is split over; None: on the host alone.
         views: the network inputs of multi-scale testing; empty: one, by ``config.resize``.
     """
     return pipeline.eval_batches(
@@ -94,8 +94,9 @@ def eval_images(config: ConfigDict, source: Source) -> int:
 
 
 def eval_batch_size(config: ConfigDict, mesh: Any) -> int:
-    """Images of a batch: ``eval.batch_size``, brought up to a multiple of the devices."""
-    return -(-config.eval.batch_size // mesh.size) * mesh.size
+    """Images of a batch: ``eval.batch_size``, brought up to a multiple of the devices, if there are any."""
+    devices = 1 if mesh is None else mesh.size
+    return -(-config.eval.batch_size // devices) * devices
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:

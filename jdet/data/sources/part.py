@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jdet.data.readers.settings import ImageSettings
 from jdet.data.readers.survey import Survey
@@ -25,9 +25,12 @@ class Part:
     Args:
         source: the whole set.
         chosen: whether the image of a name belongs to the part.
+        places: of these images in the source, where they are known; None: found by the names.
     """
 
-    def __init__(self, source: Source, chosen: Callable[[str], bool]):
+    def __init__(
+        self, source: Source, chosen: Callable[[str], bool], places: Sequence[int] | None = None
+    ):
         self.class_names = source.class_names
         self.category_ids = tuple(getattr(source, "category_ids", ()))
         if hasattr(source, "has_masks"):
@@ -35,8 +38,10 @@ class Part:
         self.image_settings = getattr(source, "image_settings", ImageSettings())
         self.file_pattern = getattr(source, "file_pattern", "")
         self._source, self._chosen = source, chosen
-        ids = getattr(source, "ids", None) or (source[i].id for i in range(len(source)))
-        self._index = [i for i, id in enumerate(ids) if chosen(id)]
+        if places is None:
+            ids = getattr(source, "ids", None) or (source[i].id for i in range(len(source)))
+            places = [i for i, id in enumerate(ids) if chosen(id)]
+        self._index = list(places)
         image_ids = getattr(source, "image_ids", ())
         self.image_ids = tuple(image_ids[i] for i in self._index) if image_ids else ()
 
