@@ -22,6 +22,7 @@ from jdet import config as config_lib
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
 from jdet.atomic_files import write_json
+from jdet.data import balance
 from jdet.data.first_look import first_look
 from jdet.data.pipeline import BatchStream
 from jdet.data.sources import defects, fingerprint, repeated
@@ -96,8 +97,8 @@ class _Ready(NamedTuple):
 
     @property
     def num_examples(self) -> int:
-        """Images to train on."""
-        return len(self.train)
+        """Images of an epoch."""
+        return balance.epoch_length(self.train)
 
 
 def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
@@ -116,6 +117,7 @@ def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
     with config.unlocked():
         config.class_names = build.agreed_classes(config, train_source, eval_source)
         config.category_ids = build.category_ids(config, train_source)
+    build.settle_class_weights(config, train_source)
     if config.train.best_metric:
         names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
@@ -172,7 +174,7 @@ def _train(
         workdir,
         detector=detector,
         train_stream=train_stream,
-        num_examples=len(train_source),
+        num_examples=ready.num_examples,
         evaluate=evaluate_state,
         overwrite=overwrite,
         writers=writers,
@@ -343,6 +345,10 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     for line in build.normalise.describe(config, ImageKind.of(train)):
         logging.info("%s", line)
     logging.info("%s", build.limits.describe(config, detector))
+    if text := build.describe_class_weights(config, config.class_names):
+        logging.info("%s", text)
+    for line in getattr(train, "describe_repeats", list)():
+        logging.info("%s", line)
     if text := repeated.warning(train, evaluation):
         logging.warning("%s", text)
     resize = build.resize(config)
@@ -377,7 +383,7 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     if text := step_memory.warning(config, plain, resize.largest, devices):
         logging.warning("%s", text)
     objects = box_coverage.sampler(train, resize)
-    peak_lr = schedule.resolve(config, len(train)).peak_lr
+    peak_lr = schedule.resolve(config, balance.epoch_length(train)).peak_lr
     for warning in presets.warnings(config, detector, peak_lr):
         logging.warning("%s", warning)
     if warning := detector.start_warning(objects, config.class_names, resize):

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from jdet import atomic_files, build, cli, describe, run
 from jdet import config as config_lib
+from jdet.data import balance
 from jdet.parallel import mesh as mesh_lib
 from jdet.preflight import batch_search
 from jdet.preflight import compile as compile_lib
@@ -229,7 +230,7 @@ def shortened(config: ConfigDict, share: float) -> dict[str, Any]:
 def images_of(config: ConfigDict) -> int | None:
     """Images to train on; None where the data are not here."""
     try:
-        return len(build.sources(config)[0])
+        return balance.epoch_length(build.sources(config)[0])
     except DataError:
         return None
 

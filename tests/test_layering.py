@@ -61,7 +61,7 @@ BELOW = {
     "phases": {"analysis.curves", "config", "build", "parallel", "train"},
     "predict": {"cli", "config", "data", "evaluation", "train"},
     "search_batch": {
-        *("cli", "config", "build", "describe", "parallel", "preflight", "run", "train"),
+        *("cli", "config", "build", "data", "describe", "parallel", "preflight", "run", "train"),
     },
     "main": {"cli", "cpu_allocator", "parallel", "run"},
 }

@@ -7,6 +7,8 @@ build.sources(config)                               # its data
 
 from jdet.build import limits as limits
 from jdet.build import normalise as normalise
+from jdet.build.class_weights import describe_class_weights as describe_class_weights
+from jdet.build.class_weights import settle_class_weights as settle_class_weights
 from jdet.build.data import agreed_classes as agreed_classes
 from jdet.build.data import augment as augment
 from jdet.build.data import category_ids as category_ids

@@ -13,6 +13,7 @@ from jdet.config import image_settings, set_found
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.holdout import Holdout
 from jdet.data.sources.part import share_of
+from jdet.data.sources.rebalanced import Rebalanced
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.resize import Resize
 from jdet.types import ConfigError, ImageKind, Source
@@ -114,8 +115,9 @@ def sources(config: ConfigDict) -> tuple[Source, Source]:
     else:
         image = image.for_kind(ImageKind.of(train))
         evaluation = source(config.data.eval, "config.data.eval", on_error, image)
-    share = config.data.share
-    return (train if share == 1 else share_of(train, share)), evaluation
+    share, threshold = config.data.share, config.data.repeat_threshold
+    train = train if share == 1 else share_of(train, share)
+    return (Rebalanced(train, threshold) if threshold else train), evaluation
 
 
 def agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jdet.build import normalise
+from jdet.build.class_weights import class_weights
 from jdet.build.data import resize
 from jdet.build.groups import (
     NORM_OF_KIND,
     class_groups,
     class_of,
+    fields,
     make,
     parts_of,
     shared_fields,
@@ -59,7 +61,13 @@ def detector(config: ConfigDict, class_names, *, axis_name: str | None = None) -
         "input_size": config.input_size,
         "image_kind": kind,
         "padded_inputs": resize(config).keeps_ratio,
+        "class_weights": class_weights(config, len(class_names)),
     }
+    if bound["class_weights"] and "class_weights" not in fields(factory):
+        raise ConfigError(
+            f"config.model.name={model.name!r} does not weight classes in its loss; set "
+            "config.train.class_weights.by='none'"
+        )
     if constants := normalise.provisional(config, kind):
         model = ConfigDict({**model.copy_and_resolve_references(), **constants})
     module, segments = _assemble("detector", model, "config.model", bound, drop=shared)

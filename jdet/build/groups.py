@@ -28,6 +28,7 @@ BOUND = (
     "taps",
     "input_size",
     "padded_inputs",
+    "class_weights",
 )
 """Fields that the program fills in; a config group does not carry them as plain values."""
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from jdet.config import ranges
 from jdet.config.defaults import get_defaults
 from jdet.config.images import image_settings
+from jdet.data.balance import WEIGHTINGS
 from jdet.types import ConfigError, nearest
 
 CLASS_GROUPS = (
@@ -57,6 +58,7 @@ CHOICES = {
     "calibration.scope": ("backbone", "all", "scale_invariant"),
     "calibration.statistic": ("batch_grad", "per_example", "positionwise"),
     "calibration.reference_signal": ("loss", "gaussian"),
+    "train.class_weights.by": WEIGHTINGS,
     "train.loss_norm": ("global", "per_device"),
     "train.remat": ("none", "convs", "full", "stages"),
     "optimizer.name": ("sgd", "adamw"),
@@ -95,6 +97,7 @@ def validate(config: ConfigDict) -> None:
     _check_landscape(config.landscape)
     image_settings(config)
     _check_normalise(config.data.normalise)
+    _check_weights(config.train.class_weights)
 
 
 def _check_landscape(landscape: ConfigDict) -> None:
@@ -129,6 +132,21 @@ def _check_normalise(group: ConfigDict) -> None:
     rising = len(given) == 2 and all(type(x) in (int, float) for x in given)
     if group.by == "range" and not (rising and -1e30 < given[0] < given[1] < 1e30):
         raise ConfigError(f"{key}={given}; it must be two rising numbers, such as (-1000.0, 400.0)")
+
+
+def _check_weights(group: ConfigDict) -> None:
+    """Weights are numbers above 0, and are there where they are to be given."""
+    key, given = "config.train.class_weights.factors", tuple(group.factors)
+    if (group.by == "none") == bool(given) and group.by in ("none", "given"):
+        raise ConfigError(
+            f"{key}={given}, but config.train.class_weights.by={group.by!r}; "
+            + (
+                "set that to 'given', or the values to ()"
+                if given
+                else "give a number for each class"
+            )
+        )
+    ranges.check(ranges.SIZE, key, given)
 
 
 def _lookup(config: ConfigDict, key: str) -> Any:

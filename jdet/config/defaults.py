@@ -28,6 +28,9 @@ def get_defaults() -> ConfigDict:
     data.eval = ConfigDict({"name": "shapes"})
     data.holdout = 0  # n: evaluate on about every n-th image of data.train, not on data.eval
     data.share = 1.0  # of the training images that are used, chosen by their names
+    # Images with a class that fewer than this share of images show come more often (LVIS: 0.001); 0: off;
+    # docs/adapting.md.
+    data.repeat_threshold = 0.0
     data.max_boxes = 64  # objects an image can carry; more is counted and warned about
     data.mask_size = 112  # side of each object's mask, in cells, for detectors that need masks
     data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
@@ -119,6 +122,11 @@ def get_defaults() -> ConfigDict:
     train.length = "fixed_iters"  # what train.steps fixes: "fixed_iters", the steps whatever the
     # batch | "fixed_samples", the images: as many as in so many steps of optimizer.reference_batch
     train.accumulation = 1  # micro-batches per optimiser step
+    # Weights of classes in the classification loss (docs/adapting.md).
+    train.class_weights = weights = ConfigDict()
+    weights.by = "none"  # "none" | "given" | "inverse_frequency" | "effective_number"
+    weights.factors = ()  # of "given", one per class; otherwise filled in from the training data
+    weights.beta = 0.999  # of "effective_number"
     train.loss_norm = "global"  # "global" | "per_device"
     train.remat = "none"  # what the backward pass computes again, to save memory: "none" | "convs"
     # (norms, ReLUs, pools) | "full" (blocks) | "stages" (whole stages); docs/large_batches.md

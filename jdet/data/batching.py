@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
+from jdet.data import balance
 from jdet.data.sources.annotations import read_image_size
 from jdet.data.transforms.resize import Resize
 from jdet.types import DataError, Example, Source
@@ -78,19 +79,27 @@ class TrainOrder:
     The order is that of images which arrive one by one in shuffled order and join the batch of their shape,
     which is sent when it is full. So every image comes once per epoch, and batches of all shapes are mixed
     as the images are. Images left in unfinished batches at the end of an epoch go on into the next.
+
+    With repeat factors, an image comes in every epoch as often as is drawn for it
+    (``balance.draw_copies``, shape by shape, so that epochs are equally long).
     """
 
-    def __init__(self, shapes: np.ndarray, batch_size: int, seed: int):
+    def __init__(
+        self, shapes: np.ndarray, batch_size: int, seed: int, repeats: np.ndarray | None = None
+    ):
         """Computes nothing yet.
 
         Args:
             shapes: int [n], index of the shape of every image.
             batch_size: images of a batch.
             seed: of the shuffling.
+            repeats: float64 [n], above 0, how often each image comes in an epoch on average; None: once.
         """
-        self._arguments = shapes, batch_size, seed
+        self._arguments = shapes, batch_size, seed, repeats
         self._shapes, self._batch, self._seed = np.asarray(shapes), batch_size, seed
-        self._counts = np.bincount(self._shapes).tolist()
+        self._repeats = repeats
+        totals = np.bincount(self._shapes, weights=repeats)  # whole numbers without repeats
+        self._counts = [balance.whole(float(total)) for total in totals]
         self._table = functools.lru_cache(maxsize=TABLES)(self._make_table)
         self._batches = functools.lru_cache(maxsize=2)(self._make_batches)
 
@@ -100,7 +109,7 @@ class TrainOrder:
     def __getitem__(self, place: int) -> Slot:
         """The slot of row ``place % batch_size`` of batch ``place // batch_size``."""
         batch, row = divmod(int(place), self._batch)
-        epoch = batch * self._batch // len(self._shapes)
+        epoch = batch * self._batch // sum(self._counts)
         while self._done(epoch + 1) <= batch:
             epoch += 1
         shape, number = self._batches(epoch)[batch - self._done(epoch)]
@@ -113,7 +122,15 @@ class TrainOrder:
 
     def _make_table(self, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each shape its images in the order of an epoch, and their places in the whole epoch."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._shapes))
+        rng = np.random.default_rng([self._seed, epoch])
+        if self._repeats is None:
+            order = rng.permutation(len(self._shapes))
+        else:
+            copies = np.zeros(len(self._shapes), np.int64)
+            for shape in np.unique(self._shapes):
+                own = self._shapes == shape
+                copies[own] = balance.draw_copies(rng, self._repeats[own])
+            order = rng.permutation(np.repeat(np.arange(len(copies)), copies))
         places = (np.flatnonzero(self._shapes[order] == s) for s in range(len(self._counts)))
         return [(order[place].astype(np.int32), place.astype(np.int32)) for place in places]
 

@@ -19,8 +19,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import grain
+import numpy as np
 from absl import flags
 
+from jdet.data import balance
 from jdet.data.batching import EvalOrder, TrainOrder, shapes_of
 from jdet.data.reader import Reader
 from jdet.data.readers.opencv import configure_opencv
@@ -58,7 +60,8 @@ def train_batches(
     """Endless batches for training, reshuffled every epoch; batches straddle epochs.
 
     Args:
-        source: where the examples come from.
+        source: where the examples come from. With ``repeat_factors`` (``jdet.data.balance``) images come
+            so often in an epoch, on average.
         resize: what the network sees of images. Where they keep their proportions, all images of a batch
             have one shape, and the batches of all shapes are mixed as the images are
             (``jdet.data.batching``).
@@ -89,11 +92,14 @@ def train_batches(
     local = _check(source, batch_size, process_index, process_count, on_error)
     values = values or ImageValues.of(ImageKind.of(source))
     reader = Reader(source, len(source), on_error, values=values)
-    if resize.keeps_ratio:
-        # grain's shuffle knows no shapes, and TrainOrder would draw other permutations than grain's, on
-        # which the numbers of trainings with warped images rest; so there are two.
-        shapes = shapes_of(source, resize, len(source), on_error)
-        order = TrainOrder(shapes, batch_size, _seed(seed, "shuffle"))
+    repeats = balance.repeats_of(source)
+    if resize.keeps_ratio or repeats is not None:
+        # grain's shuffle knows neither shapes nor repeats, and TrainOrder would draw other permutations
+        # than grain's, on which the numbers of trainings with warped images rest; so there are two.
+        shapes = np.zeros(len(source), np.int32)
+        if resize.keeps_ratio:
+            shapes = shapes_of(source, resize, len(source), on_error)
+        order = TrainOrder(shapes, batch_size, _seed(seed, "shuffle"), repeats)
         data = grain.MapDataset.source(_Ordered(reader, order, resize.shapes, _ENDLESS))
     else:
         data = grain.MapDataset.source(reader)
@@ -116,7 +122,8 @@ def train_batches(
         batch_size=batch_size,
         position=start,
         length=None,
-        epoch=len(source),
+        epoch=balance.epoch_length(source),
+        images=len(source),
         min_usable=min_usable,
     )
 

@@ -55,6 +55,7 @@ class BatchStream(Iterator[Batch]):
         position: int,
         length: int | None,
         epoch: int,
+        images: int | None = None,
         min_usable: float = 0.0,
     ):
         """Starts reading.
@@ -64,14 +65,15 @@ class BatchStream(Iterator[Batch]):
             batch_size: images per batch, over all processes.
             position: index of the first batch.
             length: number of batches; None for an endless stream.
-            epoch: images of the source.
+            epoch: images of an epoch.
+            images: of the source; None: as many as an epoch has.
             min_usable: least share of images that can be used, held against the first epoch of an endless
                 stream.
         """
         self.length = length
         self.position = position
         self._batch_size = batch_size
-        self._epoch = epoch  # images
+        self._epoch, self._images = epoch, epoch if images is None else images
         self._iterator: Any = _explained(iter, batches)
         self._skipped: dict[str, str] = {}
         self._skips = self._crowded = self._dropped = 0
@@ -80,7 +82,7 @@ class BatchStream(Iterator[Batch]):
 
     @property
     def next_element(self) -> int:
-        """Images ahead of the next batch, over all processes; epochs = that / len(source)."""
+        """Images ahead of the next batch, over all processes."""
         return self.position * self._batch_size
 
     def __next__(self) -> Batch:
@@ -128,7 +130,7 @@ class BatchStream(Iterator[Batch]):
             names = sorted(self._skipped)
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             lines.append(
-                f"{len(names)} of {self._epoch} images cannot be used and are left out "
+                f"{len(names)} of {self._images} images cannot be used and are left out "
                 f"({', '.join(names[:NAMED])}{more})"
             )
         if self._dropped and not self._told[1]:

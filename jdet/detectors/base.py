@@ -23,8 +23,10 @@ class Detector(nn.Module):
     have no default is written ``class Mine(Detector, kw_only=True)``.
 
     ``jdet.build`` fills in, where a class has such a field: its nested groups (``parts``), ``num_classes``,
-    ``input_size``, ``image_kind``, ``dtype``, ``remat``, ``norm`` (of backbone and neck), ``head_norm`` and
-    ``padded_inputs`` (whether images may be smaller than the network input).
+    ``input_size``, ``image_kind``, ``dtype``, ``remat``, ``norm`` (of backbone and neck), ``head_norm``,
+    ``padded_inputs`` (whether images may be smaller than the network input) and ``class_weights`` (of
+    ``train.class_weights``, K floats or (); a detector with this field multiplies the classification loss
+    of what it assigns to an object of class k by number k, ``jdet.ops.losses.class_weight``).
 
     Attributes:
         num_classes: K, without background.

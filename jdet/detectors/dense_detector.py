@@ -17,7 +17,7 @@ from jdet.nn.initialisers import INITIALISERS
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 from jdet.ops import boxes, matching, nms
-from jdet.ops.losses import sigmoid_focal_loss
+from jdet.ops.losses import class_weight, sigmoid_focal_loss
 from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
 
 
@@ -43,6 +43,9 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
         ignore_iof: anchors, or cells of points, of which more than this share lies in an object that is
             not trained on (see ``train_ignored``) are left out of the loss, not background (MMDetection's
             ``ignore_iof_thr``); 0: they are background.
+        class_weights: of the K classes, by which the classification losses of anchors with an object of
+            theirs are multiplied, all K decisions of them (Cui et al. 2019); background has 1, and what
+            losses are divided by stays. (): none.
         remat: what the backward pass computes again in the head; its part is ``head``.
 
     All others are those of ``ClassNMSDetector``, ``PyramidDetector`` and ``Detector``.
@@ -59,6 +62,7 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
     box_weight: float = 1.0
     pre_nms: int = 1000
     ignore_iof: float = 0.0
+    class_weights: tuple[float, ...] = ()
     remat: Remat = Remat()
 
     remat_parts: ClassVar[tuple[str, ...]] = ("head",)
@@ -289,4 +293,8 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
         """Focal loss of every place, float32 [A], for logits [A, K] and labels [A], -1 for background."""
         targets = label[:, None] == jnp.arange(logits.shape[-1])
         losses = sigmoid_focal_loss(logits, targets, self.focal_alpha, self.focal_gamma)
-        return jnp.sum(losses, axis=-1)
+        return self.weighted(jnp.sum(losses, axis=-1), label)
+
+    def weighted(self, losses: jax.Array, label: jax.Array) -> jax.Array:
+        """Losses [A] of places by the weights of their classes; labels [A], -1 for background."""
+        return losses * class_weight(self.class_weights, label) if self.class_weights else losses

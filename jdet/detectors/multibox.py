@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,7 @@ def multibox_loss(
     min_negatives: int = 0,
     ignored: jax.Array | None = None,
     ignore_iof: float = 0.0,
+    class_weights: Sequence[float] = (),
 ) -> tuple[jax.Array, jax.Array, Samples]:
     """Matching, hard negative mining and both losses of SSD, image by image.
 
@@ -54,6 +56,7 @@ def multibox_loss(
         min_negatives: of each image at the least.
         ignored: bool [B, N], which rows are regions that are not background either; None: there are none.
         ignore_iof: share of a default box in such a region above which it takes no part.
+        class_weights: of the K classes, factors of the classification loss of their positives; (): none.
 
     Returns:
         Sums of the box loss and of the classification loss, float32 [B] each, and what they count.
@@ -81,6 +84,8 @@ def multibox_loss(
             background,
             jnp.maximum((negative_ratio * positives).astype(jnp.int32), min_negatives),
         )
+        if class_weights:
+            cls = cls * losses.class_weight(class_weights, classes - 1)
         return (
             jnp.sum(jnp.where(match.matched, loc, 0.0)),
             jnp.sum(jnp.where(match.matched | negatives, cls, 0.0)),

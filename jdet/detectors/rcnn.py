@@ -63,6 +63,8 @@ class RCNN(ClassNMSDetector, kw_only=True):
             finest level, and each level above begins at twice the scale of the one before.
         pre_nms: (RoI, class) pairs of an image that enter NMS.
         clamp_below: limit the logarithms of box sides below as well as above, as in MMDetection.
+        class_weights: of the K classes, by which the cross-entropy of RoIs with an object of theirs is
+            multiplied in every stage; background has 1, and what losses are divided by stays. (): none.
 
     All others are those of ``ClassNMSDetector``, ``PyramidDetector`` and ``Detector``.
     """
@@ -87,6 +89,7 @@ class RCNN(ClassNMSDetector, kw_only=True):
     finest_scale: float = 56.0
     pre_nms: int = 5000
     clamp_below: bool = True
+    class_weights: tuple[float, ...] = ()
 
     parts: ClassVar[dict[str, str]] = {
         "backbone": "backbone",
@@ -140,6 +143,7 @@ class RCNN(ClassNMSDetector, kw_only=True):
                 smooth_l1_beta=self.smooth_l1_beta,
                 box_weight=self.box_weight,
                 clamp_below=self.clamp_below,
+                class_weights=tuple(self.class_weights),
             )
             for number, (iou, weight, center, size) in enumerate(columns, start=1)
         )

@@ -195,7 +195,8 @@ class RepPointsV2(DenseDetector):
         refined = jax.lax.stop_gradient(jnp.where(positive[:, None], refined, 0.0))
         quality = boxes.paired_iou(refined, ground_truth[of_place])
         targets = jnp.where(label[:, None] == jnp.arange(logits.shape[-1]), quality[:, None], 0.0)
-        return jnp.sum(losses.quality_focal_loss(logits, targets, self.quality_beta), axis=-1)
+        loss = losses.quality_focal_loss(logits, targets, self.quality_beta)
+        return self.weighted(jnp.sum(loss, axis=-1), label)
 
     def _corners(self, outputs, ground_truth, valid, within, grids, image_size):
         """Sums of the losses of heat maps and offsets, each with the number of peaks."""

@@ -25,6 +25,8 @@ class SetLoss:
         focal_alpha: weight of positives in the focal loss.
         focal_gamma: its exponent.
         matcher: where matching runs (``jdet.ops.matching.hungarian``).
+        class_weights: of the K classes, factors of the focal loss of predictions that have an object of
+            theirs; costs are without them. (): none.
     """
 
     cls_weight: float
@@ -33,6 +35,7 @@ class SetLoss:
     focal_alpha: float
     focal_gamma: float
     matcher: str
+    class_weights: tuple[float, ...] = ()
 
     def costs(
         self,
@@ -124,6 +127,8 @@ class SetLoss:
             label = jnp.where(positive, jnp.take_along_axis(labels, row, axis=1), -1)
         one_hot = label[..., None] == jnp.arange(logits.shape[-1])
         cls = losses.sigmoid_focal_loss(logits, one_hot, self.focal_alpha, self.focal_gamma)
+        if self.class_weights:
+            cls = cls * losses.class_weight(self.class_weights, label)[..., None]
         # Elsewhere a prediction is its own target: what is masked must be finite for its gradient to be.
         corners = jnp.where(positive[..., None], corners, 0.0)
         target = jnp.where(positive[..., None], target, 0.0)

@@ -71,6 +71,9 @@ class SparseRCNN(PyramidDetector, kw_only=True):
         max_detections: detections per image, D; no more than R · K.
         mask_padding: keep padding out of the network, see ``jdet.nn.padding``.
         padded_inputs: images may be smaller than the network input.
+        class_weights: of the K classes, by which the focal losses of predictions with an object of theirs
+            are multiplied; all others have 1, and neither costs nor what losses are divided by change. ():
+            none.
         remat: what the backward pass computes again in the heads; their part is ``head``.
 
     All others are those of ``PyramidDetector`` and ``Detector``.
@@ -100,6 +103,7 @@ class SparseRCNN(PyramidDetector, kw_only=True):
     max_detections: int = 100
     mask_padding: bool = True
     padded_inputs: bool = True
+    class_weights: tuple[float, ...] = ()
     remat: Remat = Remat()
     mean: tuple[float, ...] = (123.675, 116.28, 103.53)
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
@@ -132,6 +136,7 @@ class SparseRCNN(PyramidDetector, kw_only=True):
             focal_alpha=self.focal_alpha,
             focal_gamma=self.focal_gamma,
             matcher=self.matcher,
+            class_weights=tuple(self.class_weights),
         )
 
     def anchors(self, shape: tuple[int, int]) -> tuple[LevelAnchors, ...]:

@@ -55,6 +55,8 @@ class SSD(PyramidDetector, kw_only=True):
             (see ``train_ignored``) are left out of the loss, not background (MMDetection's
             ``ignore_iof_thr``); 0: they are background.
         loc_weight: weight of the box loss.
+        class_weights: of the K classes, by which the classification losses of their positives are
+            multiplied; background has 1, and what losses are divided by stays. (): none.
         score_threshold: lowest score of a detection.
         nms_iou: overlap above which the worse box of a class is dropped.
         pre_nms: candidates per class.
@@ -84,6 +86,7 @@ class SSD(PyramidDetector, kw_only=True):
     min_negatives: int = 0
     ignore_iof: float = 0.0
     loc_weight: float = 1.0
+    class_weights: tuple[float, ...] = ()
     train_ignored: bool = True
     score_threshold: float = 0.01
     nms_iou: float = 0.45
@@ -249,6 +252,7 @@ class SSD(PyramidDetector, kw_only=True):
             min_negatives=self.min_negatives,
             ignored=batch.valid & batch.ignore if self.ignore_iof else None,
             ignore_iof=self.ignore_iof,
+            class_weights=self.class_weights,
         )
         self.count_samples(samples.positives, samples.negatives, samples.background)
         weight = jnp.sum(samples.positives)

@@ -29,6 +29,7 @@ class Stage:
         smooth_l1_beta: of "smooth_l1".
         box_weight: weight of the box loss.
         clamp_below: limit the logarithms of box sides below as well as above.
+        class_weights: of the K classes, factors of the cross-entropy of their RoIs; (): none.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Stage:
     smooth_l1_beta: float
     box_weight: float
     clamp_below: bool
+    class_weights: tuple[float, ...] = ()
 
     @property
     def end(self) -> str:
@@ -83,6 +85,8 @@ class Stage:
         """
         count = jnp.sum(rois.valid, dtype=jnp.float32)
         cls = jnp.where(rois.valid, softmax_loss(logits, rois.labels), 0.0)
+        if self.class_weights:
+            cls = cls * losses.class_weight(self.class_weights, rois.labels - 1)
         positive, corners, target, labels, offsets = (
             x[:, :most_positives]
             for x in (rois.positive, rois.boxes, rois.target, rois.labels, offsets)

@@ -8,6 +8,7 @@ loss) as long, measured with optax 0.2.8 on two cores.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +101,15 @@ def _focal_and_slope(logits, positive, alpha, gamma):
     focus = share * probability**gamma
     slope = focus * (probability + gamma * entropy * jnp.exp(-entropy))
     return focus * entropy, sign * slope
+
+
+def class_weight(weights: Sequence[float], labels: jax.Array) -> jax.Array:
+    """Factors of classification losses, float32 [...], for labels [...], 0 … K-1; 1 for those below 0.
+
+    ``weights`` has a number for each class.
+    """
+    own = jnp.asarray(weights, jnp.float32)[jnp.maximum(labels, 0)]
+    return jnp.where(labels >= 0, own, 1.0)
 
 
 def gaussian_focal_loss(
