@@ -63,6 +63,8 @@ def predict(
     tta: str | Mapping[str, Any] = "none",
     precise_bn: bool | None = None,
     phase: str = "",
+    tile: int | None = None,
+    tile_overlap: int | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[ImageDetections]:
     """Detects in files and folders, for notebooks and programs.
@@ -77,6 +79,8 @@ def predict(
         tta: multi-scale testing, as in ``Predictor``.
         precise_bn: statistics of batch norms, as in ``Predictor``.
         phase: of a run with phases, as in ``Predictor``.
+        tile: side of tiles, as in ``Predictor``.
+        tile_overlap: of tiles, as in ``Predictor``.
         on_error: told name and error of each image that cannot be read; None logs a warning.
 
     Returns:
@@ -92,7 +96,14 @@ def predict(
     items = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     _check(score, items)
     predictor = Predictor(
-        workdir, step=step, batch_size=batch_size, tta=tta, precise_bn=precise_bn, phase=phase
+        workdir,
+        step=step,
+        batch_size=batch_size,
+        tta=tta,
+        precise_bn=precise_bn,
+        phase=phase,
+        tile=tile,
+        tile_overlap=tile_overlap,
     )
     found = detect_files(predictor, _files(predictor, items), score, on_error or _log_error)
     return in_order((number, detections) for number, _, _, detections in found)
@@ -311,6 +322,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="multi-scale testing: a preset, or run for the run's own setting",
     )
     parser.add_argument(
+        "--tile",
+        type=int,
+        help="show images in tiles of this side, pixels, and merge what is found; 0: whole; default: as "
+        "the run's config says (config.eval.tile)",
+    )
+    parser.add_argument("--tile_overlap", type=int, help="of tiles, pixels; default: the config's")
+    parser.add_argument(
         "--precise_bn",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -344,6 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             tta=args.tta,
             precise_bn=args.precise_bn,
             phase=args.phase,
+            tile=args.tile,
+            tile_overlap=args.tile_overlap,
         )
         files = _files(predictor, images, out.images)
         done, _ = write_results(predictor, files, out, args.score)

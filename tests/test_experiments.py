@@ -70,6 +70,7 @@ ARGUMENTS = {
         ),
     ],
     "image_kinds": ["cpu", "cpu,set=axons", "set=ships,view=visible_as_8"],
+    "rare_classes": ["arm=both"],
     "sixteen_bits": ["cpu,dtype=float32", "cpu,dtype=uint16_as_8"],
     "mask_nuclei": ["cpu", "norm=none", "cpu,norm=sync_batch"],
     "dense_openimages5": ["cpu", "detector=retinanet", "cpu,detector=fcos"],

@@ -98,6 +98,7 @@ def validate(config: ConfigDict) -> None:
     image_settings(config)
     _check_normalise(config.data.normalise)
     _check_weights(config.train.class_weights)
+    _check_tiles(config.eval)
 
 
 def _check_landscape(landscape: ConfigDict) -> None:
@@ -147,6 +148,21 @@ def _check_weights(group: ConfigDict) -> None:
             )
         )
     ranges.check(ranges.SIZE, key, given)
+
+
+def _check_tiles(group: ConfigDict) -> None:
+    """Tiles overlap by half of their side at most, and are shown at one size."""
+    side, overlap = group.tile.side, group.tile.overlap
+    if side and 2 * overlap > side:
+        raise ConfigError(
+            f"config.eval.tile.overlap={overlap} is more than half of config.eval.tile.side={side}; set "
+            f"the overlap to {side // 2} or less, or the side to {2 * overlap} or more"
+        )
+    if side and group.tta.preset != "none":
+        raise ConfigError(
+            f"config.eval.tile.side={side} and config.eval.tta.preset={group.tta.preset!r}: tiles are "
+            "shown at one size; set one of them to 0 or 'none'"
+        )
 
 
 def _lookup(config: ConfigDict, key: str) -> Any:

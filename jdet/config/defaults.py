@@ -212,6 +212,15 @@ def get_defaults() -> ConfigDict:
     tta.score_threshold = 0.01  # soft_voting: lowest score of a box kept beside the vote
     tta.max_detections = 0  # of an image after merging; 0: as many as without
 
+    # Images are shown in tiles at their own resolution, and what is found is merged (docs/adapting.md).
+    evaluation.tile = tile = ConfigDict()
+    tile.side = 0  # pixels of the image; 0: images are shown whole
+    tile.overlap = 64  # of neighbours, pixels, at least: as much as the largest objects have
+    tile.iou_threshold = (
+        0.5  # overlap from which boxes of a class from different tiles are one object
+    )
+    tile.max_detections = 0  # of an image after merging; 0: all
+
     c.landscape = landscape = ConfigDict()  # records of the loss surface (docs/landscape.md)
     landscape.every = 0  # steps between records of loss and gradient norms; 0: none
     landscape.depth = 1  # gradient norms of modules down to this level; 0: of the whole alone

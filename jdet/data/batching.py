@@ -52,6 +52,27 @@ def image_size(source: Source, index: int, example: Example | None = None) -> tu
     return read_image_size(image)
 
 
+def image_sizes(source: Source, count: int, on_error: str) -> list[tuple[int, int]]:
+    """Height and width of each of the first ``count`` images.
+
+    With ``on_error="skip"`` images without a readable size have one pixel.
+
+    Raises:
+        DataError: a size is needed and cannot be read.
+    """
+    if not hasattr(source, "image_size"):
+        logging.info("reading the sizes of %d images", count)
+    found = []
+    for index in range(count):
+        try:
+            found.append(image_size(source, index))
+        except DataError:
+            if on_error == "raise":
+                raise
+            found.append((1, 1))
+    return found
+
+
 def shapes_of(source: Source, resize: Resize, count: int, on_error: str) -> np.ndarray:
     """The shape of each of the first ``count`` images, int32 [count], by its index in ``resize.shapes``.
 

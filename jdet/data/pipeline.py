@@ -28,6 +28,7 @@ from jdet.data.reader import Reader
 from jdet.data.readers.opencv import configure_opencv
 from jdet.data.redraw import Redraw, check_objects
 from jdet.data.stream import BatchStream, collate
+from jdet.data.tiles import TileReader, TileRow
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Finish
@@ -198,6 +199,56 @@ def eval_batches(
     data = data.batch(local, drop_remainder=True, batch_fn=collate)
     batches = _prefetch(data[process_index::process_count], workers, threads, prefetch)
     return BatchStream(batches, batch_size=batch_size, position=0, length=length, epoch=count)
+
+
+def tile_batches(
+    source: Source,
+    rows: Sequence[TileRow],
+    *,
+    resize: Resize,
+    batch_size: int,
+    process_count: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+    prefetch: int = 4,
+    on_error: str = "raise",
+    count: int,
+    values: ImageValues | None = None,
+) -> BatchStream:
+    """The tiles of a source once, in the order of ``rows``, without objects.
+
+    ``real`` is True for the last tile of an image alone, ``index`` is that of the image.
+
+    Args:
+        source: where the examples come from.
+        rows: of this process (``jdet.data.tiles.tile_rows``).
+        resize: what the network sees of tiles.
+        batch_size: tiles per batch, over all processes.
+        process_count: processes.
+        workers: as in `train_batches`.
+        threads: as in `train_batches`.
+        prefetch: as in `train_batches`.
+        on_error: as in `train_batches`; an image that cannot be read has no real row.
+        count: images of the source that the tiles are of.
+        values: as in `train_batches`.
+    """
+    local = batch_size // process_count
+    kind = ImageKind.of(source)
+    values = values or ImageValues.of(kind)
+    finish = Finish(resize, 0, (0.0,) * kind.channels, kind.dtype)
+    images = Reader(source, count, on_error, values=values)
+    reader: Any = TileReader(images, rows, finish)
+    data = grain.MapDataset.source(reader)
+    data = data.batch(local, drop_remainder=True, batch_fn=collate)
+    batches = _prefetch(data, workers, threads, prefetch)
+    return BatchStream(
+        batches,
+        batch_size=batch_size,
+        position=0,
+        length=len(rows) // local,
+        epoch=len(rows) * process_count,
+        images=count,
+    )
 
 
 _ENDLESS = 1 << 60

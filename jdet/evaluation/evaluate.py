@@ -29,6 +29,7 @@ from jdet.evaluation.display import Display
 from jdet.evaluation.gather import Evaluator, Gather, SampleImages
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.evaluation.results import Results
+from jdet.evaluation.tiling import Tiling
 from jdet.parallel import broadcast
 from jdet.train import state
 from jdet.train.folders import EVALUATION
@@ -97,10 +98,11 @@ def make_evaluation(
         if "masks" in getattr(evaluator, "needs", ()):
             loaders.check_masks(config, source, "eval", f"config.eval.metrics {name!r}")
     display = Display.of(config, ImageKind.of(source))
-    detect = DetectFn(detector, mesh)
+    detect, tiling = DetectFn(detector, mesh), Tiling.of(config.eval.tile)
 
     def evaluation(variables: Any, step: int) -> Evaluated:
-        found = evaluate(config, source, mesh, detect, variables, samples=config.eval.images)
+        options: dict[str, Any] = dict(samples=config.eval.images, tiling=tiling)
+        found = evaluate(config, source, mesh, detect, variables, **options)
         if jax.process_index() != 0:
             return Evaluated(found.metrics)
         found.results.write(workdir, _category_ids(config, source))
@@ -196,7 +198,8 @@ class Outcome(NamedTuple):
         results: the detections of every image.
         samples: images to draw.
         seconds_per_image: after the first batch, which brings the compilation; None for a set of one
-            batch. Rows that fill up the last batch count as images, for they cost as much.
+            batch. Rows that fill up the last batch count as images, for they cost as much; of tiles, all
+            of an image count as one.
     """
 
     metrics: dict[str, float]
@@ -216,6 +219,7 @@ def evaluate(
     views: Sequence[View] = (),
     samples: int = 0,
     to_images: Callable[[Any, Batch, Sequence[str]], list[ImageDetections]] = to_images,
+    tiling: Tiling | None = None,
 ) -> Outcome:
     """Runs over the evaluation set once; of several processes each reads its own rows of every batch.
 
@@ -228,12 +232,19 @@ def evaluate(
         views: as in ``loaders.eval_batches``.
         samples: images to keep for drawing.
         to_images: as in ``evaluate_stream``.
+        tiling: show images in tiles; then ``views`` and ``to_images`` are not used.
     """
     evaluators = make_evaluators(config.eval.metrics, source.class_names, config.eval)
     expected = loaders.eval_images(config, source)
     keep, results = SampleImages(samples, expected), Results(source)
     marks: list[float] = []
-    with loaders.eval_batches(config, source, mesh, views) as stream:
+    rows_per_image = 1.0
+    if tiling is None:
+        opened = loaders.eval_batches(config, source, mesh, views)
+    else:
+        opened, merger, rows_per_image = loaders.tile_stream(config, source, mesh, tiling)
+        to_images = merger.to_images
+    with opened as stream:
         metrics = evaluate_stream(
             detect,
             variables,
@@ -246,7 +257,7 @@ def evaluate(
             results=results,
         )
     later = (len(marks) - 1) * loaders.eval_batch_size(config, mesh)
-    seconds = (marks[-1] - marks[0]) / later if later else None
+    seconds = (marks[-1] - marks[0]) / later * rows_per_image if later else None
     return Outcome(metrics, evaluators, results, keep, seconds)
 
 

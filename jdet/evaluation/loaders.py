@@ -10,7 +10,10 @@ from ml_collections import ConfigDict
 
 from jdet import build
 from jdet.data import pipeline
+from jdet.data.batching import image_sizes
+from jdet.data.tiles import tile_rows
 from jdet.data.transforms.multi_scale import View
+from jdet.evaluation.tiling import TileMerger, Tiling
 from jdet.types import DataError, ImageKind, Source
 
 
@@ -86,6 +89,48 @@ def eval_batches(
         values=build.normalise.image_values(config, ImageKind.of(source)),
         **_options(config),
     )
+
+
+def tile_stream(
+    config: ConfigDict, source: Source, mesh: Any, tiling: Tiling
+) -> tuple[pipeline.BatchStream, TileMerger, float]:
+    """The evaluation set once in tiles, with what puts their detections together.
+
+    Args:
+        config: complete config.
+        source: of the images.
+        mesh: the devices that a batch is split over.
+        tiling: how images are cut.
+
+    Returns:
+        The batches of this process, their merger, and rows per image on average.
+    """
+    count, batch_size = eval_images(config, source), eval_batch_size(config, mesh)
+    options = _options(config)
+    sizes = image_sizes(source, count, config.data.on_error)
+    process, processes = (options.pop(f"process_{what}") for what in ("index", "count"))
+    resize = build.resize(config)
+    dealt = tile_rows(
+        sizes,
+        resize,
+        side=tiling.side,
+        overlap=tiling.overlap,
+        local=batch_size // processes,
+        processes=processes,
+    )
+    del options["max_boxes"]
+    stream = pipeline.tile_batches(
+        source,
+        dealt[process],
+        resize=resize,
+        batch_size=batch_size,
+        process_count=processes,
+        count=count,
+        values=build.normalise.image_values(config, ImageKind.of(source)),
+        **options,
+    )
+    rows = len(dealt[process]) * processes
+    return stream, TileMerger(tiling, dealt[process], sizes), rows / count
 
 
 def eval_images(config: ConfigDict, source: Source) -> int:

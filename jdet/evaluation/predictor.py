@@ -8,7 +8,7 @@ print(found.boxes, found.scores, found.labels)
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -19,13 +19,15 @@ from ml_collections import ConfigDict
 from jdet import build
 from jdet import config as config_lib
 from jdet.data.invalid import filled
+from jdet.data.tiles import Tile
 from jdet.data.transforms.multi_scale import prepare_views
 from jdet.evaluation import loaders, tta, weights
 from jdet.evaluation import results as results_lib
-from jdet.evaluation.detect import DetectFn, one_ahead, to_images
+from jdet.evaluation.detect import DetectFn, Moved, moved, one_ahead, to_images
 from jdet.evaluation.display import Display
 from jdet.evaluation.image_kind import ImageCheck
 from jdet.evaluation.multi_scale import MultiScale
+from jdet.evaluation.tiling import Tiling
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import state
 from jdet.train.workdir import open_run
@@ -39,12 +41,12 @@ padded batch per shape in so many keeps the network's work within a few percent 
 
 
 class Prepared(NamedTuple):
-    """An image in every size in which the network will see it.
+    """An image in every size in which the network will see it, or all of its tiles.
 
     Attributes:
         id: what to call it.
         original_size: height and width of the original.
-        images: [H, W, C] for each network input.
+        images: [H, W, C] for each network input; of tiles, in the order of ``Tiling.tiles``.
         sizes: of its content, int32 [2] for each network input, zeros where it is not in one.
     """
 
@@ -85,6 +87,8 @@ class Predictor:
         tta: str | Mapping[str, Any] = "none",
         precise_bn: bool | None = None,
         phase: str = "",
+        tile: int | None = None,
+        tile_overlap: int | None = None,
     ):
         """Loads a run.
 
@@ -98,6 +102,9 @@ class Predictor:
                 evaluations do by ``config.eval.precise_bn``. None: where the run does so and its data can
                 be read, with a warning where it cannot; False: never.
             phase: of a run with phases; "": the last that is finished, or, where none is, that has begun.
+            tile: side of the tiles in which images are shown, pixels; 0: whole images, None: as the run's
+                config says (``config.eval.tile``).
+            tile_overlap: of tiles, pixels; None: as the run's config says.
 
         Raises:
             ConfigError: there is no such run, phase or step, multi-scale testing is invalid or needs more
@@ -118,7 +125,8 @@ class Predictor:
         self._values = build.normalise.image_values(config, kind)
         self.step = saved.step
         self.batch_size = batch_size
-        settings = _tta_settings(config, tta)
+        settings = _tta_settings(config, tta, tile, tile_overlap)
+        self._tiling = Tiling.of(config.eval.tile)
         variables = None if precise_bn is False else _measured(config, saved, bool(precise_bn))
         self.precise_bn = 0 if variables is None else config.eval.precise_bn
         if variables is None:
@@ -161,7 +169,11 @@ class Predictor:
         self.images.check(image, id)
         image = filled(image, self._values.invalid, self._values.neutral)
         height, width = image.shape[:2]
-        if self._multi_scale:
+        if self._tiling:
+            tiles = self._tiling.tiles(height, width)
+            shown = [self.resize.prepare(tile.cut(image)) for tile in tiles]
+            images, sizes = zip(*shown, strict=True)
+        elif self._multi_scale:
             images, sizes = prepare_views(image, self._multi_scale.views, self.images.decoder.kind)
         else:
             pixels, size = self.resize.prepare(image)
@@ -182,8 +194,40 @@ class Predictor:
             Place of an image in the stream and its detections, as soon as they are there; ``in_order``
             sorts them.
         """
+        if self._tiling is not None:
+            yield from self._detect_tiles(self._tiling, images)
+            return
         for rows, found in one_ahead(self._batches(images), self._start):
-            yield from zip([number for number, _ in rows], self._finish(rows, found), strict=True)
+            move = self._multi_scale.to_images if self._multi_scale else to_images
+            yield from zip(
+                [number for number, _ in rows], self._finish(rows, found, move), strict=True
+            )
+
+    def _detect_tiles(
+        self, tiling: Tiling, images: Iterable[Prepared]
+    ) -> Iterator[tuple[int, ImageDetections]]:
+        """As ``detect``, tile by tile."""
+        places: dict[int, tuple[int, Tile]] = {}  # of tiles in the stream, of those on their way
+        waiting: dict[int, tuple[Prepared, list[tuple[Tile, Moved]]]] = {}
+
+        def tiles() -> Iterator[Prepared]:
+            count = 0
+            for number, image in enumerate(images):
+                waiting[number] = image, []
+                cuts = tiling.tiles(*image.original_size)
+                for tile, pixels, size in zip(cuts, image.images, image.sizes, strict=True):
+                    places[count] = number, tile
+                    count += 1
+                    yield Prepared("", (tile.height, tile.width), (pixels,), (size,))
+
+        for rows, found in one_ahead(self._batches(tiles()), self._start):
+            for (place, _), part in zip(rows, self._finish(rows, found, moved), strict=True):
+                number, tile = places.pop(place)
+                image, parts = waiting[number]
+                parts.append((tile, part))
+                if len(parts) == len(image.images):
+                    del waiting[number]
+                    yield number, tiling.merge(parts, image.original_size, image.id).pasted()
 
     def _batches(self, images: Iterable[Prepared]) -> Iterator[list[tuple[int, Prepared]]]:
         """Images with their places in the stream, up to ``batch_size`` of one shape at a time."""
@@ -213,13 +257,17 @@ class Predictor:
         batch[: len(rows)] = rows
         return batch
 
-    def _finish(self, rows: Sequence[tuple[int, Prepared]], started: Any) -> list[ImageDetections]:
+    def _finish(
+        self,
+        rows: Sequence[tuple[int, Prepared]],
+        started: Any,
+        move: Callable[[Any, Batch, Sequence[str]], list[T]],
+    ) -> list[T]:
         sizes, found = started
         spare = self.batch_size - len(rows)
         original = np.array([*(p.original_size for _, p in rows), *[(1, 1)] * spare], np.int32)
         real = np.arange(self.batch_size) < len(rows)
         batch = Batch.of_images(None, sizes, original_sizes=original, real=real)
-        move = self._multi_scale.to_images if self._multi_scale else to_images
         return move(found, batch, [*(p.id for _, p in rows), *[""] * spare])
 
 
@@ -279,8 +327,10 @@ def _measured(config: ConfigDict, saved: Any, required: bool) -> dict[str, Any] 
         return None
 
 
-def _tta_settings(config: ConfigDict, given: str | Mapping[str, Any]) -> tta.Settings | None:
-    """The passes of what was asked for; checked like those of a config.
+def _tta_settings(
+    config: ConfigDict, given: str | Mapping[str, Any], tile: int | None, overlap: int | None
+) -> tta.Settings | None:
+    """The passes of what was asked for; checked like those of a config, which gets the tiles asked for.
 
     Raises:
         ConfigError: a key or value that is invalid.
@@ -288,5 +338,8 @@ def _tta_settings(config: ConfigDict, given: str | Mapping[str, Any]) -> tta.Set
     if given != "run":
         values = {"preset": given} if isinstance(given, str) else dict(given)
         config.eval.tta = ConfigDict({**config_lib.get_defaults().eval.tta.to_dict(), **values})
+    for key, value in (("side", tile), ("overlap", overlap)):
+        if value is not None:
+            config.eval.tile[key] = value
     config_lib.validate(config)
     return tta.settings(config.eval.tta.to_dict())

@@ -52,6 +52,7 @@ def settings_of(
         "input_size": config.input_size,
         "precise_bn": config.eval.precise_bn,
         "model": json.loads(config.model.to_json()),
+        **({"tile": config.eval.tile.to_dict()} if config.eval.tile.side else {}),
     }
 
 

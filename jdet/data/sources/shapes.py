@@ -36,6 +36,7 @@ class ShapesSource:
         seed: of the whole set; ``split`` and the index are mixed in.
         split: any name; ``"train"`` and ``"test"`` by custom.
         num_classes: the first so many of ``SHAPES``.
+        frequencies: of the classes among the objects, relative to each other; (): all are alike.
         min_scale: smallest object, as square root of the area of its box over ``size``.
         max_scale: largest object. Scales are log-uniform in between.
         max_objects: most objects in an image; 1 … ``max_objects`` are equally likely to be tried.
@@ -70,6 +71,7 @@ class ShapesSource:
         rotation: float = 20.0,
         contrast: float = 60.0,
         noise: float = 8.0,
+        frequencies: tuple[float, ...] = (),
         keep_masks: bool = False,
         image_settings: ImageSettings = USUAL,
     ):
@@ -103,6 +105,11 @@ class ShapesSource:
         require(0 <= rotation <= 180, "ShapesSource: rotation", rotation, "in 0 … 180")
         require(0 <= contrast <= 120, "ShapesSource: contrast", contrast, "in 0 … 120")
         require(noise >= 0, "ShapesSource: noise", noise, "at least 0")
+        fine = len(frequencies) in (0, num_classes) and all(0 < f < 1e9 for f in frequencies)
+        require(
+            fine, "ShapesSource: frequencies", frequencies, f"{num_classes} numbers above 0, or ()"
+        )
+        self._shares = np.array(frequencies) / sum(frequencies) if frequencies else None
         self.image_settings = image_settings
         self.image_kind = declared(ImageKind(), image_settings)
         self.class_names = SHAPES[:num_classes]
@@ -179,7 +186,12 @@ class ShapesSource:
         low, high = self._scales
         n = int(rng.integers(1, self._max_objects, endpoint=True)) * (rng.random() >= self._empty)
         m = int(rng.integers(0, int(2 * self._clutter), endpoint=True))
-        labels = np.concatenate([rng.integers(0, len(self.class_names), n), np.full(m, -1)])
+        classes = len(self.class_names)
+        if self._shares is None:
+            labels = rng.integers(0, classes, n)
+        else:
+            labels = rng.choice(classes, n, p=self._shares)
+        labels = np.concatenate([labels, np.full(m, -1)])
         scales = np.exp(low + (high - low) * rng.random((2, n + m)).mean(axis=0)) * self._size
         order = np.argsort(-scales * np.exp(rng.normal(0, 0.3, n + m)))
         return list(zip(labels[order].tolist(), scales[order].tolist(), strict=True))

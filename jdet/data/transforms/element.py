@@ -40,6 +40,8 @@ class Element(NamedTuple):
         shape: height and width of the network input; None for the first of the resize.
         scale: what the resize drew for training, in its own unit; 0 for the size of testing.
         window: part of the resized image or crop that the network sees; None: as ``Resize.content`` says.
+        cut_from: first row and column of ``image`` in a larger one, and the height and width of that, in
+            whose pixels ``masks`` then are; None: it is whole.
     """
 
     index: int = 0
@@ -60,6 +62,7 @@ class Element(NamedTuple):
     shape: Size | None = None
     scale: float = 0
     window: Window | None = None
+    cut_from: tuple[int, int, int, int] | None = None
 
 
 Operation = Callable[[Element, np.random.Generator], Element]

@@ -156,9 +156,12 @@ class Finish:
                 element.boxes[keep], location.placement, location.content
             )
             size = element.image.shape[:2]
+            if element.cut_from is not None:
+                y, x, *size = element.cut_from
+                parts += np.array([x, y, x, y])
             masks_of = [element.masks[i] for i in keep]
             try:
-                found = instance_masks.box_bitmaps(masks_of, parts, size, side)
+                found = instance_masks.box_bitmaps(masks_of, parts, (size[0], size[1]), side)
             except ValueError as error:
                 raise DataError(f"image {element.id}: {error}") from error
             masks[: len(keep)] = instance_masks.turned(found, element.orientation)

@@ -177,3 +177,12 @@ def test_num_classes_and_empty_images():
 def test_arguments_out_of_range(arguments):
     with pytest.raises(ConfigError, match=f"ShapesSource: .*{list(arguments)[0]}.*it must be"):
         ShapesSource(**arguments)
+
+
+def test_frequencies_of_classes():
+    source = ShapesSource(size=32, count=150, num_classes=3, min_scale=0.2, frequencies=(20, 20, 1))
+    labels = np.concatenate([source[i].labels for i in range(len(source))])
+    counts = np.bincount(labels, minlength=3)
+    assert 0.05 > counts[2] / counts.sum() > 0 and 0.8 < counts[0] / counts[1] < 1.25
+    with pytest.raises(ConfigError, match=r"frequencies=\(1, 2\); it must be 3 numbers"):
+        ShapesSource(num_classes=3, frequencies=(1, 2))
