@@ -3,7 +3,7 @@
     python -m benchmarks.coco_ap [--images=5000]
 
 One JSON line: CPU seconds of adding the images and of each engine's result, and the largest difference
-between their numbers. Needs the extra ``coco-fast``.
+between their numbers.
 """
 
 import argparse

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from jdet.atomic_files import write_json
+from jdet.train.folders import ANALYSIS as FILE
 from jdet.types import DataError
 
-FILE = "analysis.json"
 VERSION = 1
 
 ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")

@@ -1,6 +1,6 @@
-"""COCO average precision and recall, computed by pycocotools on records built in memory.
+"""COCO average precision and recall as pycocotools computes them, on records built in memory.
 
-Where hotcoco is installed (the extra ``coco-fast``), it computes the same numbers, far faster.
+hotcoco computes the same numbers, far faster; pycocotools is there to check them.
 
 Images are taken in the official order, by COCO image id, whatever the order in which they are added: of
 equal scores in several images the first counts first. The objects are those of the label file as it is
@@ -24,7 +24,6 @@ any, is -1 in pycocotools and ``nan`` here. With objects but no detections every
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -47,16 +46,11 @@ IOU_TYPES = {"bbox": "coco", "segm": "coco_segm"}
 """What overlaps are measured of, and what the names of the metrics begin with."""
 
 ENGINES = ("hotcoco", "pycocotools")
-"""Who can compute, fastest first."""
-
-
-def default_engine() -> str:
-    """The fastest that is installed."""
-    return next(name for name in ENGINES if importlib.util.find_spec(name))
+"""Who can compute; the first does where nothing else is asked for."""
 
 
 class CocoEvaluator:
-    """Collects images one by one; ``result`` hands them to pycocotools or hotcoco.
+    """Collects images one by one; ``result`` hands them to hotcoco or pycocotools.
 
     Attributes:
         class_names: K names, in label order.
@@ -73,7 +67,7 @@ class CocoEvaluator:
         class_names: Sequence[str],
         *,
         iou_type: str = "bbox",
-        engine: str = "",
+        engine: str = ENGINES[0],
         max_detections: Sequence[int] = (1, 10, 100),
         recall_levels: int = 101,
     ):
@@ -82,7 +76,7 @@ class CocoEvaluator:
         Args:
             class_names: K names, in label order.
             iou_type: overlaps of boxes ("bbox") or of masks ("segm").
-            engine: one of ``ENGINES``; "": ``default_engine()``.
+            engine: one of ``ENGINES``.
             max_detections: three rising numbers of detections per image and class at which the recall is
                 measured; all but that of the first two is measured at the last. For an AP at another
                 number than 100, which ``COCOeval.summarize`` itself does not give.
@@ -102,7 +96,7 @@ class CocoEvaluator:
             raise ValueError(f"iou_type={iou_type!r}; it can be one of {', '.join(IOU_TYPES)}")
         self.class_names = tuple(class_names)
         self._type, self._prefix = iou_type, IOU_TYPES[iou_type]
-        self._engine = engine or default_engine()
+        self._engine = engine
         self._max_detections, self._recall_levels = [few, more, most], recall_levels
         overlap = "mask IoU" if iou_type == "segm" else "IoU"
         recalls = f"; {recall_levels} recalls" if recall_levels != 101 else ""

@@ -26,6 +26,8 @@ LOGGERS = "loggers.json"
 REPORT = "report.html"
 PHASES = "phases.json"
 CURVES = "curves.png"
+ANALYSIS = "analysis.json"
+"""Where the detector of the last evaluation fails (``jdet.analyse.records``)."""
 EVALUATION = "evaluation_curves.json"
 """What the evaluators' ``curves`` return, with the step."""
 
@@ -42,6 +44,7 @@ OWN = (
     "image_statistics.json",
     "defects.txt",
     EVALUATION,
+    ANALYSIS,
     "report.json",
     REPORT,
     LOGGERS,

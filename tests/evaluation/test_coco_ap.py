@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import math
 from contextlib import redirect_stdout
@@ -26,16 +25,7 @@ SQUARE = [10, 10, 20, 20]
 @pytest.fixture(params=coco_ap.ENGINES, autouse=True)
 def engine(request, monkeypatch):
     """Everything below is asked of both."""
-    monkeypatch.setattr(coco_ap, "default_engine", lambda: request.param)
-
-
-def test_the_fastest_engine_that_is_installed_computes(monkeypatch, engine):
-    monkeypatch.undo()
-    assert coco_ap.default_engine() == "hotcoco"
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "hotcoco" else name
-    )
-    assert coco_ap.default_engine() == "pycocotools"
+    monkeypatch.setitem(coco_ap.CocoEvaluator.__init__.__kwdefaults__, "engine", request.param)
 
 
 def evaluate(names, found, ground_truths):
