@@ -382,7 +382,7 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     plain = functools.partial(build.detector, config, config.class_names)
     if text := step_memory.warning(config, plain, resize.largest, devices):
         logging.warning("%s", text)
-    objects = box_coverage.sampler(train, resize)
+    objects = box_coverage.sampler(train, resize, tile=build.train_tile(config))
     peak_lr = schedule.resolve(config, balance.epoch_length(train)).peak_lr
     for warning in presets.warnings(config, detector, peak_lr):
         logging.warning("%s", warning)

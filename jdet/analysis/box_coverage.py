@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jdet.data.batching import image_size
+from jdet.data.tiles import RandomTile
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import locate, moved_objects
@@ -26,6 +27,7 @@ def read_objects(
     max_images: int = 0,
     max_boxes: int = 0,
     on_error: str = "raise",
+    tile: RandomTile | None = None,
 ) -> Objects:
     """Reads the objects of a source; images are opened only if their size is not known otherwise.
 
@@ -39,12 +41,15 @@ def read_objects(
         max_images: look at a random sample of so many images at most; 0: all.
         max_boxes: stop when this many objects are there; 0: never.
         on_error: "raise", or "skip": images that cannot be read are left out.
+        tile: look at a random tile of each image, as training sees it.
 
     Raises:
         ConfigError: the augmentation does not suit the resize.
         DataError: an image or label cannot be read.
     """
     chain = () if augment is None else augment.operations(resize).values()
+    chain = (*([tile] if tile else []), *chain)
+    side = tile.side if tile else 0
     order = np.random.default_rng(seed).permutation(len(source))[: max_images or None]
     found, total = [], 0
     for index in order.tolist():
@@ -64,7 +69,9 @@ def read_objects(
             boxes=np.asarray(example.boxes, np.float32)[keep],
             labels=np.asarray(example.labels)[keep],
             ignore=np.asarray(example.ignore)[keep],
-            shape=resize.shapes[resize.shape_of(height, width)],
+            shape=resize.shapes[
+                resize.shape_of(*(min(length, side or length) for length in (height, width)))
+            ],
         )
         rng = np.random.default_rng([seed, index])
         for operation in chain:
@@ -80,13 +87,16 @@ def read_objects(
     return Objects(boxes.astype(float), labels.astype(int), images)
 
 
-def sampler(source: Source, resize: Resize, count: int = 2000) -> Callable[..., Objects]:
+def sampler(
+    source: Source, resize: Resize, count: int = 2000, *, tile: RandomTile | None = None
+) -> Callable[..., Objects]:
     """``objects(keep_ignored=…)``, a sample of the training objects for ``Detector.start_warning``.
 
     Args:
         source: training data.
         resize: what the network sees of images.
         count: objects, at most, of a fifth as many images.
+        tile: as in ``read_objects``.
     """
 
     def objects(*, keep_ignored: bool) -> Objects:
@@ -97,6 +107,7 @@ def sampler(source: Source, resize: Resize, count: int = 2000) -> Callable[..., 
             max_images=count // 5,
             max_boxes=count,
             on_error="skip",  # training has its own way to tell
+            tile=tile,
         )
 
     return objects

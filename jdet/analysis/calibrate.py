@@ -45,6 +45,7 @@ def analyse(config: ConfigDict) -> tuple[Calibration, Any]:
     source, _ = build.sources(config)
     build.look_at_images(config, source)
     build.normalise.settle(config, source)
+    build.settle_class_weights(config, source)
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config)
     initial = jax.jit(

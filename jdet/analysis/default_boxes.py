@@ -102,6 +102,7 @@ def analyse(
         keep_ignored=detector.train_ignored,
         max_images=max_images,
         on_error=config.data.on_error,
+        tile=build.train_tile(config),
     )
     if not len(objects.labels):
         raise ConfigError("config.data.train has no objects to measure; name data with boxes")

@@ -106,6 +106,7 @@ def batches(
         batch_size=size,
         seed=seed,
         mask_size=config.data.mask_size if "masks" in needs else 0,
+        tile=build.train_tile(config),
         **{key: config.data[key] for key in keys},
     ) as stream:
         yield from (jax.device_put(batch) for batch in itertools.islice(stream, count))

@@ -14,6 +14,7 @@ from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.holdout import Holdout
 from jdet.data.sources.part import share_of
 from jdet.data.sources.rebalanced import Rebalanced
+from jdet.data.tiles import RandomTile
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.resize import Resize
 from jdet.types import ConfigError, ImageKind, Source
@@ -49,6 +50,12 @@ def augment(config: ConfigDict) -> Augment:
         )
     made.operations(resize(config))  # refuses here, before anything is compiled
     return made
+
+
+def train_tile(config: ConfigDict) -> RandomTile | None:
+    """The tile that training cuts out of every image: the group ``data.tile``; None where it is off."""
+    group = config.data.tile
+    return RandomTile(group.side, group.share, group.objects) if group.side else None
 
 
 def source(
@@ -115,9 +122,10 @@ def sources(config: ConfigDict) -> tuple[Source, Source]:
     else:
         image = image.for_kind(ImageKind.of(train))
         evaluation = source(config.data.eval, "config.data.eval", on_error, image)
-    share, threshold = config.data.share, config.data.repeat_threshold
+    share, threshold, side = config.data.share, config.data.repeat_threshold, config.data.tile.side
     train = train if share == 1 else share_of(train, share)
-    return (Rebalanced(train, threshold) if threshold else train), evaluation
+    repeats = threshold or side
+    return (Rebalanced(train, threshold, side) if repeats else train), evaluation
 
 
 def agreed_classes(config: ConfigDict, train: Source, evaluation: Source) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ FREE = (
     r"data\.min_usable",
     r"data\.image\.high_byte",  # what it does shows in the type that is found
     r"data\.image\.found\.reached",  # measured; prediction alone looks at it
-    r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep|best_metric)",
+    r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep)",
+    r"train\.best_(metric|mode)",
     r"train\.(loggers|project)",
     r"eval(\..*)?",
     r"landscape(\..*)?",
@@ -44,8 +45,8 @@ FREE = (
 """Keys that may change when a run goes on: where files lie, how fast and how often things are done,
 and what is evaluated. None of them changes which weights come out, but for the last digits where the
 number of devices changes (where that would change more, ``Workdir.check_split`` refuses it), and for
-what ``train.saturation`` decides from other evaluations. That a moved data set is the same is checked
-by its size."""
+what ``train.saturation`` or ``early_stop`` decides from other evaluations. That a moved data set is the
+same is checked by its size."""
 
 CHOICES = {
     "precision": ("float32", "bfloat16"),
@@ -58,6 +59,7 @@ CHOICES = {
     "calibration.scope": ("backbone", "all", "scale_invariant"),
     "calibration.statistic": ("batch_grad", "per_example", "positionwise"),
     "calibration.reference_signal": ("loss", "gaussian"),
+    "train.best_mode": ("max", "min"),
     "train.class_weights.by": WEIGHTINGS,
     "train.loss_norm": ("global", "per_device"),
     "train.remat": ("none", "convs", "full", "stages"),

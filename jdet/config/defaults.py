@@ -31,6 +31,11 @@ def get_defaults() -> ConfigDict:
     # Images with a class that fewer than this share of images show come more often (LVIS: 0.001); 0: off;
     # docs/adapting.md.
     data.repeat_threshold = 0.0
+    # Training sees one random tile of an image at a time (docs/adapting.md).
+    data.tile = tile = ConfigDict()
+    tile.side = 0  # pixels of the image; 0: whole images
+    tile.share = 0.5  # of its area that an object must have in the tile to stay
+    tile.objects = 0.5  # probability of a tile around an object; else anywhere
     data.max_boxes = 64  # objects an image can carry; more is counted and warned about
     data.mask_size = 112  # side of each object's mask, in cells, for detectors that need masks
     data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)
@@ -138,6 +143,7 @@ def get_defaults() -> ConfigDict:
     train.save_every = 0  # steps; 0: a tenth of the run
     train.keep = 2  # checkpoints kept besides the best
     train.best_metric = ""  # metric that picks the best checkpoint; "": the first of the evaluation
+    train.best_mode = "max"  # "max" | "min": which of its values is the best
     train.eval_at_start = False
     train.loggers = ()  # trackers told everything: "wandb" | "mlflow" | "trackio" (docs/runs.md)
     train.project = (
@@ -150,6 +156,12 @@ def get_defaults() -> ConfigDict:
     saturation.delta = 0.0  # an improvement is more than this above the best so far
     saturation.reductions = 1  # of the learning rate before the run ends
     saturation.factor = 0.1  # of each reduction
+
+    # Ends the run when best_metric has not improved, and leaves the rate to its schedule.
+    train.early_stop = early_stop = ConfigDict()
+    early_stop.patience = 0  # evaluations without improvement before the end; 0: off
+    early_stop.minimum = 0  # evaluations before the end, at least
+    early_stop.min_delta = 0.0  # an improvement is more than this beyond the best so far
 
     c.optimizer = optimizer = ConfigDict()
     optimizer.name = "sgd"  # "sgd" (momentum in Caffe's order) | "adamw"

@@ -73,10 +73,13 @@ def image_sizes(source: Source, count: int, on_error: str) -> list[tuple[int, in
     return found
 
 
-def shapes_of(source: Source, resize: Resize, count: int, on_error: str) -> np.ndarray:
+def shapes_of(
+    source: Source, resize: Resize, count: int, on_error: str, side: int = 0
+) -> np.ndarray:
     """The shape of each of the first ``count`` images, int32 [count], by its index in ``resize.shapes``.
 
-    With ``on_error="skip"`` images without a readable size get the first shape.
+    With ``on_error="skip"`` images without a readable size get the first shape. ``side`` is that of the
+    tiles that are cut out of them; 0: they are shown whole.
 
     Raises:
         DataError: a size is needed and cannot be read.
@@ -87,7 +90,8 @@ def shapes_of(source: Source, resize: Resize, count: int, on_error: str) -> np.n
     choose = functools.lru_cache(maxsize=1 << 16)(resize.shape_of)
     for index in range(count):
         try:
-            found[index] = choose(*image_size(source, index))
+            size = image_size(source, index)
+            found[index] = choose(*(min(length, side or length) for length in size))
         except DataError:
             if on_error == "raise":
                 raise

@@ -28,7 +28,7 @@ from jdet.data.reader import Reader
 from jdet.data.readers.opencv import configure_opencv
 from jdet.data.redraw import Redraw, check_objects
 from jdet.data.stream import BatchStream, collate
-from jdet.data.tiles import TileReader, TileRow
+from jdet.data.tiles import RandomTile, TileReader, TileRow
 from jdet.data.transforms.augment import Augment
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Finish
@@ -57,6 +57,7 @@ def train_batches(
     min_usable: float = 0.0,
     mask_size: int = 0,
     values: ImageValues | None = None,
+    tile: RandomTile | None = None,
 ) -> BatchStream:
     """Endless batches for training, reshuffled every epoch; batches straddle epochs.
 
@@ -82,6 +83,7 @@ def train_batches(
         min_usable: least share of images that can be used, held against the first epoch.
         mask_size: side of the objects' masks, M; 0: batches have none.
         values: what the values of images mean; None: what their kind says, and that all were measured.
+        tile: cuts a tile out of every image before anything else happens to it.
 
     Raises:
         ConfigError: a value is out of range, or the augmentation does not suit the resize.
@@ -99,13 +101,14 @@ def train_batches(
         # than grain's, on which the numbers of trainings with warped images rest; so there are two.
         shapes = np.zeros(len(source), np.int32)
         if resize.keeps_ratio:
-            shapes = shapes_of(source, resize, len(source), on_error)
+            side = tile.side if tile else 0
+            shapes = shapes_of(source, resize, len(source), on_error, side)
         order = TrainOrder(shapes, batch_size, _seed(seed, "shuffle"), repeats)
         data = grain.MapDataset.source(_Ordered(reader, order, resize.shapes, _ENDLESS))
     else:
         data = grain.MapDataset.source(reader)
         data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
-    operations = augment.operations(resize)
+    operations = {**({"tile": tile} if tile else {}), **augment.operations(resize)}
     for name, operation in operations.items():
         data = data.random_map(operation, seed=_seed(seed, name))
     if resize.redraws:

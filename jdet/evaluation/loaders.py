@@ -31,6 +31,7 @@ def train_batches(
         min_usable=config.data.min_usable,
         mask_size=config.data.mask_size if "masks" in needs else 0,
         values=build.normalise.image_values(config, ImageKind.of(source)),
+        tile=build.train_tile(config),
         **_options(config),
     )
 

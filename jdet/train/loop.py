@@ -18,7 +18,7 @@ from jdet.atomic_files import FULL, what_is_full
 from jdet.parallel import broadcast
 from jdet.parallel import mesh as mesh_lib
 from jdet.parallel.prefetch import DevicePrefetcher
-from jdet.train import optim, saturation, schedule, state
+from jdet.train import early_stop, optim, schedule, state
 from jdet.train.checkpoints import checkpoint
 from jdet.train.cycle import Cycle, Evaluate, NotFinite, Result
 from jdet.train.diagnostics.landscape import Landscape
@@ -73,7 +73,7 @@ def train(
         init_transforms: change the initial weights, in order, after what ``config.init_from`` names is
             loaded and before the optimiser's state exists. A resumed run applies none.
         policy: decides on learning rate and end of the run after every evaluation
-            (``jdet.train.policy``); None: that of ``config.train.saturation``, or none.
+            (``jdet.train.policy``); None: that of ``config.train.saturation`` or ``early_stop``, or none.
         class_defaults: for runs that are older than some key of a class (``Workdir``).
         outlook: what the run is a part of, for its progress.
 
@@ -89,11 +89,11 @@ def train(
     params, stats = state.abstract_variables(detector, config, resolved.micro_batch)
     rules = optim.parameter_rules(config.optimizer, params)
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
-    policy = policy or saturation.from_config(config)
+    policy = policy or early_stop.policy_of(config)
     if policy is not None and evaluate is None:
         raise ConfigError(
             "the policy of the run decides from evaluations, but there are none; give `evaluate`, or "
-            "leave out `policy` and train.saturation.patience"
+            "leave out `policy`, train.saturation.patience and train.early_stop.patience"
         )
 
     with contextlib.ExitStack() as stack:
@@ -120,6 +120,7 @@ def train(
                 config.train.keep,
                 config.train.best_metric,
                 progress.say,
+                lowest=config.train.best_mode == "min",
             )
         )
         stack.enter_context(_full_disk(folder, checkpoints))

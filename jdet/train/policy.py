@@ -7,7 +7,7 @@ A run asks its policy after every evaluation. The decision holds until the next 
 learning rate for the steps that follow, and whether there are any. Process 0 decides for all. What was
 evaluated is in ``metrics.jsonl``; a run that is resumed reads its evaluations up to the checkpoint's step
 from there and decides on them again, so it goes on as if it had not stopped. A policy must therefore depend
-on nothing else. ``jdet.train.saturation`` is one.
+on nothing else. ``jdet.train.saturation`` and ``jdet.train.early_stop`` are two.
 """
 
 from __future__ import annotations

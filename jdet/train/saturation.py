@@ -26,35 +26,47 @@ def from_config(config: ConfigDict) -> Policy | None:
     Raises:
         ConfigError: a setting is out of range, or the run has no evaluations to decide from.
     """
-    settings, every = config.train.saturation, config.train.eval_every
-    if not settings.patience:
-        if settings.minimum:
-            raise ConfigError(
-                f"train.saturation.minimum={settings.minimum} is for train.saturation.patience above 0"
-            )
+    settings = config.train.saturation
+    if not is_on(config, "saturation"):
         return None
-    if not every:
-        raise ConfigError(
-            f"train.saturation.patience={settings.patience} counts evaluations, but "
-            "train.eval_every=0 leaves one at the end; set it to some steps"
-        )
     if not 0 < settings.factor < 1:
         raise ConfigError(
             f"train.saturation.factor={settings.factor!r} must be above 0 and below 1"
         )
-    metric = config.train.best_metric
 
     def policy(evaluations: Sequence[Evaluation]) -> Decision:
         return decide(
-            [_main(each, metric) for each in evaluations],
+            main_values(evaluations, config),
             patience=settings.patience,
             minimum=settings.minimum,
             delta=settings.delta,
             reductions=settings.reductions,
             factor=settings.factor,
+            lowest=config.train.best_mode == "min",
         )
 
     return policy
+
+
+def is_on(config: ConfigDict, name: str) -> bool:
+    """Whether the group ``name`` of ``config.train`` has a patience.
+
+    Raises:
+        ConfigError: it has other settings without one, or the run has no evaluations to decide from.
+    """
+    settings = config.train[name]
+    if not settings.patience:
+        if settings.minimum:
+            raise ConfigError(
+                f"train.{name}.minimum={settings.minimum} is for train.{name}.patience above 0"
+            )
+        return False
+    if not config.train.eval_every:
+        raise ConfigError(
+            f"train.{name}.patience={settings.patience} counts evaluations, but "
+            "train.eval_every=0 leaves one at the end; set it to some steps"
+        )
+    return True
 
 
 def decide(
@@ -65,6 +77,7 @@ def decide(
     reductions: int,
     factor: float,
     minimum: int = 0,
+    lowest: bool = False,
 ) -> Decision:
     """The decision after evaluations with these values of the main metric.
 
@@ -73,30 +86,37 @@ def decide(
     is reduced after 0.29; 0.31 does not either; 0.4 does; 0.39 and 0.4 do not, so the run ends.
 
     Args:
-        values: higher is better; nan improves nothing.
+        values: nan improves nothing.
         patience: evaluations in a row without improvement after which something is done, 1 or more.
         delta: an improvement exceeds the best value so far by more than this.
         reductions: of the rate before the end.
         factor: of each reduction.
         minimum: evaluations with which the first reduction, or the end without one, comes at the earliest.
+        lowest: smaller values are better; an improvement lies below the best so far by more than ``delta``.
     """
-    best, waited, reduced = -math.inf, 0, 0
+    best, waited, reduced = math.inf if lowest else -math.inf, 0, 0
     for count, value in enumerate(values, 1):
-        if value > best + delta:
+        if value < best - delta if lowest else value > best + delta:
             best, waited = value, 0
             continue
         waited += 1
         if waited < patience or count < minimum:
             continue
         if reduced == reductions:
-            reason = f"the main metric has not exceeded {best:.4g} by more than {delta:g}"
+            verb = "fallen below" if lowest else "exceeded"
+            reason = f"the main metric has not {verb} {best:.4g} by more than {delta:g}"
             return Decision(factor**reduced, True, f"{reason} for {patience} evaluations")
         reduced, waited = reduced + 1, 0
     reason = f"rate reduced {reduced} of {reductions} times" if reduced else ""
     return Decision(factor**reduced, False, reason)
 
 
-def _main(evaluation: Evaluation, metric: str) -> float:
-    """The main metric of an evaluation; nan where it has none."""
-    metrics = evaluation.metrics
-    return metrics.get(metric, math.nan) if metric else next(iter(metrics.values()), math.nan)
+def main_values(evaluations: Sequence[Evaluation], config: ConfigDict) -> list[float]:
+    """The main metric of each evaluation, ``train.best_metric`` or the first; nan where it has none."""
+    metric = config.train.best_metric
+    return [
+        each.metrics.get(metric, math.nan)
+        if metric
+        else next(iter(each.metrics.values()), math.nan)
+        for each in evaluations
+    ]

@@ -61,7 +61,7 @@ class Run(NamedTuple):
 
         Args:
             step: a number, "best", "latest" or None (the newest that can be read).
-            best_metric: whose largest value makes a checkpoint the best; None: the run's own.
+            best_metric: that makes a checkpoint the best (``train.best_mode``); None: the run's own.
             notify: told when a damaged checkpoint is passed over.
 
         Raises:
@@ -72,7 +72,8 @@ class Run(NamedTuple):
 
         if best_metric is None:
             best_metric = self.config.train.best_metric
-        return checkpoint.load_for_inference(self.path, step, best_metric, notify)
+        lowest = self.config.train.best_mode == "min"
+        return checkpoint.load_for_inference(self.path, step, best_metric, notify, lowest=lowest)
 
 
 def open_run(path: str | os.PathLike[str], phase: str = "") -> Run:

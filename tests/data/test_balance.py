@@ -133,7 +133,7 @@ def test_stream_resumes_exactly_and_is_dealt_out_to_processes(resize):
 
 def test_what_repeats_is_told():
     first, second = Rebalanced(SKEWED, 0.08).describe_repeats()
-    assert "an epoch has 102 images, made of 100 that come 1 to 2 times" in first
+    assert "an epoch has 102 images, of 100 images that come 1 to 2 times" in first
     assert second.endswith("rare × 2 (2 images); all others × 1")
     (line,) = Rebalanced(SKEWED, 0.01).describe_repeats()
     assert line.endswith("no class is rarer than that")

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jdet.train import loop, saturation
+from jdet.train import early_stop, loop, saturation
+from jdet.train.checkpoints.select import steps_in
 from jdet.train.policy import Decision, Decisions, Evaluation, read_evaluations
 from jdet.types import ConfigError, Evaluated
 from tests.train import fake
@@ -65,6 +66,47 @@ def test_saturation_from_config():
         saturation.from_config(fake.config(train__saturation__patience=2))
     with pytest.raises(ConfigError, match="factor=0.0 must be above 0"):
         saturation.from_config(fake.config(**on, train__saturation__factor=0.0))
+
+
+def test_early_stop_is_saturation_without_reductions():
+    on = dict(train__early_stop__patience=2, train__eval_every=2)
+    evaluations = [Evaluation(k, {"a": v, "b": -v}) for k, v in enumerate(VALUES)]
+    stop = early_stop.policy_of(fake.config(**on, train__early_stop__min_delta=0.01))
+    decided = [stop(evaluations[:n]) for n in range(len(VALUES) + 1)]
+    assert [each.stop for each in decided] == [False] * 4 + [True] * 5  # after 0.29
+    assert {each.lr_scale for each in decided} == {1.0}
+    assert "not exceeded 0.3 by more than 0.01 for 2 evaluations" in decided[4].reason
+    lowest = fake.config(**on, train__best_metric="b", train__best_mode="min")
+    lowest.train.early_stop.min_delta = 0.01
+    falling = early_stop.policy_of(lowest)
+    assert [falling(evaluations[:n]).stop for n in range(9)] == [each.stop for each in decided]
+    assert "not fallen below -0.3 by more than 0.01" in falling(evaluations[:4]).reason
+    lowest.train.early_stop.minimum = 6
+    assert not early_stop.policy_of(lowest)(evaluations[:5]).stop
+
+
+def test_one_rule_decides():
+    assert early_stop.policy_of(fake.config()) is None
+    both = dict(train__early_stop__patience=3, train__saturation__patience=2, train__eval_every=2)
+    with pytest.raises(ConfigError, match="saturation.patience=2 and train.early_stop.patience=3"):
+        early_stop.policy_of(fake.config(**both))
+    with pytest.raises(ConfigError, match="early_stop.patience=3 counts evaluations"):
+        early_stop.policy_of(fake.config(train__early_stop__patience=3))
+    with pytest.raises(ConfigError, match="early_stop.minimum=3 is for"):
+        early_stop.policy_of(fake.config(train__early_stop__minimum=3))
+
+
+def test_a_run_stops_early_with_its_lowest_metric_kept(tmp_path):
+    """Lowest at step 4; over at step 8."""
+
+    def worse(state, k):
+        return Evaluated({"error": abs(k - 4) / 10})
+
+    settings = dict(train__steps=20, train__eval_every=2, train__save_every=2, train__keep=1)
+    settings |= dict(train__early_stop__patience=2, train__best_mode="min")
+    result = train(tmp_path, evaluate=worse, **settings)
+    assert (result.status, result.step) == ("completed", 8)
+    assert steps_in(tmp_path / "checkpoints") == [4, 8]
 
 
 SATURATING = dict(

@@ -1,4 +1,4 @@
-"""A training set of which images with rare classes come more often."""
+"""A training set of which images with rare classes, and large ones that are cut, come more often."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jdet.data import balance
-from jdet.types import Example, Source
+from jdet.data.batching import image_size
+from jdet.types import DataError, Example, Source
 
 NAMED = 20
 """Classes whose factors are listed, rarest first."""
@@ -19,12 +20,15 @@ class Rebalanced:
 
     Args:
         source: the training set.
-        threshold: share of images from which on a class is not repeated, ``data.repeat_threshold``.
+        threshold: share of images from which on a class is not repeated, ``data.repeat_threshold``; 0: none
+            is.
+        side: of the tiles that training cuts out of images (``data.tile.side``): an image comes as often as
+            a grid has tiles of it, besides; 0: there are none.
     """
 
-    def __init__(self, source: Source, threshold: float):
+    def __init__(self, source: Source, threshold: float, side: int = 0):
         self.class_names: tuple[str, ...] = source.class_names
-        self._source, self._threshold = source, threshold
+        self._source, self._threshold, self._side = source, threshold, side
 
     def __len__(self) -> int:
         return len(self._source)
@@ -45,16 +49,33 @@ class Rebalanced:
     @functools.cached_property
     def repeat_factors(self) -> np.ndarray:
         """How often each image comes in an epoch on average, float64 [n]."""
-        return balance.image_factors(self.occurrence, self._threshold)
+        factors = np.ones(len(self))
+        if self._threshold:
+            factors = balance.image_factors(self.occurrence, self._threshold)
+        return factors * self._tiles if self._side else factors
+
+    @functools.cached_property
+    def _tiles(self) -> np.ndarray:
+        """Tiles of each image in a grid; one of those that cannot be read."""
+        counts = np.ones(len(self))
+        for index in range(len(self)):
+            try:
+                counts[index] = np.prod(-(-np.array(image_size(self._source, index)) // self._side))
+            except DataError:
+                continue
+        return counts
 
     def describe_repeats(self) -> list[str]:
         """What an epoch becomes, and the factor of every class that has one, a line each."""
-        found, factors = self.occurrence, balance.class_factors(self.occurrence, self._threshold)
+        what = f"tiles of {self._side} pixels" if self._side else "images"
         lines = [
-            f"data.repeat_threshold={self._threshold:g}: an epoch has {balance.epoch_length(self)} images, "
-            f"made of {len(self)} that come {self.repeat_factors.min():.3g} to "
-            f"{self.repeat_factors.max():.3g} times"
+            f"an epoch has {balance.epoch_length(self)} {what}, of {len(self)} images that come "
+            f"{self.repeat_factors.min():.3g} to {self.repeat_factors.max():.3g} times"
         ]
+        if not self._threshold:
+            return lines
+        lines[0] = f"data.repeat_threshold={self._threshold:g}: {lines[0]}"
+        found, factors = self.occurrence, balance.class_factors(self.occurrence, self._threshold)
         rare = [k for k in np.argsort(-factors, kind="stable").tolist() if factors[k] > 1]
         if not rare:
             return [f"{lines[0]}; no class is rarer than that"]

@@ -59,6 +59,8 @@ class Checkpoints:
         keep: int = 2,
         best_metric: str = "",
         notify: Callable[[str], None] = print,
+        *,
+        lowest: bool = False,
     ):
         """Opens the folder and removes what an interrupted save or removal left there.
 
@@ -67,10 +69,11 @@ class Checkpoints:
             keep: newest checkpoints to keep.
             best_metric: the metric whose largest value makes a checkpoint the best; "": the first.
             notify: told about damaged checkpoints.
+            lowest: its smallest value does, not the largest.
         """
         self._directory = Path(directory).absolute()
         self._keep = keep
-        self._best_metric = best_metric
+        self._best_metric, self._lowest = best_metric, lowest
         self._notify = notify
         self._pending: tuple[int, concurrent.futures.Future] | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -186,7 +189,8 @@ class Checkpoints:
     def _prune(self) -> None:
         """Removes the checkpoints that are neither among the newest nor the best."""
         steps = self.steps()
-        keep = {*steps[-self._keep :], best_step(self._directory, steps, self._best_metric)}
+        best = best_step(self._directory, steps, self._best_metric, lowest=self._lowest)
+        keep = {*steps[-self._keep :], best}
         for step in steps:
             if step not in keep:
                 # Renamed first: a half-removed folder must not look like a checkpoint.
@@ -267,6 +271,8 @@ def load_for_inference(
     step: int | str | None = None,
     best_metric: str = "",
     notify: Callable[[str], None] = print,
+    *,
+    lowest: bool = False,
 ) -> Weights:
     """Reads the weights of a run, independent of the devices on which it was trained.
 
@@ -276,6 +282,7 @@ def load_for_inference(
             evaluated); "latest" or None: the newest that can be read. See ``parse_step``.
         best_metric: as in ``Checkpoints``.
         notify: told when a damaged checkpoint is passed over.
+        lowest: as in ``Checkpoints``.
 
     Raises:
         ConfigError: no checkpoint can be meant by ``step``.
@@ -290,7 +297,7 @@ def load_for_inference(
             f"there is no checkpoint in {directory}; --workdir must name the folder of a training run"
         )
     if step == "best":
-        step = best_step(directory, steps, best_metric)
+        step = best_step(directory, steps, best_metric, lowest=lowest)
     if step is not None and step not in steps:
         raise CheckpointError(f"{directory} has no checkpoint of step {step}; it has {steps}")
     for candidate in reversed(steps) if step is None else [step]:

@@ -60,8 +60,17 @@ def steps_in(directory: Path) -> list[int]:
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
-def best_step(directory: Path, steps: list[int], metric: str) -> int | None:
-    """The newest of the steps with the largest metric; the newest where none was evaluated."""
+def best_step(
+    directory: Path, steps: list[int], metric: str, *, lowest: bool = False
+) -> int | None:
+    """The newest of the steps with the largest metric; the newest where none was evaluated.
+
+    Args:
+        directory: of the checkpoints.
+        steps: that it holds, oldest first.
+        metric: its name; "": the first.
+        lowest: the smallest is the best.
+    """
     best, best_value = steps[-1] if steps else None, -math.inf
     for step in steps:
         try:
@@ -69,6 +78,9 @@ def best_step(directory: Path, steps: list[int], metric: str) -> int | None:
         except manifest.Damaged:
             continue
         value = metrics.get(metric) if metric else next(iter(metrics.values()), None)
-        if value is not None and value >= best_value:
+        if value is None:
+            continue
+        value = -value if lowest else value
+        if value >= best_value:
             best, best_value = step, value
     return best
