@@ -54,10 +54,10 @@ MEGDET = dict(
 )
 """Arguments of MegDet's recipe."""
 
-OWN_DATA = dict(root="", image_root="", classes="", coordinates="")
-"""Arguments that say where one's own images are, and what a labelling tool left open: the folder of
-the images (COCO shape), the classes (``cat+dog``, or a text file with one a line), how boxes count pixels
-(VOC shape)."""
+OWN_DATA = dict(root="", layout="", image_root="", classes="", coordinates="")
+"""Arguments that say where one's own images are, and what a labelling tool left open: the layout where
+a folder has several, the folder of the images, the classes (``cat+dog``, or a text file with one a
+line), how boxes count pixels."""
 
 OWN = OWN_DATA | dict(cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0)
 """Arguments of the experiments on one's own images."""
@@ -138,10 +138,11 @@ def own_images(arg, name):
     apply_settings(c)
     if not c.data.root:
         raise ConfigError(f"name your folder: --config=experiments/{name}.py:root=PATH")
-    found = discover(c.data.root)
+    found = discover(c.data.root, arg.layout)
     c.eval.metrics = ("voc",) if found.shape == "voc" else ("coco", "voc")
     sides = [side for side in (found.train, found.evaluation) if side]
-    groups = [source_group(c, found.shape, side, **source_values(arg)) for side in sides]
+    root, values = c.data.get_ref("root"), source_values(arg)
+    groups = [build.folder_group(found.shape, root, side, **values) for side in sides]
     c.data.train, c.data.eval = groups[0], groups[-1]
     c.data.holdout = 10 if found.evaluation is None else 0
     apply_settings(c)  # again: the sources have keys now
@@ -186,15 +187,6 @@ def fit_default_boxes(c, source, same_size):
         100 * np.nanmean(found.recall),
         100 * np.nanmin(found.recall),
     )
-
-
-def source_group(c, shape, side, **values):
-    """A source of the folder ``c.data.root``, which it follows when that is set."""
-    root = c.data.get_ref("root")
-    if shape == "voc":
-        return build.group("source", "voc", root=root, splits=side, **values)
-    file = root + f"/{side}"
-    return build.group("source", "coco", annotation_file=file, keep_masks=False, **values)
 
 
 def source_values(arg):

@@ -59,6 +59,7 @@ BELOW = {
     "browse": {"cli", "config", "build", "data", "evaluation"},
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
     "phases": {"analysis.curves", "config", "build", "parallel", "train"},
+    "convert": {"cli", "build", "data"},
     "predict": {"cli", "config", "data", "evaluation", "train"},
     "search_batch": {
         *("cli", "config", "build", "data", "describe", "parallel", "preflight", "run", "train"),
@@ -112,7 +113,7 @@ def test_import_starts_nothing_and_pulls_in_neither_tensorflow_nor_torch():
 
 
 def test_sources_and_transforms_do_without_jax():
-    folders = [ROOT / "data" / name for name in ("sources", "transforms")]
+    folders = [ROOT / "data" / name for name in ("layouts", "sources", "transforms")]
     names = [path.relative_to(ROOT.parent) for folder in folders for path in folder.rglob("*.py")]
     modules = [".".join(name.with_suffix("").parts) for name in names]
     code = "import sys\n" + "".join(f"import {module}\n" for module in modules)

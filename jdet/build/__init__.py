@@ -12,6 +12,7 @@ from jdet.build.class_weights import settle_class_weights as settle_class_weight
 from jdet.build.data import agreed_classes as agreed_classes
 from jdet.build.data import augment as augment
 from jdet.build.data import category_ids as category_ids
+from jdet.build.data import folder_group as folder_group
 from jdet.build.data import look_at_images as look_at_images
 from jdet.build.data import resize as resize
 from jdet.build.data import source as source

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jdet.build.groups import make
+from jdet.build.groups import group, make
 from jdet.config import image_settings, set_found
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.holdout import Holdout
@@ -56,6 +56,26 @@ def train_tile(config: ConfigDict) -> RandomTile | None:
     """The tile that training cuts out of every image: the group ``data.tile``; None where it is off."""
     group = config.data.tile
     return RandomTile(group.side, group.share, group.objects) if group.side else None
+
+
+def folder_group(layout: str, root: Any, side: str, **values: Any) -> ConfigDict:
+    """The config group of the source of a side of a folder, as ``jdet.data.discover`` found it.
+
+    Args:
+        layout: ``Found.shape``.
+        root: the folder, or a reference to the key that has it, which the group then follows.
+        side: ``Found.train`` or ``Found.evaluation``.
+        **values: further fields of the source.
+
+    Raises:
+        ConfigError: the source has no such field.
+    """
+    if layout == "voc":
+        return group("source", "voc", root=root, splits=side, **values)
+    if layout == "coco":
+        values = {"annotation_file": root + f"/{side}", "keep_masks": False, **values}
+        return group("source", "coco", **values)
+    return group("source", layout, root=root, split=side, **values)
 
 
 def source(

@@ -17,6 +17,14 @@ from jdet.backbones.hybrid import Hybrid
 from jdet.backbones.resnet import ResNet
 from jdet.backbones.vgg import VGG16
 from jdet.config import nearest
+from jdet.data.layouts.cvat import CvatSource
+from jdet.data.layouts.dota import DotaSource
+from jdet.data.layouts.labelme import LabelMeSource
+from jdet.data.layouts.open_images import OpenImagesSource
+from jdet.data.layouts.tables import CsvSource
+from jdet.data.layouts.unlabelled import ImagesSource
+from jdet.data.layouts.via import ViaSource
+from jdet.data.layouts.yolo import YoloSource
 from jdet.data.sources.coco import CocoSource
 from jdet.data.sources.shapes import ShapesSource
 from jdet.data.sources.tfds import TfdsSource
@@ -143,6 +151,14 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "source": {
         "voc": VocSource,
         "coco": CocoSource,
+        "yolo": YoloSource,
+        "cvat": CvatSource,
+        "labelme": LabelMeSource,
+        "via": ViaSource,
+        "open_images": OpenImagesSource,
+        "csv": CsvSource,
+        "dota": DotaSource,
+        "images": ImagesSource,
         "tfds": TfdsSource,
         "shapes": ShapesSource,
     },

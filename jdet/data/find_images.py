@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -91,6 +92,28 @@ def _within(folder: Path) -> Iterator[Path]:
         paths = (Path(inner, name) for name in names)
         yield from (p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
     yield from closed
+
+
+def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Place, folders and files of a folder and all below it, sorted, as ``os.walk`` gives them.
+
+    Links are followed, and no folder is entered twice, so that a link to one above it does no harm; what is
+    hidden, and ``CLUTTER``, is left out.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        with contextlib.suppress(OSError):
+            found = os.stat(place)
+            if (found.st_dev, found.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((found.st_dev, found.st_ino))
+        folders[:] = sorted(name for name in folders if not is_clutter(Path(name)))
+        yield (
+            place,
+            folders,
+            sorted(name for name in names if name[0] != "." and name not in CLUTTER),
+        )
 
 
 def _pattern(path: Path) -> str:

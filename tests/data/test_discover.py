@@ -7,7 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from jdet.data.discover import Found, discover, object_statistics, split_of
+from jdet.data.discover import Found, discover, object_statistics
+from jdet.data.layouts.words import split_of
 from jdet.data.sources.voc import VocSource
 from jdet.types import DataError, Example
 from tests.data.sources.test_coco import annotation, content
@@ -152,8 +153,6 @@ def test_files_that_name_no_split_are_not_guessed(tmp_path):
 def test_splits_of_a_voc_folder(tmp_path, lists, found):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    with pytest.raises(DataError, match="Main has no train.txt or trainval.txt"):
-        discover(tmp_path)
     for name in lists:
         (tmp_path / "ImageSets" / "Main" / f"{name}.txt").touch()
     assert discover(tmp_path) == Found("voc", *found)
@@ -203,11 +202,21 @@ def test_folders_that_hold_several_sets(tmp_path):
         discover(tmp_path / "years")
 
 
-def test_a_voc_folder_without_lists_and_what_to_type(tmp_path):
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_voc_folder_without_lists(tmp_path, empty):
+    xml = annotation_xml(object_xml())
+    make_folder(tmp_path, {}, {"a": xml, "b": xml})
+    if not empty:
+        (tmp_path / "ImageSets" / "Main").rmdir()
+    assert discover(tmp_path) == Found("voc", ".", None)
+    assert VocSource(tmp_path, ".").ids == ("a", "b")
+
+
+def test_lists_that_name_no_split_and_what_to_type(tmp_path):
     root = tmp_path / "a set"
-    make_folder(root, {}, {"a": annotation_xml(object_xml()), "b": annotation_xml(object_xml())})
-    (root / "ImageSets" / "Main").rmdir()
-    with pytest.raises(DataError) as error:
+    xml = annotation_xml(object_xml())
+    make_folder(root, {"monday": "a", "tuesday": "b"}, {"a": xml, "b": xml})
+    with pytest.raises(DataError, match="no train.txt or trainval.txt; of monday, .*re") as error:
         discover(root)
     subprocess.run(str(error.value).split("`")[1], shell=True, check=True)
     assert discover(root) == Found("voc", "train", None)
@@ -248,23 +257,44 @@ def test_json_in_a_folder_called_annotations(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, hint",
+    "name, content, hint",
     [
-        ("my/train/a.xml", "its XML files belong into Annotations"),
-        ("data.yaml", "labels of YOLO's form are not read"),
-        ("train/labels/a.txt", "labels of YOLO's form are not read"),
-        ("via.json", "via.json holds no boxes in COCO's form"),
+        (
+            "my/a.xml",
+            "<svg/>",
+            "a.xml begins with <svg>; VOC's files begin with <annotation>, CVAT's",
+        ),
+        ("set.yaml", "train: images", "set.yaml is near to YOLO's data.yaml: it lacks names"),
+        ("x.json", '{"images": [{}]}', "x.json has no annotations, categories in COCO's form"),
+        (
+            "x.json",
+            '{"a": 1}',
+            "x.json holds no boxes .*a record of a; COCO has images, annotations",
+        ),
+        ("x.json", "{,}", "x.json, line 1, column 2: not JSON"),
+        (
+            "x.csv",
+            "photo,lat,lon\na,1,2",
+            "x.csv has the columns photo, lat, lon; .* has filename, x",
+        ),
+        ("x.zip", "PK", "x.zip is an archive; unpack it there"),
+        ("x.mat", "", "x.mat is not read; export the labels in COCO's form"),
+        ("x.md", "", "There are no images and no labels below it"),
     ],
 )
-def test_hints_at_what_else_it_may_be(tmp_path, name, hint):
-    write(tmp_path, {name: {}})
-    with pytest.raises(DataError, match=f"neither of VOC shape .*{hint}"):
+def test_what_the_nearest_layout_lacks(tmp_path, name, content, hint):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    with pytest.raises(DataError, match=f"holds 1 .*no labels of any layout .*{hint}"):
         discover(tmp_path)
 
 
-def test_a_folder_of_neither_shape(tmp_path):
+def test_images_without_labels_are_for_prediction(tmp_path):
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(DataError, match="neither of VOC shape"):
+    with pytest.raises(
+        DataError, match="1 images and no labels: .*jdet.predict --workdir=RUN --im"
+    ):
         discover(tmp_path)
     with pytest.raises(DataError, match=f"{tmp_path}/nowhere is missing"):
         discover(tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jdet.data.find_images import expanded
+from jdet.data.layouts.words import split_of, words
 from jdet.data.readers.file_pattern import FilePattern
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.annotations import (
@@ -37,6 +39,12 @@ from jdet.data.sources.label_text import flag, record_id
 from jdet.data.sources.labelled import LabelledSource
 from jdet.types import DataError
 
+IMAGES = ("images", "data")
+"""Folders of images beside an annotation file; FiftyOne has ``data``."""
+
+LABELS = {"annotations", "annotation", "labels", "label", "ann", "json"}
+"""Words in the name of a folder that holds annotation files and has images beside it."""
+
 
 def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
     """COCO's x y width height (corner and size, 0-based) → x1 y1 x2 y2, both [..., 4]."""
@@ -64,7 +72,8 @@ class CocoSource(LabelledSource):
     Args:
         annotation_file: ``instances_*.json`` or any file of that form.
         image_root: folder that ``file_name`` is relative to. None: looked for near the annotation
-            file, in ``images`` and in a folder named like it (``instances_val2017`` → ``val2017``).
+            file, in ``images`` or ``data``, in a folder named like it (``instances_val2017`` →
+            ``val2017``), and then in all folders below.
         classes: class names in the order of the labels. None: the categories of the file in the
             order of their ids. Every category that has objects must be in the list; names that the
             file does not know have no objects and get unused ids.
@@ -136,6 +145,7 @@ class CocoSource(LabelledSource):
         pattern = FilePattern(image_settings.files) if image_settings.files else None
         lookup = ImageLookup()
         root = _find_image_root(path, image_root, images.values(), lookup, pattern)
+        split = split_of(f"{path.parent.name}/{path.name}")
         builder = LabelBuilder(self.name)
         taken: dict[str, int | str] = {}
         files, image_ids, segmentations = [], [], []
@@ -148,6 +158,7 @@ class CocoSource(LabelledSource):
                         names = (str(record["file_name"]),)  # a name with " + " in it
                 for written in names:
                     file = lookup.exact(root, written) or lookup.find(root, written)
+                    file = file or lookup.anywhere(root, written, split)
                     if not file:
                         raise DataError(f"{Path(root, written)} is missing")
                     if file in taken and file != lookup.exact(root, written):
@@ -217,11 +228,21 @@ def _find_image_root(
     places = [
         place
         for base in dict.fromkeys((above, beside))
-        for place in (base / "images" / split, base / split, base / "images", base)
+        for place in (
+            base / "images" / split,
+            base / split,
+            *(base / name for name in IMAGES),
+            base,
+        )
     ]
     for found in (lookup.exact, lookup.find):
         for place in places:
             if any(found(str(place), name) for name in (*first, *whole)):
+                return str(place)
+    named = split_of(f"{beside.name}/{path.name}")
+    for place in (beside, above) if words(beside.name) & LABELS else (beside,):
+        with contextlib.suppress(DataError):  # several are as likely
+            if any(lookup.anywhere(str(place), name, named) for name in (*first, *whole)):
                 return str(place)
     raise DataError(
         f"{path}: its images ({first[0]} …) are in none of {', '.join(map(str, places))}. Name "

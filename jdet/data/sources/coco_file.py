@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,9 @@ import numpy as np
 
 from jdet.data.readers.file_pattern import FilePattern
 from jdet.data.segmentation import extent
+from jdet.data.sources import label_text
 from jdet.data.sources.annotations import Object, check_classes
-from jdet.data.sources.label_text import class_name, flag, read_text, record_id
+from jdet.data.sources.label_text import class_name, flag, record_id
 from jdet.types import DataError
 
 Record = dict[str, Any]
@@ -27,17 +27,12 @@ def read_json(path: Path) -> dict[str, list[Record]]:
         DataError: the file is missing, not JSON, or not of COCO's form.
     """
     try:
-        data = json.loads(read_text(path))
+        data = label_text.read_json(path)
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing. Download COCO 2017 with `python data/get_coco.py --root data`, or "
             "name your own COCO annotation file (data/README.md shows its form)."
         ) from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{path}, {where}: not JSON: {error.msg}") from error
-    except (OSError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise DataError(

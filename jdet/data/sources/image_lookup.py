@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 from jdet.data.find_images import is_clutter
 from jdet.data.image_formats import SUFFIXES
+from jdet.data.layouts.listing import Listing
+from jdet.data.layouts.path_index import spellings
 
 
 class ImageLookup:
@@ -19,6 +19,7 @@ class ImageLookup:
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}
         self._alike: dict[str, dict[str, list[str]]] = {}
+        self._below: dict[str, Listing] = {}
 
     def exact(self, root: str, name: str) -> str:
         """The path of a file that is called just so below ``root``; "" where there is none."""
@@ -33,16 +34,28 @@ class ImageLookup:
         then likewise but for case, accents written as two characters, and an extension that is left out.
         The first that is found counts.
         """
-        spellings = list(_spellings(name))
-        for spelling in spellings:
+        written = list(spellings(name))
+        for spelling in written:
             if path := self.exact(root, spelling):
                 return path
-        for spelling in spellings:
+        for spelling in written:
             folder, last = os.path.split(os.path.join(root, spelling))
             alike = self._list_alike(folder).get(_key(last), [])
             if len(alike) == 1:
                 return os.path.join(folder, alike[0])
         return ""
+
+    def anywhere(self, root: str, name: str, near: str) -> str:
+        """As ``find``, in any folder below ``root`` (``PathIndex.find``), for what is nowhere else.
+
+        Raises:
+            DataError: several files are as likely.
+        """
+        if root not in self._below:
+            self._below[root] = Listing(Path(root))
+        below = self._below[root]
+        found = below.image_index.find(name, near)
+        return found and below.path(found)
 
     def _list(self, folder: str) -> set[str]:
         if folder not in self._names:
@@ -66,16 +79,3 @@ class ImageLookup:
 
 def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """Paths to look for, relative ones but for the first, the longest first."""
-    yield name
-    written = name.replace("\\", "/")
-    for text in dict.fromkeys((written, unquote(written))):
-        parts = text.rpartition("?d=")[2].split(
-            "/"
-        )  # Label Studio: /data/local-files/?d=images/a.jpg
-        for first in range(len(parts)):
-            if parts[first] not in ("", "."):
-                yield "/".join(parts[first:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import math
 import re
 import unicodedata
@@ -38,6 +39,24 @@ def read_text(path: Path) -> str:
         DataError: it is no text.
     """
     return decode(path.read_bytes(), str(path))
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, in any encoding that ``decode`` finds.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        DataError: it cannot be read or is not JSON; line and column are named.
+    """
+    try:
+        return json.loads(read_text(path))
+    except FileNotFoundError:
+        raise
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path}, {where}: not JSON: {error.msg}") from error
+    except (OSError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
 
 
 def decode(data: bytes, name: str, declared: str = "") -> str:

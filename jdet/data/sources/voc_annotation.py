@@ -8,11 +8,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
 
-from jdet.data.sources.label_text import class_name, decode, flag
+from jdet.data.sources.label_text import class_name, flag
+from jdet.data.sources.xml_file import read_xml
 from jdet.types import DataError
-
-_DECLARATION = re.compile(r"\s*<\?xml\b.*?\?>", re.DOTALL)
-_ENCODING = re.compile(rb"<\?xml\b[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", re.DOTALL)
 
 
 class VocObject(NamedTuple):
@@ -31,26 +29,6 @@ class VocAnnotation(NamedTuple):
     objects: list[VocObject]
 
 
-class _Builder(ElementTree.TreeBuilder):
-    """Builds the tree of a label file, and nothing that can expand or fetch entities.
-
-    Tags lose their namespace and are in lower case.
-    """
-
-    def start(self, tag: str, attrs: dict, /) -> ElementTree.Element:
-        return super().start(_plain(tag), attrs)
-
-    def end(self, tag: str, /) -> ElementTree.Element:
-        return super().end(_plain(tag))
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise DataError(f"declares a document type ({name!r}); entities are not read")
-
-
-def _plain(tag: str) -> str:
-    return tag.rpartition("}")[2].lower()
-
-
 def read_annotation(path: str | Path) -> VocAnnotation:
     """Reads one VOC annotation file.
 
@@ -61,20 +39,8 @@ def read_annotation(path: str | Path) -> VocAnnotation:
         DataError: the file is missing, is not XML (line and column are named) or no annotation, declares a
             document type or entities, or lacks a class name or coordinates.
     """
+    root = read_xml(path)
     try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"annotation {path} is missing") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error}") from error
-    declared = _ENCODING.match(
-        data[:200].replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
-    )
-    text = decode(data, str(path), declared[1].decode() if declared else "")
-    if declaration := _DECLARATION.match(text):
-        text = "\n" * declaration[0].count("\n") + text[declaration.end() :]
-    try:
-        root = ElementTree.fromstring(text, ElementTree.XMLParser(target=_Builder()))
         nodes = list(root.iterfind("object")) or list(root.iter("object"))
         if not nodes and root.tag != "annotation":
             raise DataError(f"is no VOC annotation: it begins with <{root.tag}>, not <annotation>")
@@ -85,9 +51,6 @@ def read_annotation(path: str | Path) -> VocAnnotation:
             size=(int(height), int(width)) if height > 0 and width > 0 else None,
             objects=[_read_object(node) for node in nodes],
         )
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise DataError(f"{path}, line {line}, column {column}: not XML: {error.msg}") from error
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
 

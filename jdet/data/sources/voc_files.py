@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jdet.data.find_images import expanded, is_clutter
+from jdet.data.find_images import expanded, walk
 from jdet.data.image_formats import SUFFIXES
+from jdet.data.layouts.path_index import most_alike
 from jdet.data.sources.annotations import check_classes
 from jdet.data.sources.label_text import read_text
 from jdet.data.sources.voc_annotation import read_annotation
@@ -68,7 +69,8 @@ def parse_splits(splits: str | Sequence[str]) -> list[tuple[str, str]]:
 
 def is_voc_folder(folder: Path) -> bool:
     """Whether a folder itself has annotations and lists of images."""
-    return (folder / "Annotations").is_dir() and (folder / "ImageSets" / "Main").is_dir()
+    lists = folder / "ImageSets" / "Main"
+    return (folder / "Annotations").is_dir() and any(lists.glob("*.txt"))
 
 
 def voc_folders(root: Path) -> list[Path]:
@@ -87,10 +89,10 @@ def voc_folders(root: Path) -> list[Path]:
 
 
 def is_flat(folder: Path) -> bool:
-    """Whether XML files lie beside their images, in the folder or in those in it, one for each split."""
-    if (folder / "Annotations").is_dir() or not folder.is_dir():
+    """Whether there are XML files without lists, in ``Annotations`` or anywhere below."""
+    if is_voc_folder(folder):
         return False
-    return any(folder.glob("*.xml")) or any(folder.glob("*/*.xml"))
+    return any(name.lower().endswith(".xml") for _, _, names in walk(folder) for name in names)
 
 
 def find_folder(root: str | Path, year: str, split: str) -> tuple[Path, str]:
@@ -193,12 +195,11 @@ class Files:
         except OSError as error:
             what = "images" if ".jpg" in extensions else "annotations"
             raise DataError(f"{folder}: cannot list the {what}: {error}") from error
-        for place, folders, names in os.walk(folder, followlinks=True):
-            folders.sort()
+        for place, _, names in walk(folder):
             below = os.path.relpath(place, folder).replace(os.sep, "/")
-            for name in sorted(names):
+            for name in names:
                 path = name if below == "." else f"{below}/{name}"
-                if os.path.splitext(name)[1].lower() in extensions and not is_clutter(Path(path)):
+                if os.path.splitext(name)[1].lower() in extensions:
                     key = unicodedata.normalize("NFC", os.path.splitext(path)[0])
                     if key not in self._paths:
                         self._last[posixpath.basename(key)].append(key)
@@ -215,23 +216,33 @@ class Files:
         return self._paths.get(key, [])
 
     def only(self, key: str) -> str:
-        """The one file in any sub-folder that is called so, with its folders; "" for none or several."""
+        """The one file in any sub-folder that is called so, with its folders; "" for none or several.
+
+        Of several it is the one whose folders are most like those of ``key``.
+        """
         found = self._last.get(posixpath.basename(key), [])
+        found = most_alike(found, posixpath.dirname(key))
         return found[0] if len(found) == 1 else ""
 
 
 def image_files(folder: Path) -> Files:
-    """What ``JPEGImages`` holds, or ``images`` as Label Studio has it, in any format that is read."""
-    if is_flat(folder):
-        return Files(folder, SUFFIXES)
+    """What ``JPEGImages`` holds, or ``images`` as Label Studio has it; without both, all images below.
+
+    Raises:
+        DataError: a folder with lists has neither.
+    """
     names = ("JPEGImages", "images")
     found = [name for name in names if (folder / name).is_dir()]
+    beside = not (folder / "Annotations").is_dir() or not found
+    if beside and is_flat(folder):
+        return Files(folder, SUFFIXES)
     return Files(folder / (found or names)[0], SUFFIXES)
 
 
 def annotation_files(folder: Path) -> Files:
-    """What ``Annotations`` holds."""
-    return Files(folder if is_flat(folder) else folder / "Annotations", (".xml",))
+    """What ``Annotations`` holds; without it, all XML files below."""
+    beside = not (folder / "Annotations").is_dir()
+    return Files(folder if beside else folder / "Annotations", (".xml",))
 
 
 def entry_id(entry: str, annotations: Files, images: Files) -> str:

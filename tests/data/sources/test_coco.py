@@ -226,6 +226,8 @@ def test_given_classes(tmp_path):
         ("images/val2017", "instances_val2017.json"),
         ("annotations", "_annotations.coco.json"),
         ("annotations/images", "labels.json"),
+        ("data", "labels.json"),
+        ("photos/2024/train", "instances_train.json"),
     ],
 )
 def test_images_are_found(tmp_path, folder, name):
@@ -234,7 +236,7 @@ def test_images_are_found(tmp_path, folder, name):
 
 
 def test_images_in_a_given_folder(tmp_path):
-    path = write(tmp_path, content(annotation(1)), "elsewhere")
+    path = write(tmp_path / "set", content(annotation(1)), "../elsewhere")
     assert CocoSource(path, tmp_path / "elsewhere")[0].image.endswith("elsewhere/7.jpg")
     with pytest.raises(DataError) as error:
         CocoSource(path)
@@ -242,6 +244,18 @@ def test_images_in_a_given_folder(tmp_path):
         assert place in str(error.value)
     with pytest.raises(DataError, match="image_root .*nowhere is missing; it should hold 7.jpg"):
         CocoSource(path, tmp_path / "nowhere")
+
+
+def test_images_anywhere_below_are_those_of_the_split(tmp_path):
+    """Of the same name in several folders; what is as likely in two is not guessed."""
+    for split in ("train", "val"):
+        path = write(tmp_path, content(annotation(1)), f"photos/{split}/x", f"{split}.json")
+        assert Path(CocoSource(path)[0].image) == tmp_path / "photos" / split / "x" / "7.jpg"
+    path = write(tmp_path, content(annotation(1)), "photos/more", "set.json")
+    with pytest.raises(DataError, match="its images .* are in none of"):
+        CocoSource(path)
+    with pytest.raises(DataError, match="'7.jpg' may be any of more/7.jpg, train/x/7.jpg"):
+        CocoSource(path, tmp_path / "photos")
 
 
 def test_missing_image(tmp_path):
