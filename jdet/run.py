@@ -30,11 +30,12 @@ from jdet.data.statistics import ImageStatistics
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
+from jdet.html_report import write as html_report
 from jdet.parallel import broadcast, consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loggers, loop, optim, presets, schedule, state, step_memory
 from jdet.train.checkpoints import select
-from jdet.train.folders import stored_config
+from jdet.train.folders import REPORT, stored_config
 from jdet.train.init.calibrate import Calibration
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
@@ -187,6 +188,8 @@ def _train(
     if multi_scale is not None and result.status == "completed":
         more = multi_scale(weights(result.state), result.step, repeat=False)
         result = result._replace(metrics={**result.metrics, **more})
+    if result.status == "completed":
+        _write_page(Path(workdir), config, eval_source)
     return result
 
 
@@ -249,6 +252,7 @@ def evaluate(
     _draw_curves(Path(workdir))
     if multi_scale is not None:
         metrics |= multi_scale(variables, int(saved.step))
+    _write_page(Path(workdir), config, source)
     return metrics
 
 
@@ -327,6 +331,16 @@ def _draw_curves(workdir: Path) -> None:
             return
         except OSError as error:
             logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
+
+
+def _write_page(workdir: Path, config: ConfigDict, source: Source) -> None:
+    """Writes ``report.html``, on process 0; a run does not end for want of it."""
+    if jax.process_index() != 0:
+        return
+    try:
+        logging.info("report: %s", html_report.write(workdir, config=config, source=source))
+    except Exception as error:  # of whatever kind: the numbers are in their files
+        logging.warning("%s was not written: %r", workdir / REPORT, error)
 
 
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:

@@ -54,7 +54,11 @@ BELOW = {
     "interop": {"config", "train"},
     "cli": {"config", "build", "train"},
     "cpu_allocator": set(),
-    "run": {"config", "build", "phases", "analysis", "data", "evaluation", "parallel", "train"},
+    "html_report": {"analysis.curves", "cli", "config", "build", "data", "evaluation", "train"},
+    "run": {
+        *("config", "build", "phases", "analysis", "data", "evaluation", "parallel", "train"),
+        "html_report",
+    },
     "preflight": {"cli", "config", "build", "data", "describe", "evaluation", "parallel", "train"},
     "browse": {"cli", "config", "build", "data", "evaluation"},
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},

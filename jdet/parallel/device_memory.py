@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import resource
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,19 @@ def free_memory(devices: Sequence[Any]) -> int | None:
         return None
     free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return free[0] // len(local) if free else None
+
+
+def peak_memory(devices: Iterable[Any]) -> int:
+    """Most bytes that any of these devices held so far, or this process, where they do not say.
+
+    Those of other processes are left out. CPUs do not say; there the process is counted with all it holds.
+    """
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    stats = [device.memory_stats() or {} for device in local]
+    if peaks := [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]:
+        return max(peaks)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere in KiB
 
 
 def needed_memory(program: Any, held: Any) -> int | None:

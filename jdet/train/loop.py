@@ -13,12 +13,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jdet import __version__
 from jdet.atomic_files import FULL, what_is_full
-from jdet.parallel import broadcast
+from jdet.parallel import broadcast, device_memory
 from jdet.parallel import mesh as mesh_lib
 from jdet.parallel.prefetch import DevicePrefetcher
-from jdet.train import early_stop, optim, schedule, state
+from jdet.train import early_stop, optim, provenance, schedule, state
 from jdet.train.checkpoints import checkpoint
 from jdet.train.cycle import Cycle, Evaluate, NotFinite, Result
 from jdet.train.diagnostics.landscape import Landscape
@@ -178,7 +177,7 @@ def train(
             steps=resolved.steps,
             resumed_at=start,
             init_transforms=origin,
-            versions={"jdet": __version__, "jax": jax.__version__},
+            versions=provenance.versions(),
             devices=resolved.devices,
             device_kind=mesh.devices.flat[0].device_kind,
             micro_batch=resolved.micro_batch,
@@ -201,6 +200,7 @@ def train(
             metrics=result.metrics,
             images_per_second=result.images_per_second,
             data_wait=result.data_wait,
+            peak_memory=device_memory.peak_memory(mesh.devices.flat),
             **({"decision": decisions.now._asdict()} if policy is not None else {}),
         )
     return result

@@ -1,0 +1,31 @@
+"""The report of a run, finished or still training, as one page: ``report.html`` in its folder.
+
+    python -m jdet.html_report RUN [--phase=NAME]
+
+Every run writes it by itself once it is finished, and every evaluation anew; this is for runs that are
+older, still train, or never came to an evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from jdet import cli
+from jdet.html_report.write import write
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jdet.html_report", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", help="folder of the run")
+    parser.add_argument(
+        "--phase", default="", help="of a run that has some; else the last finished"
+    )
+    given = parser.parse_args(argv)
+    return cli.run(lambda: print(write(given.run, phase=given.phase)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
