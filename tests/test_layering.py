@@ -50,11 +50,15 @@ BELOW = {
         "evaluation",
         "parallel",
     },
+    "analyse.records": set(),
     "analyse": {"cli", "config", "build", "data", "evaluation", "train"},
     "interop": {"config", "train"},
     "cli": {"config", "build", "train"},
     "cpu_allocator": set(),
-    "html_report": {"analysis.curves", "cli", "config", "build", "data", "evaluation", "train"},
+    "html_report": {
+        *("analyse.records", "analysis.curves", "cli", "config", "build", "data", "evaluation"),
+        "train",
+    },
     "run": {
         *("config", "build", "phases", "analysis", "data", "evaluation", "parallel", "train"),
         "html_report",

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from jdet import __version__
+from jdet.analyse import records
 from jdet.analysis.curves import read_precision_recall
 from jdet.config import flatten
 from jdet.html_report import curves
 from jdet.html_report.matching import STEPS, Totals
 from jdet.train.folders import EVALUATION
 from jdet.train.workdir import Run
+from jdet.types import DataError
 
-ANALYSIS = "analysis.json"
-"""Where the errors of the last evaluation are explained."""
-
-FINDINGS = "findings.json"
-"""What an examination of the data found, where somebody put it into the workdir."""
+FINDINGS = "doctor.json"
+"""What ``jdet.doctor`` found in the data, where its results were put into the workdir (``--out=RUN``)."""
 
 _DEFECTS = 40  # listed
 _MATRIX = 30  # classes of a confusion matrix
@@ -36,13 +35,15 @@ def read(path: Path) -> Any:
         return None
 
 
-def evaluation(folder: Path) -> dict[str, Any]:
-    """Report and analysis of the last evaluation: ``report``, ``analysis``, each empty if not there."""
-    found = {}
-    for key, name in (("report", "report.json"), ("analysis", ANALYSIS)):
-        held = read(folder / name)
-        found[key] = held if isinstance(held, dict) else {}
-    return found
+def evaluation(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Report and analysis of the last evaluation, each empty without one, and what is wrong with it."""
+    report = read(folder / "report.json")
+    report = report if isinstance(report, dict) else {}
+    try:
+        analysis = records.read(folder)
+    except DataError as error:
+        return report, {}, str(error)
+    return report, analysis._asdict() if analysis else {}, ""
 
 
 def per_class(report: Mapping[str, Any], analysis: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,8 +175,10 @@ def data_findings(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
     except OSError:
         pass
     held = read(folder / FINDINGS)
-    findings = held.get("findings") if isinstance(held, dict) else held
-    findings = [f for f in findings if isinstance(f, dict)] if isinstance(findings, list) else []
+    findings = [
+        {key: one.get(key) for key in ("severity", "title", "consequence", "remedy", "count")}
+        for one in (held.get("findings", ()) if isinstance(held, dict) else ())
+    ]
     return {"facts": facts, "defects": defects, "defects_total": total, "findings": findings}
 
 

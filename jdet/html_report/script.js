@@ -42,7 +42,7 @@ function classes() {
   const first = made.find((column) => column.kind === "percent");
   section("classes", "Classes",
     made.some((column) => column.key === "score")
-      ? `Best score: the threshold with the best F1 at an IoU of ${data.iou}, and precision and recall there. Where no score is set, jdet.predict uses it.`
+      ? `Best score: the threshold with the best F1 at an IoU of ${data.iou}, and precision and recall there.`
       : "Average precision as the metrics of the run have it. A header sorts.",
     table("Classes", made, rows, { sorted: first?.key ?? null, filter: rows.length > 15 }), precisionRecall());
 }
@@ -140,11 +140,9 @@ function dataSection() {
   const content = [];
   if (pairs.length) content.push(facts(pairs.map(([label, value]) => [label, typeof value === "number" ? digits(value, 2) : value])));
   if (findings.length) {
-    content.push(el("h3", {}, `Findings of jdet.doctor (${findings.length})`), ...findings.map((finding) => {
-      const entries = Object.entries(finding).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value));
-      const [lead, ...rest] = entries.length ? entries : [["finding", "without text"]];
-      return el("details", {}, el("summary", {}, name(finding.what ?? finding.message ?? finding.title ?? lead[1])), facts([lead, ...rest]));
-    }));
+    content.push(el("h3", {}, `Findings of jdet.doctor (${findings.length})`), ...findings.map((one) =>
+      el("details", {}, el("summary", {}, `${one.severity ?? "note"}: `, name(one.title ?? "")),
+        facts([["Consequence", one.consequence], ["Remedy", one.remedy], ["Cases", one.count]].filter(([, value]) => value)))));
   }
   if (defects.length) {
     content.push(el("h3", {}, "Defects of the labels"),

@@ -25,7 +25,7 @@ from jdet.evaluation import image_kind, results
 from jdet.evaluation.display import Display
 from jdet.html_report import contents, curves, gallery
 from jdet.html_report.matching import STEPS, Matched, Totals, match, totals
-from jdet.train.folders import PHASES, REPORT, phase_names
+from jdet.train.folders import PHASES, REPORT, phase_names, run_folder
 from jdet.train.workdir import Run, open_run
 from jdet.types import ConfigError, DataError, ImageKind, Source
 
@@ -43,7 +43,7 @@ def write(
 ) -> Path:
     """Writes ``report.html`` into the folder of a run, finished or not, evaluated or not.
 
-    The report of a phase of a run is also that of the whole run, into whose folder it goes as well.
+    That of the last phase that is finished also goes, as that of the whole run, into the folder above.
 
     Args:
         path: of the folder.
@@ -62,7 +62,7 @@ def write(
     page = render(collect(run, source, config or run.config))
     root = run.path.parent
     write_text(run.path / REPORT, page)
-    if (root / PHASES).exists() and run.path.name in phase_names(root):
+    if run.path.name in phase_names(root) and run_folder(root) == run.path:
         write_text(root / REPORT, page)
         return (root if Path(path).expanduser().absolute() == root else run.path) / REPORT
     return run.path / REPORT
@@ -77,8 +77,7 @@ def collect(run: Run, source: Source | None, config: ConfigDict) -> dict[str, An
         config: as in ``write``.
     """
     folder = run.path
-    held = contents.evaluation(folder)
-    report, analysis = held["report"], held["analysis"]
+    report, analysis, wrong = contents.evaluation(folder)
     charts, notes = curves.charts(folder)
     iou = analysis.get("iou") or _IOU
     images: dict[str, Any] | None = None
@@ -88,7 +87,9 @@ def collect(run: Run, source: Source | None, config: ConfigDict) -> dict[str, An
             images, sums = _images(run, source, config, analysis, iou)
         except (ConfigError, DataError, OSError) as error:
             notes.append(f"Without images, and without counts by score: {error}")
-        if not analysis:
+        if wrong:
+            notes.append(wrong)
+        elif not analysis:
             notes.append(
                 "Error types, confusions, calibration and score thresholds are not known: "
                 f"python -m jdet.analyse {folder} finds them."

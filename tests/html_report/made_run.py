@@ -214,6 +214,9 @@ def evaluated(folder, config, scenes, *, kind=None, analysed=True):
     }
     (folder / "report.json").write_text(json.dumps(report))
     (folder / "defects.txt").write_text(f"train\t{HOSTILE}\tskipped\tbox is empty\n" * 3)
+    finding = {"name": "x", "severity": "warning", "count": 3, "title": f"3 {HOSTILE} objects"}
+    finding |= {"consequence": "AP is lower", "remedy": "look at them", "cases": []}
+    (folder / "doctor.json").write_text(json.dumps({"findings": [finding]}))
     if analysed:
         held = analysis(names, len(scenes))
         (folder / "analysis.json").write_text(json.dumps(held))

@@ -49,6 +49,7 @@ def test_a_finished_run(tmp_path):
     found, false = (data["gallery"][key][level] for key in ("found", "false"))
     share = f"{100 * found / 14:.1f} % of the objects at {100 * found / (found + false):.1f} %"
     assert share in data["headline"] and "on 6 images, after 200 steps" in data["headline"]
+    assert data["data"]["findings"][0]["remedy"] == "look at them"
     assert data["notes"] == [] and len(data["gallery"]["images"]) == 5
     assert ["Of these could not be read, and are not evaluated", 1] in data["data"]["facts"]
     assert data["gallery"]["of_suspect"][1] is None
@@ -100,6 +101,8 @@ def test_an_older_run_whose_data_is_gone(tmp_path):
         file.write("nonsense\n{}\n")
     data = held(write(tmp_path))
     notes = "\n".join(data["notes"])
+    (tmp_path / "analysis.json").write_text('{"version": 9}')
+    assert "version 9, not 1; renew it" in "".join(held(write(tmp_path))["notes"])
     assert "Without images" in notes and "jdet.analyse" in notes and "Some curves" in notes
     assert data["per_class"]["rows"] == [{"class": "猫", "voc07": 0.6}]
     assert "voc07/mAP 70.0 %" in data["headline"]
@@ -119,7 +122,9 @@ def test_phases_are_one_run(tmp_path):
     loss = next(chart for chart in held(page)["charts"] if chart["title"] == "Training loss")
     assert loss["marks"] == [{"x": 0, "label": "warm"}, {"x": 100, "label": "main"}]
     assert max(loss["lines"][0]["x"]) == 300
-    first = held(write(tmp_path, phase="warm"))
+    other = write(tmp_path, phase="warm")
+    assert other == tmp_path / "warm" / REPORT and "phase main" in page.read_text()
+    first = held(other)
     assert max(first["charts"][0]["lines"][0]["x"]) == 100
 
 
