@@ -50,7 +50,7 @@ BELOW = {
         "evaluation",
         "parallel",
     },
-    "analyse.records": set(),
+    "analyse.records": {"train.folders"},
     "analyse": {"cli", "config", "build", "data", "evaluation", "train"},
     "interop": {"config", "train"},
     "cli": {"config", "build", "train"},
