@@ -32,7 +32,12 @@ _HELP = (
 )
 
 
-def start(main: Callable[[], int | None], sigterm_code: Callable[[], int] | None = None) -> None:
+def start(
+    main: Callable[[], int | None],
+    sigterm_code: Callable[[], int] | None = None,
+    *,
+    operand: str = "",
+) -> None:
     """Reads ``--config`` and the command line, runs ``main`` and exits with its code.
 
     Args:
@@ -40,10 +45,13 @@ def start(main: Callable[[], int | None], sigterm_code: Callable[[], int] | None
             line sets; further flags are defined before the call.
         sigterm_code: exit code where SIGTERM or SIGHUP ended the program, perhaps before flags were read;
             None: 128 more than the signal, as for SIGINT.
+        operand: flag that an argument without dashes sets, for a command that does without ``--config``,
+            which is None then; "": there is no such argument.
     """
     with lenient(), stoppable():
         try:
-            app.run(lambda _: _run(main), flags_parser=_parse)
+            parse = functools.partial(_parse, operand=operand)
+            app.run(lambda _: _run(main), flags_parser=parse)
         except KeyboardInterrupt as error:
             code = _stopped(error)
             asked = sigterm_code is not None and code != 128 + signal.SIGINT
@@ -146,13 +154,13 @@ def _run(main: Callable[[], int | None]) -> int:
     return _code_of(main)
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def _parse(arguments: list[str], operand: str = "") -> list[str]:
     values = flags.FLAGS
     try:
         program, *given = values.read_flags_from_files(arguments, force_gnu=False)
         experiment, given = _take_config(given)
         if experiment is None:
-            flags.DEFINE_string("config", None, _HELP, values, required=True)
+            flags.DEFINE_string("config", None, _HELP, values, required=not operand)
         else:
             config = from_file(experiment, functools.partial(_set_data, given))
             config.lock()
@@ -169,6 +177,8 @@ def _parse(arguments: list[str]) -> list[str]:
         rest = _values(values, [program, *given])
     except (*MENDABLE, flags.Error, TypeError) as error:
         _fail(_readable(str(error)))
+    if operand and len(rest) > 1 and not values[operand].value:
+        values[operand].value = rest.pop(1)
     if len(rest) > 1:
         _fail(f"{rest[1]!r} is not an option; options look like --key=value")
     return rest

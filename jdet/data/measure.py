@@ -6,14 +6,9 @@ import dataclasses
 import hashlib
 import io
 import json
-import multiprocessing
 import os
-import signal
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -22,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from jdet.atomic_files import plain, write_bytes
-from jdet.data.image_io import configure_opencv
+from jdet.data import passes
 from jdet.data.reader import Reader
 from jdet.data.sources.fingerprint import SAMPLES, fingerprint
 from jdet.data.statistics import ImageStatistics
@@ -35,9 +30,6 @@ VERSION = 2
 CHUNK = 64
 """Images that are counted as one, whatever the number of processes: so the figures are the same to the last
 digit."""
-
-POOL_FROM = 10.0
-"""Seconds that the rest of the pass must take in one process for others to be started."""
 
 SAVE_EVERY, TELL_EVERY = 10.0, 15.0
 """Seconds."""
@@ -136,7 +128,9 @@ def measure(
             _keep(lambda: write_bytes(partial, _packed(done, whole, unreadable)), folder)
 
     try:
-        for part in _parts(counting, done, processes):
+        firsts = range(done, len(source), CHUNK)
+        what = "measures image values (the same command goes on where it stopped)"
+        for part in passes.results(counting, firsts, processes, what):
             consistent = False
             done = min(done + CHUNK, len(source))
             unreadable += part.unreadable
@@ -227,56 +221,6 @@ def _layout(one: Tally) -> tuple[int, ...]:
 def _what(one: Tally) -> str:
     figures = ImageStatistics.of(one)
     return f"{figures.dtype} in {len(figures.mean)} channel(s)"
-
-
-# ------------------------------------------------------------------ processes
-
-
-def _parts(counting: Counting, done: int, processes: int) -> Iterator[Part]:
-    """The chunks from image ``done`` on, in order; more processes where that is worth it."""
-    firsts = deque(range(done, len(counting.reader), CHUNK))
-    if processes <= 1:
-        started = time.monotonic()
-        while firsts:
-            yield counting.part(firsts.popleft())
-            most = processes or len(os.sched_getaffinity(0))
-            if most > 1 and (time.monotonic() - started) * len(firsts) > POOL_FROM:
-                break
-            started = time.monotonic()
-        processes = min(len(os.sched_getaffinity(0)), len(firsts))
-    if not firsts:
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
-    with ProcessPoolExecutor(processes, context, _start, (counting,)) as pool:
-        waiting: deque = deque()
-        try:
-            while waiting or firsts:
-                while firsts and len(waiting) <= processes:
-                    waiting.append(pool.submit(_count, firsts.popleft()))
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a process that measures image values was ended, as the system does where memory runs "
-                "out; the same command goes on where it stopped"
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-_counting: Counting
-"""Of a worker process."""
-
-
-def _start(counting: Counting) -> None:
-    global _counting
-    _counting = counting
-    configure_opencv()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-
-
-def _count(first: int) -> Part:
-    return _counting.part(first)
 
 
 # ------------------------------------------------------------------ files
