@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.data.transforms.geometry import UPRIGHT, WHOLE, Canvas, Orientation, Patch, Window
+from jdet.data.transforms.geometry import (
+    UPRIGHT,
+    WHOLE,
+    Canvas,
+    Orientation,
+    Patch,
+    Rect,
+    Window,
+)
 from jdet.data.transforms.intensity import Intensity
 from jdet.data.transforms.photometric import NO_DISTORTION, Distortion
 from jdet.data.transforms.resample import Size
@@ -42,6 +50,9 @@ class Element(NamedTuple):
         window: part of the resized image or crop that the network sees; None: as ``Resize.content`` says.
         cut_from: first row and column of ``image`` in a larger one, and the height and width of that, in
             whose pixels ``masks`` then are; None: it is whole.
+        warp: float64 [3, 3], a map of the image (``jdet.data.transforms.perspective``) under which objects
+            are already and pixels are not; None: there is none.
+        holes: rectangles of the mapped image that become the fill.
     """
 
     index: int = 0
@@ -63,6 +74,8 @@ class Element(NamedTuple):
     scale: float = 0
     window: Window | None = None
     cut_from: tuple[int, int, int, int] | None = None
+    warp: np.ndarray | None = None
+    holes: tuple[Rect, ...] = ()
 
 
 Operation = Callable[[Element, np.random.Generator], Element]

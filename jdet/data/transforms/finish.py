@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdet.data.transforms import geometry, instance_masks, resample
+from jdet.data.transforms import geometry, instance_masks, perspective, resample
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.geometry import WHOLE, Canvas, Placement
 from jdet.data.transforms.intensity import USUAL_VALUES, ImageValues
@@ -173,6 +173,11 @@ class Finish:
         if kind is None:
             whole = element.window.size if element.window else content
             kind = resample.plain_interpolation(image, whole[1], whole[0])
+        distort = functools.partial(element.distortion.apply, values=self.values)
+        if element.warp is not None or element.holes:
+            # Distorted first: the fill stays as it is.
+            image = perspective.painted(distort(image), element.warp, element.holes, self.fill)
+            distort = np.asarray
         output = geometry.render(
             image,
             location.placement,
@@ -180,7 +185,7 @@ class Finish:
             interpolation=kind,
             fill=self.fill,
             orientation=element.orientation,
-            distort=functools.partial(element.distortion.apply, values=self.values),
+            distort=distort,
         )
         return resample.pad(output, location.shape, self.fill)
 
