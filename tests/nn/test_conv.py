@@ -49,6 +49,7 @@ def case(size, strides, padding, dilation):
 
 PATHS = {
     "xla": dict(LARGE_IMAGE=10**9),
+    "many images": dict(MANY_ELEMENTS=0, MANY_CHANNELS=1, FEW_CHANNELS=4),
     "patches": dict(LARGE_IMAGE=0, FEW_CHANNELS=5),
     "one block": dict(LARGE_IMAGE=0, FEW_CHANNELS=4),
     "blocks": dict(LARGE_IMAGE=0, FEW_CHANNELS=4, BLOCK=4 * 3 * 11 * 12),
