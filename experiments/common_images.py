@@ -14,13 +14,16 @@ class Set(NamedTuple):
     """A set.
 
     Attributes:
-        short: short side of the images in the ``cpu`` arm, pixels; twice that otherwise.
+        short: short side of the network's input in the ``cpu`` arm, pixels; twice that otherwise.
         long: the same of the long side.
         channels: of its images.
         views: the channels to take, of each view; all where there are none.
         batch: images of a step.
         max_boxes: rows for objects.
         detections: of an image, at which AP is taken.
+        tile: side of the tiles in which images are shown in the ``cpu`` arm, pixels of the image; twice
+            that otherwise; 0: whole.
+        overlap: of tiles, pixels of the image: that of the largest objects.
         sixteen: its files have 16 bits.
         anchor: side of the anchors, strides, of which the finest is 4 pixels.
     """
@@ -32,6 +35,8 @@ class Set(NamedTuple):
     batch: int = 4
     max_boxes: int = 64
     detections: int = 100
+    tile: int = 0
+    overlap: int = 0
     sixteen: bool = True
     anchor: float = 8.0
 
@@ -39,15 +44,16 @@ class Set(NamedTuple):
 SETS = {
     "worms": Set(196, 262, 2, {"both": (), "w1": (0,), "w2": (1,)}),
     "cells": Set(256, 256, 1, {"all": ()}),
-    "ships": Set(256, 256, 5, {"all": (), "visible": (2, 1, 0)}, anchor=4.0),
+    "ships": Set(256, 256, 5, {"all": (), "visible": (2, 1, 0)}, tile=128, overlap=48, anchor=4.0),
     "axons": Set(
-        480,
-        816,
+        256,
+        256,
         1,
         {"all": ()},
-        batch=2,
-        max_boxes=2560,
+        max_boxes=256,
         detections=3000,
+        tile=256,
+        overlap=80,
         sixteen=False,
         anchor=4.0,
     ),

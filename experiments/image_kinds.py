@@ -8,8 +8,8 @@ measured on the training images; each set is a folder with ``annotations/instanc
 
     set=worms     62 wells, two channels of 12 bits (BBBC010): view=both | w1 | w2; w1 is dim
     set=cells     50 fields in phase contrast, 16 bits (Usiigaci): view=all
-    set=ships     72 satellite images of five bands, 16 bits (sen2ships): view=all | visible
-    set=axons     10 electron micrographs with up to 2,486 axons: view=all; AP at 3,000 detections
+    set=ships     72 satellite images of five bands, 16 bits (sen2ships), in tiles: view=all | visible
+    set=axons     10 electron micrographs with up to 2,486 axons, in tiles: view=all; AP at 3,000 detections
     set=embryos   79 photographs of 2048×1570, two classes: view=all
     view=…_as_8   files of 16 bits by their high byte alone, as programs for 8-bit images take it
     steps=  lr=0.02  seed=0
@@ -21,7 +21,7 @@ Source: ours; the sets: github.com/ oist/Usiigaci, ShipDetectionExperts/sen2ship
     risingmin/embryo_model_train; broadinstitute.org/bbbc
 Paper: –
 Ours: AP50 of worms 0.526 (w1 0.338, w2 0.343), cells 0.401, embryos 0.526, ships 0 (docs/results.md)
-Cost: ``:cpu`` 400 steps of 4 images, of 2 for axons
+Cost: ``:cpu`` 400 steps of 4 images or tiles
 """
 
 from experiments.common import pick
@@ -58,13 +58,15 @@ def get_config(arg=""):
     size = 1 if arg.cpu else 2
     keep_proportions(c, chosen.short * size, chosen.long * size)
     small = dict(depth=18, width=0.5, channels=64, head_depth=1) if arg.cpu else dict(depth=50)
-    c.model = dense_model(
-        "atss", norm="group", taps=("c2", "c3", "c4", "c5"), extra="none", **small
-    )
+    taps = ("c2", "c3", "c4", "c5")
+    c.model = dense_model("atss", norm="group", taps=taps, extra="none", **small)
     c.model.max_detections, c.model.anchor_scale = chosen.detections, chosen.anchor
-    c.model.pre_nms = max(c.model.pre_nms, 2 * chosen.detections)
+    if chosen.tile:
+        c.data.tile.side = c.eval.tile.side = chosen.tile * size
+        c.eval.tile.overlap, c.eval.tile.max_detections = chosen.overlap, chosen.detections
+        c.augment.crop, c.model.max_detections = False, min(chosen.detections, c.data.max_boxes)
     c.eval.metrics, c.eval.score_drawn = ("coco", "voc"), 0.3
-    c.eval.coco.max_detections = (10, max(chosen.detections // 10, 11), chosen.detections)
+    c.eval.coco.max_detections = (100, 1000, 3000) if chosen.detections > 100 else (1, 10, 100)
     c.eval.batch_size = chosen.batch
 
     c.train.batch_size = c.optimizer.reference_batch = chosen.batch * size
