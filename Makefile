@@ -8,12 +8,13 @@ ARGS ?=
 bin := .venv/bin
 run := $(bin)/python
 
-.PHONY: help setup quickstart test test-newest lint format tables bench lock lock-newest clean
+.PHONY: help setup quickstart test test-thorough test-newest lint format tables bench lock lock-newest clean
 
 help:
 	@echo "make quickstart   train a small detector on synthetic shapes, six minutes on two cores"
 	@echo "make setup        install the locked packages and jdet in .venv"
 	@echo "make test         lint, types and the test suite"
+	@echo "make test-thorough  the suite with the rows that repeat a check on further networks"
 	@echo "make test-newest  the suite with NEWEST (python3.13) and the newest jax, flax, numpy, … for it"
 	@echo "make lint         ruff and pyrefly"
 	@echo "make format       let ruff rewrite the code"
@@ -38,12 +39,15 @@ quickstart: setup
 
 # Tests that train for long have their programs optimised. Exit code 5: ARGS picks no test of a part.
 define suite
-$(1) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not trains" $(ARGS) || [ $$? -eq 5 ]
+$(1) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not trains$(2)" $(ARGS) || [ $$? -eq 5 ]
 XLA_FLAGS="--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=true" \
-	$(1) -m pytest -n 2 --dist loadfile -m trains $(ARGS) || [ $$? -eq 5 ]
+	$(1) -m pytest -n 2 --dist loadfile -m "trains$(2)" $(ARGS) || [ $$? -eq 5 ]
 endef
 
 test: lint
+	$(call suite,$(run), and not thorough)
+
+test-thorough: lint
 	$(call suite,$(run))
 
 test-newest: .venv-newest/ready

@@ -59,9 +59,13 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spares the garbage collector what lives as long as the session."""
+    """Spares the garbage collector what lives as long as the session, and looks less often.
+
+    Tracing makes millions of small objects that live long: a fifth of its time is the collector's.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jdet.nn import randomness
 from jdet.nn.remat import Remat
@@ -18,6 +19,20 @@ from jdet.train.gradient import call_losses
 from jdet.types import Batch
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def thorough(*values):
+    """A row of a test table that repeats on another network what a row beside it shows.
+
+    ``make test`` leaves it out, ``make test-thorough`` runs it.
+    """
+    return pytest.param(*values, marks=pytest.mark.thorough)
+
+
+def mostly(names, *repeats):
+    """The rows of a table by name, of which ``repeats`` are ``thorough``."""
+    assert set(repeats) < set(names)
+    return [thorough(name) if name in repeats else name for name in names]
 
 
 def compiled(function, *static):

@@ -173,7 +173,7 @@ def test_custom_experiment_reads_real_folders(experiment, arg, name):
         pytest.skip(f"{DATA / name} is not on this machine")
     module = load(ROOT / "experiments" / f"{experiment}.py")
     config = module.get_config(f"root={DATA / name}{arg}")
-    check(config)
+    check(config, detect=name in ("bccd", "fly_embryos"))
     if (data := config.data.to_json()) not in READ:  # several experiments have the same
         READ.add(data)
         train, evaluation = build.sources(config)

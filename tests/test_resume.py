@@ -16,7 +16,7 @@ from jdet.train.checkpoints import checkpoint
 from tests.conftest import CACHE
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 40
+STEPS = 24
 
 EXPERIMENT = f"""
 from jdet import build
@@ -38,12 +38,12 @@ def get_config(arg=""):
         first_ratio=0.25,
         min_ratio=0.4,
     )
-    c.train.batch_size = 8
+    c.train.batch_size = 4
     c.train.steps = {STEPS}
     c.train.ema = 0.9
     c.train.log_every = 1
     c.train.save_every = 4
-    c.optimizer.reference_batch = 8
+    c.optimizer.reference_batch = 4
     c.eval.batch_size = 8
     c.eval.images = 0
     return c

@@ -39,12 +39,15 @@ RELATIVES = {  # made of the same parts; only traced, as a compiled battery take
 }
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", harness.mostly(BACKBONES, "root_resnet18_group", "vgg16"))
 def test_battery(name):
     harness.check_backbone(BACKBONES[name])
 
 
-@pytest.mark.parametrize("name", RELATIVES)
+@pytest.mark.parametrize(
+    "name",
+    harness.mostly(RELATIVES, "resnet50", "vgg16_pool_norm", "swin", "swin_dsod", "hybrid_group"),
+)
 def test_relatives(name):
     harness.trace_backbone(RELATIVES[name])
 

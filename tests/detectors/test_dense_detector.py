@@ -167,7 +167,12 @@ def test_losses_of_two_devices_add_up(name):
 
 @pytest.mark.parametrize(
     "name, norm",
-    [("retinanet", "batch"), ("fcos", "group"), ("atss", "batch"), ("reppoints_v2", "group")],
+    [
+        ("retinanet", "batch"),
+        ("fcos", "group"),
+        harness.thorough("atss", "batch"),
+        harness.thorough("reppoints_v2", "group"),
+    ],
 )
 def test_an_image_is_the_same_in_a_larger_input(name, norm):
     """Losses and detections, whatever the padding holds; norms measure the content alone."""
@@ -208,9 +213,9 @@ def test_an_image_is_the_same_in_a_larger_input(name, norm):
     "name, classes, fields, parameters",
     [
         ("fcos", 80, dict(head_bias=False), 32_295_322),
-        ("atss", 80, {}, 32_295_322),
+        harness.thorough("atss", 80, {}, 32_295_322),
         # torchvision's 32,269,600 leave out the backbone's 53,120 frozen scales and shifts.
-        ("fcos", 91, dict(level_scales=False), 32_269_600 + 53_120),
+        harness.thorough("fcos", 91, dict(level_scales=False), 32_269_600 + 53_120),
     ],
     ids=["fcos", "atss", "torchvision"],
 )

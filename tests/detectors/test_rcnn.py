@@ -24,7 +24,9 @@ from tests.golden import load
 CASCADE = dict(head=dict(class_agnostic=True), rpn=dict(name="cascade_rpn"))
 
 
-@pytest.mark.parametrize("name, fields", [("faster_rcnn", {}), ("cascade_rcnn", CASCADE)])
+@pytest.mark.parametrize(
+    "name, fields", [harness.thorough("faster_rcnn", {}), ("cascade_rcnn", CASCADE)]
+)
 def test_battery(name, fields):
     head = dict(name="4conv1fc", convs=1) | fields.get("head", {})
     fields = fields | dict(head=head, head_norm="batch")

@@ -46,7 +46,7 @@ def split_losses(devices, accumulation):
 together = functools.cache(lambda: split_losses(1, 1))
 
 
-@pytest.mark.parametrize("devices, accumulation", [(2, 1), (4, 1), (1, 2)])
+@pytest.mark.parametrize("devices, accumulation", [(2, 1), harness.thorough(4, 1), (1, 2)])
 def test_losses_do_not_depend_on_the_split(devices, accumulation):
     """What is drawn of anchors and RoIs included."""
     loss, parts, gradients = together()

@@ -9,6 +9,7 @@ import pytest
 from jdet import build
 from jdet.config import get_defaults
 from jdet.describe import describe
+from tests import harness
 
 
 def config(name, depth=50, head="2fc", norm="batch", head_norm="none", **fields):
@@ -41,8 +42,8 @@ GN = dict(head="4conv1fc", norm="group", head_norm="group")
 @pytest.mark.parametrize(
     "name, fields, shape, parameters, gmacs",
     [
-        ("faster_rcnn", {}, (800, 1344), 41_753_056, 215.93),
-        ("mask_rcnn", dict(head="4conv1fc"), (448, 448), 45_707_056, 219.48),
+        harness.thorough("faster_rcnn", {}, (800, 1344), 41_753_056, 215.93),
+        harness.thorough("mask_rcnn", dict(head="4conv1fc"), (448, 448), 45_707_056, 219.48),
         ("cascade_mask_rcnn", AGNOSTIC, (1280, 800), 77_324_606, 392.93),
     ],
 )

@@ -7,6 +7,7 @@ from experiments import transformers_table5
 from jdet import build
 from jdet.preflight.mmcv_flops import mmcv_flops
 from jdet.train import state
+from tests import harness
 from tests.detectors.test_dense_detector import config
 
 CLASSES = tuple(map(str, range(80)))
@@ -14,8 +15,8 @@ CLASSES = tuple(map(str, range(80)))
 # Swin's flavour of it: parameters; GMAC on 1280×800 with the products of attention.
 ROWS = [
     ("resnet50", 42_132_528, 273.2),
-    ("swin_t", 44_916_202, 282.5),
-    ("c2c2t12t4", 68_691_744, 317.4),
+    harness.thorough("swin_t", 44_916_202, 282.5),
+    harness.thorough("c2c2t12t4", 68_691_744, 317.4),
 ]
 
 

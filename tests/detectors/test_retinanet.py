@@ -47,7 +47,7 @@ def make(**fields):
     "case",
     [
         dict(head_norm="batch", backbone=resnet(18, width=0.125)),
-        dict(norm="group", head_norm="group", box_loss="giou"),
+        harness.thorough(dict(norm="group", head_norm="group", box_loss="giou")),
     ],
     ids=["batch", "group"],
 )
@@ -223,7 +223,7 @@ def test_image_by_image_is_the_mean_of_single_images(started):
     "depth, parameters, gmacs",
     [
         (50, 37_968_692, {(448, 448): 46.75, (800, 1280): 238.54, (800, 1344): 250.49}),
-        (101, 56_960_820, {(448, 448): 61.60, (800, 1280): 314.30}),
+        harness.thorough(101, 56_960_820, {(448, 448): 61.60, (800, 1280): 314.30}),
     ],
 )
 def test_published_numbers(depth, parameters, gmacs):

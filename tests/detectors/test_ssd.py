@@ -43,7 +43,11 @@ def make(
     [
         dict(),
         dict(neck="ssd_extras", backbone=TINY, norm="group", head_norm="none"),
-        dict(neck="ssd_extras", backbone="vgg16", norm="none", head_norm="batch", l2norm_levels=1),
+        harness.thorough(
+            dict(
+                neck="ssd_extras", backbone="vgg16", norm="none", head_norm="batch", l2norm_levels=1
+            )
+        ),
         dict(backbone=TINY, norm="frozen_batch", head_norm="none"),
     ],
     ids=["scratchdet", "group", "vgg_l2norm", "frozen"],

@@ -107,11 +107,11 @@ def length(tree):
 @pytest.mark.parametrize(
     "make, remat",
     [
-        (vgg, Remat("convs")),
+        harness.thorough(vgg, Remat("convs")),
         (vgg, Remat("full")),
-        (resnet, Remat("stages")),
+        harness.thorough(resnet, Remat("stages")),
         (dsod, Remat("convs", ("stem", "c3", "neck"))),
-        (dense, Remat("full")),
+        harness.thorough(dense, Remat("full")),
         (dense, Remat("convs", ("head",))),
     ],
     ids=lambda x: "-".join((x.policy, *x.parts)) if isinstance(x, Remat) else x.__name__,

@@ -18,7 +18,7 @@ import numpy as np
 
 IMAGES, CHANNELS = 32, 6
 GROUPS = (2, 8, 16, 32)
-STEPS, BATCH, LOSS_GROUP = 20, 16, 4
+STEPS, BATCH, LOSS_GROUP = 10, 16, 4
 
 
 def norm_case(dtype=np.float32):
@@ -98,7 +98,7 @@ def run_losses(**split):
     from jdet.parallel import mesh as mesh_lib
     from tests.train import test_ssd
 
-    # At rates of training from scratch steps are steep enough to grow rounding to percents in 20 steps.
+    # At rates of training from scratch steps are steep enough to grow rounding to percents in 10 steps.
     config = test_ssd.settings(
         "sync_batch",
         optimizer__lr=1e-4,

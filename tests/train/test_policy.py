@@ -12,6 +12,7 @@ from jdet.train import early_stop, loop, saturation
 from jdet.train.checkpoints.select import steps_in
 from jdet.train.policy import Decision, Decisions, Evaluation, read_evaluations
 from jdet.types import ConfigError, Evaluated
+from tests import harness
 from tests.train import fake
 from tests.train.test_loop import assert_identical, lines, timeless, train
 
@@ -160,7 +161,7 @@ def test_the_last_step_of_a_run_that_saturates_is_logged(tmp_path):
     assert logged == [1, 8, 16]
 
 
-@pytest.mark.parametrize("stop_at", [6, 8, 9, 15])
+@pytest.mark.parametrize("stop_at", [6, harness.thorough(8), harness.thorough(9), 15])
 def test_a_stopped_run_decides_again_what_it_had(tmp_path, stop_at):
     """Whether the signal comes before or after the rate was reduced, or in between evaluations."""
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jdet.preflight import collectives
+from tests import harness
 from tests.train import split_program
 from tests.train.split_program import BATCH, CHANNELS, GROUPS, IMAGES, SPLITS, STEPS
 
@@ -86,7 +87,7 @@ def reference(group):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("processes, devices", [(1, 1), (1, 2), (1, 8), (2, 4)])
+@pytest.mark.parametrize("processes, devices", [(1, 1), (1, 2), (1, 8), harness.thorough(2, 4)])
 def test_norm_groups_equal_the_whole_group_on_one_device(split, processes, devices, group):
     """Outputs, running statistics and gradients; groups within a device, over devices, over processes."""
     norms = split(processes)[0]
@@ -98,7 +99,7 @@ def test_norm_groups_equal_the_whole_group_on_one_device(split, processes, devic
         assert error < 1e-5, (name, error)
 
 
-@pytest.mark.parametrize("processes, devices", [(1, 8), (2, 4)])
+@pytest.mark.parametrize("processes, devices", [(1, 8), harness.thorough(2, 4)])
 def test_statistics_of_bfloat16_activations_are_float32(split, processes, devices):
     norms = split(processes)[0]
     x = split_program.norm_case(jnp.bfloat16)[0].astype(np.float64)
@@ -123,9 +124,9 @@ def test_losses_and_gradients_are_sane(split):
     assert all(np.isfinite(arrays[path]).all() for path in arrays.files)
 
 
-@pytest.mark.parametrize("name", [*list(SPLITS)[1:], "processes"])
+@pytest.mark.parametrize("name", [*list(SPLITS)[1:], harness.thorough("processes")])
 def test_training_does_not_depend_on_the_split(split, name):
-    """Twenty steps of ScratchDet in one piece and in parts, with norms over the same four images."""
+    """Ten steps of ScratchDet in one piece and in parts, with norms over the same four images."""
     arrays, metrics, _ = split(1)
     others, other_metrics, _ = split(2 if name == "processes" else 1)
     losses, other_losses = (
