@@ -128,9 +128,8 @@ def _check(score: float, images: Iterable[str | os.PathLike[str]]) -> None:
         raise ConfigError(f"--score={score} must be in 0 … 1, such as --score=0.3")
     for item in map(str, images):
         if re.match(r"\w{2,}:/", item) and not os.path.exists(item):
-            raise ConfigError(
-                f"{item} is an address; fetch it first (curl -O {shlex.quote(item)}), and name the file"
-            )
+            how = f" (curl -O {shlex.quote(item)})" if re.match("(https?|ftp):/", item) else ""
+            raise ConfigError(f"{item} is an address; fetch it first{how}, and name the file")
 
 
 def _log_error(name: str, error: Exception) -> None:

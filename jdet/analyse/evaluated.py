@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +95,7 @@ def _report(run: Run) -> dict[str, Any]:
 
 
 def _evaluate(run: Run) -> str:
-    return f'python -c "from jdet import run; run.evaluate({str(run.path)!r})"'
+    return f"python -c {shlex.quote(f'from jdet import run; run.evaluate({str(run.path)!r})')}"
 
 
 def _evaluated_config(config: ConfigDict, report: dict[str, Any]) -> ConfigDict:

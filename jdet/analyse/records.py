@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -145,7 +146,7 @@ def read(folder: Path) -> Analysis | None:
         DataError: the file cannot be read or is not of this form; the message says how to renew it.
     """
     path = folder / FILE
-    remedy = f"renew it: python -m jdet.analyse {folder}"
+    remedy = f"renew it: python -m jdet.analyse {shlex.quote(str(folder))}"
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         if held["version"] != VERSION:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -107,18 +108,16 @@ def of_run(
     """
     if not isinstance(score, str):
         return np.full(len(class_names), float(score)), f"score >= {score}"
-    analysis = records.read(folder)
+    analysis, renew = records.read(folder), f"python -m jdet.analyse {shlex.quote(str(folder))}"
     if analysis is not None and tuple(analysis.classes) != tuple(class_names):
         raise ConfigError(
             f"{folder / records.FILE} is of the classes {', '.join(analysis.classes)}, the run of "
-            f"{', '.join(class_names)}; renew it: python -m jdet.analyse {folder}"
+            f"{', '.join(class_names)}; renew it: {renew}"
         )
     if analysis is None:
         if score == "auto":
             return np.full(len(class_names), USUAL), f"score >= {USUAL}, the run has no thresholds"
-        raise ConfigError(
-            f"--score=precision: {folder} has no {records.FILE}; make it: python -m jdet.analyse {folder}"
-        )
+        raise ConfigError(f"--score=precision: {folder} has no {records.FILE}; make it: {renew}")
     chosen, said = np.full(len(class_names), USUAL), []
     for label, one in enumerate(analysis.per_class):
         best, at = one["threshold"]["best_f1"], one["threshold"]["at_precision"]

@@ -11,6 +11,7 @@ import hashlib
 import html
 import json
 import os
+import shlex
 import string
 from collections.abc import Iterable
 from importlib import resources
@@ -92,12 +93,13 @@ def collect(run: Run, source: Source | None, config: ConfigDict) -> dict[str, An
         elif not analysis:
             notes.append(
                 "Error types, confusions, calibration and score thresholds are not known: "
-                f"python -m jdet.analyse {folder} finds them."
+                f"python -m jdet.analyse {shlex.quote(str(folder))} finds them."
             )
         elif analysis.get("step") not in (None, report.get("step")):
             notes.append(
                 f"Error types, confusions and thresholds are those of step {analysis['step']}, the other "
-                f"numbers those of step {report.get('step')}; python -m jdet.analyse {folder} renews them."
+                f"numbers those of step {report.get('step')}; python -m jdet.analyse "
+                f"{shlex.quote(str(folder))} renews them."
             )
     keys = ("tide", "calibration", "by_size", "slices", "masks")
     return {
@@ -199,7 +201,7 @@ def _places(source: Source, wanted: dict[str, int]) -> dict[int, int]:
     if missing:
         raise DataError(
             f"the evaluation set has no image {missing[0]!r} (and {len(missing) - 1} more) that the last "
-            "evaluation was of; evaluate again: python -m jdet.main --mode=evaluate"
+            "evaluation was of; evaluate again, by the command of the training with --mode=evaluate"
         )
     return places
 

@@ -223,8 +223,8 @@ def libraries(names: Sequence[str]) -> dict[str, Any]:
             found[name] = importlib.import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f"config.train.loggers={tuple(names)!r}: {name} cannot be imported ({error}); install it "
-                f"with: pip install 'jdet[{name}]' (or pip install {name})"
+                f"config.train.loggers={tuple(names)!r}: {name} cannot be imported ({error}); pip install "
+                f"{name}, or pip install --editable '.[{name}]' in the clone"
             ) from error
     return found
 

@@ -193,7 +193,7 @@ def test_a_tracker_that_fails_is_warned_about_once(tmp_path, fake_wandb, monkeyp
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (("mlflow",), r"pip install 'jdet\[mlflow\]'"),
+        (("mlflow",), r"pip install mlflow, or pip install --editable '.\[mlflow\]'"),
         (("wandbb",), "did you mean 'wandb'"),
         ("wandb", r"such as \('wandb',\)"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from pathlib import Path
 
 from jdet.data.layouts.words import ALL, SPLITS, pair_of, split_of
@@ -56,7 +57,7 @@ def _voc_pair(folders: list[Path]) -> tuple[str, str | None]:
         held = f"; of {', '.join(splits.values())}, rename one" if splits else ""
         raise DataError(
             f"{lists} has no train.txt or trainval.txt{held}; list the images there, all of them with "
-            f"`cd '{folder.absolute()}' && mkdir -p ImageSets/Main && ls Annotations > "
+            f"`cd {shlex.quote(str(folder.absolute()))} && mkdir -p ImageSets/Main && ls Annotations > "
             "ImageSets/Main/train.txt`"
         )
     return splits[pair[0]], splits[pair[1]] if len(pair) == 2 else None

@@ -128,7 +128,7 @@ def wrong_channels(count: int, decoder: Decoder) -> str:
         remedy = f"give it as {described(kind)}, or train again on such images"
     else:
         other = {1: "gray", 3: "rgb"}.get(count, count)
-        chosen = f"--config.data.image.bands={tuple(range(kind.channels))} takes the first"
+        chosen = f"--config.data.image.bands='{tuple(range(kind.channels))}' takes the first"
         remedy = f"leave it out, or say what all are: --config.data.image.channels={other}"
         remedy += f"; {chosen}" if count > kind.channels else ""
     return f"{have}, {_others(decoder, 'channels')} {described(kind)}; {remedy}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -131,15 +132,16 @@ class _Reader:
             import tensorflow_datasets as tfds
         except ImportError as error:
             raise DataError(
-                f"reading {name!r} needs tensorflow_datasets: pip install 'jdet[tfds]' ({error})"
+                f"{name!r} is of tensorflow_datasets, which is missing ({error}); to read it, pip install "
+                "--editable '.[tfds]' in the clone"
             ) from error
         from tensorflow_datasets.core import read_only_builder
 
         where = f"TFDS data set {name!r}"
+        there = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
         prepare = (
-            f"Prepare it once with `tfds build {name} --file_format=array_record"
-            f"{f' --data_dir={data_dir}' if data_dir else ''}`; the builders of VOC and COCO need "
-            "TensorFlow for that, reading does not"
+            f"Prepare it once with `tfds build {name} --file_format=array_record{there}`; the builders of "
+            "VOC and COCO need TensorFlow for that, reading does not"
         )
         try:
             builder = read_only_builder.builder_from_files(name, data_dir=data_dir)

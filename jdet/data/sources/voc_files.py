@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import shlex
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -122,8 +123,8 @@ def find_folder(root: str | Path, year: str, split: str) -> tuple[Path, str]:
         raise DataError(
             f"{missing}no VOC folder{f' of {year}' if year else ''} (Annotations, ImageSets/Main and "
             f"JPEGImages) found; looked at {places}. Download VOC2007 and VOC2012 with "
-            f"`python data/get_voc.py --root {root}`, or set the data set's root to your own "
-            "folder of that shape (data/README.md shows it)."
+            f"`python data/get_voc.py --root {shlex.quote(str(root))}`, or set the data set's root to your "
+            "own folder of that shape (data/README.md shows it)."
         )
     return found[0], split
 

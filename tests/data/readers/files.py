@@ -48,6 +48,15 @@ def tiff(array, **options):
     return file.getvalue()
 
 
+def pages(*arrays, **options):
+    """A TIFF of several pages, each of its own size and type."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for array in arrays:
+            writer.write(array, photometric="minisblack", metadata=None, **options)
+    return file.getvalue()
+
+
 def npy(array):
     file = io.BytesIO()
     np.save(file, array)

@@ -178,7 +178,7 @@ def test_records_without_random_access(data_dir, tmp_path):
 
 def test_without_tensorflow_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'jdet\[tfds\]'"):
+    with pytest.raises(DataError, match=r"pip install --editable '.\[tfds\]'"):
         TfdsSource("tiny_pets", "train")
 
 

@@ -1,7 +1,6 @@
 """What messages about images, masks, phases, the search for a batch and calibration tell to do, done."""
 
 import ast
-import json
 import re
 from types import SimpleNamespace
 
@@ -11,13 +10,11 @@ import pytest
 
 from jdet import build, search_batch
 from jdet import config as config_lib
-from jdet.config import complete_phase, get_defaults, of_phase, set_found, split_phases
+from jdet.config import complete_phase, get_defaults, split_phases
 from jdet.data.readers.decoder import Decoder
-from jdet.data.sources.coco import CocoSource
-from jdet.evaluation import loaders
 from jdet.preflight import batch_search
 from jdet.train.init import calibrate
-from jdet.types import ConfigError, DataError, ImageKind
+from jdet.types import ConfigError, DataError
 from tests.data.readers.files import SIDE, by_opencv, coco, npy, values
 from tests.test_phases import config as phased
 
@@ -27,8 +24,8 @@ LOW = values("uint8", 1).astype(np.uint16)
 
 def typed(message):
     """Key and value of every ``--config.data.image.key=value``, each a remedy of its own."""
-    found = re.findall(r"--config\.data\.image\.(\w+)=(\([^)]*\)|\w+)", message)
-    return [(key, ast.literal_eval(x) if x[0] in "(TF" else x) for key, x in found]
+    found = re.findall(r"--config\.data\.image\.(\w+)=('\([^)]*\)'|\w+)", message)
+    return [(key, ast.literal_eval(x.strip("'")) if x[0] in "'TF" else x) for key, x in found]
 
 
 @pytest.mark.parametrize(
@@ -73,56 +70,6 @@ def test_what_is_told_of_a_set_is_gone_by_its_remedy(tmp_path, image, settings):
     ((key, value),) = typed(note)
     settings = {**settings, key: value} | ({"dtype": "auto"} if key == "high_byte" else {})
     assert not [one for one in notes("after", **settings) if "--config" in one]
-
-
-def test_constants_that_belong_to_other_images():
-    kind = ImageKind(1, "gray", "float32", (0.25, 0.26))
-    c = get_defaults()
-    c.model = build.group("detector", "tests.own_detector:GridDetector")
-    set_found(c, kind, 0.0, "")
-    wrong = build.normalise.describe(c, kind)[-1]
-    assert "--config.data.normalise.by=data measures them" in wrong
-    c.data.normalise.by = "data"
-    assert not any("--config" in line for line in build.normalise.describe(c, kind))
-
-
-def test_masks_that_were_left_out(tmp_path):
-    square = {"bbox": [2, 2, 4, 4], "segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]], "iscrowd": 0}
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "width": SIDE, "height": SIDE}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "area": 16, **square}],
-        "categories": [{"id": 1, "name": "thing"}],
-    }
-    (tmp_path / "a.png").write_bytes(by_opencv(".png", values("uint8", 3)))
-    (tmp_path / "set.json").write_text(json.dumps(content))
-    c = get_defaults()
-    file = str(tmp_path / "set.json")
-    c.data.train = build.group("source", "coco", annotation_file=file, keep_masks=False)
-
-    def check():
-        keep = c.data.train.keep_masks
-        source = CocoSource(file, tmp_path, keep_masks=keep)
-        loaders.check_masks(c, source, "train", "config.model.name='mask_rcnn'")
-
-    with pytest.raises(DataError, match="set --config.data.train.keep_masks=True"):
-        check()
-    c.data.train.keep_masks = True
-    check()
-
-
-def test_names_of_phases():
-    with pytest.raises(ConfigError, match="did you mean 'high'"):
-        split_phases(phased(names=("low", "hihg")))
-    with pytest.raises(ConfigError, match="--phase=hgh does not exist, did you mean 'high'"):
-        of_phase(phased(), "hgh")
-    with pytest.raises(ConfigError, match="such as 'pretrain'"):
-        split_phases(phased(names=("low", "Pre-train")))
-    both = phased(names=("low", "pretrain", "high"), groups={"pretrain": dict(seed=3)})
-    assert of_phase(both, "high").seed == 1 and of_phase(both, "pretrain").seed == 3
-    plain = get_defaults()
-    with pytest.raises(ConfigError, match="--phase=high: the config has no phases; leave it out"):
-        of_phase(plain, "high")
-    assert of_phase(plain) is plain
 
 
 def test_keys_of_phases():

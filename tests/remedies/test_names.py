@@ -1,17 +1,15 @@
 """Remedies that messages name can be typed: options, keys, files and modules in them exist."""
 
-import ast
 import functools
 import re
-from pathlib import Path
 
 import pytest
 
 from jdet import build
 from jdet.build.table import TABLE
 from jdet.config import flatten, get_defaults
+from tests.remedies.messages import ROOT, texts
 
-ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = {
     "shm-size",
     "file_format",
@@ -19,39 +17,6 @@ FOREIGN = {
     "key",
     "editable",
 }  # of docker, tfds and pip, and any
-
-
-@functools.cache
-def messages():
-    """Every text of the package that is no docstring, by file and line; values in it are {}."""
-    found = {}
-    for path in sorted((ROOT / "jdet").rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        docs = {
-            id(node.body[0].value)
-            for node in ast.walk(tree)
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-            and node.body
-            and isinstance(node.body[0], ast.Expr)
-        }
-        docs |= {
-            id(b.value)
-            for a, b in zip(tree.body, tree.body[1:])
-            if isinstance(a, ast.Assign) and isinstance(b, ast.Expr)
-        }
-        inner = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.JoinedStr):
-                parts = [getattr(part, "value", "{}") for part in node.values]
-                text = "".join(part if isinstance(part, str) else "{}" for part in parts)
-                inner |= {id(part) for part in node.values}
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                text = node.value
-            else:
-                continue
-            if id(node) not in docs | inner and " " in text:
-                found[f"{path.relative_to(ROOT)}:{node.lineno}"] = text
-    return found
 
 
 @functools.cache
@@ -86,13 +51,13 @@ def keys():
 def mentioned(pattern):
     return [
         pytest.param(name, id=f"{where}-{name}")
-        for where, text in messages().items()
+        for where, text in sorted({(f"{x.file}:{x.line}", x.text) for x in texts()})
         for name in sorted(set(re.findall(pattern, text)))
     ]
 
 
 def test_messages_are_found():
-    assert len(messages()) > 500 and len(options()) > 40 and len(keys()) > 150
+    assert len(texts()) > 1500 and len(options()) > 40 and len(keys()) > 150
 
 
 @pytest.mark.parametrize("option", mentioned(r"(?<![\w-])--([a-z][\w-]+)(?!\.)\b(?![.\w])"))
