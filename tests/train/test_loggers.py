@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jdet.config import get_defaults
-from jdet.train import loggers
+from jdet.train import loggers, loop
 from jdet.train.folders import LOGGERS, PHASES, discard
-from jdet.types import ConfigError
+from jdet.types import ConfigError, Evaluated
+from tests.train import fake
 
 IMAGE = np.full((4, 6, 3), 7, np.uint8)
 
@@ -75,6 +76,21 @@ def test_projects_come_from_the_environment_and_phases_have_both_names(
         pass
     assert fake_wandb[0][2]["project"] == "ours"
     assert fake_wandb[0][2]["name"] == f"{tmp_path.name}-warm"
+
+
+def test_a_training_tells_its_trackers(tmp_path, fake_wandb):
+    run = loop.train(
+        fake.config(train__steps=2, train__loggers=("wandb",)),
+        tmp_path,
+        detector=fake.FakeDetector("batch"),
+        train_stream=fake.stream,
+        num_examples=20,
+        evaluate=lambda state, step: Evaluated({"score": 0.5}, {"drawn": IMAGE}),
+    )
+    logged = [args[0] for name, args, _ in fake_wandb if name == "log"]
+    assert run.status == "completed" and {"step": 2, "score": 0.5} in logged
+    assert any("loss/cls" in one for one in logged) and any("drawn" in one for one in logged)
+    assert fake_wandb[-1] == ("finish", (), {"exit_code": 0})
 
 
 class MlflowError(Exception):

@@ -65,6 +65,8 @@ def test_a_whole_run(whole, capsys):
     assert (result.status, result.step, result.exit_code) == ("completed", 30, 0)
     assert result.metrics["at"] == 30 and set(result.metrics) == {"score", "at"}
     assert result.images_per_second > 0 and 0 <= result.data_wait <= 1
+    record = json.loads((workdir / "run.json").read_text())
+    assert record["peak_memory"] > 1e7 and record["versions"]["jax"] == jax.__version__
     assert int(result.state.step) == 30
     kept = {p.name for p in (workdir / "checkpoints").iterdir()}
     assert {"28", "30"} <= kept and len(kept) <= 3
