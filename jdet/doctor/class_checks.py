@@ -87,7 +87,7 @@ def findings(splits: Sequence[Split]) -> Iterator[Finding]:
             "The frequent classes make nearly all of the loss, and rare ones are found late or never.",
             "Show images with rare classes more often, --config.data.repeat_threshold=0.05, or weigh "
             "classes, --config.train.class_weights.by=effective_number (docs/adapting.md).",
-            tuple(Case((), f"{names[k]}: {trained[k]:,} objects") for k in order),
+            tuple(Case((), f"{names[k]}: {plural(trained[k], 'object')}") for k in order),
         )
 
 

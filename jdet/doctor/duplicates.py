@@ -17,8 +17,13 @@ from jdet.doctor.scan import Pixels, grey_of
 from jdet.doctor.splits import Split
 
 NEAR = 0.8
-"""Correlation of the detail of two images from which on they are nearly the same. Of different fields under
-one microscope it is below 0.6; of one field in another focus, or a board printed again, above 0.9."""
+"""Correlation of the detail of two images from which on they are nearly the same, where two images of the
+set have none on average. Of different fields under one microscope it is below 0.6; of one field in another
+focus, or a board printed again, above 0.9."""
+
+_USUAL = 30
+"""Pairs of images by which is found out how alike the images of the set are anyway, such as by the rim of a
+dish or a camera that does not move. Nearly the same have in common ``NEAR`` of what is left."""
 
 _WORTH = 0.4
 """The same of their small copies, from which on the images themselves are read."""
@@ -111,6 +116,7 @@ def nearly_same(everything: Everything) -> list[Twins]:
 
     split_of = [everything.where(place)[0] for place in places.tolist()]
     found: dict[tuple[int, int], Twins] = {}
+    least = None
     order = np.lexsort((close.orientation, close.second, close.first, close.bits > 4))
     for row in order.tolist():
         i, j, turn = (int(field[row]) for field in (close.first, close.second, close.orientation))
@@ -128,10 +134,28 @@ def nearly_same(everything: Everything) -> list[Twins]:
         if ours is None or theirs is None:
             continue
         likeness = _likeness(ours, theirs, turn)
-        if likeness >= NEAR:
+        if likeness < NEAR:
+            continue
+        if least is None:
+            usual = max(_usual(everything, places), 0.0)
+            least = 1 - (1 - NEAR) * (1 - usual)
+        if likeness >= least:
             found[i, j] = Twins(a, b, turn, likeness)
             root[group(i)] = group(j)
     return list(found.values())
+
+
+def _usual(everything: Everything, places: np.ndarray) -> float:
+    """Median correlation of the detail of two images; 0 where there are too few to tell."""
+    if len(places) < _USUAL // 3:
+        return 0.0
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(_USUAL):
+        first, second = (everything.detail(int(p)) for p in rng.choice(places, 2, replace=False))
+        if first is not None and second is not None:
+            found.append(_likeness(first, second, 0))
+    return float(np.median(found)) if found else 0.0
 
 
 def _detail(grey: np.ndarray) -> np.ndarray:

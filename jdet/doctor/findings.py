@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,12 @@ class Place(NamedTuple):
     file: str = ""
     boxes: tuple[tuple[float, ...], ...] | None = ()
     labels: tuple[int, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What people call the image: its name, or that of its file where that is another."""
+        file = PurePath(self.file)
+        return self.image if file.stem in ("", self.image) else file.name
 
 
 class Case(NamedTuple):

@@ -40,7 +40,7 @@ def findings(splits: Sequence[Split], pixels: Sequence[Pixels]) -> Iterator[Find
         yield Finding.of(
             "unusable_images",
             "error",
-            f"{len(unusable):,} of {images:,} images cannot be used",
+            f"images that cannot be used: {len(unusable):,} of {images:,}",
             unusable,
             consequence="A training stops at the first of them, or goes on without their objects.",
             remedy="Each says what to do; --config.data.on_error=skip trains without them.",
@@ -49,7 +49,7 @@ def findings(splits: Sequence[Split], pixels: Sequence[Pixels]) -> Iterator[Find
         yield Finding.of(
             "constant_images",
             "warning",
-            f"{len(constant):,} of {images:,} images are of a single value",
+            f"images of a single value: {len(constant):,} of {images:,}",
             constant,
             consequence="There is nothing to see in them; labels on them teach nonsense.",
             remedy="Leave them out; where there should be something, export them again.",
@@ -58,7 +58,7 @@ def findings(splits: Sequence[Split], pixels: Sequence[Pixels]) -> Iterator[Find
         yield Finding.of(
             "empty_images",
             "warning",
-            f"{len(empty):,} of {images:,} images have no value that was measured",
+            f"images without a value that was measured: {len(empty):,} of {images:,}",
             empty,
             consequence="All is NaN, infinite or config.data.image.invalid: the network sees them blank.",
             remedy="Leave them out.",
@@ -68,7 +68,7 @@ def findings(splits: Sequence[Split], pixels: Sequence[Pixels]) -> Iterator[Find
         yield Finding.of(
             "turned_images",
             "note",
-            f"{len(turned):,} of {images:,} images are turned upright by their EXIF tag",
+            f"images turned upright by their EXIF tag: {len(turned):,} of {images:,}",
             turned,
             consequence="Boxes must refer to the upright image; tools that ignore the tag draw them "
             "elsewhere.",

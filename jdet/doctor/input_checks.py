@@ -28,8 +28,8 @@ class Seen(NamedTuple):
     """The objects of a split at the network's input.
 
     Attributes:
-        size: float [m], square roots of their areas, pixels.
-        ratio: float [m], longer side over the shorter one.
+        size: float [m], square roots of their areas, pixels; nan of ignored ones.
+        ratio: float [m], longer side over the shorter one; nan likewise.
     """
 
     size: np.ndarray
@@ -47,6 +47,7 @@ def seen(split: Split, resize: Resize) -> Seen:
             scale[index] = content[1] / width, content[0] / height
     sides = objects.sides * scale[objects.image]
     low = np.maximum(sides.min(1, initial=np.inf), 1e-6)
+    sides[objects.ignore] = np.nan  # a crowd is no object
     return Seen(np.sqrt(sides.prod(1)), sides.max(1, initial=0) / low)
 
 
@@ -107,7 +108,11 @@ def _sizes(splits: Sequence[Split], resize: Resize) -> Iterator[Finding]:
         place = split.place(split.objects.image[row], [row])
         cases.append(Case((place,), f"{name}, {size:.1f} pixels at the input"))
     tenth = float(np.percentile(every, 10))
-    larger = f"; {16 / tenth:.2g} times the input shows nine tenths of them at 16 pixels or more"
+    larger = ""
+    if tenth < 16:
+        larger = (
+            f"; {16 / tenth:.2g} times the input shows nine tenths of them at 16 pixels or more"
+        )
     shares = ", ".join(f"{share(under[s], 1)} under {s}" for s in SIDES)
     yield Finding.of(
         "small_objects",
@@ -124,6 +129,7 @@ def _sizes(splits: Sequence[Split], resize: Resize) -> Iterator[Finding]:
 def _long(splits: Sequence[Split], resize: Resize) -> Iterator[Finding]:
     ratios = [seen(split, resize).ratio for split in splits]
     every = np.concatenate(ratios)
+    every = every[np.isfinite(every)]
     long = float((every > LONG).mean()) if len(every) else 0.0
     if long <= _LONG_SHARE:
         return
@@ -185,7 +191,7 @@ def _limits(splits: Sequence[Split], config: ConfigDict) -> Iterator[Finding]:
             yield Finding.of(
                 f"more_than_{name}",
                 "warning",
-                f"{len(cases):,} images have more objects than config.{_KEYS[name]}={limit}: "
+                f"images with more objects than config.{_KEYS[name]}={limit}: {len(cases):,}; "
                 f"{lost:,} objects too many, up to {most:,} in an image",
                 cases,
                 consequence=consequence,

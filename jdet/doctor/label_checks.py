@@ -33,46 +33,46 @@ class _Kind(NamedTuple):
 DEFECTS = {
     "skipped": _Kind(
         "error",
-        "images are left out, as they or their label files cannot be used",
+        "images left out, as they or their label files cannot be used",
         "They are neither trained on nor evaluated.",
         "Mend or remove these files; --config.data.on_error=skip goes on without them.",
     ),
     "empty": _Kind(
         "warning",
-        "boxes have no area",
+        "boxes without area",
         "They are dropped: their objects count as background in training, and as missed in official "
         "numbers.",
         "Draw these boxes anew, or delete them.",
     ),
     "inverted": _Kind(
         "warning",
-        "boxes end before they begin",
+        "boxes that end before they begin",
         "They are dropped: their objects count as background in training.",
         "Exchange their corners in the label file; where there are many, the format was misread: VOC has "
         "xmin ymin xmax ymax, COCO x y width height.",
     ),
     "outside": _Kind(
         "warning",
-        "boxes lie outside their image",
+        "boxes outside their image",
         "They are dropped: their objects count as background in training.",
         "Label the images that are there: these labels are of another size, or of an image turned by its "
         "EXIF tag.",
     ),
     "clipped": _Kind(
         "note",
-        "boxes reach beyond their image and are cut at its border",
+        "boxes that reach beyond their image and are cut at its border",
         "Nothing is lost where they reach out a little; by much they are labels of another image or size.",
         "Look at the ones that reach out furthest.",
     ),
     "no mask": _Kind(
         "warning",
-        "objects among others with masks have none",
+        "objects without a mask among others that have one",
         "Their boxes are trained on, their masks are not.",
         "Draw these masks.",
     ),
     "mask cut": _Kind(
         "note",
-        "masks leave their box and are cut at it",
+        "masks that leave their box and are cut at it",
         "The part outside is not learnt.",
         "Compute the boxes from the masks.",
     ),
@@ -104,7 +104,7 @@ def _defects(splits: Sequence[Split]) -> Iterator[Finding]:
             yield Finding.of(
                 f"{what.replace(' ', '_')}_{'images' if what == 'skipped' else 'labels'}",
                 kind.severity,
-                f"{len(cases):,} {kind.what}",
+                f"{kind.what}: {len(cases):,}",
                 cases,
                 consequence=kind.consequence,
                 remedy=kind.remedy,
@@ -162,7 +162,7 @@ def _doubles(splits: Sequence[Split]) -> Iterator[Finding]:
         yield Finding.of(
             "double_boxes",
             "warning",
-            f"{len(same):,} objects carry two boxes of their class (IoU {SAME:g} or more; "
+            f"objects with two boxes of their class: {len(same):,} (IoU {SAME:g} or more; "
             f"{share(len(same), objects)} of the objects)",
             same,
             consequence="Of each pair one box can never be found: it counts as missed, and a right "
@@ -173,7 +173,7 @@ def _doubles(splits: Sequence[Split]) -> Iterator[Finding]:
         yield Finding.of(
             "two_classes",
             "warning",
-            f"{len(different):,} objects carry boxes of two classes (IoU {SAME:g} or more)",
+            f"objects with boxes of two classes: {len(different):,} (IoU {SAME:g} or more)",
             different,
             consequence="The two labels contradict each other: whichever is learnt, the other counts as "
             "wrong.",
@@ -185,6 +185,7 @@ def _thin(splits: Sequence[Split]) -> Iterator[Finding]:
     cases, objects = [], 0
     for split in splits:
         least = split.objects.sides.min(1, initial=np.inf)
+        least[split.objects.ignore] = np.inf
         objects += len(least)
         for row in np.flatnonzero(least < _THIN)[np.argsort(least[least < _THIN], kind="stable")]:
             width, height = split.objects.sides[row]
@@ -195,7 +196,7 @@ def _thin(splits: Sequence[Split]) -> Iterator[Finding]:
         yield Finding.of(
             "thin_boxes",
             "warning",
-            f"{len(cases):,} boxes have a side under {_THIN:g} pixels of the original image "
+            f"boxes with a side under {_THIN:g} pixels of the original image: {len(cases):,} "
             f"({share(len(cases), objects)} of the objects)",
             cases,
             consequence="There is hardly anything to see in them; most are slips of the mouse or slivers "
@@ -217,8 +218,8 @@ def _border(splits: Sequence[Split]) -> Iterator[Finding]:
         yield Finding.of(
             "boxes_at_border",
             "note",
-            f"{len(cases):,} boxes end at the border of their image ({share(len(cases), objects)} of the "
-            "objects)",
+            f"boxes that end at the border of their image: {len(cases):,} "
+            f"({share(len(cases), objects)} of the objects)",
             cases,
             consequence="Of objects that are cut off a part is seen, and labels rarely agree on how "
             "small a part still counts.",
@@ -238,7 +239,7 @@ def _whole_images(splits: Sequence[Split]) -> Iterator[Finding]:
         yield Finding.of(
             "whole_image_boxes",
             "warning",
-            f"{len(cases):,} boxes are their whole image ({share(len(cases), objects)} of the objects)",
+            f"boxes as large as their image: {len(cases):,} ({share(len(cases), objects)} of the objects)",
             cases,
             consequence="Labels of classification that were turned into boxes teach a detector that "
             "objects fill images.",
@@ -262,7 +263,7 @@ def _few_labels(splits: Sequence[Split]) -> Iterator[Finding]:
         yield Finding.of(
             "few_labels",
             "note",
-            f"{len(cases):,} images have at most a quarter of the objects that images usually have "
+            f"images with at most a quarter of the objects that images usually have: {len(cases):,} "
             f"(median {usual:g})",
             cases,
             consequence="Where objects are there and carry no box, they are trained as background, and "
@@ -291,7 +292,7 @@ def _no_objects(splits: Sequence[Split]) -> Iterator[Finding]:
         yield Finding.of(
             "images_without_objects",
             "warning" if most else "note",
-            f"{len(cases):,} of {images:,} images have no object ({share(len(cases), images)})",
+            f"images without objects: {len(cases):,} of {images:,} ({share(len(cases), images)})",
             cases,
             consequence="They are trained on as pure background, and count in evaluation: right where "
             "nothing is there, harmful where labels are missing.",

@@ -110,13 +110,13 @@ def _picture(place: Place, thumbnails: Thumbnails) -> str:
     if found is None:
         return ""
     address, width, height = found
-    alt = escape(f"{place.split}: {place.image}", quote=True)
+    alt = escape(f"{place.split}: {place.called}", quote=True)
     return f'<img src="{address}" width="{width}" height="{height}" alt="{alt}" loading="lazy">'
 
 
 def _caption(case: Case) -> str:
     names = " and ".join(
-        f'<span class="split">{escape(place.split)}</span> <b>{escape(place.image)}</b>'
+        f'<span class="split">{escape(place.split)}</span> <b>{escape(place.called)}</b>'
         for place in case.places[:_TOGETHER]
     )
     return f"{names}<br>{escape(case.note)}" if case.note else names

@@ -38,7 +38,7 @@ def print_examination(examination: Examination, console: Console | None = None) 
 
 def described(case: Case) -> str:
     """A case in words: its images, and what is said of them."""
-    images = " and ".join(f"{place.split}: {place.image}" for place in case.places[:4])
+    images = " and ".join(f"{place.split}: {place.called}" for place in case.places[:4])
     if len(case.places) > 4:
         images += f" and {len(case.places) - 4} more"
     return f"{images} ({case.note})" if images and case.note else images or case.note

@@ -12,10 +12,10 @@ from jdet.doctor.splits import Split
 from jdet.types import ConfigError
 
 KINDS = {
-    "unlabelled": ("objects seem to carry no box", "Draw the missing boxes."),
-    "wrong_class": ("objects seem to carry the wrong class", "Correct the class."),
-    "badly_placed": ("boxes seem to lie beside their object", "Draw these boxes anew."),
-    "nothing_there": ("boxes seem to be around nothing", "Delete these boxes."),
+    "unlabelled": ("objects that seem to carry no box", "Draw the missing boxes."),
+    "wrong_class": ("objects that seem to carry the wrong class", "Correct the class."),
+    "badly_placed": ("boxes that seem to lie beside their object", "Draw these boxes anew."),
+    "nothing_there": ("boxes that seem to be around nothing", "Delete these boxes."),
 }
 """By ``records.SUSPECTS``: what was found, and what to do."""
 
@@ -71,7 +71,7 @@ def findings(splits: Sequence[Split], folder: Path) -> Iterator[Finding]:
             yield Finding.of(
                 f"suspected_{kind}",
                 "warning",
-                f"{len(cases):,} {what}, by detections of the run that are confident",
+                f"{what}, by confident detections of the run: {len(cases):,}",
                 cases,
                 consequence="Where the detector is right, the numbers count it as wrong, and the training "
                 "split has such labels too.",

@@ -50,7 +50,9 @@ def test_exit_codes(tmp_path, called):
     assert code == 3 and "1 error" in said.out
     lines = [line for line in said.out.splitlines() if line.startswith("error")]
     assert (
-        len(lines) == 1 and "train: 1 and val: 1" in lines[0] and "all splits but one" in lines[0]
+        len(lines) == 1
+        and "train: ash.png and val: keg.png" in lines[0]
+        and "all splits but one" in lines[0]
     )
 
 
