@@ -31,6 +31,8 @@ import numpy as np
 from absl import logging
 
 from jdet import cli
+from jdet.analyse import thresholds
+from jdet.data import videos
 from jdet.data.find_images import SUFFIXES, ImageFile, expanded, find_images, together
 from jdet.data.image_io import write_image
 from jdet.evaluation import tta as tta_lib
@@ -48,8 +50,6 @@ from jdet.types import ConfigError, DataError, ImageDetections
 
 _READERS = 2  # threads that decode ahead of the device
 
-_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
-
 OnError = Callable[[str, Exception], None]
 
 
@@ -58,7 +58,7 @@ def predict(
     images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     step: int | str = "latest",
-    score: float = 0.3,
+    score: float | str = "auto",
     batch_size: int = 8,
     tta: str | Mapping[str, Any] = "none",
     precise_bn: bool | None = None,
@@ -73,8 +73,10 @@ def predict(
         workdir: folder of a run.
         images: files, folders (searched recursively), glob patterns, or several of them.
         step: of the checkpoint; a number, "latest" or "best".
-        score: lowest score to report; the run's own threshold (``config.model.score_threshold``)
-            stays the floor.
+        score: lowest score to report: a number; "auto", for each class that of the best F1 in the run's
+            last evaluation, 0.3 where that was not measured; or "precision", that from which on as many
+            are right as ``jdet.analyse --precision`` wanted (0.9). The run's own threshold
+            (``config.model.score_threshold``) stays the floor.
         batch_size: images per call of the network.
         tta: multi-scale testing, as in ``Predictor``.
         precise_bn: statistics of batch norms, as in ``Predictor``.
@@ -88,8 +90,8 @@ def predict(
         in pixels of the upright image.
 
     Raises:
-        ConfigError: there is no run in ``workdir``, ``images`` names an address, or ``score``, ``tta`` or
-            ``precise_bn`` is invalid.
+        ConfigError: there is no run in ``workdir``, ``images`` names an address, ``score``, ``tta`` or
+            ``precise_bn`` is invalid, or the run has no threshold of a precision.
         CheckpointError: there is no such checkpoint.
         DataError: ``precise_bn`` is asked for, and the training data cannot be read.
     """
@@ -105,7 +107,9 @@ def predict(
         tile=tile,
         tile_overlap=tile_overlap,
     )
-    found = detect_files(predictor, _files(predictor, items), score, on_error or _log_error)
+    scores, said = thresholds.of_run(predictor.folder, predictor.class_names, score)
+    logging.info("%s", said)
+    found = detect_files(predictor, _files(predictor, items), scores, on_error or _log_error)
     return in_order((number, detections) for number, _, _, detections in found)
 
 
@@ -118,18 +122,30 @@ def _files(
     return together(files, pattern) if pattern else files
 
 
-def _check(score: float, images: Iterable[str | os.PathLike[str]]) -> None:
+def _check(score: float | str, images: Iterable[str | os.PathLike[str]]) -> None:
     """Refuses what can be known to be wrong before a run is loaded.
 
     Raises:
         ConfigError: the score is not one, or an address stands for an image.
     """
-    if not 0 <= score <= 1:  # not so where it is nan
-        raise ConfigError(f"--score={score} must be in 0 … 1, such as --score=0.3")
+    named = isinstance(score, str)
+    if score not in thresholds.CHOICES if named else not 0 <= score <= 1:  # not so where it is nan
+        raise ConfigError(
+            f"--score={score} must be in 0 … 1, such as --score=0.3, or one of "
+            f"{', '.join(thresholds.CHOICES)}"
+        )
     for item in map(str, images):
         if re.match(r"\w{2,}:/", item) and not os.path.exists(item):
             how = f" (curl -O {shlex.quote(item)})" if re.match("(https?|ftp):/", item) else ""
             raise ConfigError(f"{item} is an address; fetch it first{how}, and name the file")
+
+
+def _number_or_name(text: str) -> float | str:
+    """A score of the command line."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _log_error(name: str, error: Exception) -> None:
@@ -137,14 +153,14 @@ def _log_error(name: str, error: Exception) -> None:
 
 
 def detect_files(
-    predictor: Predictor, files: Iterable[ImageFile], score: float, on_error: OnError
+    predictor: Predictor, files: Iterable[ImageFile], scores: np.ndarray, on_error: OnError
 ) -> Iterator[tuple[int, ImageFile, np.ndarray, ImageDetections]]:
     """Reads ahead in threads and detects in batches.
 
     Args:
         predictor: a loaded run.
         files: what to read.
-        score: lowest score to report.
+        scores: lowest score to report of each class, float64 [K].
         on_error: told name and error of each file that cannot be read.
 
     Yields:
@@ -161,7 +177,9 @@ def detect_files(
 
     for number, found in predictor.detect(prepared()):
         file, image = held.pop(number)
-        keep = (found.scores >= score) & (found.boxes[:, :2] < found.boxes[:, 2:]).all(1)
+        keep = (found.scores >= scores[found.labels]) & (
+            found.boxes[:, :2] < found.boxes[:, 2:]
+        ).all(1)
         yield number, file, image, found.select(keep)
 
 
@@ -177,8 +195,8 @@ def _read_ahead(
         try:
             image = predictor.images.read(file.parts or file.path)
         except DataError as error:
-            if file.path.suffix.lower() in _VIDEOS and file.path.is_file():
-                raise DataError(_video(file.path)) from error
+            if videos.is_one(file.path):
+                raise DataError(videos.remedy(file.path)) from error
             raise
         return image, predictor.prepare(image, file.name)
 
@@ -200,16 +218,8 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _video(path: Path) -> str:
-    frames = shlex.quote(f"{path.stem}-frames")
-    return (
-        f"{path}: a video, of which images must be made first: mkdir {frames} && ffmpeg -i "
-        f"{shlex.quote(str(path))} {frames}/%06d.png, then --images={frames}"
-    )
-
-
 def write_results(
-    predictor: Predictor, files: Sequence[ImageFile], out: OutputFolder, score: float
+    predictor: Predictor, files: Sequence[ImageFile], out: OutputFolder, score: float | str
 ) -> tuple[int, dict[str, str]]:
     """Detects in files and writes images and JSON; what an earlier prediction wrote there goes.
 
@@ -219,14 +229,16 @@ def write_results(
         predictor: a loaded run.
         files: what to read.
         out: folder for the results.
-        score: lowest score to report.
+        score: as in ``predict``.
 
     Returns:
         How many images were done, and the reason by name for each that was not.
 
     Raises:
-        ConfigError: the folder does not take more.
+        ConfigError: the folder does not take more, or the run has no threshold of a precision.
     """
+    scores, said = thresholds.of_run(predictor.folder, predictor.class_names, score)
+    _say(said)
     failed: dict[str, str] = {}
 
     def on_error(name: str, error: Exception) -> None:
@@ -247,7 +259,7 @@ def write_results(
             predictor.category_ids,
             predictor.class_names,
             info={
-                "description": f"{MAKER}, step {predictor.step}, score >= {score}",
+                "description": f"{MAKER}, step {predictor.step}, {said}",
                 "precise_bn": predictor.precise_bn,
             },
             failed=[{"file_name": name, "error": error} for name, error in failed.items()],
@@ -259,7 +271,7 @@ def write_results(
 
     out.begin(targets)
     try:
-        for _, file, image, found in detect_files(predictor, files, score, on_error):
+        for _, file, image, found in detect_files(predictor, files, scores, on_error):
             number = place[file.name]
             height, width = image.shape[:2]
             info = {"id": ids[number], "file_name": file.name}
@@ -274,7 +286,7 @@ def write_results(
             ]
             target = out.images / targets[number]
             shown = predictor.display(image)
-            drawn = draw_detections(shown, found, predictor.class_names, score_threshold=score)
+            drawn = draw_detections(shown, found, predictor.class_names, score_threshold=0.0)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_image(target, drawn)
@@ -312,7 +324,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--phase", default="", help="of a run with phases; else the last that is finished"
     )
-    parser.add_argument("--score", type=float, default=0.3, help="lowest score to report")
+    parser.add_argument(
+        "--score",
+        type=_number_or_name,
+        default="auto",
+        help="lowest score to report: a number; auto, the run's thresholds of best F1 per class, else 0.3; "
+        "or precision, its thresholds for the precision that jdet.analyse wanted",
+    )
     parser.add_argument("--batch_size", "--batch-size", type=int, default=8, help="images per call")
     parser.add_argument(
         "--tta",
@@ -351,7 +369,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not find_images(images, exclude=out.images):
             raise ConfigError(
                 f"no images in {', '.join(images)} (looked for {' '.join(SUFFIXES)})"
-                + _videos_in(map(expanded, images))
+                + videos.first_in(map(expanded, images))
             )
         out.check_writable()
         predictor = Predictor(
@@ -369,15 +387,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if done else cli.MISTAKE
 
     return cli.run(work, OSError)
-
-
-def _videos_in(folders: Iterable[Path]) -> str:
-    """What to do with the first video in folders without images, to be added to a sentence."""
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in _VIDEOS:
-                return f"; there is {_video(path)}"
-    return ""
 
 
 def _say(text: str, file: Any = None) -> None:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from jdet import build, phases
 from jdet import config as config_lib
+from jdet.analyse.collect import Analyser
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
 from jdet.atomic_files import write_json
@@ -163,7 +164,9 @@ def _train(
 
     weights = make_weights(config, detector, mesh, batches)
     calibration = Calibration(detector, mesh, config, batches)
-    evaluation = evaluate_lib.make_evaluation(config, detector, eval_source, mesh, Path(workdir))
+    evaluation = evaluate_lib.make_evaluation(
+        config, detector, eval_source, mesh, Path(workdir), Analyser
+    )
     multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
 
     def evaluate_state(trained: TrainState, step: int) -> Evaluated:
@@ -239,7 +242,9 @@ def evaluate(
     image_kind.check(config, source, "eval data")
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
-    evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir))
+    evaluation = evaluate_lib.make_evaluation(
+        config, detector, source, mesh, Path(workdir), Analyser
+    )
     multi_scale = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
     weights = make_weights(
         config,

@@ -52,6 +52,7 @@ BELOW = {
     },
     "analyse.records": {"train.folders"},
     "analyse": {"cli", "config", "build", "data", "evaluation", "train"},
+    "compare": {"analyse", "analysis.curves", "cli", "data"},
     "interop": {"config", "train"},
     "cli": {"config", "build", "train"},
     "cpu_allocator": set(),
@@ -60,8 +61,8 @@ BELOW = {
         "train",
     },
     "run": {
-        *("config", "build", "phases", "analysis", "data", "evaluation", "parallel", "train"),
-        "html_report",
+        *("config", "build", "phases", "analyse", "analysis", "data", "evaluation", "parallel"),
+        *("html_report", "train"),
     },
     "preflight": {"cli", "config", "build", "data", "describe", "evaluation", "parallel", "train"},
     "browse": {"cli", "config", "build", "data", "evaluation"},
@@ -78,7 +79,7 @@ BELOW = {
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
     "phases": {"analysis.curves", "config", "build", "parallel", "train"},
     "convert": {"cli", "build", "data"},
-    "predict": {"cli", "config", "data", "evaluation", "train"},
+    "predict": {"analyse", "cli", "config", "data", "evaluation", "train"},
     "search_batch": {
         *("cli", "config", "build", "data", "describe", "parallel", "preflight", "run", "train"),
     },

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from jdet import build, predict
+from jdet.analyse import records
 from jdet.data.find_images import find_images, unique_name
 from jdet.data.readers.decoder import Decoder
 from jdet.types import ConfigError
+from tests.analyse.test_records import EMPTY
 from tests.evaluation.pixel_detector import PixelDetector
 from tests.evaluation.saved_run import NAMES, kept_run, rectangle, save_run
 
@@ -197,6 +199,8 @@ def test_exit_code_is_two_if_nothing_worked(workdir, tmp_path, pixels, capsys):
         (["--step=last"], "step='last': give a number, 'best' or 'latest'"),
         (["--batch_size=0"], "--batch_size=0 must be at least 1"),
         (["--score=30"], "--score=30.0 must be in 0 … 1"),
+        (["--score=best"], "or one of auto, precision"),
+        (["--score=precision"], "has no analysis.json; make it: python -m jdet.analyse"),
     ],
 )
 def test_mistakes_are_explained_in_a_line(workdir, tmp_path, capsys, options, message):
@@ -204,6 +208,30 @@ def test_mistakes_are_explained_in_a_line(workdir, tmp_path, capsys, options, me
     assert run(workdir, tmp_path / "x.png", tmp_path / "out", *options) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and "Traceback" not in error
+
+
+def test_each_class_has_the_threshold_of_the_run(workdir, tmp_path, pixels, capsys):
+    copy, file = (
+        kept_run(workdir, tmp_path / "run"),
+        save(tmp_path / "a.png", rectangle(64, 64, (0, 0, 16, 16))),
+    )
+    (found,) = predict.predict(copy, file, score=0.0)
+    (score,) = found.scores  # of class 0
+    for best, number in ((score - 0.01, 1), (score + 0.01, 0)):
+        at = score - 0.02 if number else None
+        threshold = {"best_f1": {"score": float(best)}, "at_precision": at and {"score": float(at)}}
+        nothing = {"best_f1": None, "at_precision": None}
+        classes = [{"class": n, "threshold": nothing} for n in NAMES]
+        classes[0] = {"class": NAMES[0], "threshold": threshold}
+        records.write(copy, EMPTY._replace(classes=list(NAMES), per_class=classes))
+        for asked in ([], ["--score=auto"], ["--score=precision"]):
+            out = tmp_path / f"out{number}"
+            assert run(copy, file, out, *asked) == 0
+            held, index = results(out)
+            assert len(held) == number and "threshold" in index["info"]["description"]
+        assert run(copy, file, tmp_path / "plain", "--score=0.2") == 0
+        assert len(results(tmp_path / "plain")[0]) == 1
+    assert f"{NAMES[1]} 0.3 (not measured)" in capsys.readouterr().out
 
 
 def test_one_compilation_for_any_number_of_images(workdir, tmp_path, pixels):

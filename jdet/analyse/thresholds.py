@@ -18,6 +18,9 @@ PRECISION = 0.9
 USUAL = 0.3
 """Lowest score that predictions report where a run has no threshold."""
 
+MOST_SAID = 10
+"""Classes whose thresholds are told one by one."""
+
 CHOICES = ("auto", "precision")
 """What may be asked of ``of_run`` besides a number."""
 
@@ -132,5 +135,7 @@ def of_run(
         else:
             chosen[label] = at["score"]
             said.append(f"{one['class']} {at['score']:.3g}")
+    if len(said) > MOST_SAID:
+        said = [f"{chosen.min():.3g} to {chosen.max():.3g}, all of them in {records.FILE}"]
     kind = "of best F1" if score == "auto" else "for the wanted precision"
     return chosen, f"the run's thresholds {kind}: {', '.join(said)}"

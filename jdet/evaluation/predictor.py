@@ -69,6 +69,7 @@ class Predictor:
     Attributes:
         class_names: K names, in label order.
         category_ids: the training data's own id of each label; label + 1 where it has none.
+        folder: of the run (of the phase, where it has phases).
         resize: what the network sees of images.
         images: reads them, and refuses others than were trained on.
         display: makes images for people of them.
@@ -116,6 +117,7 @@ class Predictor:
             raise ConfigError(f"batch_size={batch_size}: at least 1")
         run = open_run(workdir, phase)
         config, saved = run.config, run.weights(step)
+        self.folder = run.path
         self.class_names = tuple(config.class_names)
         self.category_ids = results_lib.category_ids(self.class_names, config.category_ids)
         self.resize = build.resize(config)
