@@ -43,6 +43,8 @@ from jdet.train.progress import Outlook
 from jdet.train.workdir import open_run
 from jdet.types import ConfigError, Evaluated, ImageKind, Source, TrainState
 
+make_evaluation = functools.partial(evaluate_lib.make_evaluation, analyser=Analyser)
+
 DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
 
@@ -164,9 +166,7 @@ def _train(
 
     weights = make_weights(config, detector, mesh, batches)
     calibration = Calibration(detector, mesh, config, batches)
-    evaluation = evaluate_lib.make_evaluation(
-        config, detector, eval_source, mesh, Path(workdir), Analyser
-    )
+    evaluation = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
     multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
 
     def evaluate_state(trained: TrainState, step: int) -> Evaluated:
@@ -242,9 +242,7 @@ def evaluate(
     image_kind.check(config, source, "eval data")
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
-    evaluation = evaluate_lib.make_evaluation(
-        config, detector, source, mesh, Path(workdir), Analyser
-    )
+    evaluation = make_evaluation(config, detector, source, mesh, Path(workdir))
     multi_scale = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
     weights = make_weights(
         config,

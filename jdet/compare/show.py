@@ -54,7 +54,8 @@ def table(comparison: Comparison) -> str:
             title = metric if class_name is None else f"{metric} of {class_name}"
             lines += [*rows_as_text([title, *header[1:]], rows), ""]
     lines.append(
-        f"{comparison.images} images, {comparison.samples} draws of as many; differences to {names[0]}"
+        f"{comparison.images} images, {comparison.samples} draws of as many; differences to {names[0]}.\n"
+        "Significant: more than other images would make of it. Another seed makes a difference too."
     )
     return "\n".join(lines)
 
