@@ -99,11 +99,9 @@ def plot(comparison: Comparison, path: Path) -> None:
             xerr=[np.maximum(centre - low, 0), np.maximum(high - centre, 0)],
             fmt="o",
             color=COLORS[i % len(COLORS)],
-            label=names[i],
         )
     right.axvline(0, color="grey", linewidth=0.8)
     right.set_yticks(range(len(shown)), ["all classes" if n is None else n for n in shown])
     right.invert_yaxis()
     right.set(xlabel="AP, difference in points", title=f"differences to {names[0]}")
-    right.legend()
     canvas.print_png(path)
