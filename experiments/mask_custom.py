@@ -5,9 +5,9 @@
     python -m jdet.main --config=$E:root=PATH,cpu --workdir=runs/mine
 
 PATH and what is derived from it are as in ``scratchdet_custom.py``, but images keep their proportions and
-labels have masks (docs/masks.md): polygons or run-length encodings in COCO's files, or a VOC folder with
-``SegmentationObject``. Anchors begin at a size that suits the smallest tenth of the objects, or have the
-scale and aspect ratios with which those of no class go without; the start says so.
+labels have masks (docs/masks.md): polygons of any layout, run-length encodings in COCO's files, or a
+VOC folder with ``SegmentationObject``. Anchors begin at a size that suits the smallest tenth of the
+objects, or have the scale and aspect ratios with which those of no class go without; the start says so.
 
     detector=mask_rcnn | cascade_mask_rcnn
     norm=group | sync_batch | batch | none

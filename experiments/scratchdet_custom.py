@@ -3,10 +3,9 @@
     python -m jdet.main --config=experiments/scratchdet_custom.py:root=PATH --workdir=runs/mine
     python -m jdet.main --config=experiments/scratchdet_custom.py:root=PATH,cpu --workdir=runs/mine
 
-PATH is a folder of VOC shape (``Annotations/``, ``JPEGImages/``, ``ImageSets/Main/*.txt``) or of COCO
-shape: JSON files with "train" and "val", "valid" or "test" as a word of their names or folders, as COCO
-itself or an export of a labelling tool has them (``instances_train2017.json``,
-``train/_annotations.coco.json``). Where there is only one split, a tenth of it is held out.
+PATH is a folder as a labelling tool left it: of YOLO, COCO, VOC, CVAT, LabelMe, VIA, Open Images, CSV
+or DOTA (docs/your_data.md), with "train" and "val", "valid" or "test" as a word in the names of its
+files or folders. Where there is only one split, a tenth of it is held out.
 
 Derived from the data: classes, size of the smallest default boxes (from the tenth percentile of object
 sizes), input size (512 pixels where a tenth of the objects would be under 12 pixels at 300) and the
@@ -16,9 +15,10 @@ objects of a class unmatched, ratios, levels and, but for cpu and size=, the inp
 ``jdet.analysis.default_boxes`` proposes; the start says so. There is room for all objects of every image,
 and for half as many again among the detections. Images that are not 8-bit RGB are normalised by what is
 measured on them, and change in the range of their values (docs/normalisation.md). All can be set: size=,
-batch=, steps=, lr=. What the data leave open is said by image_root=PATH (COCO shape: folder of the images),
-classes=cat+dog or a text file with one a line, and coordinates=edges or from_0 (VOC shape: how boxes count
-pixels). What the command line sets under --config.data counts before anything is derived.
+batch=, steps=, lr=. What the data leave open is said by layout=yolo (of several in one folder),
+image_root=PATH (folder of the images), classes=cat+dog or a text file with one a line, and
+coordinates=edges, from_0, from_1 or relative (how boxes count). What the command line sets under
+--config.data counts before anything is derived.
 
 Source: ours
 Paper: –

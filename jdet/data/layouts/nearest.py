@@ -94,8 +94,8 @@ def _of_text(listing: Listing, path: str) -> str:
     if not lines or not listing.image_index.has_stem(path):
         return ""
     return (
-        f"{path} begins with {lines[0][1][:60]!r}; YOLO's lines are `class x y width height`, "
-        "DOTA's `x1 y1 x2 y2 x3 y3 x4 y4 class`"
+        f"{path} begins with {lines[0][1][:60]!r}; YOLO's lines are `0 x y width height`, with "
+        "the number of the class, DOTA's `x1 y1 x2 y2 x3 y3 x4 y4 class`"
     )
 
 

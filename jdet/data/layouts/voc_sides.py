@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from jdet.data.layouts.words import ALL, SPLITS, pair_of, split_of
-from jdet.data.sources.voc_files import annotation_files, voc_folders
+from jdet.data.sources.voc_files import annotation_files, lists_folder, voc_folders
 from jdet.types import DataError
 
 YEAR = re.compile(r"VOC20\d\d")
@@ -37,7 +37,7 @@ def voc_splits(folder: Path) -> dict[str, str]:
 
     Lists per class, such as ``cat_train`` beside ``train``, are left out.
     """
-    stems = sorted(path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt"))
+    stems = sorted(path.stem for path in lists_folder(folder).glob("*.txt"))
     found: dict[str, str] = {}
     for stem in sorted(stems, key=lambda stem: (stem not in SPLITS, stem)):
         if not any(stem.endswith(f"_{other}") for other in stems):
@@ -53,7 +53,7 @@ def _voc_pair(folders: list[Path]) -> tuple[str, str | None]:
     if len(splits) == 1:
         pair = tuple(splits)
     if pair is None:
-        lists = folder / "ImageSets" / "Main"
+        lists = lists_folder(folder)
         held = f"; of {', '.join(splits.values())}, rename one" if splits else ""
         raise DataError(
             f"{lists} has no train.txt or trainval.txt{held}; list the images there, all of them with "

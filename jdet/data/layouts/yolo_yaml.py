@@ -64,6 +64,12 @@ def find_yaml(listing: Listing) -> Path | None:
         return None
     highest = found[min(found)]
     usual = [name for name in highest if posixpath.splitext(posixpath.basename(name))[0] == "data"]
+    folders = sorted({posixpath.dirname(name) for name in highest})
+    if len(folders) > 1:
+        raise DataError(
+            f"{listing.root} holds several data sets of YOLO's form: {', '.join(folders)}; name one of "
+            f"them, such as root={listing.path(folders[0])}"
+        )
     if len(highest) > 1 and len(usual) != 1:
         raise DataError(
             f"{listing.root} has several files of YOLO's form: {', '.join(highest)}; keep one of "

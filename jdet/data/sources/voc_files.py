@@ -70,8 +70,15 @@ def parse_splits(splits: str | Sequence[str]) -> list[tuple[str, str]]:
 
 def is_voc_folder(folder: Path) -> bool:
     """Whether a folder itself has annotations and lists of images."""
-    lists = folder / "ImageSets" / "Main"
-    return (folder / "Annotations").is_dir() and any(lists.glob("*.txt"))
+    return (folder / "Annotations").is_dir() and any(lists_folder(folder).glob("*.txt"))
+
+
+def lists_folder(folder: Path) -> Path:
+    """Where the lists of images of a VOC folder are: ``ImageSets/Main``, or ``ImageSets`` where it has
+    some.
+    """
+    above = folder / "ImageSets"
+    return above if not (above / "Main").is_dir() and any(above.glob("*.txt")) else above / "Main"
 
 
 def voc_folders(root: Path) -> list[Path]:
@@ -138,7 +145,7 @@ def read_split(folder: Path, split: str) -> list[str]:
     Raises:
         DataError: there is no such split, or it lists nothing.
     """
-    path = folder / "ImageSets" / "Main" / f"{split}.txt"
+    path = lists_folder(folder) / f"{split}.txt"
     if not path.is_file():
         there = sorted(file.stem for file in path.parent.glob("*.txt"))
         raise DataError(

@@ -202,6 +202,12 @@ def voc_lists(root):
     text(root, "ImageSets/Main/val.txt", "c\n")
 
 
+def voc_lists_above(root):
+    voc_no_lists(root)
+    text(root, "ImageSets/train.txt", "a\nb\n")
+    text(root, "ImageSets/test.txt", "c\n")
+
+
 def voc_no_lists(root):
     for stem in SIZES:
         image(root, f"JPEGImages/{stem}.png")
@@ -416,7 +422,7 @@ GOOD = {
         *(yolo_polygons, yolo_darknet),
     ],
     "coco": [coco_roboflow, coco_cvat, coco_label_studio, coco_fiftyone, coco_fiftyone_single],
-    "voc": [voc_lists, voc_no_lists, voc_lower_case, voc_split_folders],
+    "voc": [voc_lists, voc_lists_above, voc_no_lists, voc_lower_case, voc_split_folders],
     "cvat": [cvat],
     "labelme": [labelme, labelme_apart],
     "via": [via_project, via_annotations],

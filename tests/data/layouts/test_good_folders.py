@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.common import OWN_DATA, own_images
-from jdet import build
+from jdet import build, config
 from jdet.data import segmentation
 from jdet.data.discover import discover
 from jdet.data.layouts.cvat import CvatSource
@@ -17,6 +17,7 @@ from jdet.data.readers.settings import ImageSettings
 from jdet.data.segmentation import extent
 from jdet.types import Source
 from tests.data.layouts import folders
+from tests.test_experiments import ROOT
 
 
 class Arguments(dict):
@@ -162,3 +163,11 @@ def test_names_of_classes_that_yaml_would_take_for_something_else(tmp_path):
     folders.text(tmp_path, "data.yaml", f"train: train/images\nnames: [{', '.join(names)}]\n")
     source = build.source(own(tmp_path).data.train, "config.data.train")
     assert source.class_names == tuple(names)
+
+
+@pytest.mark.parametrize("name", ["scratchdet", "dense", "mask", "direct", "swin"])
+def test_the_experiments_take_any_layout(tmp_path, name):
+    folders.cvat(tmp_path)
+    c = config.from_file(f"{ROOT}/experiments/{name}_custom.py:root={tmp_path},cpu")
+    assert (c.data.train.name, c.data.train.split, c.data.eval.split) == ("cvat", "train", "val")
+    assert c.data.train.keep_masks == (name == "mask")

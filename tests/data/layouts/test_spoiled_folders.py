@@ -169,6 +169,12 @@ SPOILED = {
         r"several files of YOLO's form: more.yaml, pets.yaml; keep one .* call it data.yaml",
         move("pets.yaml", "data.yaml"),
     ),
+    "two data sets": (
+        folders.yolo_ultralytics,
+        both(move("pets.yaml", "a/pets.yaml"), put("b/more.yaml", "train: images\nnames: [a]")),
+        r"several data sets of YOLO's form: a, b; name one of them, such as root=.*/a",
+        move("a/pets.yaml", "pets.yaml"),
+    ),
     "lists of other classes": (
         *(folders.yolo_labelimg, put("more/classes.txt", "cow\n")),
         r"more/classes.txt and .*pictures/classes.txt list different classes; delete one",
