@@ -155,6 +155,7 @@ class Source(Protocol):
     ``has_masks``, whether objects have ``Example.masks``;
     ``defects``, a list of ``jdet.data.sources.annotations.Defect``; ``image_size(i)``, height and width
     without decoding (or None); ``ids``, the names of all images; ``image_paths``, their files;
+    ``repeat_factors``, how often each image comes in an epoch of training (``jdet.data.balance``);
     ``image_ids`` and ``category_ids``, the data set's own id (a number or text) of each image and of each
     label, as its COCO files have them.
     """

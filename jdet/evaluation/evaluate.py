@@ -113,6 +113,8 @@ def make_evaluation(
             loaders.check_masks(config, source, "eval", f"config.eval.metrics {name!r}")
     display = Display.of(config, ImageKind.of(source))
     detect, tiling = DetectFn(detector, mesh), Tiling.of(config.eval.tile)
+    if tiling and jax.process_index() == 0 and (text := tiling.warning(source)):
+        logging.warning("%s", text)
 
     def evaluation(variables: Any, step: int) -> Evaluated:
         options: dict[str, Any] = dict(samples=config.eval.images, tiling=tiling)

@@ -9,20 +9,26 @@ stand side by side in a tile stays. An object that is larger than the overlap ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from jdet.data.batching import image_size
 from jdet.data.tiles import Tile, TileRow, grid
 from jdet.evaluation import detect
 from jdet.evaluation.detect import Moved
-from jdet.types import Batch, ImageDetections
+from jdet.types import Batch, DataError, ImageDetections, Source
 
 NEAR = 0.01
 """Share of a tile's side within which a box touches its border, one pixel at least: what a network predicts
 for a cut object ends near the border, not on it."""
+
+
+SAMPLED = 200
+"""Images whose objects are held against the overlap."""
 
 
 class Tiling(NamedTuple):
@@ -48,6 +54,34 @@ class Tiling(NamedTuple):
     def tiles(self, height: int, width: int) -> list[Tile]:
         """The tiles of an image."""
         return grid(height, width, self.side, self.overlap)
+
+    def warning(self, source: Source) -> str:
+        """What to say about objects that no tile is sure to hold whole; "" where there are none.
+
+        Looks at ``SAMPLED`` images at most, and of them at those that are larger than a tile.
+        """
+        longest = []
+        for place in range(min(len(source), SAMPLED)):
+            index = place * len(source) // min(len(source), SAMPLED)
+            try:
+                example = source[index]
+                size = image_size(source, index, example)
+            except DataError:  # the evaluation has its own way to tell
+                continue
+            if max(size) > self.side:
+                longest += np.max(example.boxes[:, 2:] - example.boxes[:, :2], axis=1).tolist()
+        room = self.overlap - 2 * max(1.0, NEAR * self.side)
+        large = [length for length in longest if length > room]
+        if not large:
+            return ""
+        overlap = math.ceil(1.05 * max(large) + 2)  # as much again for two borders of such a tile
+        side = max(self.side, 2 * overlap)
+        return (
+            f"{len(large)} of {len(longest)} sampled objects are longer than the {room:.0f} pixels that "
+            f"config.eval.tile.overlap={self.overlap} leaves between borders, up to {max(large):.0f}, and "
+            f"may be found in parts; --config.eval.tile.side={side} --config.eval.tile.overlap={overlap} "
+            "has room for all"
+        )
 
     def merge(self, parts: Sequence[tuple[Tile, Moved]], size: tuple[int, int], id: str) -> Moved:
         """The detections of an image.

@@ -259,6 +259,25 @@ def test_an_evaluation_in_tiles_sees_every_image_once():
         evaluate_lib.evaluate(config, source, mesh, exact, {}, tiling=tiling)
 
 
+def test_objects_that_the_overlap_does_not_hold_are_told():
+    """Of the image that is larger than a tile; one that cannot be read is passed over."""
+
+    class Long(Large):
+        def __getitem__(self, index):
+            if index == 2:
+                raise DataError("gone")
+            boxes = np.array([[0.0, 0, 70, 10], [0, 0, 20, 12]])
+            return example("", boxes, np.zeros(2, int))._replace(
+                image=np.zeros((9, 9, 3), np.uint8)
+            )
+
+    text = Tiling(128, 64, 0.5, 0).warning(Long())
+    assert "1 of 2 sampled objects are longer than the 61 pixels" in text
+    assert text.count("--config.eval.tile.side=152 --config.eval.tile.overlap=76") == 1
+    assert Tiling(152, 76, 0.5, 0).warning(Long()) == ""
+    assert Tiling(500, 10, 0.5, 0).warning(Long()) == ""  # nothing is cut
+
+
 def test_settings_are_checked():
     config = get_defaults()
     config.eval.tile.overlap = 300
