@@ -159,8 +159,12 @@ def _usual(everything: Everything, places: np.ndarray) -> float:
 
 
 def _detail(grey: np.ndarray) -> np.ndarray:
-    """A grey image without its slow changes, such as light that falls off to the corners."""
-    return grey - cv2.GaussianBlur(grey, (0, 0), grey.shape[0] / 16)
+    """A grey image without its slow changes, such as light that falls off to the corners.
+
+    Roots are taken of what is left, so that a few bright spots on black do not decide alone.
+    """
+    detail = grey - cv2.GaussianBlur(grey, (0, 0), grey.shape[0] / 16)
+    return np.sign(detail) * np.sqrt(np.abs(detail))
 
 
 def _likeness(first: np.ndarray, second: np.ndarray, orientation: int) -> float:
