@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.necks.dense_half import check_halving
+from jdet.necks.base import PyramidNeck, check_halving
 from jdet.necks.fpn import repeat_to
-from jdet.nn.conv import scale_channels
-from jdet.nn.conv_norm import ConvNorm
-from jdet.nn.initialisers import initialiser
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
-from jdet.nn.remat import Remat
 
 EPSILON = 1e-4
 """Added to the sum of the weights of a fusion (sec. 3.3)."""
 
 
-class BiFPN(nn.Module):
+class BiFPN(PyramidNeck):
     """Levels that exchange features from the top down and back up, several times.
 
     Every level starts as a 1×1 convolution of its tap; above the last tap, of that tap after one 3×3
@@ -34,35 +29,18 @@ class BiFPN(nn.Module):
     has separable ones, and group norms.
 
     Attributes:
-        taps: backbone stages that enter, finest first, each of twice the stride of the one before.
-        channels: of every level.
+        taps: each of twice the stride of the one before.
         extra: levels above the last tap.
         repeats: passes.
         group_norm: convolutions are followed by group norms; False: by the model's norm.
-        norm: the model's norm.
-        width: multiplies ``channels``.
-        kernel_init: initialiser of all convolutions: a name in ``jdet.nn.initialisers.INITIALISERS`` or a
-            function.
-        remat: what the backward pass computes again; the neck is one segment, ``neck``.
-        dtype: of activations.
     """
 
-    taps: tuple[str, ...]
-    channels: int = 256
     extra: int = 2
     repeats: int = 2
     group_norm: bool = True
-    norm: Norm = Norm("batch")
-    width: float = 1.0
-    remat: Remat = Remat()
-    kernel_init: Any = "xavier"
-    dtype: Any = None
-
-    remat_parts = ("neck",)
 
     def __post_init__(self):
         super().__post_init__()
-        initialiser(self.kernel_init, "model.neck.kernel_init")
         check_halving(self.taps)
         if len(self.taps) + self.extra < 2:
             raise ValueError(
@@ -74,26 +52,10 @@ class BiFPN(nn.Module):
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
         return [-(-size // 2**i) for i in range(1, self.extra + 1)]
 
-    @nn.compact
-    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
-        """Named stages [B, h, w, C] to levels [B, h, w, channels], finest first."""
-
-        def neck(module, stages):
-            return module._levels(stages, train)
-
-        taken = {tap: stages[tap] for tap in self.taps}
-        return self.remat.segment(neck, "neck")(self, taken)
-
-    def _levels(self, stages: dict[str, jax.Array], train: bool) -> list[jax.Array]:
-        layer = functools.partial(
-            ConvNorm,
-            scale_channels(self.channels, self.width),
-            norm=Norm("group") if self.group_norm else self.norm,
-            train=train,
-            relu=False,
-            kernel_init=initialiser(self.kernel_init, "model.neck.kernel_init"),
-            dtype=self.dtype,
-        )
+    def pyramid(self, stages: dict[str, jax.Array], train: bool) -> list[jax.Array]:
+        """As in ``PyramidNeck``."""
+        norm = Norm("group") if self.group_norm else self.norm
+        layer = functools.partial(self.convolution(norm, train), self.features)
         inputs = [stages[tap] for tap in self.taps]
         names = [f"lateral_{tap}" for tap in self.taps]
         for i in range(1, self.extra + 1):

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.necks.base import PyramidNeck, check_halving
 from jdet.necks.fpn import repeat_to
-from jdet.nn.conv import scale_channels
-from jdet.nn.conv_norm import ConvNorm
-from jdet.nn.initialisers import initialiser
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
-from jdet.nn.remat import Remat
 
 
-class DenseHalf(nn.Module):
+class DenseHalf(PyramidNeck):
     """Levels of which one half is learned from the level before and the other is that level, pooled.
 
     The finest level is that of a feature pyramid (``jdet.necks.fpn``): the sum of all taps, enlarged, and a
@@ -28,59 +21,26 @@ class DenseHalf(nn.Module):
     convolution. The paper of the hybrids (sec. 3.1) prints the idea alone; layers are as in DSOD.
 
     Attributes:
-        taps: backbone stages that enter, finest first, each of twice the stride of the one before.
-        channels: of every level.
+        taps: each of twice the stride of the one before.
         extra: levels above the last tap.
         use_norm: every convolution is followed by the model's norm and has no bias.
-        norm: the model's norm.
-        width: multiplies ``channels``.
-        kernel_init: initialiser of all convolutions: a name in ``jdet.nn.initialisers.INITIALISERS`` or a
-            function.
-        remat: what the backward pass computes again; the neck is one segment, ``neck``.
-        dtype: of activations.
     """
 
-    taps: tuple[str, ...]
-    channels: int = 256
     extra: int = 2
     use_norm: bool = False
-    norm: Norm = Norm("batch")
-    width: float = 1.0
-    remat: Remat = Remat()
-    kernel_init: Any = "xavier"
-    dtype: Any = None
-
-    remat_parts = ("neck",)
 
     def __post_init__(self):
         super().__post_init__()
-        initialiser(self.kernel_init, "model.neck.kernel_init")
         check_halving(self.taps)
 
     def extra_sizes(self, size: int) -> list[int]:
         """Map sizes of the levels added above a last tap of ``size`` cells a side."""
         return [-(-size // 2**i) for i in range(1, self.extra + 1)]
 
-    @nn.compact
-    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
-        """Named stages [B, h, w, C] to levels [B, h, w, channels], finest first."""
-
-        def neck(module, stages):
-            return module._levels(stages, train)
-
-        taken = {tap: stages[tap] for tap in self.taps}
-        return self.remat.segment(neck, "neck")(self, taken)
-
-    def _levels(self, stages: dict[str, jax.Array], train: bool) -> list[jax.Array]:
-        layer = functools.partial(
-            ConvNorm,
-            norm=self.norm if self.use_norm else Norm("none"),
-            train=train,
-            relu=False,
-            kernel_init=initialiser(self.kernel_init, "model.neck.kernel_init"),
-            dtype=self.dtype,
-        )
-        width = scale_channels(self.channels, self.width)
+    def pyramid(self, stages: dict[str, jax.Array], train: bool) -> list[jax.Array]:
+        """As in ``PyramidNeck``."""
+        layer = self.convolution(self.norm if self.use_norm else Norm("none"), train)
+        width = self.features
         half = width // 2
         laterals = [layer(width, kernel_size=1, name=f"lateral_{t}")(stages[t]) for t in self.taps]
         joined = laterals.pop()
@@ -98,13 +58,3 @@ class DenseHalf(nn.Module):
             reused = layer(half, kernel_size=1, name=f"{name}_reused")(reused)
             levels.append(jnp.concatenate([x, reused], axis=-1))
         return levels
-
-
-def check_halving(taps: tuple[str, ...]) -> None:
-    """Raises ValueError where a stage ``cN`` has not twice the stride of the one before it."""
-    strides = [int(tap[1:]) for tap in taps]
-    if strides != list(range(strides[0], strides[0] + len(strides))):
-        raise ValueError(
-            f"model.taps={tuple(taps)}: the neck pools each level to the size of the next, whose stage "
-            "must have twice its stride"
-        )

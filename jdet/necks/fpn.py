@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.nn.conv import scale_channels
-from jdet.nn.conv_norm import ConvNorm
-from jdet.nn.initialisers import initialiser
+from jdet.necks.base import PyramidNeck
 from jdet.nn.norm import Norm
-from jdet.nn.remat import Remat
 
 EXTRAS = {"none": 0, "pool": 1, "conv_c5": 2, "conv_p5": 2}
 """Number of levels above the last tap, by kind."""
 
 
-class FPN(nn.Module):
+class FPN(PyramidNeck):
     """Turns every tap into a level of ``channels`` channels, with the maps above added to it.
 
     A 1×1 convolution brings a tap to the pyramid's width, the sum of the level above is enlarged to the
@@ -27,38 +22,20 @@ class FPN(nn.Module):
     activations.
 
     Attributes:
-        taps: backbone stages that become levels, finest first.
-        channels: of every level.
         extra: levels above the last tap. "none"; "pool": every second pixel of the last level (Lin et
             al. 2017a, for the RPN); "conv_c5": two levels by 3×3 convolutions of stride 2, the first
             on the last stage of the backbone (RetinaNet); "conv_p5": the first on the last level.
         extra_relu: a ReLU between these two convolutions (RetinaNet as published, Detectron2 and
             torchvision; MMDetection has none).
         use_norm: every convolution is followed by the model's norm and has no bias.
-        norm: the model's norm.
-        width: multiplies ``channels``.
-        kernel_init: initialiser of all convolutions: a name in ``jdet.nn.initialisers.INITIALISERS`` or a
-            function.
-        remat: what the backward pass computes again; the pyramid is one segment, ``neck``.
-        dtype: of activations.
     """
 
-    taps: tuple[str, ...]
-    channels: int = 256
     extra: str = "conv_c5"
     extra_relu: bool = False
     use_norm: bool = False
-    norm: Norm = Norm("batch")
-    width: float = 1.0
-    remat: Remat = Remat()
-    kernel_init: Any = "xavier"
-    dtype: Any = None
-
-    remat_parts = ("neck",)
 
     def __post_init__(self):
         super().__post_init__()
-        initialiser(self.kernel_init, "model.neck.kernel_init")
         if self.extra not in EXTRAS:
             raise ValueError(
                 f"model.neck.extra={self.extra!r}; it can be one of {', '.join(EXTRAS)}"
@@ -72,26 +49,10 @@ class FPN(nn.Module):
             sizes.append(size)
         return sizes
 
-    @nn.compact
-    def __call__(self, stages: dict[str, jax.Array], *, train: bool) -> list[jax.Array]:
-        """Named stages [B, h, w, C] to levels [B, h, w, channels], finest first."""
-
-        def pyramid(module, stages):
-            return module._levels(stages, train)
-
-        taken = {tap: stages[tap] for tap in self.taps}
-        return self.remat.segment(pyramid, "neck")(self, taken)
-
-    def _levels(self, stages: dict[str, jax.Array], train: bool) -> list[jax.Array]:
-        layer = functools.partial(
-            ConvNorm,
-            scale_channels(self.channels, self.width),
-            norm=self.norm if self.use_norm else Norm("none"),
-            train=train,
-            relu=False,
-            kernel_init=initialiser(self.kernel_init, "model.neck.kernel_init"),
-            dtype=self.dtype,
-        )
+    def pyramid(self, stages: dict[str, jax.Array], train: bool) -> list[jax.Array]:
+        """As in ``PyramidNeck``."""
+        norm = self.norm if self.use_norm else Norm("none")
+        layer = functools.partial(self.convolution(norm, train), self.features)
         levels, joined = [], None
         for tap in reversed(self.taps):
             x = layer(kernel_size=1, name=f"lateral_{tap}")(stages[tap])
