@@ -51,14 +51,14 @@ BELOW = {
         "parallel",
     },
     "analyse.records": {"train.folders"},
-    "analyse": {"cli", "config", "build", "data", "evaluation", "train"},
+    "analyse": {"cli", "config", "build", "data", "evaluation", "html_report", "train"},
     "compare": {"analyse", "analysis.curves", "cli", "data"},
     "interop": {"config", "train"},
     "cli": {"config", "build", "train"},
     "cpu_allocator": set(),
     "html_report": {
-        *("analyse.records", "analysis.curves", "cli", "config", "build", "data", "evaluation"),
-        "train",
+        *("analyse.evaluated", "analyse.records", "analysis.curves", "cli", "config", "build"),
+        *("data", "evaluation", "train"),
     },
     "run": {
         *("config", "build", "phases", "analyse", "analysis", "data", "evaluation", "parallel"),

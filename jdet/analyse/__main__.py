@@ -4,8 +4,9 @@
 
 Takes the detections of the run's last evaluation and the objects of its evaluation set, computes AP by
 class, size and slice, TIDE's error types, confusions, calibration, score thresholds, the worst images and
-suspected labels, prints a summary and writes ``RUN/analysis.json`` (``jdet.analyse.records``). Evaluations
-do the same at their end, without slices and at a precision of 0.9. The network is not run.
+suspected labels, prints a summary and writes ``RUN/analysis.json`` (``jdet.analyse.records``) and
+``RUN/report.html``. Evaluations do the same at their end, without slices and at a precision of 0.9. The
+network is not run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jdet.analyse.compute import analyse
 from jdet.analyse.evaluated import read_run
 from jdet.analyse.slices import read_slices
 from jdet.analyse.summary import summary
+from jdet.html_report.write import write as write_page
 from jdet.types import ConfigError
 
 
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         records.write(run.path, found)
         print(summary(found))
-        print(f"\nall of it: {run.path / records.FILE}")
+        print(f"\nall of it: {run.path / records.FILE}, with images: {write_page(run.path)}")
 
     return cli.run(work, OSError)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ def read_run(path: str | os.PathLike[str], phase: str = "") -> EvaluatedRun:
     run = open_run(path, phase)
     report = _report(run)
     found, index = results.read(run.path / results.DETECTIONS)
-    config = _evaluated_config(run.config, report)
+    config = evaluated_config(run.config, report)
     _, source = build.sources(config)
     names = [category["name"] for category in index["categories"]]
     if tuple(source.class_names) != tuple(names):
@@ -98,7 +98,7 @@ def _evaluate(run: Run) -> str:
     return f"python -c {shlex.quote(f'from jdet import run; run.evaluate({str(run.path)!r})')}"
 
 
-def _evaluated_config(config: ConfigDict, report: dict[str, Any]) -> ConfigDict:
+def evaluated_config(config: ConfigDict, report: Mapping[str, Any]) -> ConfigDict:
     """The run's config with the evaluation set that the report names, which may be another."""
     held = report.get("settings", {}).get("data")
     if not held or config.data.holdout:

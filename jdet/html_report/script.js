@@ -42,7 +42,7 @@ function classes() {
   const first = made.find((column) => column.kind === "percent");
   section("classes", "Classes",
     made.some((column) => column.key === "score")
-      ? `Best score: the threshold with the best F1 at an IoU of ${data.iou}, and precision and recall there.`
+      ? `Best score: the threshold with the best F1 at an IoU of ${data.iou}, and precision and recall there; jdet.predict takes it where no other is asked for.`
       : "Average precision as the metrics of the run have it. A header sorts.",
     table("Classes", made, rows, { sorted: first?.key ?? null, filter: rows.length > 15 }), precisionRecall());
 }

@@ -21,6 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jdet import build
+from jdet.analyse.evaluated import evaluated_config
 from jdet.atomic_files import plain, write_text
 from jdet.evaluation import image_kind, results
 from jdet.evaluation.display import Display
@@ -49,7 +50,7 @@ def write(
     Args:
         path: of the folder.
         phase: of a run with phases; "": the last that is finished, or, where none is, that has begun.
-        source: the set that the last evaluation was of; None: opened as the run's config says. Where
+        source: the set that the last evaluation was of; None: opened as the report says. Where
             it cannot be opened, the page goes without images and says why.
         config: under which the last evaluation was; None: the run's.
 
@@ -85,7 +86,7 @@ def collect(run: Run, source: Source | None, config: ConfigDict) -> dict[str, An
     sums: Totals | None = None
     if report:
         try:
-            images, sums = _images(run, source, config, analysis, iou)
+            images, sums = _images(run, source, config, report, analysis, iou)
         except (ConfigError, DataError, OSError) as error:
             notes.append(f"Without images, and without counts by score: {error}")
         if wrong:
@@ -132,7 +133,12 @@ def _name(folder: Path) -> str:
 
 
 def _images(
-    run: Run, source: Source | None, config: ConfigDict, analysis: dict[str, Any], iou: float
+    run: Run,
+    source: Source | None,
+    config: ConfigDict,
+    report: dict[str, Any],
+    analysis: dict[str, Any],
+    iou: float,
 ) -> tuple[dict[str, Any], Totals]:
     """The gallery, and the counts of all images.
 
@@ -141,7 +147,7 @@ def _images(
         DataError: it is another than the evaluation was of, or detections are missing.
     """
     if source is None:
-        config = image_kind.of_run(config, run.config, run.path)
+        config = image_kind.of_run(evaluated_config(config, report), run.config, run.path)
         _, source = build.sources(config)
     found, _ = results.read(run.path / results.DETECTIONS)
     ids = list(found)

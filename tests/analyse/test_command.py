@@ -64,7 +64,12 @@ def test_the_command_analyses_the_last_evaluation(run, tmp_path, capsys):
     assert found.per_class[0]["threshold"]["at_precision"]["wanted"] == 0.5
     assert found.image_list[0]["file"].endswith(".png")
     said = capsys.readouterr().out
-    assert "analysis.json" in said and "two" in said and f"{100 * found.tide['missed']:.1f}" in said
+    assert (
+        "analysis.json" in said
+        and str(run / "report.html") in said
+        and "two" in said
+        and f"{100 * found.tide['missed']:.1f}" in said
+    )
 
 
 def test_an_attribute_of_the_images_makes_slices(run):
