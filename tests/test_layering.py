@@ -22,7 +22,7 @@ BELOW = {
     "nn": {"ops"},
     "backbones": {"ops", "nn"},
     "necks": {"ops", "nn"},
-    "detectors": {"ops", "nn"},
+    "detectors": {"config.ranges", "ops", "nn"},
     "parallel": set(),
     "data": set(),
     "build": {"config", "nn", "backbones", "necks", "detectors", "data", *EVALUATORS},

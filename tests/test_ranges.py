@@ -1,6 +1,7 @@
 """Every number of a config and of a class of jdet has a range, and what lies outside is refused."""
 
 import math
+from functools import partial
 
 import pytest
 
@@ -9,9 +10,14 @@ from jdet.build.groups import BOUND, class_of, fields, make
 from jdet.build.table import TABLE
 from jdet.config import get_defaults, ranges, validate
 from jdet.config.checks import CLASS_GROUPS, flatten
+from jdet.detectors.mask_head import MaskHead
+from jdet.detectors.roi_heads import BoxHead
+from jdet.detectors.rpn import RPN
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
 from jdet.types import ConfigError
+from tests.detectors import wild
+from tests.own_detector import GridDetector
 
 BY_OPTIMIZER = {f"optimizer.{key}" for key in ("momentum", "beta1", "beta2", "epsilon")}
 """Checked for the optimiser that reads them (``jdet.train.optim``)."""
@@ -113,6 +119,31 @@ def test_a_class_refuses_what_lies_outside(kind, name, field, value, expected):
     with pytest.raises(ConfigError) as refusal:
         ranges.check_fields(class_of(TABLE[kind][name]), {field: value}, "config.here")
     assert f"config.here.{field}={value!r}; it must be {expected}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "make, field, wrong",
+    [
+        (RPN, "iou_threshold", 5.0),
+        (RPN, "samples", 0),
+        (partial(BoxHead, num_classes=3), "fc_channels", 0),
+        (partial(MaskHead, num_classes=3), "convs", -1),
+        (partial(GridDetector, num_classes=3, input_size=32), "std", (1.0, 0.0, 1.0)),
+    ],
+)
+def test_what_is_made_in_python_has_the_ranges_too(make, field, wrong):
+    made = make()
+    name = type(made).__name__
+    for call in (lambda: make(**{field: wrong}), lambda: made.clone(**{field: wrong})):
+        with pytest.raises(ConfigError, match=f"^{name}.{field}=.*; it must be "):
+            call()
+
+
+def test_detectors_made_in_python_have_the_ranges_too():
+    made = wild.make("ssd")
+    for wrong in (dict(iou_threshold=5), dict(nms_iou=-1.0), dict(score_threshold=math.nan)):
+        with pytest.raises(ConfigError, match="^SSD.*; it must be "):
+            made.clone(**wrong)
 
 
 def test_a_class_of_a_users_own_has_the_ranges_of_its_base():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -330,6 +331,17 @@ def check_fields(cls: Any, values: Mapping[str, Any], where: str) -> None:
             check(known[field], f"{where}.{field}", value)
 
 
+def check_made(made: Any) -> None:
+    """Refuses numbers that an object cannot have, however it was made.
+
+    Raises:
+        ConfigError: names class, field, value and range.
+    """
+    cls = type(made)
+    check_fields(cls, {name: getattr(made, name) for name in fields_of(cls)}, cls.__name__)
+
+
+@functools.cache
 def fields_of(cls: Any) -> dict[str, Range]:
     """The ranges of a class's fields, those of its bases included."""
     known: dict[str, Range] = {}

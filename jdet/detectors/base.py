@@ -9,12 +9,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.config import ranges
 from jdet.nn import padding
 from jdet.ops.anchors import LevelAnchors
 from jdet.types import Batch, Detections, HeadLayout, ImageKind, Mean
 
 
-class Detector(nn.Module):
+class Checked(nn.Module):
+    """A module whose numbers lie in the ranges of ``jdet.config.ranges``, from a config or made in Python.
+
+    A number outside of them is a ``ConfigError``, where the module is made.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        ranges.check_made(self)
+
+
+class Detector(Checked):
     """Base class of all detectors: one stage, two stages or queries.
 
     A detector implements ``losses`` and ``detect``. Everything else is an optional capability with a

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.detectors.base import Checked
 from jdet.detectors.roi_heads import region_convs
 from jdet.nn.initialisers import he
 from jdet.nn.norm import Norm
@@ -17,7 +18,7 @@ from jdet.ops.roi_align import Axis, axis_weights
 from jdet.types import Mean
 
 
-class MaskHead(nn.Module):
+class MaskHead(Checked):
     """Masks of RoIs for every class: convolutions, doubling by a transposed convolution, 1×1 convolution.
 
     He et al. 2017, Fig. 4 right. Norms stand after the 3×3 convolutions alone and measure the regions

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.detectors.base import Checked
 from jdet.nn import padding
 from jdet.nn.conv import Conv
 from jdet.nn.initialisers import he, xavier
@@ -16,7 +17,7 @@ from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 
 
-class BoxHead(nn.Module):
+class BoxHead(Checked):
     """Classes and box offsets of RoIs (Girshick 2015, Fig. 1): convolutions, then fully connected layers.
 
     Without convolutions and with two layers this is the head of Faster R-CNN with FPN (Lin et al. 2017a,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdet.detectors.base import Checked
 from jdet.detectors.pyramid import Predictions, check_choice, inside
 from jdet.nn.conv import Conv
 from jdet.nn.randomness import per_image_keys
@@ -37,7 +38,7 @@ class Proposals(NamedTuple):
     valid: Any
 
 
-class RPN(nn.Module):
+class RPN(Checked):
     """Objectness and box offsets of anchors on all levels of a pyramid, and the proposals made of them.
 
     The defaults are MMDetection's for Faster R-CNN. Those of torchvision are ``torchvision_anchors=True,

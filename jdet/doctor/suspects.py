@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ def findings(splits: Sequence[Split], folder: Path) -> Iterator[Finding]:
     analysis = records.read(folder)
     if analysis is None:
         raise ConfigError(
-            f"--run={folder} has no {records.FILE}; `python -m jdet.analyse {folder}` makes it"
+            f"--run={folder} has no {records.FILE}; "
+            f"`python -m jdet.analyse {shlex.quote(str(folder))}` makes it"
         )
     names = tuple(splits[0].source.class_names)
     evaluated = [split for split in splits if not split.trained] or list(splits)
@@ -64,7 +66,7 @@ def findings(splits: Sequence[Split], folder: Path) -> Iterator[Finding]:
     if analysis.label_suspects and not found:
         raise ConfigError(
             f"--run={folder} was evaluated on other images than these; examine its own data: "
-            f"python -m jdet.doctor --run={folder}"
+            f"python -m jdet.doctor --run={shlex.quote(str(folder))}"
         )
     for kind, (what, remedy) in KINDS.items():
         if cases := found[kind]:

@@ -45,6 +45,10 @@ def split_cpu(config: ConfigDict) -> None:
             )
 
 
+MOST_CPU_DEVICES = 64
+"""What ``parallel.cpu_devices`` can be."""
+
+
 def pick_devices(config: ConfigDict) -> list[jax.Device]:
     """``parallel.devices`` devices, equally many of each process; 0 means all.
 
@@ -59,7 +63,7 @@ def pick_devices(config: ConfigDict) -> list[jax.Device]:
     if not 0 <= wanted <= len(available):
         platform = available[0].platform
         more = ""
-        if platform == "cpu" and processes == 1 and wanted > 0:
+        if platform == "cpu" and processes == 1 and 0 < wanted <= MOST_CPU_DEVICES:
             more = f", or use the CPU as {wanted} with parallel.cpu_devices={wanted}"
         raise ConfigError(
             f"parallel.devices={wanted}, but there are {len(available)} {platform} device(s); use 0 for "

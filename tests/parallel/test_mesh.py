@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jdet.config import get_defaults
+from jdet.config.ranges import RANGES
 from jdet.parallel import mesh as mesh_lib
 from jdet.parallel.prefetch import DevicePrefetcher
 from jdet.types import ConfigError
@@ -95,6 +96,12 @@ def test_processes_hold_consecutive_images():
 def test_too_many_devices():
     with pytest.raises(ConfigError, match="parallel.devices=9, but there are 4 cpu"):
         mesh_lib.make_mesh(fake.config(parallel__devices=9))
+    most = RANGES["parallel.cpu_devices"].high
+    for wanted in (most, most + 1):  # no more are promised than can be set
+        with pytest.raises(ConfigError) as error:
+            mesh_lib.make_mesh(fake.config(parallel__devices=wanted))
+        offered = f"with parallel.cpu_devices={wanted}" in str(error.value)
+        assert offered == (wanted == most)
 
 
 class Device(NamedTuple):

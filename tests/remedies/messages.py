@@ -34,6 +34,7 @@ NO_REMEDY = (
     ("jdet/analysis/gradients.py", "gradients at each size, by all parameters"),
     ("jdet/build/normalise.py", "train data"),
     ("jdet/cli.py", "Experiment: file.py, or file.py:key=value"),
+    ("jdet/data/measure.py", "measures image values"),
     ("jdet/data/readers/survey.py", "images are grey and get three equal channels"),
     ("jdet/data/sources/tfds.py", "{}, record {}"),
     ("jdet/detectors/base.py", "does not implement losses"),
@@ -47,9 +48,10 @@ NO_REMEDY = (
 """File and part of texts that have words of a remedy and are none."""
 
 
-TESTED_WHOLE = ("jdet/data/layouts/",)
-"""Files whose messages are about label files: ``tests/data/layouts/test_spoiled_folders.py`` is the table
-of spoilt folders and of what mends each. A row here is welcome, and not asked for."""
+TESTED_WHOLE = ("jdet/data/layouts/", "jdet/doctor/")
+"""Files whose messages need no rows here, which are welcome all the same: those about label files have a
+table of spoilt folders and of what mends each in ``tests/data/layouts/test_spoiled_folders.py``, and the
+doctor's are advice about data, for people to judge."""
 
 
 class Text(NamedTuple):
