@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import re
 from types import SimpleNamespace
 
 from jdet.build.groups import make
-from jdet.config import get_defaults
+from jdet.config import get_defaults, validate
 from jdet.evaluation import multi_scale, tta
 from jdet.evaluation.display import Display
+from jdet.evaluation.tiling import Tiling
 from tests.data.transforms.test_own_resize import Jitter
+from tests.evaluation import records
 from tests.remedies.rows import Elsewhere, of_config, row, type_in
 
 HYBRID, DSOD, TTA = "jdet/backbones/hybrid.py", "jdet/backbones/dsod.py", "jdet/evaluation/tta.py"
@@ -76,7 +79,32 @@ def drawn_as_typed(typed):
     drawn(config.eval.drawn_bands)
 
 
+class Long:
+    """One image of 300 pixels with an object of 90."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return records.example("a", [[10, 10, 100, 19]], [0])
+
+    def image_size(self, index):
+        return 300, 300
+
+
+def tiled(typed):
+    config = get_defaults()
+    config.eval.tile.side, config.eval.tile.overlap = 100, 40
+    said = Tiling.of(config.eval.tile).warning(Long())
+    if not typed:
+        return said
+    type_in(config, " ".join(re.findall(r"--config\S+=\d+", said)))
+    validate(config)
+    return Tiling.of(config.eval.tile).warning(Long())
+
+
 ROWS = [
+    row("jdet/evaluation/tiling.py", "has room for all", tiled, {"typed": False}, {"typed": True}),
     of_config(
         TTA,
         "set the preset to 'custom', or leave the passes out",
