@@ -38,9 +38,6 @@ class PathIndex:
             self._names[_key(last)].append(path)
             self._stems[_key(stem_of(last))].append(path)
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._paths
-
     def has_stem(self, path: str) -> bool:
         """Whether any file is called like this one but for folder, extension and case."""
         return _key(stem_of(posixpath.basename(path))) in self._stems
