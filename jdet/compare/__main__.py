@@ -5,8 +5,8 @@
 Takes the detections of the runs' last evaluations, which must be of the same images, and compares each run
 with the first by a paired bootstrap over images: AP, AP50 and AP75 of all classes and of each, with 95 %
 intervals of the difference. Prints a table; with ``--out`` it also writes ``comparison.json`` and
-``comparison.png``. An interval says how far the difference would move with other images, not with another
-seed of the training: for that, compare several seeds.
+``comparison.png``. An interval says how far the difference would move with other images. Several seeds of
+one recipe are given as RUN,RUN; the interval is then of their mean and knows of seeds too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jdet.compare",
         description="Which of several runs is better, and whether that is more than chance.",
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders of evaluated runs")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="evaluated runs; seeds of one recipe with commas"
+    )
     parser.add_argument("--out", default="", help="folder for comparison.json and comparison.png")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="draws of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
@@ -42,7 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"--samples={args.samples} must be at least 100, such as 1000")
         if args.seed < 0:
             raise ConfigError(f"--seed={args.seed} must be at least 0")
-        found = compare([read_run(run, args.phase) for run in args.runs], args.samples, args.seed)
+        recipes = [
+            [
+                read_run(run, args.phase)
+                for run in ([given] if expanded(given).exists() else _seeds(given))
+            ]
+            for given in args.runs
+        ]
+        found = compare(recipes, args.samples, args.seed)
         if args.out:
             out = expanded(args.out)
             out.mkdir(parents=True, exist_ok=True)
@@ -51,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(show.table(found))
 
     return cli.run(work, OSError)
+
+
+def _seeds(given: str) -> list[str]:
+    """The runs of ``RUN,RUN``."""
+    return [run for run in given.split(",") if run] or [given]
 
 
 if __name__ == "__main__":

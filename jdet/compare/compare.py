@@ -45,18 +45,18 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Runs in the order they were given; the first is what the others are compared with.
+    """Recipes in the order they were given; the first is what the others are compared with.
 
     Attributes:
-        runs: folders.
+        runs: folders, of each recipe those of its seeds.
         images: how many were evaluated.
         samples: draws.
         seed: of the draws.
-        rows: of each run its ``Difference`` records: all classes first, then each.
-        curves: of each run the mean precision over classes at IoU 0.50, at 101 recalls.
+        rows: of each recipe its ``Difference`` records: all classes first, then each.
+        curves: of each recipe the mean precision over classes at IoU 0.50, at 101 recalls.
     """
 
-    runs: tuple[str, ...]
+    runs: tuple[tuple[str, ...], ...]
     images: int
     samples: int
     seed: int
@@ -69,14 +69,15 @@ class Comparison(NamedTuple):
         return {**self._asdict(), "rows": rows}
 
 
-def check_same(runs: Sequence[EvaluatedRun]) -> None:
+def check_same(recipes: Sequence[Sequence[EvaluatedRun]]) -> None:
     """Refuses runs whose numbers cannot be compared.
 
     Raises:
-        ConfigError: fewer than two runs, or they differ in classes, images or objects; what differs is
+        ConfigError: fewer than two recipes, or runs differ in classes, images or objects; what differs is
             named.
     """
-    if len(runs) < 2:
+    runs = [run for seeds in recipes for run in seeds]
+    if len(recipes) < 2:
         raise ConfigError("one run has nothing to be compared with; name two or more")
     first = runs[0]
     for other in runs[1:]:
@@ -117,42 +118,57 @@ def check_same(runs: Sequence[EvaluatedRun]) -> None:
             )
 
 
-def compare(runs: Sequence[EvaluatedRun], samples: int = SAMPLES, seed: int = 0) -> Comparison:
-    """Compares every run with the first, by a paired bootstrap over images.
+def compare(
+    recipes: Sequence[Sequence[EvaluatedRun]], samples: int = SAMPLES, seed: int = 0
+) -> Comparison:
+    """Compares every recipe with the first, by a paired bootstrap over images.
 
     Args:
-        runs: two or more.
+        recipes: two or more, of each one run or several seeds. The value of several is their mean, and each
+            draw of images also draws as many of the seeds, with replacement.
         samples: draws.
         seed: of the draws.
 
     Raises:
         ConfigError: as in ``check_same``.
     """
-    check_same(runs)
-    names = runs[0].class_names
-    count = len(runs[0].images)
-    place = {image.name: i for i, image in enumerate(in_official_order(runs[0].images))}
+    check_same(recipes)
+    first_run = recipes[0][0]
+    names, count = first_run.class_names, len(first_run.images)
+    place = {image.name: i for i, image in enumerate(in_official_order(first_run.images))}
     weights = np.concatenate([np.ones((1, count), np.int32), draws(count, samples, seed)])
+    rng = np.random.default_rng([seed, 1])
     rows: list[tuple[Difference, ...]] = []
     curves = []
     first: dict[tuple[str, str | None], np.ndarray] = {}
-    for run in runs:
-        images = sorted(run.images, key=lambda image: place[image.name])
-        ranked = rank(images, len(names))
-        whole = average_precisions(ranked, weights[:1])  # by itself, to agree in the last digit
-        precisions = np.concatenate([whole, average_precisions(ranked, weights[1:])])
-        found = _metrics(precisions, names)
+    for seeds in recipes:
+        of_seeds, of_curves = [], []
+        for run in seeds:
+            ranked = rank(sorted(run.images, key=lambda image: place[image.name]), len(names))
+            whole = average_precisions(ranked, weights[:1])  # by itself, to agree in the last digit
+            precisions = np.concatenate([whole, average_precisions(ranked, weights[1:])])
+            of_seeds.append(_metrics(precisions, names))
+            of_curves.append(mean_curve(ranked))
+        chosen = rng.integers(0, len(seeds), (samples, len(seeds)))
+        found = {key: _mean_of([one[key] for one in of_seeds], chosen) for key in of_seeds[0]}
         rows.append(tuple(_difference(key, value, first.get(key)) for key, value in found.items()))
         first = first or found
-        curves.append(mean_curve(ranked))
+        curves.append(np.mean(of_curves, axis=0).tolist())
     return Comparison(
-        runs=tuple(str(run.path) for run in runs),
+        runs=tuple(tuple(str(run.path) for run in seeds) for seeds in recipes),
         images=count,
         samples=samples,
         seed=seed,
         rows=tuple(rows),
         curves=tuple(curves),
     )
+
+
+def _mean_of(values: Sequence[np.ndarray], chosen: np.ndarray) -> np.ndarray:
+    """A metric of several seeds, float64 [1 + samples], from that of each and int [samples, seeds]."""
+    every = np.stack(values)
+    drawn = every[chosen, np.arange(1, every.shape[1])[:, None]].mean(1)
+    return np.concatenate([[every[:, 0].mean()], drawn])
 
 
 def _metrics(

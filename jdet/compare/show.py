@@ -18,9 +18,10 @@ _BARS = 20
 
 
 def _called(comparison: Comparison) -> list[str]:
-    """The runs' folder names, or their paths where two share one."""
-    names = [Path(run).name for run in comparison.runs]
-    return names if len(set(names)) == len(names) else list(comparison.runs)
+    """The folder names of each recipe's runs, or their paths where two recipes share them."""
+    names = [" + ".join(Path(run).name for run in seeds) for seeds in comparison.runs]
+    whole = [" + ".join(seeds) for seeds in comparison.runs]
+    return names if len(set(names)) == len(names) else whole
 
 
 def _cells(row: Difference) -> list[str]:
@@ -55,7 +56,8 @@ def table(comparison: Comparison) -> str:
             lines += [*rows_as_text([title, *header[1:]], rows), ""]
     lines.append(
         f"{comparison.images} images, {comparison.samples} draws of as many; differences to {names[0]}.\n"
-        "Significant: more than other images would make of it. Another seed makes a difference too."
+        "Significant: more than other images would make of it. Another seed makes a difference too; "
+        "seeds of one recipe are given as RUN,RUN."
     )
     return "\n".join(lines)
 

@@ -48,7 +48,7 @@ def test_weights_do_what_drawing_an_image_again_does():
 
 def test_the_value_of_each_run_is_that_of_pycocotools_to_the_last_digits():
     runs = [run(f"r{i}", random_set(i, images=20, truth=5)) for i in range(2)]
-    found = compare(runs, samples=100)
+    found = compare([[one] for one in runs], samples=100)
     for one, rows in zip(runs, found.rows, strict=True):
         metrics = evaluated(one.images, CocoEvaluator(NAMES, engine="pycocotools")).result()
         held = {(row.metric, row.class_name): row.value for row in rows}
@@ -65,13 +65,24 @@ def test_chance_is_not_significant_and_a_better_detector_is():
     significant = []
     for seed in range(6):
         runs = [run(f"r{i}", random_set(10 * seed + i, images=40, truth=seed)) for i in range(2)]
-        significant.append(compare(runs, samples=200).rows[1][0].significant)
+        significant.append(compare([[one] for one in runs], samples=200).rows[1][0].significant)
     assert sum(significant) <= 1
     better = [run(str(s), random_set(7, images=40, truth=9, noise=s)) for s in (0.1, 0.04)]
-    row = compare(better, samples=200).rows[1][0]
+    row = compare([[one] for one in better], samples=200).rows[1][0]
     assert row.significant and row.low > 0 and row.p_value < 0.02
-    again = compare(better[::-1], samples=200).rows[1][0]
+    again = compare([[one] for one in better[::-1]], samples=200).rows[1][0]
     assert again.significant and again.difference == -row.difference and again.high < 0
+
+
+def test_seeds_of_a_recipe_count_by_their_mean_and_widen_the_interval():
+    images = random_set(20, images=30, truth=3)
+    good, bad = (random_set(s, images=30, truth=3, noise=n) for s, n in ((21, 0.03), (22, 0.2)))
+    apart = [run("good", good), run("bad", bad)]
+    alone = [compare([[run("a", images)], [one]], samples=200).rows[1][0] for one in apart]
+    row = compare([[run("a", images)], apart], samples=200).rows[1][0]
+    assert row.value == pytest.approx(np.mean([one.value for one in alone]))
+    assert alone[0].significant and not row.significant
+    assert row.high - row.low > max(one.high - one.low for one in alone)
 
 
 def other_objects(images):
@@ -93,15 +104,15 @@ def other_objects(images):
 def test_runs_on_different_images_are_refused_with_the_difference(change, said):
     images = random_set(3, images=9)
     with pytest.raises(ConfigError, match=said):
-        compare([run("a", images), run("b", change(images))])
+        compare([[run("a", images)], [run("b", change(images))]])
 
 
 def test_what_else_cannot_be_compared():
     images = random_set(3, images=3)
     with pytest.raises(ConfigError, match="nothing to be compared with"):
-        compare([run("a", images)])
+        compare([[run("a", images), run("b", images)]])
     with pytest.raises(ConfigError, match="only runs of the same classes"):
-        compare([run("a", images), run("b", images, NAMES[::-1])])
+        compare([[run("a", images)], [run("b", images, NAMES[::-1])]])
 
 
 def test_the_command_prints_a_table_and_writes_a_figure(tmp_path, capsys):
@@ -113,6 +124,8 @@ def test_the_command_prints_a_table_and_writes_a_figure(tmp_path, capsys):
     assert "AP50" in said and "AP of ant" in said and "6 images, 100 draws" in said
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert '"p_value"' in (out / "comparison.json").read_text()
+    assert command.main([runs[0], ",".join(runs), "--samples=100"]) == 0
+    assert "run0 + run1" in capsys.readouterr().out
     for wrong in ("--samples=3", "--seed=-1"):
         assert command.main([*runs, wrong]) == 2
     assert command.main(runs[:1]) == 2

@@ -20,7 +20,7 @@ def compared(runs=2, images=3, shift=0.0):
         one._replace(truth=one.truth._replace(xywh=one.truth.xywh + np.array([shift, 0, 0, 0])))
         for one in whole[:images]
     ]
-    check_same([run("a", whole), run("b", other)][:runs])
+    check_same([[run("a", whole)], [run("b", other)]][:runs])
 
 
 def drawn(**flags):
