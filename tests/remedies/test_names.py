@@ -69,7 +69,7 @@ GROUPS = "train|eval|data|model|optimizer|parallel|resize|augment|landscape|init
 
 
 @pytest.mark.parametrize(
-    "key", mentioned(rf"(?<![\w./])(?:config\.)?((?:{GROUPS})(?:\.(?!txt)[a-z]\w+)+)")
+    "key", mentioned(rf"(?<![\w./])(?:config\.)?((?:{GROUPS})(?:\.(?!txt|yaml)[a-z]\w+)+)")
 )
 def test_a_key_exists(key):
     assert key in keys() or key.removesuffix(".name") in keys()
