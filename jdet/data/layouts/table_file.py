@@ -48,7 +48,7 @@ def rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
             columns = [name.strip().lower() for name in values]
         else:
             fields = dict(zip(columns, map(str.strip, values)))
-            yield Row(reader.line_num, fields)
+            yield Row(line=reader.line_num, fields=fields)
 
 
 def _separator(lines: list[str]) -> str:
