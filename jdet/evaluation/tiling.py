@@ -2,7 +2,8 @@
 
 An object that the border of a tile cuts lies whole in a neighbour, if it is not larger than the overlap. So
 a detection that touches a border inside the image is dropped where another tile holds it clear of its own
-inner borders, for that one sees at least as much of the object. What is left of several tiles goes
+inner borders, for that one sees at least as much of the object. It has to be clear by twice the width of
+a touch: two tiles whose boxes of one object differ by less cannot leave it to each other. What is left goes
 through class-wise NMS in which only boxes of different tiles suppress each other: what the detector let
 stand side by side in a tile stays. An object that is larger than the overlap can be found in parts.
 """
@@ -70,11 +71,13 @@ class Tiling(NamedTuple):
                 continue
             if max(size) > self.side:
                 longest += np.max(example.boxes[:, 2:] - example.boxes[:, :2], axis=1).tolist()
-        room = self.overlap - 2 * max(1.0, NEAR * self.side)
+        borders = 2 * max(1.0, NEAR * self.side)
+        room = self.overlap - borders
         large = [length for length in longest if length > room]
         if not large:
             return ""
-        overlap = math.ceil(1.05 * max(large) + 2)  # as much again for two borders of such a tile
+        # With room between borders of tiles of this side, and of twice the overlap where that is more.
+        overlap = math.ceil(max(max(large) + borders + 1, 1.05 * max(large) + 2))
         side = max(self.side, 2 * overlap)
         return (
             f"{len(large)} of {len(longest)} sampled objects are longer than the {room:.0f} pixels that "
@@ -110,12 +113,12 @@ class Tiling(NamedTuple):
             size=size,
         )
         boxes = joined.image.boxes
-        clear = _clear(boxes, tiles, size)  # [n, tiles]
-        own = clear[np.arange(len(owner)), owner]
+        near = np.maximum(1.0, NEAR * np.tile(tiles[:, 2:] - tiles[:, :2], 2))  # [tiles, xyxy]
+        own = _inside(boxes, tiles, near, size)[np.arange(len(owner)), owner]
         # A box that its own tile cuts, and that another one holds clear, is the other's.
-        rows = np.flatnonzero(own | ~clear.any(axis=1))
+        rows = np.flatnonzero(own | ~_inside(boxes, tiles, 2 * near, size).any(axis=1))
         rows = rows[np.argsort(-joined.image.scores[rows], kind="stable")]
-        several = (clear.sum(axis=1) > 1) | ~own
+        several = _reached(boxes, tiles).sum(axis=1) > 1
         stays = _suppress(
             boxes[rows], joined.image.labels[rows], owner[rows], several[rows], self.iou_threshold
         )
@@ -126,18 +129,31 @@ def _joined(masks: Sequence[Any]) -> np.ndarray | None:
     return None if any(each is None for each in masks) else np.concatenate(masks)
 
 
-def _clear(boxes: np.ndarray, tiles: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Which tiles hold which boxes clear of their borders inside the image, bool [n, tiles]."""
-    near = np.maximum(1.0, NEAR * np.tile(tiles[:, 2:] - tiles[:, :2], 2))  # [tiles, xyxy]
+def _inside(
+    boxes: np.ndarray, tiles: np.ndarray, margin: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Which tiles hold which boxes clear of their borders inside the image, bool [n, tiles].
+
+    ``margin`` [tiles, xyxy] is what has to lie between, pixels.
+    """
     height, width = size
     outer = tiles == np.array([0, 0, width, height], np.float32)
-    low = np.where(outer[:, :2], -np.inf, tiles[:, :2] + near[:, :2])
-    high = np.where(outer[:, 2:], np.inf, tiles[:, 2:] - near[:, 2:])
-    clear = np.ones((len(boxes), len(tiles)), bool)
+    low = np.where(outer[:, :2], -np.inf, tiles[:, :2] + margin[:, :2])
+    high = np.where(outer[:, 2:], np.inf, tiles[:, 2:] - margin[:, 2:])
+    inside = np.ones((len(boxes), len(tiles)), bool)
     for axis in range(2):  # [n, tiles] at a time
-        clear &= boxes[:, axis, None] > low[:, axis]
-        clear &= boxes[:, 2 + axis, None] < high[:, axis]
-    return clear
+        inside &= boxes[:, axis, None] > low[:, axis]
+        inside &= boxes[:, 2 + axis, None] < high[:, axis]
+    return inside
+
+
+def _reached(boxes: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+    """Which boxes overlap or touch which tiles, bool [n, tiles]."""
+    reached = np.ones((len(boxes), len(tiles)), bool)
+    for axis in range(2):
+        reached &= boxes[:, axis, None] <= tiles[:, 2 + axis]
+        reached &= boxes[:, 2 + axis, None] >= tiles[:, axis]
+    return reached
 
 
 def _suppress(
@@ -145,7 +161,7 @@ def _suppress(
 ) -> np.ndarray:
     """Greedy NMS between tiles; boxes best first; bool [n], which stay.
 
-    ``several`` are those that more tiles than one may have found; no other can have a double.
+    ``several`` are those that reach into more tiles than one; no other can have a double.
     """
     stays = np.ones(len(boxes), bool)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

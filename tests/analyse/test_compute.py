@@ -87,7 +87,7 @@ def test_calibration_is_that_of_a_loop():
 
 def test_a_slice_is_scored_as_if_it_were_the_set():
     images = random_set(7)
-    parts = {"odd": [i.id for i in images if i.id % 2], "few": [3, 4], "none": []}
+    parts = {"odd": [i.id for i in images if i.id % 2], "_overall": [3, 4], "none": []}
     slices = analyse(images, NAMES, slices=parts).slices
     assert [one["name"] for one in slices] == list(parts)
     for one in slices:
@@ -160,4 +160,25 @@ def test_without_detections_everything_is_missed():
     assert sum(one["missed"] for one in found.image_list) == sum(
         one["objects"] for one in found.per_class
     )
-    assert found.confusion is None and found.calibration["ece"] == 0
+    counts = [one["objects"] for one in found.per_class]
+    assert [row[-1] for row in found.confusion["matrix"]] == [*counts, 0]
+    assert found.calibration["ece"] == 0
+
+
+def test_where_nothing_is_right_what_is_wrong_is_counted_from_the_usual_score_on():
+    images = random_set(11)
+    away = [i._replace(found=i.found._replace(boxes=i.found.boxes + 5000)) for i in images]
+    found = analyse(away, NAMES)
+    wrong = sum(int((i.found.scores >= 0.3).sum()) for i in images)
+    assert found.confusion["score"] == 0.3 and sum(found.confusion["matrix"][-1]) == wrong > 0
+    assert sum(one["false_positives"] for one in found.image_list) == wrong
+
+
+@pytest.mark.parametrize("factor", [1.5, -1.0])
+def test_scores_that_are_no_probabilities_have_no_calibration(factor):
+    images = [
+        i._replace(found=i.found._replace(scores=i.found.scores * np.float32(factor)))
+        for i in random_set(12, images=5)
+    ]
+    found = analyse(images, NAMES)
+    assert found.calibration is None and found.per_class[0]["ap"] is not None

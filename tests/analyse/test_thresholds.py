@@ -66,9 +66,9 @@ def test_a_precision_that_is_never_reached_has_no_threshold():
     assert found["best_f1"]["score"] == pytest.approx(0.75)
 
 
-def of_class(name, best, at):
+def of_class(name, best, at, objects=5):
     threshold = {"best_f1": best and {"score": best}, "at_precision": at and {"score": at}}
-    return {"class": name, "threshold": threshold}
+    return {"class": name, "objects": objects, "threshold": threshold}
 
 
 def test_predictions_take_what_the_run_has(tmp_path):
@@ -77,8 +77,9 @@ def test_predictions_take_what_the_run_has(tmp_path):
     assert scores.tolist() == [0.3] * 3 and "no thresholds" in said
     with pytest.raises(ConfigError, match="python -m jdet.analyse"):
         thresholds.of_run(tmp_path, names, "precision")
-    classes = [of_class("ant", 0.4, 0.6), of_class("bee", 0.2, None), of_class("cat", None, None)]
-    records.write(tmp_path, EMPTY._replace(classes=list(names), per_class=classes))
+    classes = [of_class("ant", 0.4, 0.6), of_class("bee", 0.2, None)]
+    classes.append(of_class("cat", None, None, objects=0))
+    records.write(tmp_path, EMPTY._replace(classes=list(names), per_class=classes, step=7))
     scores, said = thresholds.of_run(tmp_path, names, "auto")
     assert scores.tolist() == [0.4, 0.2, 0.3] and "cat 0.3 (not measured)" in said
     scores, said = thresholds.of_run(tmp_path, names, "precision")
@@ -86,3 +87,14 @@ def test_predictions_take_what_the_run_has(tmp_path):
     assert thresholds.of_run(tmp_path, names, 0.7)[0].tolist() == [0.7] * 3
     with pytest.raises(ConfigError, match="is of the classes ant, bee, cat"):
         thresholds.of_run(tmp_path, ("ant",), "auto")
+    assert "measured at step 7: ant" in thresholds.of_run(tmp_path, names, "auto", 9)[1]
+    assert "measured at" not in thresholds.of_run(tmp_path, names, "auto", 7)[1]
+
+
+def test_a_class_whose_detections_are_all_wrong_reaches_no_precision(tmp_path):
+    classes = [of_class("worm", None, None)]
+    records.write(tmp_path, EMPTY._replace(per_class=classes))
+    scores, said = thresholds.of_run(tmp_path, ("worm",), "precision")
+    assert scores.tolist() == [np.inf] and "worm none" in said
+    scores, said = thresholds.of_run(tmp_path, ("worm",), "auto")
+    assert scores.tolist() == [0.3] and "worm 0.3 (no detection was right)" in said

@@ -62,6 +62,14 @@ def test_a_finished_run(tmp_path):
     assert ["Most memory of a device, or of the process on CPUs", 3 << 30, "bytes"] in data["cost"]
 
 
+def test_the_headline_has_the_step_of_its_numbers(tmp_path):
+    source = made_run.evaluated(tmp_path, settings(), [made_run.scene(0)])
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record | {"step": 900, "status": "interrupted"}))
+    headline = held(write(tmp_path, source=source))["headline"]
+    assert "interrupted at step 900 of 200" in headline and "after 200 steps" in headline
+
+
 def test_nothing_from_the_data_is_markup_and_nothing_is_loaded(tmp_path):
     folder = tmp_path / "a<b>&'run'"
     source = made_run.evaluated(folder, settings(), [made_run.scene(0)])
