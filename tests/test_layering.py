@@ -67,6 +67,7 @@ BELOW = {
     "preflight": {"cli", "config", "build", "data", "describe", "evaluation", "parallel", "train"},
     "browse": {"cli", "config", "build", "data", "evaluation"},
     "doctor": {
+        "analyse.evaluated",
         "analyse.records",
         "analysis",
         "cli",

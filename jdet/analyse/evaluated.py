@@ -48,7 +48,7 @@ def read_run(path: str | os.PathLike[str], phase: str = "") -> EvaluatedRun:
         DataError: the data set cannot be read, is not the one that was evaluated, or a file is damaged.
     """
     run = open_run(path, phase)
-    report = _report(run)
+    report = report_of(run)
     found, index = results.read(run.path / results.DETECTIONS)
     config = evaluated_config(run.config, report)
     _, source = build.sources(config)
@@ -68,8 +68,8 @@ def read_run(path: str | os.PathLike[str], phase: str = "") -> EvaluatedRun:
     )
 
 
-def _report(run: Run) -> dict[str, Any]:
-    """``report.json``.
+def report_of(run: Run) -> dict[str, Any]:
+    """``report.json`` of a run.
 
     Raises:
         ConfigError: it is not there, and neither are detections.

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from jdet import atomic_files, cli
 from jdet import config as config_lib
+from jdet.analyse.evaluated import evaluated_config, report_of
 from jdet.doctor import examine as examine_lib
 from jdet.doctor import page, report, splits
 from jdet.train.workdir import open_run
@@ -40,7 +41,7 @@ def main() -> int:
     run, config = None, values.config
     if values.run:
         opened = open_run(values.run, values.phase)
-        run, config = opened.path, config or opened.config
+        run, config = opened.path, config or evaluated_config(opened.config, report_of(opened))
         given = given or ["run"]
     if not given:
         raise ConfigError(

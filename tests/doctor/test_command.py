@@ -1,6 +1,7 @@
 """The command: which data, exit codes, files; limits of a config, its anchors, and what a run suspects."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -140,10 +141,12 @@ class Unreached:
         return "no anchor reaches cell 30 %. They are trained all the same, so much for that"
 
 
-def analysed(folder, suspicions):
+def analysed(folder, suspicions, images=((1, "1"), (2, "2"), (3, "3"))):
     analysis = dict.fromkeys(records.Analysis._fields, [])
     analysis |= {"iou": 0.5, "images": 5, "version": records.VERSION, "label_suspects": suspicions}
     folder.mkdir()
+    listed = [{"id": id, "name": name} for id, name in images]
+    (folder / "images.json").write_text(json.dumps({"images": listed}))
     records.write(folder, records.Analysis(**analysis))
     return folder
 
@@ -157,9 +160,7 @@ def suspect(kind, image, other=None):
 def test_what_a_run_contradicts_is_told(tmp_path):
     root = DataSet().write(tmp_path / "set")
     config, found = splits.of_config(config_of(root))
-    run = analysed(
-        tmp_path / "run", [suspect("unlabelled", 3), suspect("wrong_class", "2", "seed")]
-    )
+    run = analysed(tmp_path / "run", [suspect("unlabelled", 3), suspect("wrong_class", 2, "seed")])
     result = examine("set", config, found, network=False, run=run, processes=1)
     told = {f.name: f for f in result.findings}
     assert set(told) == {"suspected_unlabelled", "suspected_wrong_class"}
@@ -170,10 +171,64 @@ def test_what_a_run_contradicts_is_told(tmp_path):
     assert page.render(result).count("data:image/jpeg;base64,") == 2
 
 
+def split_of(name, ids, trained=False):
+    objects = splits.Objects(
+        image=np.zeros(0, int),
+        boxes=np.zeros((0, 4)),
+        labels=np.zeros(0, int),
+        ignore=np.zeros(0, bool),
+        sizes=np.full((len(ids), 2), 64.0),
+    )
+    source = types.SimpleNamespace(class_names=("cell", "seed"))
+    return splits.Split(name, source, trained, objects, tuple(ids), ("",) * len(ids))
+
+
+@pytest.mark.parametrize(
+    "names, ids",
+    [
+        (("2008_000045", "2008_000051", "2007_000032"), (1, 2, 3)),  # VOC: places, from 1
+        (("000012", "000007", "000145"), (12, 7, 145)),  # names as numbers
+        (("3", "x1", "1"), (1, 2, 3)),  # names that are also ids of others
+    ],
+)
+def test_a_suspect_is_the_image_of_its_name(tmp_path, names, ids):
+    run = analysed(tmp_path / "run", [suspect("unlabelled", ids[2])], zip(ids, names))
+    seen = [split_of("train", names, trained=True), split_of("eval", names)]
+    (finding,) = suspects.findings(seen, run)
+    assert finding.cases[0].places[0][:3] == ("eval", 2, names[2])
+
+
+def test_the_split_a_run_was_evaluated_on_is_told_by_all_names(tmp_path):
+    run = analysed(tmp_path / "run", [suspect("unlabelled", 2)])
+    seen = [split_of("train", "abc", trained=True), split_of("test", "24"), split_of("val", "321")]
+    (finding,) = suspects.findings(seen, run)
+    assert finding.cases[0].places[0][:3] == ("val", 1, "2")
+    with pytest.raises(ConfigError, match="any of val, test, whose images have the same names"):
+        list(suspects.findings([*seen[::2], split_of("test", "123")], run))
+    (run / "images.json").write_text("[]")
+    with pytest.raises(DataError, match=r"images.json cannot be read.*evaluate the run again"):
+        list(suspects.findings(seen, run))
+
+
+def test_a_run_is_held_against_the_images_of_its_report(tmp_path, called):
+    root = DataSet().write(tmp_path / "set")
+    run = analysed(tmp_path / "run", [suspect("unlabelled", 8)], [(8, "8")])
+    config = config_of(root)
+    parts = build.group("backbone", "resnet", depth=18), build.group("neck", "fpn")
+    config.model = build.group("detector", "fcos", backbone=parts[0], neck=parts[1])
+    (run / "config.json").write_text(config.to_json_best_effort())
+    data = {**config.data.eval, "annotation_file": f"{root}/instances_train.json"}
+    (run / "report.json").write_text(json.dumps({"settings": {"data": data}}))
+    (run / "detections.json").write_text("[]")
+    code, said = called(run=str(run))
+    assert code == 3, said.err  # the same images in both splits
+    assert "detections of the run: 1 (such as eval: hay.png (cell, score 0.93))" in said.out
+
+
 def test_runs_of_other_data_or_without_analysis_are_refused(tmp_path):
     root = DataSet().write(tmp_path / "set")
     _, found = splits.of_config(config_of(root))
-    other = analysed(tmp_path / "other", [suspect("unlabelled", "elsewhere")])
+    other = analysed(tmp_path / "other", [suspect("unlabelled", 1)], [(1, "elsewhere")])
     with pytest.raises(ConfigError, match="other images than these"):
         list(suspects.findings(found, other))
     (tmp_path / "none").mkdir()
