@@ -44,6 +44,8 @@ class CocoEvaluation:
         """
         self._classes = tuple(class_names)
         self._objects = sum(int((~image.truth.ignore).sum()) for image in images)
+        scores = [np.asarray(image.found.scores, float) for image in images]
+        self._probabilities = all(((one >= 0) & (one <= 1)).all() for one in scores)
         objects, found = _ground_truth(images, class_names), _detections(images)
         truth = hotcoco.COCO(objects)
         kind = truth.load_res(found) if len(found) else hotcoco.COCO({**objects, "annotations": []})
@@ -102,8 +104,11 @@ class CocoEvaluation:
         return {name: float(rise[key]) for name, key in _TIDE.items()}
 
     def calibration(self) -> dict[str, Any] | None:
-        """Reliability bins of equal width and the expected calibration error; None without objects."""
-        if not self._objects:
+        """Reliability bins of equal width and the expected calibration error.
+
+        None without objects, and where a score is outside of 0 … 1: such scores are no probabilities.
+        """
+        if not self._objects or not self._probabilities:
             return None
         held = self._eval.calibration(n_bins=BINS, iou_threshold=0.5)
         return {
@@ -131,16 +136,18 @@ class CocoEvaluation:
         """
         if not parts:
             return []
-        held = self._eval.slice_by({name: [i + 1 for i in rows] for name, rows in parts.items()})
+        # By numbers, for hotcoco keeps some names to itself.
+        numbered = {str(n): [i + 1 for i in rows] for n, rows in enumerate(parts.values())}
+        held = self._eval.slice_by(numbered)
         return [
             {
                 "name": name,
                 "images": len(rows),
                 "objects": sum(int((~images[i].truth.ignore).sum()) for i in rows),
-                "ap": number(held[name]["AP"]),
-                "ap50": number(held[name]["AP50"]),
+                "ap": number(held[str(n)]["AP"]),
+                "ap50": number(held[str(n)]["AP50"]),
             }
-            for name, rows in parts.items()
+            for n, (name, rows) in enumerate(parts.items())
         ]
 
 

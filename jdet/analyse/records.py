@@ -102,12 +102,14 @@ class Analysis(NamedTuple):
         tide: by ``ERRORS`` how much AP at ``iou`` would rise without errors of this type.
         confusion: "labels" (the classes, then "background"), "score" of the detections that count, and
             "matrix", objects (rows) by what was found in their place (columns). The last column is what
-            was missed, the last row what was found where nothing is.
+            was missed, the last row what was found where nothing is. None without objects.
         calibration: "ece", the expected calibration error, and "bins", each with "low", "high", mean
             "score" and "precision" of the detections in it (null in an empty one) and their "count".
+            None without objects or where scores are outside of 0 … 1.
         slices: the parts of the set that were asked for: "name", "images", "objects", "ap", "ap50".
         image_list: every image, worst first: "id", "file", "objects", "true_positives",
-            "false_positives", "missed" and "f1" at the thresholds of best F1.
+            "false_positives", "missed" and "f1" at the thresholds of best F1; of a class without one
+            at that of all classes, or at 0.3 where no detection of any class is right.
         label_suspects: ``Suspect``, the most confident first.
         masks: "ap", "ap50" and "ap75" of masks; None without masks.
         step: optimiser steps the evaluated weights have taken; None: not known.

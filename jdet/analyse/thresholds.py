@@ -16,7 +16,7 @@ PRECISION = 0.9
 """Wanted where nothing else is asked for."""
 
 USUAL = 0.3
-"""Lowest score that predictions report where a run has no threshold."""
+"""Lowest score that counts where a run has no threshold."""
 
 MOST_SAID = 10
 """Classes whose thresholds are told one by one."""
@@ -83,16 +83,19 @@ def of_classes(found: Outcomes, wanted: float) -> list[Thresholds]:
 def scores_to_keep(found: Outcomes, chosen: list[Thresholds]) -> tuple[np.ndarray, float | None]:
     """The score of best F1 of each class, float64 [K], and of all classes together.
 
-    A class that has none gets that of all; so does an analysis without ground truth get infinity.
+    A class that has none gets that of all. Where no detection is right this is ``USUAL``; without ground
+    truth it is None, and classes get infinity.
     """
-    every = choose(found.scores, found.right, int(found.objects.sum()), PRECISION)["best_f1"]
-    overall = every["score"] if every else np.inf
-    own = [one["best_f1"]["score"] if one["best_f1"] else overall for one in chosen]
-    return np.array(own, float), every["score"] if every else None
+    objects = int(found.objects.sum())
+    every = choose(found.scores, found.right, objects, PRECISION)["best_f1"]
+    overall = (every["score"] if every else USUAL) if objects else None
+    default = np.inf if overall is None else overall
+    own = [one["best_f1"]["score"] if one["best_f1"] else default for one in chosen]
+    return np.array(own, float), overall
 
 
 def of_run(
-    folder: Path, class_names: tuple[str, ...], score: float | str
+    folder: Path, class_names: tuple[str, ...], score: float | str, step: int | None = None
 ) -> tuple[np.ndarray, str]:
     """The lowest score to report of each class, for predictions.
 
@@ -100,7 +103,9 @@ def of_run(
         folder: of the run.
         class_names: K names.
         score: a number for all; "auto": those of best F1 that the run's last evaluation found, or
-            ``USUAL`` where there are none; "precision": those of the precision that was wanted of it.
+            ``USUAL`` where there are none; "precision": those of the precision that was wanted of it,
+            infinity for a class with objects that does not reach it.
+        step: of the weights that predict; None: not compared with that of the analysis.
 
     Returns:
         float64 [K]; and in words what was chosen.
@@ -124,18 +129,20 @@ def of_run(
     chosen, said = np.full(len(class_names), USUAL), []
     for label, one in enumerate(analysis.per_class):
         best, at = one["threshold"]["best_f1"], one["threshold"]["at_precision"]
-        if best is None:  # nothing to measure it on
+        used = best if score == "auto" else at
+        if used is not None:
+            chosen[label] = used["score"]
+            said.append(f"{one['class']} {used['score']:.3g}")
+        elif not one["objects"]:
             said.append(f"{one['class']} {USUAL} (not measured)")
         elif score == "auto":
-            chosen[label] = best["score"]
-            said.append(f"{one['class']} {best['score']:.3g}")
-        elif at is None:
+            said.append(f"{one['class']} {USUAL} (no detection was right)")
+        else:
             chosen[label] = np.inf
             said.append(f"{one['class']} none (the precision is never reached)")
-        else:
-            chosen[label] = at["score"]
-            said.append(f"{one['class']} {at['score']:.3g}")
     if len(said) > MOST_SAID:
         said = [f"{chosen.min():.3g} to {chosen.max():.3g}, all of them in {records.FILE}"]
     kind = "of best F1" if score == "auto" else "for the wanted precision"
+    if step is not None and analysis.step not in (None, step):
+        kind += f", measured at step {analysis.step}"
     return chosen, f"the run's thresholds {kind}: {', '.join(said)}"

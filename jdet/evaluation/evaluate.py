@@ -138,7 +138,10 @@ def make_evaluation(
         report.print_table(found.metrics, source.class_names, report.per_class(found.evaluators))
         (workdir / ANALYSIS).unlink(missing_ok=True)
         for one in also:
-            one.write(workdir, step)
+            try:
+                one.write(workdir, step)
+            except Exception as error:  # of whatever kind: the metrics are in their files
+                logging.warning("%s was not written: %r", workdir / ANALYSIS, error)
         drawn = drawing.write_images(
             workdir / "detections",
             found.samples.pairs,

@@ -224,8 +224,8 @@ def headline(run: Run, report: Mapping[str, Any], totals: Totals | None, iou: fl
     """The result in one sentence or two."""
     record, metrics = run.record, report.get("metrics", {})
     status, step = record.get("status", "not begun"), record.get("step", report.get("step"))
-    steps = record.get("steps")
-    after = f"after {step:,} steps" if step else "before the first step"
+    steps, measured = record.get("steps"), report.get("step", record.get("step"))
+    after = f"after {measured:,} steps" if measured else "before the first step"
     ends = {
         "running": f"The run is still training ({steps:,} steps planned). " if steps else "",
         "interrupted": f"The run was interrupted at step {step} of {steps}. ",
