@@ -74,6 +74,43 @@ def test_every_object_as_large_as_the_overlap_is_found_once_and_whole(seed, heig
     assert found.id == "image"
 
 
+def test_a_box_and_its_double_across_the_width_of_a_touch_are_one():
+    """Borders are touched up to 304: one of two boxes of an object lies beyond, and they still meet."""
+    tiling = Tiling(side=400, overlap=100, iou_threshold=0.5, max_detections=0)
+    boxes = np.array([[303.9, 100, 350, 150], [4.2, 100, 50, 150]], np.float32)
+    parts = []
+    for tile, box, score in zip(tiling.tiles(400, 700), boxes[:, None], (0.9, 0.8), strict=True):
+        image = ImageDetections("", box, np.array([score], np.float32), np.array([0]))
+        parts.append((tile, Moved(image, box, None, tile[2:])))
+    assert tiling.merge(parts, (400, 700), "").image.scores.tolist() == [np.float32(0.9)]
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(60, 400), st.integers(60, 400))
+def test_objects_are_found_once_by_a_detector_that_is_a_pixel_off(seed, height, width):
+    """Each tile is off in its own way, by up to the width of a touch, and so are its scores."""
+    rng = np.random.default_rng(seed)
+    cells = rng.permutation((height // 60) * (width // 60))
+    corner = np.stack([cells % (width // 60), cells // (width // 60)], 1) * 60 + rng.integers(
+        0, 20, (len(cells), 2)
+    )
+    boxes = np.concatenate([corner, corner + rng.integers(14, 39, corner.shape)], 1).astype(float)
+    scores, labels = rng.uniform(0.3, 0.9, len(cells)), np.zeros(len(cells), int)
+    parts = []
+    for tile in TILING.tiles(height, width):
+        part = found_in(tile, boxes, scores, labels)
+        moved = part.frames + rng.uniform(-0.99, 0.99, part.frames.shape)
+        moved = np.clip(moved, 0, np.array([tile.width, tile.height] * 2)).astype(np.float32)
+        noisy = part.image.scores + rng.uniform(-0.1, 0.1, len(moved)).astype(np.float32)
+        parts.append(
+            (tile, Moved(part.image._replace(boxes=moved, scores=noisy), moved, None, tile[2:]))
+        )
+    found = TILING.merge(parts, (height, width), "").image.boxes
+    away = np.abs(found[:, None] - boxes).max(axis=2)  # [found, objects]
+    assert sorted(away.argmin(axis=1)) == list(range(len(boxes)))
+    assert away.min(axis=1).max(initial=0) < 3
+
+
 def test_objects_larger_than_the_overlap_are_kept_in_parts():
     """Of one of 90 pixels over a seam, both tiles hold more than the overlap."""
     boxes = np.array([[35.0, 10, 125, 30]])  # tiles begin at 0 and 60

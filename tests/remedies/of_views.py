@@ -18,6 +18,8 @@ HYBRID, DSOD, TTA = "jdet/backbones/hybrid.py", "jdet/backbones/dsod.py", "jdet/
 
 MULTI, ANCHORS = "jdet/evaluation/multi_scale.py", "jdet/ops/anchors.py"
 
+TILING = "jdet/evaluation/tiling.py"
+
 KEEP, TORCH = "jdet/data/transforms/keep_ratio.py", "jdet/interop/torchvision.py"
 
 INPUT = {"input_size": 64}
@@ -80,31 +82,41 @@ def drawn_as_typed(typed):
 
 
 class Long:
-    """One image of 300 pixels with an object of 90."""
+    """One image of 3,000 pixels with a long object."""
+
+    def __init__(self, length):
+        self.length = length
 
     def __len__(self):
         return 1
 
     def __getitem__(self, index):
-        return records.example("a", [[10, 10, 100, 19]], [0])
+        return records.example("a", [[10, 10, 10 + self.length, 19]], [0])
 
     def image_size(self, index):
-        return 300, 300
+        return 3000, 3000
 
 
-def tiled(typed):
-    config = get_defaults()
-    config.eval.tile.side, config.eval.tile.overlap = 100, 40
-    said = Tiling.of(config.eval.tile).warning(Long())
+def tiled(typed, side=100, overlap=40, length=90):
+    config, source = get_defaults(), Long(length)
+    config.eval.tile.side, config.eval.tile.overlap = side, overlap
+    said = Tiling.of(config.eval.tile).warning(source)
     if not typed:
         return said
     type_in(config, " ".join(re.findall(r"--config\S+=\d+", said)))
     validate(config)
-    return Tiling.of(config.eval.tile).warning(Long())
+    return Tiling.of(config.eval.tile).warning(source)
 
 
 ROWS = [
-    row("jdet/evaluation/tiling.py", "has room for all", tiled, {"typed": False}, {"typed": True}),
+    row(TILING, "has room for all", tiled, {"typed": False}, {"typed": True}),
+    row(
+        TILING,
+        "has room for all",
+        functools.partial(tiled, side=1024, overlap=64, length=60),
+        {"typed": False},
+        {"typed": True},
+    ),
     of_config(
         TTA,
         "set the preset to 'custom', or leave the passes out",
