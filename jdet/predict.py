@@ -107,9 +107,7 @@ def predict(
         tile=tile,
         tile_overlap=tile_overlap,
     )
-    scores, said = thresholds.of_run(
-        predictor.folder, predictor.class_names, score, predictor.step
-    )
+    scores, said = thresholds.of_run(predictor.folder, predictor.class_names, score, predictor.step)
     logging.info("%s", said)
     found = detect_files(predictor, _files(predictor, items), scores, on_error or _log_error)
     return in_order((number, detections) for number, _, _, detections in found)
@@ -239,9 +237,7 @@ def write_results(
     Raises:
         ConfigError: the folder does not take more, or the run has no threshold of a precision.
     """
-    scores, said = thresholds.of_run(
-        predictor.folder, predictor.class_names, score, predictor.step
-    )
+    scores, said = thresholds.of_run(predictor.folder, predictor.class_names, score, predictor.step)
     _say(said)
     failed: dict[str, str] = {}
 
