@@ -107,7 +107,7 @@ class CvatSource(FolderSource):
                 box, polygons = _shape(shape, (height, width), what)
                 name = class_name(shape.get("label") or "", what)
                 objects.append(RawObject(name, box, polygons))
-        found = folder.image(image.get("name") or "", label)
+        found = folder.image(image.get("name") or "", label, split)
         return ImageRecord(where, found, split, tuple(objects), (height, width))
 
 

@@ -69,7 +69,7 @@ def _read(
 ) -> ImageRecord:
     path = folder.labels.path(label)
     objects = tuple(_object(row, f"{path}, line {row.line}", names) for row in lines)
-    return ImageRecord(where, folder.image(id, label), split, objects)
+    return ImageRecord(where, folder.image(id, label, split), split, objects)
 
 
 def _object(row: Row, where: str, names: dict[str, str]) -> RawObject:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from jdet.data.find_images import expanded
 from jdet.data.layouts.listing import Listing
 from jdet.data.layouts.records import ImageRecord, RawObject
-from jdet.data.layouts.words import ALL
+from jdet.data.layouts.words import ALL, split_of
 from jdet.data.readers.file_pattern import FilePattern
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.annotations import (
@@ -63,21 +63,47 @@ class Folder:
                 raise DataError(f"image_root {images.absolute()} is missing")
             self.images = Listing(images)
         self._pattern = FilePattern(files) if files else None
+        self._written: set[str] = set()
+        self._guessed: set[str] = set()
+        self._withheld: set[str] = set()
 
-    def image(self, name: str, label_file: str) -> str | tuple[str, ...]:
+    def withhold(self) -> bool:
+        """Keeps images that some label names with their folder from others that are only called alike.
+
+        Returns:
+            Whether one was handed out to both so far: then the labels are to be read again.
+        """
+        self._withheld = self._written & self._guessed
+        return bool(self._withheld)
+
+    def image(self, name: str, label_file: str, split: str = "") -> str | tuple[str, ...]:
         """Path of the image that a label file calls ``name``, or of the files that make it.
+
+        Args:
+            name: as the label file has it.
+            label_file: its path below its folder.
+            split: of the image; "" where nothing says, or only the label file's folder.
 
         Raises:
             DataError: there is none, or several are as likely.
         """
         near = posixpath.dirname(label_file)
+        only = split == split_of(label_file)
         if self._pattern is None:
-            return self._one(name, near)
+            return self._one(name, near, split, only)
         stem = self._pattern.stem(posixpath.basename(name.replace("\\", "/"))) or name
-        return tuple(self._one(part, near) for part in self._pattern.names(stem))
+        return tuple(self._one(part, near, split, only) for part in self._pattern.names(stem))
 
-    def _one(self, name: str, near: str) -> str:
-        if found := self.images.image_index.find(name, near):
+    def _one(self, name: str, near: str, split: str, only: bool) -> str:
+        index = self.images.image_index
+        found = index.written(name, near)
+        if found:
+            self._written.add(found)
+        else:
+            found = index.find(name, near, split, only)
+            self._guessed.add(found)
+            found = "" if found in self._withheld else found
+        if found:
             return self.images.path(found)
         there = [posixpath.basename(path) for path in self.images.images]
         some = nearest(name, there[:1000]) if there else "; there are no images at all"
@@ -140,6 +166,9 @@ class FolderSource(LabelledSource):
         self._given = None if classes is None else check_classes(classes, "classes")
         self.notes: Counter[str] = Counter()
         records = list(self._records(folder))
+        if folder.withhold():
+            self.notes.clear()
+            records = list(self._records(folder))
         chosen = _of_split(records, split, folder.labels.root)
         self.class_names = self._given or self._class_list(folder) or _sorted_names(records)
         label_of = {name: label for label, name in enumerate(self.class_names)}

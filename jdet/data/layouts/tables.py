@@ -181,7 +181,7 @@ class CsvSource(FolderSource):
         objects = [_object(row, columns, folder.labels.path(label)) for row in lines]
         fields = lines[0].fields
         size = None if "width" in columns.box else _size(fields)
-        image = folder.image(name, label)
+        image = folder.image(name, label, split)
         return ImageRecord(where, image, split, tuple(one for one in objects if one), size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,11 +32,24 @@ _NO_AREA = {"point", "polyline", "line"}
 
 
 def find(listing: Listing) -> dict[str, str]:
-    """Splits of a folder of VIA's layout → a label file of each; empty where it is none."""
+    """Splits of a folder of VIA's layout → a label file of each; empty where it is none.
+
+    They are those of the files' names and folders, or else of the folders in the names of the images.
+    """
     found: dict[str, str] = {}
     for path in _files(listing):
-        found.setdefault(split_of(path), path)
+        for image in _images(listing.path(path)):
+            found.setdefault(_split(image, path), path)
+        found or found.setdefault(split_of(path), path)
     return found
+
+
+def _split(image: Mapping[str, Any], path: str) -> str:
+    return split_of(path) or split_of(posixpath.dirname(_filename(image)))
+
+
+def _filename(image: Mapping[str, Any]) -> str:
+    return str(image.get("filename") or "").replace("\\", "/")
 
 
 def _files(listing: Listing) -> list[str]:
@@ -89,13 +103,12 @@ class ViaSource(FolderSource):
         for label, images in files.items():
             path = folder.labels.path(label)
             for image in images:
-                name = str(image.get("filename") or "")
-                split = split_of(label) or split_of(Path(name.replace("\\", "/")).parent)
+                split = _split(image, label)
 
                 def read(image: Any = image, label: str = label, split: str = split) -> ImageRecord:
                     return self._read(folder, label, split, image, attribute)
 
-                yield attempt(f"{path}, image {name}", split, read)
+                yield attempt(f"{path}, image {image.get('filename')}", split, read)
 
     def _read(
         self, folder: Folder, label: str, split: str, image: Mapping[str, Any], attribute: str
@@ -110,7 +123,7 @@ class ViaSource(FolderSource):
             what = f"{where}, regions[{place}]"
             box, polygons = _shape(shape, what)
             objects.append(RawObject(_name(region, attribute, what), box, polygons))
-        found = folder.image(str(image.get("filename") or ""), label)
+        found = folder.image(_filename(image), label, split)
         return ImageRecord(where, found, split, tuple(objects))
 
 

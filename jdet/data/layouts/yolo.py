@@ -144,7 +144,7 @@ class YoloSource(FolderSource):
             yield from self._of_list(folder.images, Path(folder.labels.path(name)), split)
 
     def _of_list(self, listing: Listing, path: Path, split: str) -> Iterator[ImageRecord]:
-        texts, files = _texts(listing)
+        labels = _Labels(listing)
         names = listed(path)
         if not names:
             raise DataError(f"{path}: it lists no images, one on a line")
@@ -152,10 +152,12 @@ class YoloSource(FolderSource):
         for name in names:
 
             def read(name: str = name) -> ImageRecord:
-                image = listing.image_index.find(name, "" if near == "." else near)
+                image = listing.image_index.find(
+                    name, "" if near == "." else near, split, only=True
+                )
                 if not image:
                     raise DataError(f"its image {name!r} is nowhere below {listing.root}")
-                return self._read(listing, split, image, _label_of(image, texts, files))
+                return self._read(listing, split, image, labels.of(image))
 
             yield attempt(str(path), split, read)
 
@@ -176,17 +178,17 @@ class YoloSource(FolderSource):
 
     def _of(self, listing: Listing, images: Iterable[tuple[str, str]]) -> Iterator[ImageRecord]:
         """Records of images, and of the labels in the same folders that are of none of them."""
-        texts, files = _texts(listing)
+        labels = _Labels(listing)
         seen: set[str] = set()
         folders: dict[str, str] = {}
         for split, image in images:
-            label = _label_of(image, texts, files)
+            label = labels.of(image)
             if label:
                 seen.add(label)
             folders.setdefault(posixpath.dirname(label or _by_rule(image)), split)
             where = listing.path(label or image)
             yield attempt(where, split, functools.partial(self._read, listing, split, image, label))
-        for label in sorted(files - seen):
+        for label in sorted(labels.files - seen):
             split = folders.get(posixpath.dirname(label))
             if split is None:
                 continue
@@ -264,24 +266,44 @@ def _class_list(listing: Listing) -> tuple[str, ...]:
     return ()
 
 
-def _texts(listing: Listing) -> tuple[PathIndex, set[str]]:
-    paths = label_lines.label_texts(listing)
-    return PathIndex(paths), set(paths)
-
-
 def _by_rule(image: str) -> str:
     """``train/images/a.jpg`` → ``train/labels/a.txt``, the last folder of that name."""
     head, found, tail = f"/{image}".rpartition("/images/")
     return stem_of(f"{head}/labels/{tail}"[1:] if found else image) + ".txt"
 
 
-def _label_of(image: str, texts: PathIndex, files: set[str]) -> str:
-    """The label file of an image; "" where it has none."""
-    by_rule, beside = _by_rule(image), stem_of(image) + ".txt"
-    for path in (by_rule, beside):
-        if path in files:
-            return path
-    return texts.find(posixpath.basename(beside), posixpath.dirname(by_rule))
+def _beside(image: str) -> str:
+    return stem_of(image) + ".txt"
+
+
+class _Labels:
+    """The label files of a folder, by image.
+
+    Attributes:
+        files: all of them.
+    """
+
+    def __init__(self, listing: Listing):
+        self.files = set(label_lines.label_texts(listing))
+        placed = {path for image in listing.images for path in (_by_rule(image), _beside(image))}
+        self._others = PathIndex(self.files - placed)
+        self._places = {posixpath.dirname(path) for path in placed}
+
+    def of(self, image: str) -> str:
+        """The label file of an image; "" where it has none.
+
+        Where none is in its place, one of its name is meant that is not in the place of another image, nor
+        in a folder for the labels of images in another folder.
+        """
+        by_rule, beside = _by_rule(image), _beside(image)
+        for path in (by_rule, beside):
+            if path in self.files:
+                return path
+        own = posixpath.dirname(by_rule)
+        found = self._others.find(posixpath.basename(beside), own)
+        folder = posixpath.dirname(found)
+        near = any(f"{one}/".startswith(f"{two}/") for one, two in ((own, folder), (folder, own)))
+        return "" if folder in self._places and folder and own and not near else found
 
 
 def _within(place: Path, folder: Folder) -> tuple[Listing, str]:

@@ -13,6 +13,7 @@ import yaml
 
 from jdet.data.image_formats import SUFFIXES
 from jdet.data.layouts.listing import Listing
+from jdet.data.layouts.words import split_of
 from jdet.data.sources.annotations import check_classes
 from jdet.data.sources.label_text import class_name, read_text
 from jdet.types import DataError
@@ -145,7 +146,7 @@ def locate(data: DataYaml, split: str) -> list[Path]:
 
     A path is taken below ``path`` and below the folder of the file; where it leads nowhere, folders at its
     beginning are left out until it does: ``../train/images`` and ``/content/set/train/images`` are
-    ``train/images``.
+    ``train/images``, but never ``images``, which speaks of no split.
 
     Raises:
         DataError: one is nowhere.
@@ -158,6 +159,8 @@ def locate(data: DataYaml, split: str) -> list[Path]:
             part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")
         ]
         tails = ["/".join(parts[first:]) for first in range(len(parts))]
+        named = split_of(place)
+        tails = [tail for tail in tails if not named or split_of(tail)]  # else any split's images
         candidates = [base / place for base in bases]
         candidates += [base / tail for tail in tails for base in bases]
         there = next((path for path in candidates if path.exists()), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ class CocoSource(LabelledSource):
         root = _find_image_root(path, image_root, images.values(), lookup, pattern)
         split = split_of(f"{path.parent.name}/{path.name}")
         builder = LabelBuilder(self.name)
-        taken: dict[str, int | str] = {}
+        taken = _named_exactly(images, root, lookup, pattern)
         files, image_ids, segmentations = [], [], []
         for id, record in images.items():
             try:
@@ -190,6 +190,19 @@ class CocoSource(LabelledSource):
 
     def _image(self, index: int) -> str | tuple[str, ...]:
         return self._images[index]
+
+
+def _named_exactly(
+    images: Mapping[int | str, Record], root: str, lookup: ImageLookup, pattern: FilePattern | None
+) -> dict[str, int | str]:
+    """Files that are called just as some image says → id of the image; they are those of no other."""
+    found: dict[str, int | str] = {}
+    for id, record in images.items():
+        with contextlib.suppress(DataError):  # told where the image is read
+            for name in (*file_names(record, pattern), str(record["file_name"])):
+                if file := lookup.exact(root, name):
+                    found.setdefault(file, id)
+    return found
 
 
 def _classes(
