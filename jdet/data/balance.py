@@ -92,23 +92,40 @@ def whole(total: float) -> int:
     return math.ceil(total - 1e-6)
 
 
-def draw_copies(rng: np.random.Generator, factors: np.ndarray) -> np.ndarray:
+def whole_parts(totals: np.ndarray) -> list[int]:
+    """Sums of factors by group, each rounded down or up, so that all together are ``whole`` of their sum.
+
+    Those with the largest fractions are rounded up.
+    """
+    parts = np.floor(totals + 1e-6).astype(int)
+    fractions = np.round(totals - parts, 6)
+    short = whole(float(np.sum(totals))) - int(parts.sum())
+    parts[np.argsort(-fractions, kind="stable")[:short]] += 1
+    return parts.tolist()
+
+
+def draw_copies(rng: np.random.Generator, factors: np.ndarray, count: int) -> np.ndarray:
     """How often each image comes in one epoch: its factor rounded down or up, up by its fraction.
 
     Systematic sampling over the images in random order: the expectation of an image is its factor, within
-    the rounding of the sum, and the sum is the same in every epoch, ``whole(sum(factors))``.
+    the rounding of the sum.
 
     Args:
         rng: of the epoch.
         factors: float64 [n], above 0.
+        count: sum of the copies, in every epoch: the sum of the factors rounded down or up.
 
     Returns:
         int64 [n].
     """
     order = rng.permutation(len(factors))
+    mixed = factors[order]
     total = float(factors.sum())
-    ends = np.cumsum(factors[order]) * (whole(total) / total)
-    ends[-1] = whole(total)
+    # Where the sum is rounded down, fractions alone give way: no image with a factor of 1 is left out.
+    sure = np.floor(mixed) if count < total else np.zeros(len(mixed))
+    stretch = (count - sure.sum()) / (total - sure.sum())
+    ends = np.cumsum(sure + (mixed - sure) * stretch)
+    ends[-1] = count
     marks = np.floor(np.concatenate([[0.0], ends]) + rng.random()).astype(np.int64)
     copies = np.zeros(len(factors), np.int64)
     copies[order] = np.diff(marks)

@@ -106,7 +106,8 @@ class TrainOrder:
     as the images are. Images left in unfinished batches at the end of an epoch go on into the next.
 
     With repeat factors, an image comes in every epoch as often as is drawn for it
-    (``balance.draw_copies``, shape by shape, so that epochs are equally long).
+    (``balance.draw_copies``, shape by shape; each shape has the same number of images in every epoch, and
+    all together ``balance.epoch_length``).
     """
 
     def __init__(
@@ -118,13 +119,12 @@ class TrainOrder:
             shapes: int [n], index of the shape of every image.
             batch_size: images of a batch.
             seed: of the shuffling.
-            repeats: float64 [n], above 0, how often each image comes in an epoch on average; None: once.
+            repeats: float64 [n], 1 or more, how often each image comes in an epoch on average; None: once.
         """
         self._arguments = shapes, batch_size, seed, repeats
         self._shapes, self._batch, self._seed = np.asarray(shapes), batch_size, seed
         self._repeats = repeats
-        totals = np.bincount(self._shapes, weights=repeats)  # whole numbers without repeats
-        self._counts = [balance.whole(float(total)) for total in totals]
+        self._counts = balance.whole_parts(np.bincount(self._shapes, weights=repeats))
         self._table = functools.lru_cache(maxsize=TABLES)(self._make_table)
         self._batches = functools.lru_cache(maxsize=2)(self._make_batches)
 
@@ -154,7 +154,8 @@ class TrainOrder:
             copies = np.zeros(len(self._shapes), np.int64)
             for shape in np.unique(self._shapes):
                 own = self._shapes == shape
-                copies[own] = balance.draw_copies(rng, self._repeats[own])
+                count = self._counts[shape]
+                copies[own] = balance.draw_copies(rng, self._repeats[own], count)
             order = rng.permutation(np.repeat(np.arange(len(copies)), copies))
         places = (np.flatnonzero(self._shapes[order] == s) for s in range(len(self._counts)))
         return [(order[place].astype(np.int32), place.astype(np.int32)) for place in places]

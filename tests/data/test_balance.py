@@ -72,17 +72,34 @@ def test_weights_are_inverse_frequencies_or_effective_numbers_with_a_mean_of_one
 @given(st.lists(st.floats(1, 9), min_size=1, max_size=30), st.integers(0, 99))
 def test_every_epoch_rounds_factors_down_or_up_and_has_one_length(factors, seed):
     factors = np.array(factors)
-    copies = balance.draw_copies(np.random.default_rng(seed), factors)
-    assert copies.sum() == balance.whole(factors.sum())
-    stretch = copies.sum() / factors.sum()
-    assert (copies >= np.floor(factors)).all() and (copies <= np.ceil(factors * stretch)).all()
+    for count in {balance.whole(factors.sum()), int(factors.sum())}:  # up or down
+        copies = balance.draw_copies(np.random.default_rng(seed), factors, count)
+        assert copies.sum() == count
+        stretch = max(count / factors.sum(), 1)
+        assert (copies >= np.floor(factors)).all() and (copies <= np.ceil(factors * stretch)).all()
+
+
+@given(st.lists(st.tuples(st.floats(1, 9), st.integers(0, 3)), min_size=1, max_size=30))
+def test_shapes_share_the_length_of_the_epoch(images):
+    """1.3 × 5 images in each of two shapes are 13, as in one, not 7 + 7."""
+    factors, shapes = map(np.array, zip(*images, strict=True))
+    totals = np.bincount(shapes, weights=factors)
+    parts = np.array(balance.whole_parts(totals))
+    assert parts.sum() == balance.whole(factors.sum()) and (np.abs(parts - totals) < 1).all()
+    order = TrainOrder(shapes, 1, 0, factors)
+    seats = [order[place] for place in range(parts.sum())]
+    assert Counter(seat.shape for seat in seats) == Counter(np.repeat(np.arange(len(parts)), parts))
+    assert {seat.image for seat in seats} == set(range(len(images)))
+    assert balance.whole_parts(np.array([6.5, 6.5])) == [7, 6]
 
 
 def test_fractions_are_drawn_without_bias():
     factors = np.array([1.0, 1.25, 2.6, 1.15] * 5)  # a whole sum
     rng = np.random.default_rng(0)
-    mean = np.mean([balance.draw_copies(rng, factors) for _ in range(1000)], axis=0)
+    mean = np.mean([balance.draw_copies(rng, factors, 30) for _ in range(1000)], axis=0)
     np.testing.assert_allclose(mean, factors, atol=0.06)
+    mean = np.mean([balance.draw_copies(rng, factors, 29) for _ in range(1000)], axis=0)
+    np.testing.assert_allclose(mean, np.floor(factors) + factors % 1 * 4 / 5, atol=0.06)
 
 
 @pytest.mark.parametrize("shapes", [[0] * 16, [0, 1] * 8], ids=["one shape", "two shapes"])
