@@ -53,7 +53,7 @@ class Ready(Protocol):
 
     @property
     def num_examples(self) -> int:
-        """Images to train on."""
+        """Images of an epoch."""
         ...
 
 
@@ -218,7 +218,7 @@ def _check_unchanged(folder: Path, each: Planned, record: dict[str, Any]) -> Non
     )
     images = record.get("num_examples", each.ready.num_examples)
     if images != each.ready.num_examples:
-        forbidden.append(f"images in the training set: {images} → {each.ready.num_examples}")
+        forbidden.append(f"images of an epoch: {images} → {each.ready.num_examples}")
     if forbidden:
         raise ConfigError(
             f"phase {each.phase.name} is finished in {folder}, and differs in\n  "

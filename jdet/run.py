@@ -179,6 +179,7 @@ def _train(
         detector=detector,
         train_stream=train_stream,
         num_examples=ready.num_examples,
+        train_images=len(train_source),
         evaluate=evaluate_state,
         overwrite=overwrite,
         writers=writers,

@@ -21,7 +21,7 @@ def config():
     c.phase.low = dict(train=dict(batch_size=4))
     c.phase.high = dict(
         input_size=96,
-        data=dict(share=0.9),
+        data=dict(share=0.9, tile=dict(side=32)),
         model=dict(norm="fixed", head_norm="fixed", backbone=dict(freeze_at=2)),
         train=dict(steps=3),
     )
@@ -33,14 +33,17 @@ def trained(monkeypatch):
     """Stands in for the loop: notes what it is given, and leaves a run that is completed."""
     found = []
 
-    def train(config, workdir, *, detector, train_stream, num_examples, outlook, **_):
+    def train(config, workdir, *, detector, train_stream, outlook, **more):
         workdir.mkdir(exist_ok=True)
         (workdir / "config.json").write_text(config.to_json())
-        record = dict(status="completed", step=config.train.steps, num_examples=num_examples)
+        record = dict(
+            status="completed", step=config.train.steps, num_examples=more["num_examples"]
+        )
         (workdir / "run.json").write_text(json.dumps(record | dict(metrics={"voc07/mAP": 0.5})))
         with train_stream(0) as stream:
             batch = next(stream)
-        found.append((workdir.name, config, detector, outlook, batch.images.shape, num_examples))
+        counts = more["train_images"], more["num_examples"]
+        found.append((workdir.name, config, detector, outlook, batch.images.shape, counts))
         return SimpleNamespace(status="completed", metrics={}, state=None, step=1)
 
     monkeypatch.setattr(run.loop, "train", train)
@@ -51,7 +54,8 @@ def test_each_phase_has_its_own_config_data_and_model(tmp_path, trained):
     run.train(config(), tmp_path / "run")
     (name, low, _, outlook, shape, images), (other, high, detector, after, larger, fewer) = trained
     assert (name, other) == ("low", "high") and (shape, larger) == ((4, 64, 64, 3), (2, 96, 96, 3))
-    assert images == 6 and fewer <= 6 and high.data.share == 0.9
+    assert images == (6, 6) and fewer[0] <= 6 and fewer[1] >= 9 * fewer[0]  # tiles of 96 pixels
+    assert high.data.share == 0.9
     assert (outlook.label, after.label) == ("phase 1/2 low", "phase 2/2 high")
     assert outlook.ahead == 3 * (2 * 96**2) / (4 * 64**2) and after.ahead == 0
     assert not low.optimizer.rules and high.optimizer.rules[0] == ("backbone/stem/.*", 0.0, 0.0)

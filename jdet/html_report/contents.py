@@ -187,7 +187,7 @@ def cost(run: Run, report: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
     record, config = run.record, run.config
     started, ended = (_time(record.get(key)) for key in ("started", "ended"))
     seconds = (ended - started).total_seconds() if started and ended else None
-    step = record.get("step") or report.get("step")
+    step, epoch = record.get("step") or report.get("step"), record.get("num_examples")
     seen = step * config.train.batch_size if step else None
     rows = [
         ("Started", record.get("started"), "text"),
@@ -196,7 +196,8 @@ def cost(run: Run, report: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
         ("Steps", step, "count"),
         ("Images per step", config.train.batch_size, "count"),
         ("Images seen", seen, "count"),
-        ("Training images", record.get("num_examples"), "count"),
+        ("Training images", record.get("train_images", epoch), "count"),
+        ("Images of an epoch, repeats and tiles counted", epoch, "count"),
         ("Training speed, images per second", record.get("images_per_second"), "number"),
         ("Time spent waiting for data", record.get("data_wait"), "percent"),
         ("Evaluation, seconds per image", report.get("seconds_per_image"), "number"),

@@ -42,6 +42,7 @@ def train(
     detector: Any,
     train_stream: Callable[[int], Iterable[Batch]],
     num_examples: int,
+    train_images: int | None = None,
     evaluate: Evaluate | None = None,
     overwrite: bool = False,
     writers: Sequence[Writer] = (),
@@ -63,7 +64,8 @@ def train(
         train_stream: given k, an endless iterable of host-local numpy batches (``train.batch_size``
             over the number of processes rows) that begins with batch k; closed at the end where it
             has a ``close``.
-        num_examples: images in the training set.
+        num_examples: images of an epoch, repeats or tiles of an image counted each.
+        train_images: images in the training set, for ``run.json``; None: those of an epoch.
         evaluate: maps a state and its step to metrics and images. Called on every process.
         overwrite: discard the run that the workdir holds.
         writers: told everything beside ``metrics.jsonl`` and TensorBoard; the caller's to close.
@@ -175,6 +177,7 @@ def train(
         folder.update(
             status="running",
             steps=resolved.steps,
+            train_images=num_examples if train_images is None else train_images,
             resumed_at=start,
             init_transforms=origin,
             versions=provenance.versions(),

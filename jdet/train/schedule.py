@@ -97,7 +97,7 @@ def resolve(config: ConfigDict, num_examples: int, *, devices: int | None = None
 
     Args:
         config: complete config.
-        num_examples: images in the training set.
+        num_examples: images of an epoch.
         devices: how many; None: those the config picks.
 
     Raises:

@@ -114,7 +114,7 @@ class Workdir:
         Args:
             path: made if it is not there.
             config: complete config of the run.
-            num_examples: images in the training set.
+            num_examples: images of an epoch.
             overwrite: discard the run that the folder holds.
             notify: told what was discarded and which free keys changed.
             class_defaults: values, by dotted key, that keys of the config's classes have where a
@@ -177,7 +177,7 @@ class Workdir:
         forbidden, free = differences(old, new)
         examples = self.record.get("num_examples", num_examples)
         if examples != num_examples:
-            forbidden.append(f"images in the training set: {examples} → {num_examples}")
+            forbidden.append(f"images of an epoch: {examples} → {num_examples}")
         if forbidden:
             raise ConfigError(
                 f"workdir {self.path} holds a run that differs in\n  "

@@ -184,6 +184,7 @@ def begin(folder, config, *, status="running", steps=200):
         "status": status,
         "steps": steps,
         "num_examples": 50,
+        "train_images": 20,
         "started": "2026-11-01T10:00:00+00:00",
         "versions": {"jdet": "0.1.0", "commit": "abc"},
         "devices": 1,

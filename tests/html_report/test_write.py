@@ -59,6 +59,8 @@ def test_a_finished_run(tmp_path):
     assert shown["detections"][:7] == [60, 60, 260, 310, 1, 950, 0]
     rows = {row["class"]: row for row in data["per_class"]["rows"]}
     assert rows["猫"]["score"] == 0.4 and rows["سيارة"].get("score") is None
+    assert ["Training images", 20, "count"] in data["cost"]
+    assert ["Images of an epoch, repeats and tiles counted", 50, "count"] in data["cost"]
     assert ["Most memory of a device, or of the process on CPUs", 3 << 30, "bytes"] in data["cost"]
 
 

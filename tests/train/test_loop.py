@@ -21,7 +21,7 @@ TIMING = ("images_per_second", "data_wait")
 
 
 def train(workdir, detector=None, stream=fake.stream, num_examples=20, evaluate=None, **kwargs):
-    options = ("overwrite", "writers", "init_transforms", "policy")
+    options = ("overwrite", "writers", "init_transforms", "policy", "train_images")
     own = {key: kwargs.pop(key) for key in options if key in kwargs}
     return loop.train(
         fake.config(**kwargs),
@@ -57,7 +57,7 @@ def whole(tmp_path_factory):
     """The uninterrupted run the others are compared with: 30 steps."""
     workdir = tmp_path_factory.mktemp("whole")
     settings = dict(train__steps=30, train__save_every=4, train__eval_every=10, train__ema=0.9)
-    return train(workdir, evaluate=score, **settings), workdir, settings
+    return train(workdir, evaluate=score, train_images=17, **settings), workdir, settings
 
 
 def test_a_whole_run(whole, capsys):
@@ -79,7 +79,8 @@ def test_a_whole_run(whole, capsys):
     assert [line["step"] for line in lines(workdir) if "score" in line] == [10, 20, 30]
     record = json.loads((workdir / "run.json").read_text())
     assert record["status"] == "completed" and record["step"] == 30
-    assert record["metrics"] == result.metrics and record["num_examples"] == 20
+    assert record["metrics"] == result.metrics
+    assert record["num_examples"] == 20 and record["train_images"] == 17
     assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 30
     assert list(workdir.glob("events.out.tfevents.*"))
 
@@ -217,7 +218,7 @@ def test_another_config_is_refused_and_free_keys_are_not(tmp_path, capsys):
     text = str(error.value)
     assert "optimizer.lr: 0.02 → 0.5" in text and "seed: 0 → 7" in text and "--overwrite" in text
     assert "save_every" not in text
-    with pytest.raises(ConfigError, match="images in the training set: 20 → 21"):
+    with pytest.raises(ConfigError, match="images of an epoch: 20 → 21"):
         train(tmp_path, num_examples=21, train__save_every=2)
     capsys.readouterr()
     assert train(tmp_path, train__save_every=3, data__workers=2).status == "completed"
