@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from jdet import build, phases
 from jdet import config as config_lib
-from jdet.analyse.collect import Analyser
+from jdet.analyse.last import write_last
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
 from jdet.atomic_files import write_json
@@ -42,8 +42,6 @@ from jdet.train.output import lenient
 from jdet.train.progress import Outlook
 from jdet.train.workdir import open_run
 from jdet.types import ConfigError, Evaluated, ImageKind, Source, TrainState
-
-make_evaluation = functools.partial(evaluate_lib.make_evaluation, analyser=Analyser)
 
 DEFECTS_SHOWN = 10
 """Defects of each data set in the log; all of them are in ``defects.txt``."""
@@ -166,7 +164,7 @@ def _train(
 
     weights = make_weights(config, detector, mesh, batches)
     calibration = Calibration(detector, mesh, config, batches)
-    evaluation = make_evaluation(config, detector, eval_source, mesh, Path(workdir))
+    evaluation = evaluate_lib.make_evaluation(config, detector, eval_source, mesh, Path(workdir))
     multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
 
     def evaluate_state(trained: TrainState, step: int) -> Evaluated:
@@ -193,7 +191,7 @@ def _train(
         more = multi_scale(weights(result.state), result.step, repeat=False)
         result = result._replace(metrics={**result.metrics, **more})
     if result.status == "completed":
-        _write_page(Path(workdir), config, eval_source)
+        _explain(Path(workdir), config, eval_source)
     return result
 
 
@@ -243,7 +241,7 @@ def evaluate(
     image_kind.check(config, source, "eval data")
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
-    evaluation = make_evaluation(config, detector, source, mesh, Path(workdir))
+    evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir))
     multi_scale = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
     weights = make_weights(
         config,
@@ -256,7 +254,7 @@ def evaluate(
     _draw_curves(Path(workdir))
     if multi_scale is not None:
         metrics |= multi_scale(variables, int(saved.step))
-    _write_page(Path(workdir), config, source)
+    _explain(Path(workdir), config, source)
     return metrics
 
 
@@ -337,10 +335,11 @@ def _draw_curves(workdir: Path) -> None:
             logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
 
 
-def _write_page(workdir: Path, config: ConfigDict, source: Source) -> None:
-    """Writes ``report.html``, on process 0; a run does not end for want of it."""
+def _explain(workdir: Path, config: ConfigDict, source: Source) -> None:
+    """Writes ``analysis.json`` and ``report.html``, on process 0; a run does not end for want of them."""
     if jax.process_index() != 0:
         return
+    write_last(workdir, config, source)
     try:
         logging.info("report: %s", html_report.write(workdir, config=config, source=source))
     except Exception as error:  # of whatever kind: the numbers are in their files

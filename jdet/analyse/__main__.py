@@ -5,8 +5,8 @@
 Takes the detections of the run's last evaluation and the objects of its evaluation set, computes AP by
 class, size and slice, TIDE's error types, confusions, calibration, score thresholds, the worst images and
 suspected labels, prints a summary and writes ``RUN/analysis.json`` (``jdet.analyse.records``) and
-``RUN/report.html``. Evaluations do the same at their end, without slices and at a precision of 0.9. The
-network is not run.
+``RUN/report.html``. A training does the same once it is complete, and an evaluation that is asked for,
+without slices and at a precision of 0.9. The network is not run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jdet.analyse.compute import analyse
 from jdet.analyse.evaluated import read_run
 from jdet.analyse.slices import read_slices
 from jdet.analyse.summary import summary
+from jdet.evaluation.evaluate import needs_masks
 from jdet.html_report.write import write as write_page
 from jdet.types import ConfigError
 
@@ -55,7 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = read_run(args.run, args.phase)
         slices = read_slices(args.slices, run) if args.slices else {}
         found = analyse(
-            run.images, run.class_names, precision=args.precision, slices=slices, step=run.step
+            run.images,
+            run.class_names,
+            precision=args.precision,
+            slices=slices,
+            step=run.step,
+            masks=needs_masks(run.config, run.class_names),
         )
         records.write(run.path, found)
         print(summary(found))

@@ -33,6 +33,7 @@ def analyse(
     precision: float = thresholds.PRECISION,
     slices: Mapping[str, Sequence[int | str]] | None = None,
     step: int | None = None,
+    masks: bool = False,
 ) -> Analysis:
     """Computes an analysis.
 
@@ -42,6 +43,7 @@ def analyse(
         precision: wanted of the second threshold of each class.
         slices: by name, ids of images (as in ``images.json``) that make a part of the set.
         step: optimiser steps the evaluated weights have taken.
+        masks: compute AP of masks too, if every object and detection has one.
 
     Returns:
         The analysis; numbers without ground truth are None.
@@ -54,7 +56,7 @@ def analyse(
     kept, overall = thresholds.scores_to_keep(found, chosen)
     place = {image.id: index for index, image in enumerate(images)}
     parts = {name: [place[id] for id in ids] for name, ids in (slices or {}).items()}
-    of_masks = _masks(images, class_names)
+    of_masks = _masks(images, class_names) if masks else {}
     objects = bool(found.objects.sum())
     doubted: list[Suspect] = suspects(images, matches, found, class_names) if objects else []
     return Analysis(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ class EvaluatedRun(NamedTuple):
         class_names: K names.
         images: in the order of ``images.json``.
         step: optimiser steps the evaluated weights have taken; None: not known.
+        config: of the run, with the evaluation set that was evaluated.
         annotation_file: of the evaluation set, where COCO's form has one.
     """
 
@@ -33,6 +34,7 @@ class EvaluatedRun(NamedTuple):
     class_names: tuple[str, ...]
     images: tuple[ScoredImage, ...]
     step: int | None
+    config: ConfigDict
     annotation_file: str | None
 
 
@@ -49,21 +51,16 @@ def read_run(path: str | os.PathLike[str], phase: str = "") -> EvaluatedRun:
     """
     run = open_run(path, phase)
     report = report_of(run)
-    found, index = results.read(run.path / results.DETECTIONS)
     config = evaluated_config(run.config, report)
     _, source = build.sources(config)
-    names = [category["name"] for category in index["categories"]]
-    if tuple(source.class_names) != tuple(names):
-        raise DataError(
-            f"{run.path / results.IMAGES} has the classes {', '.join(names)}, the evaluation set "
-            f"{', '.join(source.class_names)}; evaluate the run again: {_evaluate(run)}"
-        )
+    images = scored_images(run.path, source)
     group = config.data.train if config.data.holdout else config.data.eval
     return EvaluatedRun(
         path=run.path,
-        class_names=tuple(names),
-        images=tuple(_images(run, source, found)),
+        class_names=tuple(source.class_names),
+        images=images,
         step=report.get("step"),
+        config=config,
         annotation_file=group.get("annotation_file", None),
     )
 
@@ -84,18 +81,18 @@ def report_of(run: Run) -> dict[str, Any]:
     if missing:
         raise ConfigError(
             f"{run.path} has no {' and no '.join(missing)}: the run was not evaluated yet; do so: "
-            f"{_evaluate(run)}"
+            f"{_evaluate(run.path)}"
         )
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); evaluate again: {_evaluate(run)}"
+            f"{path} cannot be read ({error}); evaluate again: {_evaluate(run.path)}"
         ) from error
 
 
-def _evaluate(run: Run) -> str:
-    return f"python -c {shlex.quote(f'from jdet import run; run.evaluate({str(run.path)!r})')}"
+def _evaluate(folder: Path) -> str:
+    return f"python -c {shlex.quote(f'from jdet import run; run.evaluate({str(folder)!r})')}"
 
 
 def evaluated_config(config: ConfigDict, report: Mapping[str, Any]) -> ConfigDict:
@@ -109,12 +106,23 @@ def evaluated_config(config: ConfigDict, report: Mapping[str, Any]) -> ConfigDic
     return config
 
 
-def _images(run: Run, source: Source, found: dict[Any, Any]) -> Sequence[ScoredImage]:
-    """Every image of the results with its objects.
+def scored_images(folder: Path, source: Source) -> tuple[ScoredImage, ...]:
+    """Every image that ``detections.json`` and ``images.json`` of a run are of, with its objects.
+
+    Args:
+        folder: of the run.
+        source: the set that was evaluated.
 
     Raises:
-        DataError: the data set lacks one.
+        DataError: the data set lacks an image or has other classes, or a file is damaged.
     """
+    found, index = results.read(folder / results.DETECTIONS)
+    classes = [category["name"] for category in index["categories"]]
+    if list(source.class_names) != classes:
+        raise DataError(
+            f"{folder / results.IMAGES} has the classes {', '.join(classes)}, the evaluation set "
+            f"{', '.join(source.class_names)}; evaluate the run again: {_evaluate(folder)}"
+        )
     waiting = {one.id: (id, one) for id, one in found.items()}
     names = getattr(source, "ids", None)
     images = {}
@@ -128,6 +136,6 @@ def _images(run: Run, source: Source, found: dict[Any, Any]) -> Sequence[ScoredI
     if missing := [name for name in waiting if name not in images]:
         raise DataError(
             f"{len(missing)} of {len(waiting)} evaluated images are not in the evaluation set any more "
-            f"({', '.join(missing[:3])} …); give the set back, or evaluate again: {_evaluate(run)}"
+            f"({', '.join(missing[:3])} …); give the set back, or evaluate again: {_evaluate(folder)}"
         )
-    return [images[name] for name in waiting]
+    return tuple(images[name] for name in waiting)

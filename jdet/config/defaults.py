@@ -203,7 +203,7 @@ def get_defaults() -> ConfigDict:
     # Per image and class, at which the recalls are measured; AP at the last of them.
     evaluation.coco.max_detections = (1, 10, 100)
     evaluation.coco.recall_levels = 101  # over which precision is averaged
-    evaluation.analyse = True  # write analysis.json too: errors, thresholds, … (docs/analyse.md)
+    evaluation.analyse = True  # of the last: analysis.json, errors, thresholds, … (docs/analyse.md)
     evaluation.images = 8  # images drawn beside the ground truth
     evaluation.score_drawn = 0.5  # lowest score drawn
     evaluation.drawn_bands = ()  # channels shown as red, green and blue, or one as grey; (): the first

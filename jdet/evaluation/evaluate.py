@@ -2,7 +2,8 @@
 
 ``report.json`` holds the metrics with what they depend on, ``detections.json`` and ``images.json`` all
 detections as COCO result files (``jdet.evaluation.results``), ``evaluation_curves.json`` precision over
-recall, ``analysis.json`` what an analyser makes of it, and ``detections/`` drawn images.
+recall, and ``detections/`` drawn images. ``analysis.json`` and ``report.html``, which are made of these
+files (``jdet.analyse``, ``jdet.html_report``), go: they are of the evaluation before.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,18 +33,11 @@ from jdet.evaluation.results import Results
 from jdet.evaluation.tiling import Tiling
 from jdet.parallel import broadcast
 from jdet.train import state
-from jdet.train.folders import ANALYSIS, EVALUATION
+from jdet.train.folders import EVALUATION, remove_views
 from jdet.types import Batch, ConfigError, Evaluated, ImageDetections, ImageKind, Source
 
 MULTI_SCALE_DETECTIONS = "detections_tta.json"
 """Of multi-scale testing, as ``detections.json``."""
-
-
-class Analyser(Evaluator, Protocol):
-    """Takes images as an evaluator does and writes what it makes of them (``jdet.analyse.collect``)."""
-
-    def write(self, folder: Path, step: int) -> None:
-        """Writes ``analysis.json`` into a folder that holds this evaluation's ``images.json``."""
 
 
 def make_evaluators(
@@ -88,19 +82,18 @@ def metric_names(
     return found
 
 
+def needs_masks(config: ConfigDict, class_names: Sequence[str]) -> bool:
+    """Whether an evaluator of ``config.eval.metrics`` compares masks."""
+    made = make_evaluators(config.eval.metrics, class_names, config.eval)
+    return any("masks" in getattr(evaluator, "needs", ()) for evaluator in made)
+
+
 def make_evaluation(
-    config: ConfigDict,
-    detector: Any,
-    source: Source,
-    mesh: Any,
-    workdir: Path,
-    analyser: Callable[[Sequence[str]], Analyser] | None = None,
+    config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
 ) -> Callable[[Any, int], Evaluated]:
     """``evaluation(variables, step)``: metrics and drawn images; writes all files of an evaluation.
 
-    The network is compiled once per input shape, at the first call. ``analyser`` makes one from the class
-    names for each evaluation; without it, or with ``config.eval.analyse`` off, an ``analysis.json`` of
-    earlier weights goes.
+    The network is compiled once per input shape, at the first call.
 
     Raises:
         ConfigError: ``config.eval.metrics`` or ``drawn_bands`` names what does not exist.
@@ -118,11 +111,10 @@ def make_evaluation(
 
     def evaluation(variables: Any, step: int) -> Evaluated:
         options: dict[str, Any] = dict(samples=config.eval.images, tiling=tiling)
-        wanted = config.eval.analyse and analyser is not None
-        also = [analyser(source.class_names)] if wanted else []
-        found = evaluate(config, source, mesh, detect, variables, also=also, **options)
+        found = evaluate(config, source, mesh, detect, variables, **options)
         if jax.process_index() != 0:
             return Evaluated(found.metrics)
+        remove_views(workdir)
         found.results.write(workdir, _category_ids(config, source))
         curves: dict[str, Any] = {}
         for evaluator in found.evaluators:
@@ -136,12 +128,6 @@ def make_evaluation(
             seconds_per_image=found.seconds_per_image,
         )
         report.print_table(found.metrics, source.class_names, report.per_class(found.evaluators))
-        (workdir / ANALYSIS).unlink(missing_ok=True)
-        for one in also:
-            try:
-                one.write(workdir, step)
-            except Exception as error:  # of whatever kind: the metrics are in their files
-                logging.warning("%s was not written: %r", workdir / ANALYSIS, error)
         drawn = drawing.write_images(
             workdir / "detections",
             found.samples.pairs,
@@ -242,7 +228,6 @@ def evaluate(
     *,
     views: Sequence[View] = (),
     samples: int = 0,
-    also: Sequence[Evaluator] = (),
     to_images: Callable[[Any, Batch, Sequence[str]], list[ImageDetections]] = to_images,
     tiling: Tiling | None = None,
 ) -> Outcome:
@@ -256,7 +241,6 @@ def evaluate(
         variables: the detector's variables, on device.
         views: as in ``loaders.eval_batches``.
         samples: images to keep for drawing.
-        also: given every image too, beside the evaluators of the config.
         to_images: as in ``evaluate_stream``.
         tiling: show images in tiles; then ``views`` and ``to_images`` are not used.
     """
@@ -276,7 +260,7 @@ def evaluate(
             variables,
             stream,
             source,
-            [*evaluators, *also, keep],
+            [*evaluators, keep],
             expected=expected,
             on_progress=lambda *_: marks.append(time.perf_counter()),
             to_images=to_images,

@@ -2,8 +2,9 @@
 
     python -m jdet.html_report RUN [--phase=NAME]
 
-Every run writes it by itself once it is finished, and every evaluation anew; this is for runs that are
-older, still train, or never came to an evaluation.
+A training writes it by itself once it is complete, and so does an evaluation that is asked for; those in
+the course of a training remove it, for it is older than they are. This is for runs that still train, were
+interrupted, or are older than the page.
 """
 
 from __future__ import annotations

@@ -138,6 +138,18 @@ def discard(path: Path) -> None:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
+def remove_views(path: Path) -> None:
+    """Removes the analysis and the page of a run's last evaluation, and the page's copy above a phase."""
+    (path / ANALYSIS).unlink(missing_ok=True)
+    page, above = path / REPORT, path.parent / REPORT
+    if not page.exists():
+        return
+    copied = (path.parent / PHASES).exists() and above.exists()
+    if copied and above.read_bytes() == page.read_bytes():
+        above.unlink()
+    page.unlink()
+
+
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Reads a file of a run.
 

@@ -5,6 +5,8 @@ import pytest
 from jdet.analyse.compute import analyse
 from jdet.analyse.confusion import confusion
 from jdet.analyse.records import SIZES
+from jdet.data.segmentation import encode_part
+from jdet.data.sources.coco import xywh_to_xyxy
 from jdet.evaluation.coco_ap import CocoEvaluator
 from tests.analyse.random_set import NAMES, evaluated, iou, random_set, xywh
 
@@ -131,6 +133,21 @@ def test_confusion_is_that_of_a_loop_with_crowds_and_of_hotcoco_without():
     assert isinstance(theirs, hotcoco.COCOeval)
     matrix = theirs.confusion_matrix(iou_thr=0.5, max_det=100, min_score=0.4)["matrix"]
     assert np.array(found["matrix"]).tolist() == matrix.astype(int).tolist()
+
+
+def test_masks_are_scored_where_that_is_asked_for():
+    (image,) = random_set(13, images=1, crowds=0)
+    rows = range(len(image.truth.labels))
+    masks = tuple(encode_part(np.ones((9, 9), bool), 20 * i, 20 * i, 400, 400) for i in rows)
+    found = image.found.select(np.zeros(14, bool))._replace(
+        boxes=xywh_to_xyxy(image.truth.xywh).astype(np.float32),
+        labels=image.truth.labels,
+        scores=np.full(len(masks), 0.9, np.float32),
+        masks=masks,
+    )
+    images = [image._replace(found=found, truth=image.truth._replace(masks=masks))]
+    assert analyse(images, NAMES).masks is None
+    assert analyse(images, NAMES, masks=True).masks["ap"] == pytest.approx(1)
 
 
 def test_without_ground_truth_nothing_is_made_up():

@@ -7,6 +7,7 @@ from jdet.analyse.evaluated import EvaluatedRun
 from jdet.compare import __main__ as command
 from jdet.compare import bootstrap
 from jdet.compare.compare import compare
+from jdet.config import get_defaults
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.types import ConfigError
 from tests.analyse.random_set import NAMES, evaluated, random_set
@@ -15,7 +16,12 @@ from tests.analyse.test_command import save
 
 def run(name, images, names=NAMES):
     return EvaluatedRun(
-        path=Path(name), class_names=names, images=tuple(images), step=1, annotation_file=None
+        path=Path(name),
+        class_names=names,
+        images=tuple(images),
+        step=1,
+        config=get_defaults(),
+        annotation_file=None,
     )
 
 

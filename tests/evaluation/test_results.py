@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from jdet.analyse import records
-from jdet.analyse.collect import Analyser
+from jdet.analyse.last import write_last
 from jdet.config import get_defaults
 from jdet.evaluation.evaluate import make_evaluation
 from jdet.evaluation.results import Results, category_ids, image_ids, to_coco_json
@@ -66,26 +66,25 @@ def test_an_evaluation_can_be_scored_again_from_its_files(tmp_path):
     config.eval.max_images = 8
     config.eval.images = 2
     source = WithIds(9)
-    evaluation = make_evaluation(config, PixelDetector(), source, mesh(1, 1), tmp_path, Analyser)
+    evaluation = make_evaluation(config, PixelDetector(), source, mesh(1, 1), tmp_path)
     found = evaluation({"shift": np.float32(1)}, 5)
     assert 0.05 < found.metrics["coco/AP"] < 0.95 and len(found.images) == 2
     written = {p.name for p in tmp_path.iterdir()}
     assert written == {
-        *("report.json", "detections.json", "images.json", "evaluation_curves.json", "detections"),
-        "analysis.json",
+        *("report.json", "detections.json", "images.json", "evaluation_curves.json", "detections")
     }
     assert written <= set(OWN)
     index = json.loads((tmp_path / "images.json").read_text())
     assert index["images"] == [{"id": source.image_ids[i], "name": f"p{i}"} for i in range(8)]
     assert index["categories"] == [{"id": 18, "name": "red"}, {"id": 44, "name": "other"}]
 
+    write_last(tmp_path, config, source)
     analysis = records.read(tmp_path)
     assert analysis.step == 5 and analysis.images == 8
     assert analysis.per_class[0]["ap"] == pytest.approx(found.metrics["coco/AP/red"], abs=1e-12)
     assert {one["id"] for one in analysis.image_list} == set(source.image_ids[:8])
-    config.eval.analyse = False  # what is there is of other weights
     evaluation({"shift": np.float32(1)}, 5)
-    assert records.read(tmp_path) is None
+    assert records.read(tmp_path) is None  # what was there is of other weights
 
     ground_truth = COCO()
     objects = [(i, box) for i in range(9) for box in source[i].boxes]

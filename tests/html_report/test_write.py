@@ -14,7 +14,7 @@ from jdet.config import get_defaults
 from jdet.html_report import __main__ as command
 from jdet.html_report import gallery
 from jdet.html_report.write import write
-from jdet.train.folders import REPORT
+from jdet.train.folders import REPORT, remove_views
 from jdet.types import ImageKind
 from tests.html_report import made_run
 
@@ -136,6 +136,11 @@ def test_phases_are_one_run(tmp_path):
     assert other == tmp_path / "warm" / REPORT and "phase main" in page.read_text()
     first = held(other)
     assert max(first["charts"][0]["lines"][0]["x"]) == 100
+    remove_views(tmp_path / "warm")  # evaluated again: what is above is of another phase
+    assert not other.exists() and page.exists()
+    remove_views(tmp_path / "main")
+    assert not page.exists() and not (tmp_path / "main" / "analysis.json").exists()
+    assert not (tmp_path / "main" / REPORT).exists()
 
 
 def test_masks_of_many_channels(tmp_path):

@@ -56,7 +56,7 @@ def evaluate_again(folder, again):
     for name in ("report.json", "detections.json", "images.json"):
         (run / name).write_text("{")
     try:
-        return evaluated._report(SimpleNamespace(path=run))
+        return evaluated.report_of(SimpleNamespace(path=run))
     except DataError as error:
         if not again:
             raise
@@ -65,7 +65,7 @@ def evaluate_again(folder, again):
     write = lambda path: (Path(path) / "report.json").write_text("{}")  # noqa: E731
     with mock.patch("jdet.run.evaluate", write):
         exec(typed[2])
-    return evaluated._report(SimpleNamespace(path=run))
+    return evaluated.report_of(SimpleNamespace(path=run))
 
 
 def images_of(classes=("worm",), found=("a",)):
@@ -78,7 +78,7 @@ def images_of(classes=("worm",), found=("a",)):
     source.__getitem__.return_value = SimpleNamespace(id="a")
     with (
         mock.patch.object(evaluated, "open_run", lambda *_: run),
-        mock.patch.object(evaluated, "_report", lambda run: {}),
+        mock.patch.object(evaluated, "report_of", lambda run: {}),
         mock.patch.object(evaluated.results, "read", lambda path: (detections, index)),
         mock.patch.object(evaluated.build, "sources", lambda config: (None, source)),
         mock.patch.object(evaluated, "ScoredImage"),
