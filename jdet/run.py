@@ -110,8 +110,7 @@ def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
     measures.
     """
     mesh_lib.split_cpu(config)
-    if jax.process_index() == 0:
-        loggers.libraries(config.train.loggers)
+    loggers.check(config.train.loggers)
     build.augment(config)  # refuses a bad one before any data is read
     config = build.with_frozen_stages(config)
     train_source, eval_source = build.sources(config)

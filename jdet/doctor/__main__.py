@@ -25,8 +25,9 @@ from jdet import config as config_lib
 from jdet.analyse.evaluated import evaluated_config, report_of
 from jdet.doctor import examine as examine_lib
 from jdet.doctor import page, report, splits
+from jdet.evaluation.display import Display
 from jdet.train.workdir import open_run
-from jdet.types import ConfigError
+from jdet.types import ConfigError, ImageKind
 
 WARNED, FAULTY = 1, 3
 """Exit codes beside 0 and that of a mistake, 2."""
@@ -65,6 +66,8 @@ def main() -> int:
             raise ConfigError(
                 f"--out={out} cannot be made ({error.strerror}); name a folder"
             ) from error
+        for split in examined:  # refuses bands that are not there before images are read
+            Display.of(config, ImageKind.of(split.source))
     found = examine_lib.examine(
         name,
         config,

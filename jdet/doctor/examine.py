@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jdet import build
 from jdet.doctor import (
     class_checks,
     duplicates,
@@ -87,7 +86,7 @@ def examine(
     everything = duplicates.Everything(splits, pixels, invalid)
     found += duplicates.findings(everything)
     found += sequences.findings(everything)
-    sizes = input_checks.size_table(splits, build.resize(config))
+    sizes = input_checks.size_table(splits, config)
     seconds = time.monotonic() - started
     return Examination(name, config, list(splits), ordered(found), sizes, seconds)
 
@@ -110,7 +109,7 @@ def as_json(examination: Examination) -> dict[str, Any]:
             }
             for split, row in zip(examination.splits, counts)
         ],
-        "input": build.resize(examination.config).test_setting(),
+        "input": input_checks.setting(examination.config),
         "sizes": examination.sizes,
         "counts": {severity: examination.count(severity) for severity in SEVERITIES},
         "findings": [to_json(finding) for finding in examination.findings],

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from jdet import build
 from jdet.analysis import box_coverage
-from jdet.data.transforms.resize import Resize
 from jdet.doctor.findings import Case, Finding, share
 from jdet.doctor.splits import Split
 
@@ -36,24 +35,38 @@ class Seen(NamedTuple):
     ratio: np.ndarray
 
 
-def seen(split: Split, resize: Resize) -> Seen:
-    """Sizes of a split's objects as testing shows them."""
-    objects = split.objects
+def setting(config: ConfigDict) -> str:
+    """The keys that decide how large the network sees images, with their values."""
+    found = [build.resize(config).test_setting()]
+    for key, group in (("data.tile.side", config.data.tile), ("eval.tile.side", config.eval.tile)):
+        if group.side:
+            found.append(f"config.{key}={group.side}")
+    return ", ".join(found)
+
+
+def seen(split: Split, config: ConfigDict) -> Seen:
+    """Sizes of a split's objects as its images are shown without augmentation.
+
+    Where they are shown in tiles (``data.tile`` in training, ``eval.tile`` in testing), those are resized
+    and not the images, and an object that is larger than a tile counts as large as the tile.
+    """
+    objects, resize = split.objects, build.resize(config)
+    side = config.data.tile.side if split.trained else config.eval.tile.side
     scale = np.full((len(objects.sizes), 2), np.nan)
     for index, (height, width) in enumerate(objects.sizes.tolist()):
         if height > 0 and width > 0:
-            h, w = int(height), int(width)
+            h, w = (min(int(length), side or int(length)) for length in (height, width))
             content = resize.content(h, w, resize.shapes[resize.shape_of(h, w)])
-            scale[index] = content[1] / width, content[0] / height
-    sides = objects.sides * scale[objects.image]
+            scale[index] = content[1] / w, content[0] / h
+    sides = np.minimum(objects.sides, side or np.inf) * scale[objects.image]
     low = np.maximum(sides.min(1, initial=np.inf), 1e-6)
     sides[objects.ignore] = np.nan  # a crowd is no object
     return Seen(np.sqrt(sides.prod(1)), sides.max(1, initial=0) / low)
 
 
-def size_table(splits: Sequence[Split], resize: Resize) -> list[dict[str, Any]]:
+def size_table(splits: Sequence[Split], config: ConfigDict) -> list[dict[str, Any]]:
     """By class, over all splits: objects, percentiles of their sizes, shares under ``SIDES``."""
-    size = np.concatenate([seen(split, resize).size for split in splits])
+    size = np.concatenate([seen(split, config).size for split in splits])
     labels = np.concatenate([split.objects.labels for split in splits])
     rows = []
     for label, name in enumerate(splits[0].source.class_names):
@@ -75,19 +88,18 @@ def findings(splits: Sequence[Split], config: ConfigDict, network: bool) -> Iter
 
     Args:
         splits: of the set.
-        config: with the resize, and, where ``network`` says so, the detector.
+        config: with the resize and the tiles, and, where ``network`` says so, the detector.
         network: the config is one to train, not the defaults.
     """
-    resize = build.resize(config)
-    yield from _sizes(splits, resize)
-    yield from _long(splits, resize)
+    yield from _sizes(splits, config)
+    yield from _long(splits, config)
     if network:
         yield from _limits(splits, config)
-        yield from _anchors(splits, config, resize)
+        yield from _anchors(splits, config)
 
 
-def _sizes(splits: Sequence[Split], resize: Resize) -> Iterator[Finding]:
-    sizes = [seen(split, resize).size for split in splits]
+def _sizes(splits: Sequence[Split], config: ConfigDict) -> Iterator[Finding]:
+    sizes = [seen(split, config).size for split in splits]
     every = np.concatenate(sizes)
     every = every[np.isfinite(every)]
     if not len(every):
@@ -117,17 +129,17 @@ def _sizes(splits: Sequence[Split], resize: Resize) -> Iterator[Finding]:
     yield Finding.of(
         "small_objects",
         "warning" if under[8] > _TINY else "note",
-        f"at {resize.test_setting()} many objects are small: {shares} pixels (square root of the area)",
+        f"at {setting(config)} many objects are small: {shares} pixels (square root of the area)",
         cases,
         consequence="An object under 8 pixels is less than a cell of the finest map of most detectors, "
         "and few of them are found.",
-        remedy=f"A larger input ({resize.test_setting()} now){larger}; a level of stride 4 "
+        remedy=f"A larger input ({setting(config)} now){larger}; a level of stride 4 "
         "(config.model.taps), or tiles of large images.",
     )
 
 
-def _long(splits: Sequence[Split], resize: Resize) -> Iterator[Finding]:
-    ratios = [seen(split, resize).ratio for split in splits]
+def _long(splits: Sequence[Split], config: ConfigDict) -> Iterator[Finding]:
+    ratios = [seen(split, config).ratio for split in splits]
     every = np.concatenate(ratios)
     every = every[np.isfinite(every)]
     long = float((every > LONG).mean()) if len(every) else 0.0
@@ -199,15 +211,14 @@ def _limits(splits: Sequence[Split], config: ConfigDict) -> Iterator[Finding]:
             )
 
 
-def _anchors(splits: Sequence[Split], config: ConfigDict, resize: Resize) -> Iterator[Finding]:
+def _anchors(splits: Sequence[Split], config: ConfigDict) -> Iterator[Finding]:
     """Classes of which no anchor reaches many objects, in the detector's own words."""
     train = next(split for split in splits if split.trained)
     if not len(train.objects.labels):
         return
-    detector = build.detector(config, config.class_names)
-    text = detector.start_warning(
-        box_coverage.sampler(train.source, resize), config.class_names, resize
-    )
+    detector, resize = build.detector(config, config.class_names), build.resize(config)
+    objects = box_coverage.sampler(train.source, resize, tile=build.train_tile(config))
+    text = detector.start_warning(objects, config.class_names, resize)
     if text:
         what, _, how = text.partition(". They")
         yield Finding(

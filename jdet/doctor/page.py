@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from jdet import build
+from jdet.doctor import input_checks
 from jdet.doctor.class_checks import class_counts
 from jdet.doctor.examine import Examination
 from jdet.doctor.findings import SEVERITIES, Case, Finding, Place
@@ -27,7 +27,7 @@ def render(examination: Examination) -> str:
     thumbnails = Thumbnails(examination.config, {one.name: one for one in examination.splits})
     title = f"Data of {examination.name}"
     sections = "\n".join(_finding(finding, thumbnails) for finding in examination.findings)
-    return f"""<!doctype html>
+    text = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -50,6 +50,8 @@ def render(examination: Examination) -> str:
 </body>
 </html>
 """
+    # Names of files need not be text.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _verdict(examination: Examination) -> str:
@@ -166,7 +168,7 @@ def _sizes(examination: Examination) -> str:
             f'<tr><th scope="row">{escape(row["class"])}</th><td class="number">{row["objects"]:,}</td>'
             f'<td class="number">{low:g} / {middle:g} / {high:g}</td>{cells}</tr>'
         )
-    where = escape(build.resize(examination.config).test_setting())
+    where = escape(input_checks.setting(examination.config))
     return f"""<section>
 <h2>Sizes at the network's input</h2>
 <p>Square roots of areas in pixels, at {where}.</p>

@@ -30,16 +30,17 @@ class Thumbnails:
     """Draws places of one set."""
 
     def __init__(self, config: ConfigDict, splits: Mapping[str, Split]):
-        """Takes the splits by their names."""
+        """Takes the splits by their names.
+
+        Raises:
+            ConfigError: ``config.eval.drawn_bands`` are not there, or percentiles are out of range.
+        """
         self._splits = splits
         self._readers = {
             name: Reader(one.source, len(one.ids), "skip") for name, one in splits.items()
         }
         kinds = {name: ImageKind.of(one.source) for name, one in splits.items()}
-        self._displays = {
-            name: Display(colour=kind.colour, invalid=config.data.image.invalid)
-            for name, kind in kinds.items()
-        }
+        self._displays = {name: Display.of(config, kind) for name, kind in kinds.items()}
 
     def __call__(self, place: Place) -> tuple[str, int, int] | None:
         """A place as the address of a JPEG within the page, its width and height.

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from jdet.atomic_files import plain, write_json
 from jdet.config import flatten
+from jdet.parallel import broadcast
 from jdet.train.folders import LOGGERS, PHASES
 from jdet.train.writers import Writer
 from jdet.types import ConfigError, nearest
@@ -229,6 +230,19 @@ def libraries(names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def check(names: Sequence[str]) -> None:
+    """Refuses on all processes what process 0, which alone reports, cannot import.
+
+    Raises:
+        ConfigError: as ``libraries``.
+    """
+
+    def imported() -> None:
+        libraries(names)
+
+    broadcast.from_main(imported)
+
+
 @contextlib.contextmanager
 def loggers_in(folder: Path, config: ConfigDict) -> Iterator[list[Writer]]:
     """The writers that ``config.train.loggers`` names, ended at the end; none but on process 0.
@@ -238,8 +252,9 @@ def loggers_in(folder: Path, config: ConfigDict) -> Iterator[list[Writer]]:
         config: complete.
 
     Raises:
-        ConfigError: as ``libraries``.
+        ConfigError: as ``libraries``, on every process.
     """
+    check(config.train.loggers)
     made: list[Guarded] = []
     found = libraries(config.train.loggers) if jax.process_index() == 0 else {}
     for name, library in found.items():

@@ -150,7 +150,7 @@ def test_shapes_of_labelling_tools(tmp_path):
     data = folders.labelme_json("a") | dict(shapes=shapes)
     folders.text(tmp_path, "labelme/a.json", data)
     source = LabelMeSource(tmp_path / "labelme", keep_masks=True)
-    boxes = {"c": (15, 15, 25, 25), "m": (10, 12, 12, 13), "p": (1, 2, 35, 45)}
+    boxes = {"c": (15, 15, 25, 25), "m": (10, 12, 13, 14), "p": (1, 2, 35, 45)}
     assert dict(found(source)["a"]) == boxes
     mask = segmentation.decode(source[0].masks[2], 50, 64)
     assert np.argwhere(mask).tolist() == [[12, 11], [13, 10]]
