@@ -221,8 +221,8 @@ def test_each_class_has_the_threshold_of_the_run(workdir, tmp_path, pixels, caps
         at = score - 0.02 if number else None
         threshold = {"best_f1": {"score": float(best)}, "at_precision": at and {"score": float(at)}}
         nothing = {"best_f1": None, "at_precision": None}
-        classes = [{"class": n, "threshold": nothing} for n in NAMES]
-        classes[0] = {"class": NAMES[0], "threshold": threshold}
+        classes = [{"class": n, "objects": 0, "threshold": nothing} for n in NAMES]
+        classes[0] |= {"objects": 9, "threshold": threshold}
         records.write(copy, EMPTY._replace(classes=list(NAMES), per_class=classes))
         for asked in ([], ["--score=auto"], ["--score=precision"]):
             out = tmp_path / f"out{number}"
