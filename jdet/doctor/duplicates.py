@@ -92,10 +92,13 @@ def same(everything: Everything) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def nearly_same(everything: Everything) -> list[Twins]:
+def nearly_same(everything: Everything) -> tuple[list[Twins], list[int]]:
     """Pairs of different images that show nearly the same, also mirrored or turned.
 
     Of images that are all alike not all pairs are there, but they are connected by some.
+
+    Returns:
+        The pairs, and places of the images that were not compared with all that may look like them.
     """
     first_of: dict[bytes, int] = {}
     for place, digest in enumerate(everything.digests):
@@ -103,7 +106,7 @@ def nearly_same(everything: Everything) -> list[Twins]:
             first_of.setdefault(digest, place)
     places = np.array(sorted(first_of.values()), int)
     if len(places) < 2:
-        return []
+        return [], []
     patches = everything.patches[places]
     close = hashes.close_pairs(hashes.hashes(patches))
     small = [_detail(patch.astype(np.float32)) for patch in patches]
@@ -142,7 +145,7 @@ def nearly_same(everything: Everything) -> list[Twins]:
         if likeness >= least:
             found[i, j] = Twins(a, b, turn, likeness)
             root[group(i)] = group(j)
-    return list(found.values())
+    return list(found.values()), places[close.cut].tolist()
 
 
 def _usual(everything: Everything, places: np.ndarray) -> float:
@@ -185,7 +188,8 @@ def findings(everything: Everything) -> Iterator[Finding]:
             everything.case(places, "equal in all values")
         )
     near_inside, near_across = [], []
-    for twins in _varied(nearly_same(everything)):
+    pairs, cut = nearly_same(everything)
+    for twins in _varied(pairs):
         turned = hashes.NAMED[twins.orientation]
         note = f"alike by {twins.likeness:.2f}" + (f", {turned}" if turned else "")
         case = everything.case((twins.first, twins.second), note)
@@ -227,6 +231,17 @@ def findings(everything: Everything) -> Iterator[Finding]:
             near_inside,
             consequence="The set is worth fewer different images than it has files.",
             remedy="Keep them together when you split the set; thin out films to one frame in many.",
+        )
+    if cut:
+        yield Finding.of(
+            "look_alikes_not_compared",
+            "note",
+            f"{plural(len(cut), 'image')} may look like more others than the {hashes.NEIGHBOURS} closest "
+            "ones that they were compared with",
+            [everything.case([place]) for place in cut],
+            consequence="The set has more pairs of images that look nearly the same than are listed, also "
+            "across splits: a camera that does not move makes all of its frames alike.",
+            remedy="Thin out films to one frame in many, and examine what is left.",
         )
 
 

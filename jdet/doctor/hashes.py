@@ -8,7 +8,8 @@ hardly there count as absent: of a pattern of stripes half of them would otherwi
 
 Close hashes are found by multi-index hashing (Norouzi, Punjani & Fleet, CVPR 2012): of two hashes that
 differ in at most 11 bits, one of four bands of 16 bits differs in at most 2. Each band is a table, in which
-137 places are looked up for each image, so that nothing is compared all with all.
+137 places are looked up for each image, so that nothing is compared all with all. Of images that are all
+alike only some of those that come next are compared, or these places would hold the whole set.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _SIDE = 8
 _FAINT = 0.05
 """Share of the root of all squared frequencies below which one is absent."""
 _BANDS, _BITS = 4, 16
+_CROWD = 10 * NEIGHBOURS
+"""Images that are compared with one at most for each band, or so many hundredths of the set."""
 _MOST_AT_ONCE = 4_000_000
 """Comparisons whose results are in memory together."""
 
@@ -52,12 +55,14 @@ class Close(NamedTuple):
         second: int [p], of the other, which comes later.
         orientation: int [p], index in ``ORIENTATIONS`` in which the first looks like the second.
         bits: int [p], in how many bits they differ.
+        cut: bool [n], images that are or may be close to more of the later ones than there are pairs.
     """
 
     first: np.ndarray
     second: np.ndarray
     orientation: np.ndarray
     bits: np.ndarray
+    cut: np.ndarray
 
 
 def hashes(patches: np.ndarray) -> np.ndarray:
@@ -97,12 +102,14 @@ def close_pairs(made: np.ndarray) -> Close:
     """
     upright = made[0]
     tables = [_Table(_band(upright, number)) for number in range(_BANDS)]
+    cut = np.zeros(len(upright), bool)
     found = [
         np.stack([first, second, np.full(len(first), orientation), bits])
         for orientation, queries in enumerate(made)
-        for first, second, bits in _of_queries(queries, upright, tables)
+        for first, second, bits in _of_queries(queries, upright, tables, cut)
     ]
-    return Close(*(np.concatenate(found, axis=1) if found else np.zeros((4, 0), int)))
+    columns = np.concatenate(found, axis=1) if found else np.zeros((4, 0), int)
+    return Close(*columns, cut=cut)
 
 
 def _band(values: np.ndarray, number: int) -> np.ndarray:
@@ -115,11 +122,37 @@ def _band(values: np.ndarray, number: int) -> np.ndarray:
 
 
 class _Table:
-    """Images by the bits of one band."""
+    """Images by the bits of one band, those with the same bits in their order."""
 
     def __init__(self, keys: np.ndarray):
         self.order = np.argsort(keys, kind="stable")
         self.starts = np.searchsorted(keys[self.order], np.arange((1 << _BITS) + 1))
+        self._places = keys[self.order] * len(keys) + self.order
+
+    def later(
+        self, keys: np.ndarray, queries: np.ndarray, most: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which images with some keys are looked at.
+
+        Args:
+            keys: int [q, k], those of each query, the nearest first.
+            queries: int [q], places of the queries among the images.
+            most: images of a query. Where its keys have more, those before it do not count, and then the
+                first of each key are looked at until there are so many.
+
+        Returns:
+            Where they begin in ``order`` and how many they are, int [q, k], and whether some that come
+            after the query are left out, bool [q].
+        """
+        begin, end = self.starts[keys], self.starts[keys + 1]
+        crowded = np.flatnonzero((end - begin).sum(1) > most)
+        after = keys[crowded] * len(self.order) + queries[crowded, None]
+        begin[crowded] = np.searchsorted(self._places, after, side="right")
+        reached = np.cumsum(end - begin, axis=1)
+        cut = np.zeros(len(queries), bool)
+        cut[crowded] = reached[crowded, -1] > most
+        reached[crowded] = np.minimum(reached[crowded], most)
+        return begin, np.diff(reached, prepend=0, axis=1), cut
 
 
 def _masks() -> np.ndarray:
@@ -130,25 +163,26 @@ def _masks() -> np.ndarray:
 
 
 def _of_queries(
-    queries: np.ndarray, upright: np.ndarray, tables: Sequence[_Table]
+    queries: np.ndarray, upright: np.ndarray, tables: Sequence[_Table], cut: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Close pairs of some images in one orientation with those that come later: first, second, bits."""
+    """Close pairs of some images in one orientation with those that come later: first, second, bits.
+
+    Images of which there may be more are marked in ``cut``, bool [n].
+    """
     masks = _masks()
     keys = [_band(queries, number) for number in range(len(tables))]
-    places = [key[:, None] ^ masks for key in keys]
-    counts = [table.starts[p + 1] - table.starts[p] for table, p in zip(tables, places)]
-    work = np.cumsum(sum(count.sum(1) for count in counts))
-    blocks = np.flatnonzero(np.diff(work // _MOST_AT_ONCE, prepend=0)).tolist()
-    for begin, end in itertools.pairwise([0, *blocks, len(queries)]):
-        if begin == end:
-            continue
+    most = max(_CROWD, len(upright) // 100)
+    step = max(1, _MOST_AT_ONCE // (len(tables) * max(most, len(masks))))
+    for begin in range(0, len(queries), step):
+        rows = np.arange(begin, min(begin + step, len(queries)))
         firsts, seconds = [], []
-        for table, place, count in zip(tables, places, counts):
-            number = count[begin:end].ravel()
-            start = table.starts[place[begin:end]].ravel()
+        for table, key in zip(tables, keys):
+            start, number, left = table.later(key[rows, None] ^ masks, rows, most)
+            cut[rows] |= left
+            first = np.repeat(rows, number.sum(1))
+            number, start = number.ravel(), start.ravel()
             within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
             second = table.order[np.repeat(start, number) + within]
-            first = np.repeat(np.arange(begin, end), count[begin:end].sum(1))
             later = second > first
             firsts.append(first[later])
             seconds.append(second[later])
@@ -158,5 +192,6 @@ def _of_queries(
         near = np.flatnonzero(bits <= DIFFERENT)
         near = near[np.lexsort((second[near], bits[near], first[near]))]
         rank = np.arange(len(near)) - np.searchsorted(first[near], first[near])
+        cut[first[near[rank >= NEIGHBOURS]]] = True
         near = near[rank < NEIGHBOURS]
         yield first[near], second[near], bits[near]

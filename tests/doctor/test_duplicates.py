@@ -114,6 +114,39 @@ def test_of_many_alike_only_some_are_kept():
     same[1:] = ~same[0]
     found = hashes.close_pairs(same)
     assert len(found.first) == sum(min(hashes.NEIGHBOURS, 499 - i) for i in range(500))
+    assert np.array_equal(found.cut, np.arange(500) < 499 - hashes.NEIGHBOURS)
+
+
+def test_the_frames_of_a_camera_that_does_not_move_are_not_compared_all_with_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    count, compared = 1000, []
+    monkeypatch.setattr(hashes, "_CROWD", 2 * hashes.NEIGHBOURS)
+    flips = rng.random((count, 64)) < 0.01
+    scene = np.uint64(0x3A5C96E1D2874BF0)
+    upright = scene ^ np.packbits(flips, axis=1).view(">u8").ravel().astype(np.uint64)
+    upright[-2:] = rng.integers(0, 1 << 63, dtype=np.uint64)  # two of another scene
+    bits = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda x: compared.append(len(x)) or bits(x))
+    found = hashes.close_pairs(upright[None])
+    assert sum(compared) < 4 * 2 * hashes.NEIGHBOURS * count  # all with all: 500,000
+    pairs = set(zip(found.first.tolist(), found.second.tolist()))
+    assert (count - 2, count - 1) in pairs
+    assert {(i, j) for i in range(count - 12, count - 2) for j in range(i + 1, count - 2)} <= pairs
+    assert (np.bincount(found.first, minlength=count)[: count - 30] == hashes.NEIGHBOURS).all()
+    assert found.cut[: count - 30].all() and not found.cut[-12:].any()
+
+
+def test_frames_that_are_all_alike_are_told(tmp_path):
+    data = DataSet(train=0, val=0)
+    scene = texture(1)
+    for i in range(hashes.NEIGHBOURS + 6):
+        pixels = scene.copy()
+        pixels[i, i] ^= 1
+        data.train.append(Picture(f"{i}.png", pixels, picture("", 1).objects))
+    data.val = [picture("other.png", 50)]
+    found = examined(data, tmp_path)
+    assert found["look_alikes_not_compared"].count == 5
+    assert found["look_alikes_not_compared"].severity == "note"
 
 
 @pytest.mark.parametrize(
