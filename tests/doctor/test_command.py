@@ -1,8 +1,10 @@
 """The command: which data, exit codes, files; limits of a config, its anchors, and what a run suspects."""
 
+import base64
 import json
 import types
 
+import cv2
 import numpy as np
 import pytest
 from absl import flags
@@ -12,9 +14,11 @@ from jdet.analyse import records
 from jdet.config import get_defaults
 from jdet.doctor import __main__ as command
 from jdet.doctor import input_checks, page, splits, suspects
-from jdet.doctor.examine import as_json, examine
+from jdet.doctor.examine import Examination, as_json, examine
+from jdet.doctor.findings import Case, Finding, Place
+from jdet.doctor.thumbnails import Thumbnails
 from jdet.types import ConfigError, DataError
-from tests.doctor.sets import DataSet
+from tests.doctor.sets import DataSet, texture
 
 
 @pytest.fixture
@@ -130,6 +134,52 @@ def test_limits_of_a_config_count(tmp_path, monkeypatch):
     assert boxes.remedy == "--config.data.max_boxes=4"
     assert detections.count == 15 and "--config.model.max_detections=4" in detections.remedy
     assert anchors.title == "no anchor reaches cell 30 %" and anchors.consequence.startswith("They")
+
+
+def test_sizes_in_tiles_are_those_of_the_tiles(tmp_path):
+    config, found = splits.of_config(config_of(DataSet().write(tmp_path / "set")))
+    whole = [input_checks.seen(split, config).size for split in found]
+    config.data.tile.side, config.eval.tile.side = 60, 30
+    train, evaluation = (input_checks.seen(split, config) for split in found)
+    sides = [split.objects.sides for split in found]  # at 300 pixels, warped
+    assert np.allclose(whole[0], np.sqrt(np.prod(sides[0] * [300 / 160, 300 / 120], axis=1)))
+    assert np.allclose(train.size, np.sqrt(np.prod(sides[0], axis=1)) * 5)
+    assert np.allclose(evaluation.size, np.sqrt(np.prod(np.minimum(sides[1], 30), axis=1)) * 10)
+    assert input_checks.setting(config).endswith(
+        "config.data.tile.side=60, config.eval.tile.side=30"
+    )
+
+
+def test_anchors_are_held_against_tiles(tmp_path, monkeypatch):
+    config, found = splits.of_config(config_of(DataSet().write(tmp_path / "set")))
+    config.data.tile.side, widths = 60, []
+
+    class Asked:
+        def start_warning(self, objects, class_names, resize):
+            boxes = objects(keep_ignored=False).boxes
+            widths.append(float((boxes[:, 2] - boxes[:, 0]).max()))
+
+    monkeypatch.setattr(input_checks.build, "detector", lambda *_: Asked())
+    list(input_checks.findings(found, config, True))
+    assert widths[0] > 140  # 30 of 60 pixels at 300; of 160 it would be 68 at most
+
+
+def test_thumbnails_show_the_bands_of_the_config(tmp_path):
+    config, found = splits.of_config(config_of(DataSet().write(tmp_path / "set")))
+    config.eval.drawn_bands = (2, 1, 0)
+    shown = Thumbnails(config, {split.name: split for split in found})(found[0].place(0))
+    data = base64.b64decode(shown[0].partition(",")[2])
+    drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # BGR: as RGB is stored
+    pixels = texture(0).astype(float).mean((0, 1))
+    assert np.abs(drawn.mean((0, 1)) - pixels).max() < 2 < np.abs(np.diff(pixels)).max()
+
+
+def test_names_of_files_that_are_no_text_do_not_end_the_page(tmp_path):
+    found = [split_of("train", (), trained=True)]
+    case = Case((Place("train", -1, "a\udcff"),))
+    finding = Finding.of("x", "note", "one", [case], consequence="", remedy="")
+    html = page.render(Examination("set", get_defaults(), found, [finding], [], 0.0))
+    assert "train: a?" in html and html.encode("utf-8")
 
 
 class Unreached:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jdet.config import get_defaults
+from jdet.parallel import broadcast
 from jdet.train import loggers, loop
 from jdet.train.folders import LOGGERS, PHASES, discard
 from jdet.types import ConfigError, Evaluated
@@ -218,3 +219,13 @@ def test_what_cannot_be_used_is_refused(names, said, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ConfigError, match=said):
         loggers.libraries(names)
+
+
+def test_what_process_0_cannot_import_ends_the_others_too(tmp_path, monkeypatch):
+    told = (None, (ConfigError, "mlflow cannot be imported"))
+    monkeypatch.setattr(loggers.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(loggers.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(broadcast, "gather", lambda value: [told, value])
+    with pytest.raises(ConfigError, match="mlflow cannot be imported"):
+        with loggers.loggers_in(tmp_path, settings("mlflow")):
+            pass
