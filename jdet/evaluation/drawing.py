@@ -37,6 +37,7 @@ _BACKGROUND: Color = (24, 26, 30)
 _WHITE: Color = (255, 255, 255)
 _GREY: Color = (165, 170, 178)
 _MIN_SIDE = 512  # the longer side of an image is enlarged to this
+_MOST_TAGS = 150  # boxes of an image above which no classes and scores are written to hide objects
 _MIN_PANEL = (160, 320)  # height and width that hold a header, however thin the image
 
 
@@ -214,7 +215,7 @@ def write_images(
 
 
 def _draw_marks(image: np.ndarray, scale: float, marks: Sequence[_Mark]) -> np.ndarray:
-    """The enlarged image with boxes and tags; ``marks`` best first, drawn last to first."""
+    """The enlarged image with boxes and, unless they are many, tags; ``marks`` best first, drawn last."""
     canvas = np.array(_resize(image, scale))
     worst_first = marks[::-1]
     draw_masks(
@@ -237,6 +238,8 @@ def _draw_marks(image: np.ndarray, scale: float, marks: Sequence[_Mark]) -> np.n
     canvas = cv2.addWeighted(halo, 0.6, canvas, 0.4, 0)
     for mark in reversed(marks):
         _outline(canvas, mark.box + shift, mark.color, line, dash * mark.dashed)
+    if len(marks) > _MOST_TAGS:
+        return canvas
     crowded = np.searchsorted([10, 30], len(marks))
     font = _font(max((13, 12, 11)[crowded], round(side * (0.022, 0.019, 0.016)[crowded])))
     return _draw_tags(canvas, [m._replace(box=m.box + shift) for m in marks if m.text], font, line)

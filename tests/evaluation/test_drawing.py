@@ -65,6 +65,17 @@ def test_low_scores_are_not_drawn():
     np.testing.assert_array_equal(draw_detections(image, found([], [], []), NAMES), image)
 
 
+def test_tags_do_not_hide_hundreds_of_objects():
+    corner = np.array([[200 + 20 * (i % 15), 200 + 20 * (i // 15)] for i in range(151)], float)
+    boxes = np.concatenate([corner, corner + 10], 1)
+
+    def above(count):  # where tags of the first row would be
+        given = found(boxes[:count], np.full(count, 0.9), np.zeros(count, int))
+        return draw_detections(make_image(600, 600), given, NAMES)[185:196, 200:500]
+
+    assert near(above(15), class_color(0)).any() and (above(151) == GREY).all()
+
+
 def test_boxes_without_area_are_neither_drawn_nor_counted():
     image, truth = make_image(600, 600), ground_truth([], [])
     flat = found([[50, 50, 50, 200], [300, 500, 400, 500]], [0.9, 0.8], [0, 0])
