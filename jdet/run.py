@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from jdet import build, phases
 from jdet import config as config_lib
-from jdet.analyse.last import write_last
+from jdet.analyse.last import explain
 from jdet.analysis import box_coverage
 from jdet.analysis.curves import plot_curves
 from jdet.atomic_files import write_json
@@ -31,12 +31,11 @@ from jdet.data.statistics import ImageStatistics
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
-from jdet.html_report import write as html_report
 from jdet.parallel import broadcast, consistency
 from jdet.parallel import mesh as mesh_lib
 from jdet.train import loggers, loop, optim, presets, schedule, state, step_memory
 from jdet.train.checkpoints import select
-from jdet.train.folders import REPORT, stored_config
+from jdet.train.folders import stored_config
 from jdet.train.init.calibrate import Calibration
 from jdet.train.output import lenient
 from jdet.train.progress import Outlook
@@ -190,7 +189,7 @@ def _train(
         more = multi_scale(weights(result.state), result.step, repeat=False)
         result = result._replace(metrics={**result.metrics, **more})
     if result.status == "completed":
-        _explain(Path(workdir), config, eval_source)
+        explain(Path(workdir), config, eval_source)
     return result
 
 
@@ -253,7 +252,7 @@ def evaluate(
     _draw_curves(Path(workdir))
     if multi_scale is not None:
         metrics |= multi_scale(variables, int(saved.step))
-    _explain(Path(workdir), config, source)
+    explain(Path(workdir), config, source)
     return metrics
 
 
@@ -332,17 +331,6 @@ def _draw_curves(workdir: Path) -> None:
             return
         except OSError as error:
             logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
-
-
-def _explain(workdir: Path, config: ConfigDict, source: Source) -> None:
-    """Writes ``analysis.json`` and ``report.html``, on process 0; a run does not end for want of them."""
-    if jax.process_index() != 0:
-        return
-    write_last(workdir, config, source)
-    try:
-        logging.info("report: %s", html_report.write(workdir, config=config, source=source))
-    except Exception as error:  # of whatever kind: the numbers are in their files
-        logging.warning("%s was not written: %r", workdir / REPORT, error)
 
 
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -12,6 +13,8 @@ from jdet.analyse import records
 from jdet.analyse.compute import analyse
 from jdet.analyse.evaluated import scored_images
 from jdet.evaluation.evaluate import needs_masks
+from jdet.html_report import write as html_report
+from jdet.train.folders import REPORT
 from jdet.types import Source
 
 
@@ -37,3 +40,14 @@ def write_last(folder: Path, config: ConfigDict, source: Source) -> None:
         records.write(folder, analyse(images, source.class_names, step=step, masks=masks))
     except Exception as error:  # of whatever kind
         logging.warning("%s was not written: %r", folder / records.FILE, error)
+
+
+def explain(workdir: Path, config: ConfigDict, source: Source) -> None:
+    """Writes ``analysis.json`` and ``report.html``, on process 0; a run does not end for want of them."""
+    if jax.process_index() != 0:
+        return
+    write_last(workdir, config, source)
+    try:
+        logging.info("report: %s", html_report.write(workdir, config=config, source=source))
+    except Exception as error:  # of whatever kind: the numbers are in their files
+        logging.warning("%s was not written: %r", workdir / REPORT, error)
