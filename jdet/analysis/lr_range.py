@@ -113,6 +113,9 @@ def sweep(
         high: rate of the last.
         steps: how many.
         transforms: change the initial weights, as in a training.
+
+    Raises:
+        ConfigError: the first loss, or its gradient, is not finite.
     """
     config = config.copy_and_resolve_references()
     config.train.ema, config.landscape.every = 0.0, 0
@@ -135,6 +138,8 @@ def sweep(
             values = {name: float(values[name]) for name in ("loss", "lr", "finite")}
             rates.append(values["lr"])
             losses.append(values["loss"] if values["finite"] else math.nan)
+            if len(losses) == 1 and not values["finite"]:
+                raise ConfigError(_not_finite(config))
             smoothed = smooth(losses)
             # Not so where it is nan.
             fine = smoothed[-1] <= DIVERGED * np.nanmin(smoothed)
@@ -142,6 +147,24 @@ def sweep(
             if diverged:
                 break
     return Sweep(np.array(rates), np.array(losses), smooth(losses), diverged)
+
+
+def _not_finite(config: ConfigDict) -> str:
+    """What to say where there is nothing to begin with."""
+    others = []
+    if config.precision != "float32":
+        others.append("--config.precision=float32")
+    if config.init_from.path:
+        others.append("--config.init_from.path=''")
+    remedy = (
+        f"try it with {' and '.join(others)}"
+        if others
+        else "the cause is in the detector's losses or the values of the images"
+    )
+    return (
+        "the loss or its gradient is not finite at the first step, before any update, so that no --low "
+        f"helps; {remedy}"
+    )
 
 
 def analyse(
@@ -153,7 +176,8 @@ def analyse(
         What was seen, and the rate that is suggested, as a peak rate; None where there is none.
 
     Raises:
-        ConfigError: the config or a setting is invalid, or ``out`` is the folder of a run.
+        ConfigError: the config or a setting is invalid, ``out`` is the folder of a run, or the first loss
+            is not finite.
         DataError: the data are missing.
     """
     out = Path(out).expanduser()

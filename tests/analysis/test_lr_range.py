@@ -2,6 +2,7 @@
 
 import json
 import math
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -56,6 +57,28 @@ def test_a_sweep_raises_the_rate_until_the_loss_diverges(tmp_path):
     figure = lr_range.draw(found, suggest(found))
     figure.savefig(tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "settings, remedy",
+    [
+        (dict(), "the cause is in the detector's losses or the values of the images"),
+        (
+            dict(precision="bfloat16", init_from__path="run"),
+            "try it with --config.precision=float32 and --config.init_from.path=''",
+        ),
+    ],
+)
+def test_a_first_loss_that_is_not_finite_is_told(monkeypatch, settings, remedy):
+    config = fake.config(**settings)
+    for module in ("state", "optim"):
+        monkeypatch.setattr(lr_range, module, MagicMock())
+    monkeypatch.setattr(lr_range.state, "abstract_variables", lambda *_: ({}, {}))
+    values = dict(loss=math.nan, lr=1e-4, finite=False)
+    monkeypatch.setattr(lr_range, "make_train_step", lambda *_: lambda now, batch: (now, values))
+    arguments = config, None, lambda: fake.stream(0), mesh_lib.make_mesh(config)
+    with pytest.raises(ConfigError, match=f"at the first step, .* no --low helps; {remedy}"):
+        sweep(*arguments, low=1e-4, high=1.0, steps=20)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tiles: grids, merging with a detector whose answers are known, and whole passes over large images."""
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,12 +13,13 @@ from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import predictor as predictor_lib
 from jdet.evaluation.coco_ap import CocoEvaluator
-from jdet.evaluation.detect import Moved
+from jdet.evaluation.detect import DetectFn, Moved, moved
 from jdet.evaluation.predictor import Predictor
 from jdet.evaluation.tiling import Tiling
 from jdet.parallel import mesh as mesh_lib
-from jdet.types import ConfigError, DataError, Detections, Example, ImageDetections
+from jdet.types import Batch, ConfigError, DataError, Detections, Example, ImageDetections
 from tests.evaluation.saved_run import kept_run, save_run
+from tests.own_detector import GridDetector
 
 TILING = Tiling(side=100, overlap=40, iou_threshold=0.5, max_detections=0)
 
@@ -294,6 +296,43 @@ def test_an_evaluation_in_tiles_sees_every_image_once():
     config.data.on_error = "raise"
     with pytest.raises(DataError, match="image 2|truncated|decode"):
         evaluate_lib.evaluate(config, source, mesh, exact, {}, tiling=tiling)
+
+
+def test_a_network_in_an_evaluation_finds_what_it_finds_in_each_tile():
+    """Rows of the loader, their places and corners: a compiled detector with random weights."""
+
+    class One(Large):
+        def __len__(self):
+            return 1
+
+    config, source = get_defaults(), One()
+    config.input_size, config.class_names = 128, source.class_names
+    config.eval.batch_size, config.parallel.devices, config.eval.metrics = 4, 1, ("coco",)
+    mesh, tiling = mesh_lib.make_mesh(config), Tiling(128, 40, 0.3, 0)
+    detector = GridDetector(num_classes=2, input_size=128, width=8, halvings=4)
+    images, sizes = np.zeros((4, 128, 128, 3), np.uint8), np.full((4, 2), 128, np.int32)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(
+        lambda: detector.init(jax.random.key(0), images, sizes, method="detect")
+    )
+    variables = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
+    detect = DetectFn(detector, mesh)
+    outcome = evaluate_lib.evaluate(
+        config, source, mesh, detect, variables, samples=1, tiling=tiling
+    )
+    ((found, _),) = outcome.samples.pairs
+
+    pixels = draw(np.zeros((450, 450, 3), np.uint8), *source.parts[0][:3])
+    batch = Batch.of_images(None, sizes, original_sizes=sizes, real=np.arange(4) < 1)
+    parts = []
+    for tile in tiling.tiles(450, 450):
+        images[0] = tile.cut(pixels)
+        parts.append((tile, moved(detect(variables, images, sizes), batch, [""] * 4)[0]))
+    alone = tiling.merge(parts, (450, 450), "").pasted()
+    assert 20 < len(found.boxes) < sum(len(part.frames) for _, part in parts)
+    for field in ("boxes", "scores", "labels"):
+        ours, theirs = getattr(found, field), getattr(alone, field)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
 def test_objects_that_the_overlap_does_not_hold_are_told():

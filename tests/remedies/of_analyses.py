@@ -143,6 +143,16 @@ ROWS = [
         LR_RANGE, "is a peak rate to begin with", suggested_rate, {"typed": False}, {"typed": True}
     ),
     Elsewhere(
+        LR_RANGE,
+        "try it with",
+        "tests/analysis/test_lr_range.py::test_a_first_loss_that_is_not_finite_is_told",
+    ),
+    Elsewhere(
+        LR_RANGE,
+        "no --low helps",
+        "tests/analysis/test_lr_range.py::test_a_first_loss_that_is_not_finite_is_told",
+    ),
+    Elsewhere(
         "jdet/analysis/default_boxes.py",
         "name data with boxes",
         "tests/analysis/test_default_boxes.py::test_analysis_is_printed_with_what_to_paste",
