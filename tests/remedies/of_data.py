@@ -12,6 +12,8 @@ from PIL import Image
 
 from jdet.build.groups import make
 from jdet.config import get_defaults
+from jdet.convert.__main__ import main
+from jdet.convert.convert import convert
 from jdet.data import first_look, redraw
 from jdet.data.discover import discover
 from jdet.data.find_images import find_images
@@ -25,7 +27,7 @@ from jdet.data.sources.voc import VocSource
 from jdet.evaluation import loaders
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.official import official_of
-from tests.data.layouts import folders
+from tests.data.layouts import folders, test_spoiled_folders
 from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
 from tests.data.test_discover import detections
 from tests.evaluation import records
@@ -111,6 +113,24 @@ def two_layouts(folder, layout="", both=True):
     if both:
         folders.labelme(folder)
     discover(folder, layout)
+
+
+def asked(folder, name, typed):
+    """A folder whose labels leave an argument open, which the converter then gets as the message has it."""
+    if name == "coordinates":
+        for stem in ("a", "b"):
+            folders.image(folder, f"{stem}.png")
+        folders.text(folder, "labels.csv", test_spoiled_folders.RELATIVE)
+    else:
+        folders.via_project(folder)
+        test_spoiled_folders.attributes(folder)
+    try:
+        return convert(folder, folder / "a.json")
+    except ValueError as error:
+        if not typed:
+            raise
+        option = re.search(rf"--{name}=\S+", str(error))[0]
+    assert main([str(folder), f"--out={folder}/a.json", option]) == 0
 
 
 def usable(share, typed=None):
@@ -253,6 +273,20 @@ ROWS = [
         "Say layout=%s for these",
         "tests/data/layouts/test_repaired_folders.py::test_two_layouts_of_which_one_goes_first",
         "discover(tmp_path, told)",
+    ),
+    row(
+        "jdet/data/layouts/tables.py",
+        "where they are relative to the images, say so: {}",
+        asked,
+        {"name": "coordinates", "typed": False},
+        {"typed": True},
+    ),
+    row(
+        "jdet/data/layouts/via.py",
+        "say which, such as {}",
+        asked,
+        {"name": "attribute", "typed": False},
+        {"typed": True},
     ),
     row(
         "jdet/data/first_look.py",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jdet.data.find_images import expanded
+from jdet.data.layouts.arguments import given
 from jdet.data.layouts.listing import Listing
 from jdet.data.layouts.records import ImageRecord, RawObject
 from jdet.data.layouts.words import ALL, split_of
@@ -109,7 +110,7 @@ class Folder:
         some = nearest(name, there[:1000]) if there else "; there are no images at all"
         raise DataError(
             f"its image {name!r} is nowhere below {self.images.root}{some}; put it there, or name the "
-            "folder of the images: image_root=PATH of the experiments on your own images"
+            f"folder of the images: {given('image_root', 'PATH')}"
         )
 
 
@@ -307,7 +308,7 @@ def _sorted_names(records: Sequence[ImageRecord]) -> tuple[str, ...]:
                 f"{where}: the classes {other!r} ({counts[other]} objects) and {name!r} "
                 f"({counts[name]}) differ "
                 "by case alone; write one of them everywhere, or, where both are meant, name all classes: "
-                f"classes={'+'.join(sorted(counts))} of the experiments on your own images"
+                f"{given('classes', '+'.join(sorted(counts)))}"
             )
     return tuple(sorted(counts))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jdet.data.image_formats import SUFFIXES
+from jdet.data.layouts.arguments import given
 from jdet.data.layouts.listing import Listing
 from jdet.data.layouts.records import ImageRecord, RawObject, attempt, numbers
 from jdet.data.layouts.source import Folder, FolderSource
@@ -162,8 +163,7 @@ class CsvSource(FolderSource):
         if self._convention != "relative" and 0 < largest <= 1:
             raise DataError(
                 f"{path}: no coordinate is above {largest:g}; where they are relative to the images, say "
-                "coordinates=relative of the experiments on your own images, elsewhere "
-                "--config.data.train.coordinates=relative and --config.data.eval.coordinates=relative"
+                f"so: {given('coordinates', 'relative')}"
             )
 
     def _read(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jdet.data.layouts.arguments import given
 from jdet.data.layouts.listing import Listing, holds
 from jdet.data.layouts.records import (
     ImageRecord,
@@ -173,8 +174,7 @@ def _attribute(files: Mapping[str, list[Mapping[str, Any]]], folder: Folder) -> 
     choice = max(counts, key=counts.__getitem__)
     raise DataError(
         f"{first}: any of the attributes {', '.join(sorted(counts))} of the regions may be the "
-        "class; say which, "
-        f"such as --config.data.train.attribute={choice} --config.data.eval.attribute={choice}"
+        f"class; say which, such as {given('attribute', choice, in_experiments=False)}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from absl import logging
 
 from jdet.data.layouts import label_lines
+from jdet.data.layouts.arguments import given
 from jdet.data.layouts.listing import Listing
 from jdet.data.layouts.path_index import PathIndex, stem_of
 from jdet.data.layouts.records import ImageRecord, RawObject, attempt, hull, numbers
@@ -246,8 +247,7 @@ class YoloSource(FolderSource):
                 if not -_SLACK <= value <= 1 + _SLACK:
                     raise DataError(
                         f"{where}: the coordinate {value:g} is not in 0 … 1 of the image; where these are "
-                        "pixels, say coordinates=edges of the experiments on your own images, elsewhere "
-                        "--config.data.train.coordinates=edges and --config.data.eval.coordinates=edges"
+                        f"pixels, say how they count: {given('coordinates', 'edges')}"
                     )
         self._used.add(id)
         name = self._names.get(id, str(id))
