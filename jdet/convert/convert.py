@@ -48,7 +48,7 @@ def convert(
     on_error: str = "raise",
     **fields: Any,
 ) -> list[Written]:
-    """Writes every split of a folder as a COCO annotation file, whole or not at all.
+    """Writes every split of a folder as a COCO annotation file; all of them or none.
 
     Objects are written as they are labelled, difficult ones and groups as ``iscrowd``, polygons and
     masks as they are. Images stay where they are: their names are relative to the folder where the file
@@ -69,14 +69,15 @@ def convert(
     root, target = expanded(folder), expanded(out)
     shape, sides = all_splits(root, layout)
     paths = _targets(target, list(sides))
-    written = []
+    contents, written = [], []
     for (split, side), path in zip(sides.items(), paths, strict=True):
         group = build.folder_group(shape, str(root), side, keep_masks=True, **fields)
         source = build.source(group.to_dict(), f"the split {split or ALL}", on_error)
+        contents.append(as_coco(source, _base(path, root)))
+        written.append(_counted(path, contents[-1], source))
+    for path, content in zip(paths, contents, strict=True):  # nothing where any split is refused
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = as_coco(source, _base(path, root))
         write_json(path, content)
-        written.append(_counted(path, content, source))
     return written
 
 

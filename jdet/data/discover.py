@@ -65,8 +65,8 @@ def discover(folder: str | os.PathLike[str], layout: str = "") -> Found:
     images can be held out (``jdet.data.sources.holdout``). An annotation file or list that names no split
     is taken only where it is the only one. What is left out although it might be meant is told.
 
-    VOC folders with lists and COCO files go before what else lies beside them, which is told too; of
-    two other layouts in one folder none is guessed.
+    VOC folders with lists, COCO files, and VOC's files without lists go in this order before what else lies
+    beside them, which is told too; of two other layouts in one folder none is guessed.
 
     Args:
         folder: where to look; ``~`` is the home folder.
@@ -145,13 +145,14 @@ def recognise(listing: Listing, layout: str = "") -> tuple[str, dict[str, str]]:
     if layout == "coco" or (not layout and not has_lists(root)):
         if files := annotation_files(root, listing):
             first["coco"] = files
-    if layout in ("", "voc") and folders and not first:
+    flat = layout in ("", "voc") and not folders and _flat_xml(listing)
+    if layout in ("", "voc") and (folders or flat) and not first:
         first["voc"] = {}
     others: dict[str, dict[str, str]] = {}
     for name, module in known.LAYOUTS.items():
         if layout in ("", name) and (splits := _found(module, listing, bool(first))):
             others[name] = splits
-    if layout in ("", "voc") and not folders and _flat_xml(listing):
+    if flat and "voc" not in first:
         others["voc"] = {}
     if layout == known.IMAGES or (not layout and not first and not others and listing.images):
         if layout or not (missing := what_is_missing(listing)):

@@ -96,6 +96,7 @@ class CvatSource(FolderSource):
     def _read(
         self, folder: Folder, label: str, where: str, split: str, image: Element
     ) -> ImageRecord:
+        found = folder.image(image.get("name") or "", label, split)
         sides = (image.get(key) for key in ("height", "width"))
         height, width = (int(side) for side in numbers(sides, f"{where}: its height or width"))
         objects = []
@@ -107,7 +108,6 @@ class CvatSource(FolderSource):
                 box, polygons = _shape(shape, (height, width), what)
                 name = class_name(shape.get("label") or "", what)
                 objects.append(RawObject(name, box, polygons))
-        found = folder.image(image.get("name") or "", label, split)
         return ImageRecord(where, found, split, tuple(objects), (height, width))
 
 

@@ -19,6 +19,7 @@ NOT_LABELS = {
 }
 """Text files that lie beside labels."""
 
+_FOLDERS = {"labels", "labeltxt"}
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _YOLO = re.compile(rf"\d+(?:\.0*)?(?:\s+(?:{_NUMBER}|nan|inf)){{3,}}", re.I)
 _DOTA = re.compile(rf"(?:{_NUMBER}\s+){{7,8}}[^\s\d.]\S*(?:\s+[0-3])?")
@@ -42,10 +43,15 @@ def lines_of(path: Path) -> list[tuple[int, str]]:
 
 
 def kinds(listing: Listing) -> dict[str, str]:
-    """Kind ("yolo", "dota", "empty") → one of the files that are of it, of a few that are opened."""
+    """Kind ("yolo", "dota", "empty") → one of the files that are of it, of a few that are opened.
+
+    They are called like images, or else lie in a folder that is called like one of labels.
+    """
     found: dict[str, str] = {}
     texts = label_texts(listing)
     likely = [path for path in texts if listing.image_index.has_stem(path)]
+    if listing.images:  # without any, images and labels may lie apart
+        texts = [path for path in texts if _FOLDERS & {*path.lower().split("/")[:-1]}]
     for path in sample(likely or texts):
         try:
             lines = [line for _, line in lines_of(Path(listing.path(path)))]

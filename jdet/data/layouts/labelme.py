@@ -49,11 +49,7 @@ class LabelMeSource(FolderSource):
     title = TITLE
 
     def _records(self, folder: Folder) -> Iterator[ImageRecord]:
-        files = _files(folder.labels)
-        left = len(folder.images.images) - len(files)
-        if left > 0:
-            self.notes["images without a JSON file left out"] += left
-        for label in files:
+        for label in _files(folder.labels):
             where, split = folder.labels.path(label), split_of_folder(label)
 
             def read(label: str = label, where: str = where, split: str = split) -> ImageRecord:
@@ -116,12 +112,17 @@ def _shape(shape: Mapping[str, Any], what: str, size: tuple[int, int] | None) ->
     if kind == "rectangle":
         return RawObject(name, box, None, ignore)
     if kind == "mask":
-        return RawObject(name, box, _mask(shape.get("mask"), box, size, what), ignore)
+        return RawObject(name, *_mask(shape.get("mask"), box, size, what), ignore)
     return RawObject(name, box, [flat], ignore)
 
 
-def _mask(text: Any, box: Sequence[float], size: tuple[int, int] | None, what: str) -> Any:
-    """A mask, a PNG as text, of which the first corner of the box is the upper left pixel."""
+def _mask(
+    text: Any, box: Sequence[float], size: tuple[int, int] | None, what: str
+) -> tuple[tuple[float, float, float, float], Any]:
+    """A mask, a PNG as text, of which the first corner of the box is the upper left pixel; and its box.
+
+    The second corner is the last pixel: the sides of the box are those of the PNG.
+    """
     import cv2
 
     try:
@@ -133,7 +134,8 @@ def _mask(text: Any, box: Sequence[float], size: tuple[int, int] | None, what: s
         raise DataError(f"{what}: its mask is no PNG, or the image's height and width are missing")
     left, top = max(round(box[0]), 0), max(round(box[1]), 0)
     part = part[: size[0] - top, : size[1] - left] > 0
-    return encode_part(part, top, left, *size)
+    height, width = part.shape
+    return (left, top, left + width, top + height), encode_part(part, top, left, *size)
 
 
 def _together(parts: Sequence[tuple[RawObject, str]]) -> RawObject:

@@ -67,9 +67,9 @@ def _read(
     lines: list[Row],
     names: dict[str, str],
 ) -> ImageRecord:
-    path = folder.labels.path(label)
+    path, image = folder.labels.path(label), folder.image(id, label, split)
     objects = tuple(_object(row, f"{path}, line {row.line}", names) for row in lines)
-    return ImageRecord(where, folder.image(id, label, split), split, objects)
+    return ImageRecord(where, image, split, objects)
 
 
 def _object(row: Row, where: str, names: dict[str, str]) -> RawObject:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from jdet.data.find_images import expanded
 from jdet.data.layouts.arguments import given
 from jdet.data.layouts.listing import Listing
+from jdet.data.layouts.path_index import stem_of
 from jdet.data.layouts.records import ImageRecord, RawObject
 from jdet.data.layouts.words import ALL, split_of
 from jdet.data.readers.file_pattern import FilePattern
@@ -50,6 +51,9 @@ class Folder:
         root: folder of the label files.
         image_root: folder of the images; None: the same.
         files: ``config.data.image.files``.
+
+    Attributes:
+        seen: paths of the images that labels have named, or a subclass has taken, so far.
     """
 
     def __init__(self, root: str | Path, image_root: str | Path | None = None, files: str = ""):
@@ -67,6 +71,7 @@ class Folder:
         self._written: set[str] = set()
         self._guessed: set[str] = set()
         self._withheld: set[str] = set()
+        self.seen: set[str] = set()
 
     def withhold(self) -> bool:
         """Keeps images that some label names with their folder from others that are only called alike.
@@ -75,6 +80,8 @@ class Folder:
             Whether one was handed out to both so far: then the labels are to be read again.
         """
         self._withheld = self._written & self._guessed
+        if self._withheld:
+            self.seen.clear()
         return bool(self._withheld)
 
     def image(self, name: str, label_file: str, split: str = "") -> str | tuple[str, ...]:
@@ -105,13 +112,21 @@ class Folder:
             self._guessed.add(found)
             found = "" if found in self._withheld else found
         if found:
-            return self.images.path(found)
+            path = self.images.path(found)
+            self.seen.add(path)
+            return path
         there = [posixpath.basename(path) for path in self.images.images]
         some = nearest(name, there[:1000]) if there else "; there are no images at all"
         raise DataError(
             f"its image {name!r} is nowhere below {self.images.root}{some}; put it there, or name the "
             f"folder of the images: {given('image_root', 'PATH')}"
         )
+
+    def unseen(self) -> list[tuple[str, ...]]:
+        """Files, below their folder, of every image of which none is among ``seen``."""
+        names = self.images.images
+        images = self._pattern.groups(names).values() if self._pattern else ((n,) for n in names)
+        return [files for files in images if self.seen.isdisjoint(map(self.images.path, files))]
 
 
 class FolderSource(LabelledSource):
@@ -170,6 +185,10 @@ class FolderSource(LabelledSource):
         if folder.withhold():
             self.notes.clear()
             records = list(self._records(folder))
+        broken = {stem_of(one.where) for one in records if one.error}
+        unused = [folder.images.path(files[0]) for files in folder.unseen()]
+        if left := sum(stem_of(path) not in broken for path in unused):
+            self.notes["images that no label names left out"] += left
         chosen = _of_split(records, split, folder.labels.root)
         self.class_names = self._given or self._class_list(folder) or _sorted_names(records)
         label_of = {name: label for label, name in enumerate(self.class_names)}

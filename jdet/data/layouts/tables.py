@@ -178,10 +178,10 @@ class CsvSource(FolderSource):
     ) -> ImageRecord:
         if not name:
             raise DataError(f"{where}: the column {columns.image} is empty; it names the image")
+        image = folder.image(name, label, split)
         objects = [_object(row, columns, folder.labels.path(label)) for row in lines]
         fields = lines[0].fields
         size = None if "width" in columns.box else _size(fields)
-        image = folder.image(name, label, split)
         return ImageRecord(where, image, split, tuple(one for one in objects if one), size)
 
 

@@ -115,6 +115,7 @@ class ViaSource(FolderSource):
         self, folder: Folder, label: str, split: str, image: Mapping[str, Any], attribute: str
     ) -> ImageRecord:
         where = f"{folder.labels.path(label)}, image {image.get('filename')}"
+        found = folder.image(_filename(image), label, split)
         objects = []
         for place, region in enumerate(_regions(image)):
             shape = _part(region, "shape_attributes")
@@ -124,7 +125,6 @@ class ViaSource(FolderSource):
             what = f"{where}, regions[{place}]"
             box, polygons = _shape(shape, what)
             objects.append(RawObject(_name(region, attribute, what), box, polygons))
-        found = folder.image(_filename(image), label, split)
         return ImageRecord(where, found, split, tuple(objects))
 
 

@@ -24,6 +24,7 @@ from jdet.types import DataError
 TITLE = "YOLO"
 FORM = "data.yaml, or images/ and labels/*.txt"
 
+_NO_LABELS = "images without a label file, which have no objects"
 _SLACK = 0.01
 """How far a relative coordinate may lie outside 0 … 1 by rounding."""
 
@@ -99,6 +100,7 @@ class YoloSource(FolderSource):
         if not self._names:
             self._names = dict(enumerate(_class_list(folder.labels) or self._given or ()))
         self._used: set[int] = set()
+        self._seen = folder.seen
         apart = folder.images is not folder.labels or not folder.labels.images
         if apart or self.image_settings.files:
             yield from self._apart(folder)
@@ -158,6 +160,7 @@ class YoloSource(FolderSource):
                 )
                 if not image:
                     raise DataError(f"its image {name!r} is nowhere below {listing.root}")
+                self._seen.add(listing.path(image))
                 return self._read(listing, split, image, labels.of(image))
 
             yield attempt(str(path), split, read)
@@ -168,14 +171,31 @@ class YoloSource(FolderSource):
 
     def _apart(self, folder: Folder) -> Iterator[ImageRecord]:
         """Images in a folder elsewhere, or of several files, found by the names of the labels."""
+        splits: set[str] = set()
         for label in label_lines.label_texts(folder.labels):
             split = split_of_folder(label)
+            splits.add(split)
 
             def read(label: str = label, split: str = split) -> ImageRecord:
                 image = folder.image(stem_of(posixpath.basename(label)), label)
                 return self._parsed(folder.labels, split, image, label)
 
             yield attempt(folder.labels.path(label), split, read)
+        for files in folder.unseen():
+            split = split_of_folder(files[0]) if splits != {""} else ""
+            if split in splits:
+                where = folder.images.path(files[0])
+                yield attempt(where, split, functools.partial(self._empty, folder, split, files))
+
+    def _empty(self, folder: Folder, split: str, files: tuple[str, ...]) -> ImageRecord:
+        """An image without a label file."""
+        paths = tuple(map(folder.images.path, files))
+        self._seen.update(paths)
+        for file, path in zip(files, paths, strict=True):
+            if not folder.images.image_index.written(file, ""):
+                raise DataError(f"{path} is missing, one of the files of the image")
+        self.notes[_NO_LABELS] += 1
+        return ImageRecord(paths[0], paths if len(paths) > 1 else paths[0], split)
 
     def _of(self, listing: Listing, images: Iterable[tuple[str, str]]) -> Iterator[ImageRecord]:
         """Records of images, and of the labels in the same folders that are of none of them."""
@@ -188,6 +208,7 @@ class YoloSource(FolderSource):
                 seen.add(label)
             folders.setdefault(posixpath.dirname(label or _by_rule(image)), split)
             where = listing.path(label or image)
+            self._seen.add(listing.path(image))
             yield attempt(where, split, functools.partial(self._read, listing, split, image, label))
         for label in sorted(labels.files - seen):
             split = folders.get(posixpath.dirname(label))
@@ -204,7 +225,7 @@ class YoloSource(FolderSource):
     def _read(self, listing: Listing, split: str, image: str, label: str) -> ImageRecord:
         path = listing.path(image)
         if not label:
-            self.notes["images without a label file, which have no objects"] += 1
+            self.notes[_NO_LABELS] += 1
             return ImageRecord(path, path, split)
         return self._parsed(listing, split, path, label)
 
