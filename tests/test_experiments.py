@@ -196,7 +196,7 @@ def test_custom_experiment_says_what_it_needs(experiment, tmp_path):
     module = load(ROOT / "experiments" / f"{experiment}.py")
     with pytest.raises(ConfigError, match=f"{experiment}.py:root=PATH"):
         module.get_config("")
-    with pytest.raises(DataError, match="neither of VOC shape"):
+    with pytest.raises(DataError, match="no labels of any layout"):
         module.get_config(f"root={tmp_path}")
 
 

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
@@ -106,7 +107,8 @@ def test_fields_without_a_default_can_be_set_on_the_command_line(tmp_path, monke
 
 
 def test_place_of_the_images_on_the_command_line(tmp_path, monkeypatch):
-    file = write(tmp_path, content(annotation(1)), folder="elsewhere/images")
+    file = write(tmp_path / "set", content(annotation(1)), folder="elsewhere/images")
+    (tmp_path / "set" / "elsewhere").rename(tmp_path / "elsewhere")
     c = get_defaults()
     c.data.train = build.group("source", "coco", annotation_file=str(file))
     with pytest.raises(DataError, match="image_root=PATH"):
@@ -125,7 +127,7 @@ def first_steps(monkeypatch):
         workdir.mkdir()
         with train_stream(0) as stream:
             next(stream)
-        return config
+        return SimpleNamespace(status="interrupted", config=config)
 
     monkeypatch.setattr(run.loop, "train", train)
 
@@ -204,7 +206,7 @@ def test_category_ids_are_the_data_sets(tmp_path, first_steps):
     c = tiny(get_defaults())
     for role in ("train", "eval"):
         c.data[role] = build.group("source", "coco", annotation_file=str(file))
-    config = run.train(c, tmp_path / "run")
+    config = run.train(c, tmp_path / "run").config
     assert config.class_names == ("dog", "cat") and config.category_ids == (1, 3)
     assert c.category_ids == ()
     assert not (tmp_path / "run" / "defects.txt").exists()

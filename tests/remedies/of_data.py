@@ -1,13 +1,14 @@
 """Remedies of label files, data sets in folders, and parts of them."""
 
 import json
-import logging
 import re
 import shlex
 import subprocess
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
+from absl import logging as absl_logging
 from PIL import Image
 
 from jdet.build.groups import make
@@ -182,14 +183,13 @@ def repeated_in(folder, evaluation):
 def encoded(encoding):
     """What is logged when a label file is read; once for each place in the code."""
     said = []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    logger = logging.getLogger("absl")
-    logger.addHandler(handler)
-    try:
+
+    def told(level, message, most, *values):
+        assert (level, most) == (absl_logging.WARNING, 1)
+        said.append(message % values)
+
+    with mock.patch.object(absl_logging, "log_first_n", told):
         decode("<name>Bär</name>".encode(encoding), f"{encoding}.xml")
-    finally:
-        logger.removeHandler(handler)
     return "\n".join(said)
 
 

@@ -1,6 +1,7 @@
 """Remedies of the examination of a data set; what it advises on the data is for people to judge."""
 
 import contextlib
+import json
 import re
 import shlex
 from types import SimpleNamespace
@@ -40,8 +41,8 @@ def examined(folder, path="", config=None, out=""):
         mock.patch.object(command.config_lib, "validate"),
         mock.patch.object(command.config_lib, "of_phase", lambda config, phase: config),
         mock.patch.object(command, "config_name", lambda config: "x"),
-        mock.patch.object(command.splits, "of_folder", lambda path: (None, None)),
-        mock.patch.object(command.splits, "of_config", lambda config: (None, None)),
+        mock.patch.object(command.splits, "of_folder", lambda path: (None, ())),
+        mock.patch.object(command.splits, "of_config", lambda config: (None, ())),
         mock.patch.object(command.examine_lib, "examine", side_effect=Reached),
         contextlib.suppress(Reached),
     ):
@@ -52,6 +53,7 @@ def suspected(folder, typed, analysed=False):
     """Suspects of a run in a folder with blanks and quotes in its name, which a shell must read."""
     run = folder / "the dog's run"
     run.mkdir()
+    (run / "images.json").write_text(json.dumps({"images": [{"id": "a", "name": "a"}]}))
     if analysed:
         records.write(run, EMPTY._replace(label_suspects=[MISSED]))
     split = mock.Mock(trained=False, ids=["b"], source=mock.Mock(class_names=("worm",)))
@@ -67,6 +69,7 @@ def suspected(folder, typed, analysed=False):
         split.ids, split.files, split.name = ["a"], ["a.png"], "val"
     else:
         assert arguments == ["jdet.analyse", str(run)]
+        split.ids = ["a"]
         records.write(run, EMPTY)
     return [*suspects.findings([split], run)] and None
 
