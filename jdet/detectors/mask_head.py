@@ -52,11 +52,6 @@ class MaskHead(Checked):
         return self.norm if self.use_norm else Norm("none")
 
     @property
-    def measures_batch(self) -> bool:
-        """Whether in training a mask depends on the other regions of the batch."""
-        return self._norm.measures_batch
-
-    @property
     def scale_invariant(self) -> tuple[str, ...]:
         """Kernels whose scale does not matter (``jdet.nn.observe``)."""
         count = self.convs if self._norm.normalises else 0

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -14,11 +11,7 @@ from jdet.detectors.mask_head import mask_loss, mask_targets, own_masks
 from jdet.detectors.rcnn import RCNN
 from jdet.detectors.rois import RoIs
 from jdet.detectors.stage import Stage
-from jdet.nn import observe
 from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
-
-FEW = 4
-"""Of the slots for positives this part is computed where no image has more, as in most steps."""
 
 
 class MaskRCNN(RCNN, kw_only=True):
@@ -70,32 +63,21 @@ class MaskRCNN(RCNN, kw_only=True):
             its name ends in the number of the stage.
         """
         most = self.most_positives
-        few = math.ceil(most / FEW)
-
-        def loss(module, levels, masks, rois, slots=most):
-            rois = jax.tree.map(lambda x: x[:, :slots], rois)
-            masks = jnp.take_along_axis(masks, rois.match[..., None, None], axis=1)
-            learnt = rois.positive & jnp.any(masks > 0, axis=(-2, -1))
-            logits = module._mask_logits(levels, rois.boxes, learnt, stage, train=train)
-            targets = mask_targets(
-                masks,
-                rois.target,
-                rois.boxes,
-                2 * self.mask_size,
-                aligned=self.roi_aligned,
-                binary=self.binary_masks,
-            )
-            return mask_loss(logits, rois.labels - 1, targets, learnt)
-
-        # Positives come first. A norm that measures the batch may have to agree with other devices, of
-        # which some would be in the other branch.
-        whole = self.is_initializing() or observe.observed() or self.mask_head.measures_batch
-        if few == most or whole:
-            mean = loss(self, levels, batch.masks, rois)
-        else:
-            some = functools.partial(loss, slots=few)
-            crowded = jnp.any(rois.positive[:, few:])
-            mean = nn.cond(crowded, loss, some, self, levels, batch.masks, rois)
+        corners, frames, match, positive, labels = (
+            x[:, :most] for x in (rois.boxes, rois.target, rois.match, rois.positive, rois.labels)
+        )
+        masks = jnp.take_along_axis(batch.masks, match[..., None, None], axis=1)
+        learnt = positive & jnp.any(masks > 0, axis=(-2, -1))
+        logits = self._mask_logits(levels, corners, learnt, stage, train=train)
+        targets = mask_targets(
+            masks,
+            frames,
+            corners,
+            2 * self.mask_size,
+            aligned=self.roi_aligned,
+            binary=self.binary_masks,
+        )
+        mean = mask_loss(logits, labels - 1, targets, learnt)
         weight = self.mask_weight * stage.weight
         return {f"mask{stage.end}": Mean(weight * mean.total, mean.weight)}
 

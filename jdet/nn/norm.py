@@ -215,11 +215,6 @@ class Norm:
         return self.kind in ("batch", "sync_batch", "group", "layer")
 
     @property
-    def measures_batch(self) -> bool:
-        """Whether in training what it does to one image depends on the others of the batch."""
-        return self.kind in ("batch", "sync_batch")
-
-    @property
     def has_statistics(self) -> bool:
         """Whether the layer keeps statistics of the maps it is made for, so that it cannot be shared."""
         return self.kind.endswith("batch")

@@ -9,7 +9,6 @@ names their kernels in a property ``scale_invariant``, relative to itself.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,14 +27,6 @@ class Call(NamedTuple):
 
     power: jax.Array
     output: jax.Array
-
-
-_OBSERVED = contextvars.ContextVar("observed", default=False)
-
-
-def observed() -> bool:
-    """Whether the network is traced inside of ``layers``, which does not see into ``jax.lax.cond``."""
-    return _OBSERVED.get()
 
 
 @contextlib.contextmanager
@@ -72,12 +63,8 @@ def layers(
         calls.append(Call(power, y))
         return y
 
-    before = _OBSERVED.set(True)
-    try:
-        with nn.intercept_methods(observe):
-            yield seen
-    finally:
-        _OBSERVED.reset(before)
+    with nn.intercept_methods(observe):
+        yield seen
 
 
 @contextlib.contextmanager

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from jdet import build
-from jdet.detectors import mask_rcnn
 from jdet.detectors.mask_rcnn import MaskRCNN
-from jdet.detectors.rois import RoIs
 from jdet.train import state
 from jdet.train.init import calibrate
 from jdet.types import ConfigError, Detections
@@ -119,52 +117,3 @@ def test_a_mask_head_is_part_of_the_group():
     del c.model.mask_head
     with pytest.raises(ConfigError, match="config.model.mask_head is missing"):
         build.detector(c, CLASSES)
-
-
-def test_few_positives_cost_a_part_of_the_slots_and_teach_the_same():
-    """Losses and gradients by the first slots alone, where no image has more, equal those by all."""
-    model = build.detector(config("mask_rcnn", samples=32), CLASSES)
-    assert model.most_positives == 8
-    draw = np.random.default_rng(0)
-    levels = [jnp.asarray(draw.normal(size=(2, side, side, 8)), jnp.float32) for side in (16, 4, 2)]
-    batch = harness.make_batch(64, count=2)
-    masks = jnp.asarray(draw.random((2, 6, 16, 16)) > 0.5, jnp.uint8)
-    begin = draw.uniform(0, 30, (2, 32, 2))
-    boxes = jnp.asarray(np.concatenate([begin, begin + 25], -1), jnp.float32)
-
-    def rois(counts):
-        positive = jnp.arange(32) < jnp.array(counts)[:, None]
-        index = jnp.where(positive, jnp.arange(32) % 6, 0)
-        return RoIs(
-            boxes=boxes,
-            labels=jnp.where(positive, 1 + index % 5, 0),
-            match=index,
-            target=boxes + 1,
-            positive=positive,
-            valid=jnp.ones_like(positive),
-            is_object=jnp.zeros_like(positive),
-        )
-
-    def terms(params, rois):
-        args = levels, rois, batch._replace(masks=masks), model.stages[0]
-        mean = model.apply({"params": params}, *args, method="more_terms", train=True)["mask"]
-        return mean.total, mean.weight
-
-    init = functools.partial(model.init, method="losses", train=True)
-    params = jax.jit(init)(jax.random.key(0), batch._replace(masks=masks))["params"]
-
-    def compiled(few):
-        step = jax.value_and_grad(lambda *args: terms(*args), has_aux=True)
-        with mock.patch.object(mask_rcnn, "FEW", few):
-            return jax.jit(step).lower(params, rois((0, 0))).compile()
-
-    by_number, by_all = compiled(4), compiled(1)
-    assert ["conditional(" in each.as_text() for each in (by_number, by_all)] == [True, False]
-    for counts in ((0, 0), (2, 1), (1, 3), (8, 0)):
-        (total, weight), found = by_number(params, rois(counts))
-        (expected, _), gradient = by_all(params, rois(counts))
-        assert weight == sum(counts)
-        np.testing.assert_allclose(total, expected, rtol=1e-5)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, gradient
-        )
