@@ -24,6 +24,9 @@ class Set(NamedTuple):
         tile: side of the tiles in which images are shown in the ``cpu`` arm, pixels of the image; twice
             that otherwise; 0: whole.
         overlap: of tiles, pixels of the image: that of the largest objects.
+        around: probability that training lays a tile around an object.
+        clip: limit of the gradient's norm: batches with few objects have steep ones; 0: none.
+        steps: of the ``cpu`` arm.
         sixteen: its files have 16 bits.
         anchor: side of the anchors, strides, of which the finest is 4 pixels.
     """
@@ -37,6 +40,9 @@ class Set(NamedTuple):
     detections: int = 100
     tile: int = 0
     overlap: int = 0
+    around: float = 0.5
+    clip: float = 0.0
+    steps: int = 400
     sixteen: bool = True
     anchor: float = 8.0
 
@@ -44,7 +50,18 @@ class Set(NamedTuple):
 SETS = {
     "worms": Set(196, 262, 2, {"both": (), "w1": (0,), "w2": (1,)}),
     "cells": Set(256, 256, 1, {"all": ()}),
-    "ships": Set(256, 256, 5, {"all": (), "visible": (2, 1, 0)}, tile=128, overlap=48, anchor=4.0),
+    "ships": Set(
+        256,
+        256,
+        5,
+        {"all": (), "visible": (2, 1, 0)},
+        tile=128,
+        overlap=48,
+        around=0.8,
+        clip=1.0,
+        steps=600,
+        anchor=4.0,
+    ),
     "axons": Set(
         256,
         256,

@@ -20,8 +20,8 @@ default   ResNet-50, twice the side and twice the images of a step: for an accel
 Source: ours; the sets: github.com/ oist/Usiigaci, ShipDetectionExperts/sen2ships, axondeepseg,
     risingmin/embryo_model_train; broadinstitute.org/bbbc
 Paper: –
-Ours: AP50 of worms 0.54 (w1 0.33, w2 0.43), axons 0.75, cells 0.40, embryos 0.53 (docs/results.md)
-Cost: ``:cpu`` 400 steps of 4 images or tiles
+Ours: AP50 of worms 0.54 (w1 0.33, w2 0.43), axons 0.75, cells 0.40, embryos 0.53, ships 0.07
+Cost: ``:cpu`` 400 steps of 4 images or tiles, 600 for ships
 """
 
 from experiments.common import pick
@@ -63,17 +63,17 @@ def get_config(arg=""):
     c.model.max_detections, c.model.anchor_scale = chosen.detections, chosen.anchor
     if chosen.tile:
         c.data.tile.side = c.eval.tile.side = chosen.tile * size
-        c.eval.tile.overlap, c.eval.tile.max_detections = chosen.overlap, chosen.detections
+        c.eval.tile.overlap, c.data.tile.objects = chosen.overlap, chosen.around
+        c.eval.tile.max_detections = chosen.detections
         c.augment.crop, c.model.max_detections = False, min(chosen.detections, c.data.max_boxes)
     c.eval.metrics, c.eval.score_drawn = ("coco", "voc"), 0.3
     c.eval.coco.max_detections = (100, 1000, 3000) if chosen.detections > 100 else (1, 10, 100)
     c.eval.batch_size = chosen.batch
-
     c.train.batch_size = c.optimizer.reference_batch = chosen.batch * size
-    c.train.steps = arg.steps or (400 if arg.cpu else 6000)
+    c.train.steps = arg.steps or (chosen.steps if arg.cpu else 6000)
     c.train.eval_every = max(c.train.steps // 2, 1)
     c.train.ema = 0.99 if arg.cpu else 0.999
-    c.optimizer.lr, c.optimizer.schedule = arg.lr, "cosine"
+    c.optimizer.lr, c.optimizer.schedule, c.optimizer.clip_norm = arg.lr, "cosine", chosen.clip
     c.optimizer.warmup = min(100, c.train.steps // 10)
     decay_without_norms(c)
     c.parallel.cpu_devices = 2 if arg.cpu else 1
