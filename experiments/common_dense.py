@@ -37,23 +37,14 @@ FCOS_PLAIN = dict(
 """FCOS as first published."""
 
 
-def coco_settings(arg, lr=0.01, **more):
-    """The arguments of all detectors on pyramids on COCO, and ``more`` of their defaults."""
-    return parse_arg(
-        arg,
-        root="data",
-        schedule="6x",
-        norm="group",
-        depth=50,
-        size=800,
-        batch=16,
-        lr=lr,
-        bn=16,
-        seed=0,
-        multiscale=False,
-        warp=False,
-        **more,
-    )
+COCO = dict(root="data", schedule="6x", norm="group", depth=50, size=800, batch=16, lr=0.01, bn=16)
+COCO |= dict(seed=0, multiscale=False, warp=False)
+"""Arguments of all detectors on pyramids on COCO."""
+
+
+def coco_settings(arg, **more):
+    """Reads the arguments of ``COCO``, and ``more`` of them or of their defaults."""
+    return parse_arg(arg, **COCO | more)
 
 
 def coco_recipe(arg, name, **fields):
@@ -68,9 +59,9 @@ def coco_recipe(arg, name, **fields):
     return coco_run(arg, dense_model(name, arg.depth, arg.norm, **fields))
 
 
-def coco_run(arg, model):
-    """The config of a model on COCO; ``arg`` of ``coco_settings``."""
-    pick("schedule", arg.schedule, SCHEDULES)
+def coco_run(arg, model, schedules=SCHEDULES):
+    """The config of a model on COCO; ``arg`` of ``coco_settings``, with one of the schedules."""
+    pick("schedule", arg.schedule, schedules)
     pick("norm", arg.norm, NORMS)
     c = coco(arg.root, arg.seed)
     c.input_size = arg.size
@@ -90,7 +81,7 @@ def coco_run(arg, model):
     c.model = model
     c.parallel.bn_group_size = arg.bn if arg.norm == "sync_batch" else 0
     c.train.batch_size = arg.batch
-    epochs, *drops = SCHEDULES[arg.schedule]
+    epochs, *drops = schedules[arg.schedule]
     c.train.epochs = float(epochs)
     c.train.eval_every = 20_000
     c.optimizer.boundaries = tuple(drop / epochs for drop in drops)

@@ -1,9 +1,10 @@
 """What the experiments with detectors that refine regions share: their models and Sparse R-CNN's recipe."""
 
 from experiments.common import pick
-from experiments.common_dense import NORMS
+from experiments.common_dense import NORMS, SCHEDULES, coco_run, coco_settings
 from jdet import build
 from jdet.train import presets
+from jdet.types import ConfigError
 
 HEADS = ("2fc", "4conv1fc")
 
@@ -13,6 +14,43 @@ RPN |= {"cascade_rcnn": "cascade_rpn", "cascade_mask_rcnn": "cascade_rpn"}
 
 MASKS = tuple(name for name in RPN if "mask" in name)
 """Detectors with masks."""
+
+
+JITTERED = {f"lsj{epochs}": (epochs, 0.88 * epochs, 0.96 * epochs) for epochs in (100, 200, 400)}
+"""Schedules with large-scale jitter: epochs, and after which the rate drops (MMDetection's LSJ recipes)."""
+
+BY_SCHEDULE = dict(size=0, batch=0, lr=0.0, bn=0)
+"""Arguments whose 0 stands for what their schedule has."""
+
+
+def rcnn_settings(arg, **more):
+    """Reads the arguments of two-stage detectors on COCO, and ``more`` of their defaults."""
+    arg = coco_settings(arg, **BY_SCHEDULE | more)
+    jitter = arg.schedule in JITTERED
+    arg.size = arg.size or (1024 if jitter else 800)
+    arg.batch = arg.batch or (64 if jitter else 16)
+    arg.lr = arg.lr or (0.025 if jitter else 0.02)
+    arg.bn = arg.bn or (64 if jitter else 16)
+    return arg
+
+
+def rcnn_run(arg, model):
+    """The config of a two-stage detector on COCO; ``arg`` of ``rcnn_settings``."""
+    c = coco_run(arg, model, SCHEDULES | JITTERED)
+    if arg.schedule not in JITTERED:
+        return c
+    if arg.multiscale or arg.warp:
+        raise ConfigError(
+            f"schedule={arg.schedule} draws the scales of images that are not warped; drop multiscale and "
+            "warp"
+        )
+    square = ((arg.size, arg.size),)
+    c.resize = build.group("resize", "keep_ratio", short=(arg.size,), long=arg.size, shapes=square)
+    c.augment = build.group("augment", "lsj")
+    c.model.rpn.depth = 2
+    c.optimizer.weight_decay = 4e-5
+    c.optimizer.warmup_start = 0.067
+    return c
 
 
 def rcnn_model(

@@ -59,6 +59,7 @@ ARGUMENTS = {
         "detector=reppoints_v2,cpu",
     ],
     "faster_rcnn_coco": ["", "norm=sync_batch,schedule=20e,size=448,head=2fc"],
+    "mask_rcnn_coco": ["schedule=lsj100,norm=sync_batch"],
     "cascade_rcnn_coco": ["schedule=1x,multiscale,depth=101"],
     "cascade_mask_rcnn_coco": ["", "giou"],
     "rcnn_deeppcb": [

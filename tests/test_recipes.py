@@ -9,6 +9,7 @@ from experiments import (
     dsod_coco,
     dsod_voc,
     fcos_coco,
+    mask_rcnn_coco,
     retinanet_coco,
     scratchdet512_coco,
     scratchdet_table1,
@@ -16,8 +17,10 @@ from experiments import (
     ssd300s_resnet101_voc,
     ssd300s_vgg_dense,
 )
+from jdet import build
 from jdet.train import optim
 from jdet.train.schedule import learning_rate, resolve
+from jdet.types import ConfigError
 
 
 def test_voc_recipe_is_the_papers():
@@ -103,6 +106,19 @@ def test_dense_recipes():
         assert found == pytest.approx(list(drops), abs=0.01)
         assert resolved.peak_lr == pytest.approx(0.01 * resolved.batch_size / 16)
         assert (resolved.warmup, config.optimizer.warmup_start) == (500, start)
+    config = mask_rcnn_coco.get_config("schedule=lsj400,norm=sync_batch")
+    resolved = resolve(config, 118_287, devices=64)
+    assert [drop / resolved.steps_per_epoch for drop in resolved.boundaries] == pytest.approx(
+        [352, 384], abs=0.01
+    )
+    assert (resolved.peak_lr, resolved.batch_size, resolved.bn_group) == (
+        pytest.approx(0.1),
+        64,
+        64,
+    )
+    assert build.resize(config).shapes == ((1024, 1024),) and config.augment.name == "lsj"
+    with pytest.raises(ConfigError, match="schedule=lsj100 .*drop multiscale"):
+        mask_rcnn_coco.get_config("schedule=lsj100,warp")
     params = {"cls_norm1": {"scale": jnp.ones(1)}, "cls": {"bias": jnp.ones(1)}}
     uses = optim.parameter_rules(config.optimizer, params)
     assert [(use.lr, use.decay) for use in uses] == [(1, 0), (1, 1)]

@@ -34,6 +34,7 @@ from jdet.data.transforms.detr import DETRAugment
 from jdet.data.transforms.fit_crop import FitCrop
 from jdet.data.transforms.intensity_augment import IntensityAugment
 from jdet.data.transforms.keep_ratio import KeepRatio
+from jdet.data.transforms.large_scale_jitter import LargeScaleJitter
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.detectors.atss import ATSS
@@ -167,6 +168,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
         "ssd": SSDAugment,
         "intensity": IntensityAugment,
         "detr": DETRAugment,
+        "lsj": LargeScaleJitter,
         "none": Augment,
     },
     "evaluator": {

@@ -78,9 +78,8 @@ def get_defaults() -> ConfigDict:
     data.threads = 2  # reader threads per process
     data.prefetch = 4  # batches made ahead of the step
 
-    # What training does to images: "ssd" | "detr" | "intensity" (images of any kind,
-    # docs/normalisation.md) |
-    # "none"; jdet.data.transforms.ssd says what its keys mean.
+    # What training does to images: "ssd" | "detr" | "lsj" | "intensity" (images of any kind,
+    # docs/normalisation.md) | "none"; jdet.data.transforms.ssd says what its keys mean.
     augment = {field.name: field.default for field in dataclasses.fields(SSDAugment)}
     c.augment = ConfigDict({"name": "ssd", **augment})
 

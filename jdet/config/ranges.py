@@ -288,6 +288,7 @@ FIELDS: dict[str, dict[str, Range]] = {
         "hue": Range(0, 180),
     },
     "DETRAugment": {"crop": SHARE, "flip": SHARE, **dict.fromkeys(("short", "low", "high"), COUNT)},
+    "LargeScaleJitter": {"flip": SHARE, **dict.fromkeys(("low", "high"), Range(0.05, 10))},
     "VocEvaluator": {"iou_threshold": OVERLAP, "pixel_offset": SHARE},
     "CocoEvaluator": {"max_detections": COUNT, "recall_levels": RANGES["eval.coco.recall_levels"]},
 }

@@ -355,6 +355,13 @@ ROWS = [
         {"arg": "multiscale"},
     ),
     row(
+        "experiments/common_rcnn.py",
+        "drop multiscale and warp",
+        lambda arg: arms("mask_rcnn_coco", arg),
+        {"arg": "schedule=lsj100,warp"},
+        {"arg": "schedule=lsj100"},
+    ),
+    row(
         "experiments/common_transformers.py",
         "give backbone=c2c2t6t2, swin_t or another",
         small,

@@ -220,6 +220,14 @@ ROWS = [
         {"augment": "ssd"},
     ),
     row(
+        "jdet/data/transforms/large_scale_jitter.py",
+        "with one length in config.resize.short, or config.augment.name='ssd'",
+        augmented,
+        {"augment": "lsj", "shape": "fit_crop"},
+        {"shape": "keep_ratio"},
+        {"augment": "ssd"},
+    ),
+    row(
         "jdet/data/transforms/ssd.py",
         "set it to 0, or config.resize.name='warp'",
         functools.partial(augmented, "ssd"),

@@ -58,6 +58,41 @@ def box_bitmaps(
     return bitmaps
 
 
+def mask_boxes(segmentations: Sequence[Any], boxes: np.ndarray, image_size: Size) -> np.ndarray:
+    """Boxes of the parts of masks that lie in boxes.
+
+    Args:
+        segmentations: n of COCO's, or None for an object without one.
+        boxes: float [n, 4], x1 y1 x2 y2 in continuous pixels of the image.
+        image_size: height and width of the image that the segmentations are of.
+
+    Returns:
+        float64 [n, 4], of the pixels of the mask, and of no more than their box; the box itself where there
+        is no segmentation, and zeros where the mask has no pixel in the box.
+
+    Raises:
+        ValueError: a segmentation is none, or not of this image.
+    """
+    height, width = image_size
+    found = np.array(boxes, np.float64)
+    for box, segmentation in zip(found, segmentations, strict=True):
+        if segmentation is None:
+            continue
+        x1, y1 = np.clip(np.floor(box[:2]), 0, (width, height)).astype(int)
+        x2, y2 = np.clip(np.ceil(box[2:]), 0, (width, height)).astype(int)
+        inside = np.zeros((0, 0), bool)
+        if x1 < x2 and y1 < y2:
+            inside = columns(segmentation, height, width, x1, x2)[:, y1:y2] > 0
+        if not inside.any():
+            box[:] = 0
+            continue
+        x, y = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        tight = x1 + x[0], y1 + y[0], x1 + x[-1] + 1, y1 + y[-1] + 1
+        box[:2] = np.maximum(box[:2], tight[:2])
+        box[2:] = np.minimum(box[2:], tight[2:])
+    return found
+
+
 def visible_parts(boxes: np.ndarray, placement: Placement, size: Size) -> np.ndarray:
     """The parts of boxes that an output shows, without leaving the pixels of the image.
 
