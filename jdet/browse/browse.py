@@ -158,7 +158,7 @@ def _draws(
     part = Part(source, names.__contains__, places)
     single = config.copy_and_resolve_references()
     with single.unlocked():
-        single.train.batch_size, single.data.workers, single.data.min_usable = 1, 0, 0.0
+        single.train.batch_size, single.data.workers = 1, 0
     found: list[list[tuple[Batch, int] | None]] = [[] for _ in places]
     with loaders.train_batches(single, part, needs=needs) as stream:
         for batch in itertools.islice(stream, len(places) * draws):

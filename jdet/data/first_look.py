@@ -108,6 +108,11 @@ def check_kinds(source: Source, what: str, on_error: str) -> None:
     logging.warning("%s. They are left out.", text)
 
 
+def enough(share: float, least: float) -> bool:
+    """Whether a share of images that can be used is above 0 and not below ``config.data.min_usable``."""
+    return share > 0 and share >= least
+
+
 def check_share(share: float, least: float, problems: Mapping[str, str], what: str) -> None:
     """Refuses a set of which too little can be used.
 
@@ -120,7 +125,7 @@ def check_share(share: float, least: float, problems: Mapping[str, str], what: s
     Raises:
         DataError: the share is 0 or below ``least``.
     """
-    if share > 0 and share >= least:
+    if enough(share, least):
         return
     how = f"only {share:.0%}" if share > 0 else "none"
     remedy = ""

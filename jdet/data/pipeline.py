@@ -80,15 +80,14 @@ def train_batches(
         prefetch: batches made ahead, by all workers together.
         on_error: "raise", or "skip": an unreadable image becomes a blank one without objects,
             with ``real`` False, and is reported.
-        min_usable: least share of images that can be used, held against the first epoch.
+        min_usable: least share of images that can be used (``BatchStream.check_first_epoch``).
         mask_size: side of the objects' masks, M; 0: batches have none.
         values: what the values of images mean; None: what their kind says, and that all were measured.
         tile: cuts a tile out of every image before anything else happens to it.
 
     Raises:
         ConfigError: a value is out of range, or the augmentation does not suit the resize.
-        DataError: the source is empty; later, from the iterator, an image cannot be read, or none or too
-            few of a whole epoch could be used.
+        DataError: the source is empty; later, from the iterator, an image cannot be read.
     """
     require(max_boxes > 0, "config.data.max_boxes", max_boxes, "positive")
     require(start >= 0, "start", start, "at least 0")

@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from jdet.data import worker_errors
-from jdet.data.first_look import check_share
+from jdet.data.first_look import check_share, enough
 from jdet.data.transforms.finish import Row
 from jdet.types import Batch
 
@@ -67,8 +67,7 @@ class BatchStream(Iterator[Batch]):
             length: number of batches; None for an endless stream.
             epoch: images of an epoch.
             images: of the source; None: as many as an epoch has.
-            min_usable: least share of images that can be used, held against the first epoch of an endless
-                stream.
+            min_usable: least share of images that can be used, for ``check_first_epoch``.
         """
         self.length = length
         self.position = position
@@ -78,7 +77,9 @@ class BatchStream(Iterator[Batch]):
         self._skipped: dict[str, str] = {}
         self._skips = self._crowded = self._dropped = 0
         self._told = 0, 0  # unreadable images and objects left out that the log has summed up
-        self._begin, self._min_usable, self._rows = position, min_usable, 0
+        self._min_usable, self._rows = min_usable, 0
+        self._epoch_end = position + -(-epoch // batch_size)
+        self._first_epoch: tuple[int, int, dict[str, str]] | None = None
 
     @property
     def next_element(self) -> int:
@@ -89,7 +90,7 @@ class BatchStream(Iterator[Batch]):
         """The next batch.
 
         Raises:
-            DataError: an image cannot be read, or none or too few of the first epoch could be used.
+            DataError: an image cannot be read.
         """
         loaded: Loaded = _explained(next, self._iterator)
         self.position += 1
@@ -109,6 +110,8 @@ class BatchStream(Iterator[Batch]):
             self._crowded += 1
             self._dropped += dropped
         self._rows += len(loaded.batch.real)
+        if self.position == self._epoch_end:
+            self._first_epoch = self._rows, self._skips, dict(self._skipped)
         if self.next_element % self._epoch < self._batch_size:
             self._sum_up(self.next_element // self._epoch)
         # Plain arrays: grain's own, which lie in memory shared with a worker, lose it with the
@@ -116,15 +119,7 @@ class BatchStream(Iterator[Batch]):
         return _map_fields(np.asarray, loaded.batch)
 
     def _sum_up(self, epoch: int) -> None:
-        """Tells at the end of an epoch what was left out, where that is more than was told before.
-
-        Raises:
-            DataError: none or too few of the first epoch could be used.
-        """
-        read = (self.position - self._begin) * self._batch_size
-        if self.length is None and self._skips and read < self._epoch + self._batch_size:
-            share = 1 - self._skips / self._rows
-            check_share(share, self._min_usable, self._skipped, "training data, the first epoch")
+        """Tells at the end of an epoch what was left out, where that is more than was told before."""
         lines = []
         if len(self._skipped) > self._told[0]:
             names = sorted(self._skipped)
@@ -140,6 +135,28 @@ class BatchStream(Iterator[Batch]):
         if lines:
             logging.warning("Until the end of epoch %d: %s", epoch, "; ".join(lines))
         self._told = len(self._skipped), self._dropped
+
+    def check_first_epoch(self, position: int, gather: Callable[[Any], Sequence[Any]]) -> None:
+        """Refuses a set of which too little can be used, once a whole epoch was delivered.
+
+        All processes ask at the same positions and come to the same answer. Where a run goes on, it is
+        the first whole epoch since then.
+
+        Args:
+            position: index of the batch that comes next; that of others may be delivered already.
+            gather: makes the values of all processes of one's own.
+
+        Raises:
+            DataError: none or too few of the images of all processes could be used.
+        """
+        if position != self._epoch_end or self._first_epoch is None:
+            return
+        rows, skips, skipped = self._first_epoch
+        counts = gather((rows, skips))
+        share = 1 - sum(skips for _, skips in counts) / sum(rows for rows, _ in counts)
+        if not enough(share, self._min_usable):  # for all: only then the reasons travel
+            reasons = {id: reason for each in gather(skipped) for id, reason in each.items()}
+            check_share(share, self._min_usable, reasons, "training data, the first epoch")
 
     def report(self) -> Report:
         """What was left out of the batches delivered so far."""

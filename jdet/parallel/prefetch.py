@@ -8,12 +8,16 @@ from collections.abc import Iterable, Iterator
 
 from jax.sharding import Mesh
 
+from jdet.parallel import broadcast
 from jdet.parallel.mesh import to_global
 from jdet.types import Batch
 
 
 class DevicePrefetcher(Iterator[Batch]):
     """Fetches and places batches in a thread, so that input and computation overlap.
+
+    An input that judges its first epoch (``jdet.data.stream.BatchStream.check_first_epoch``) is asked by
+    ``next``, in the thread of the consumer: there the processes of a run can tell each other what they met.
 
     An error of the input surfaces at the ``next`` that would have returned the batch. Use as a
     context manager or call ``close``; the input is closed with it, where it has a ``close``.
@@ -33,6 +37,8 @@ class DevicePrefetcher(Iterator[Batch]):
         self._mesh = mesh
         self._queue: queue.Queue = queue.Queue(maxsize=depth)
         self._taken = None
+        self._position = getattr(batches, "position", 0)  # of the batch that the consumer gets next
+        self._check = getattr(batches, "check_first_epoch", None)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fetch, name="prefetch", daemon=True)
         self._thread.start()
@@ -69,6 +75,9 @@ class DevicePrefetcher(Iterator[Batch]):
             pass
         item, self._taken = self._taken, None
         if isinstance(item, Batch):
+            self._position += 1
+            if self._check is not None:
+                self._check(self._position, broadcast.gather)
             return item
         self._stop.set()
         if item is self._END or item is None:

@@ -12,7 +12,7 @@ from jdet import run
 from jdet.data.first_look import first_look
 from jdet.data.sources.annotations import Defect
 from jdet.types import DataError
-from tests.data.images import Images, assert_equal, evaluate, stream, take
+from tests.data.images import Images, assert_equal, evaluate, take
 from tests.data.sources.test_voc import annotation_xml, object_xml
 from tests.test_run_data import tiny, voc
 
@@ -85,15 +85,6 @@ def test_a_run_ends_before_anything_is_compiled(tmp_path, spoil, words):
     with pytest.raises(DataError, match=f"train data: none of its images can be used: .*{words}"):
         run.train(c, tmp_path / "run")
     assert not list(tmp_path.glob("run/checkpoints/*"))
-
-
-def test_the_first_epoch_is_held_to_the_same_share():
-    source = Images(8, broken=range(5))
-    with stream(source, on_error="skip", min_usable=0.5) as batches:
-        next(batches)
-        with pytest.raises(DataError, match=r"the first epoch: only 38% of its images can be used"):
-            next(batches)
-    take(source, 4, on_error="skip", min_usable=0.3)
 
 
 class Turned(Images):
