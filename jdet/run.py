@@ -48,7 +48,12 @@ DEFECTS_SHOWN = 10
 
 @lenient()
 def train(
-    config: ConfigDict, workdir: str | Path, *, overwrite: bool = False, writers: tuple = ()
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    overwrite: bool = False,
+    writers: tuple = (),
+    until: int | None = None,
 ) -> loop.Result:
     """Trains a config from random initialisation, from the weights of the run that its ``init_from``
     names, or goes on where its workdir stopped. One with phases is trained phase by phase.
@@ -60,6 +65,8 @@ def train(
         workdir: folder of the run. One that holds the same run is resumed exactly.
         overwrite: discard the run that the workdir holds.
         writers: further metric writers (``jdet.train.writers.Writer``); every phase counts its own steps.
+        until: step at which a training is saved and interrupted; None: it goes on to its end. A phase
+            that is interrupted is the last one.
 
     Returns:
         What came out; of phases the result of the last, or of one that did not come to its end.
@@ -75,7 +82,8 @@ def train(
 
     def train_one(ready: _Ready, folder: Path, outlook: Outlook | None = None) -> loop.Result:
         whole = overwrite and outlook is None  # phases are discarded together
-        return _train(ready, folder, overwrite=whole, writers=writers, outlook=outlook)
+        given = dict(writers=writers, outlook=outlook, until=until)
+        return _train(ready, folder, overwrite=whole, **given)
 
     if not config.phases:
         return train_one(_prepare(config, workdir, overwrite), workdir)
@@ -129,10 +137,8 @@ def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
     return _Ready(config, train_source, eval_source, values)
 
 
-def _train(
-    ready: _Ready, workdir: Path, *, overwrite: bool, writers: tuple, outlook: Outlook | None
-) -> loop.Result:
-    """Trains, or goes on with, one training in a folder of its own."""
+def _train(ready: _Ready, workdir: Path, **given: Any) -> loop.Result:
+    """Trains, or goes on with, one training in a folder of its own; ``given`` is for ``loop.train``."""
     config, train_source, eval_source, values = ready
     _look(config, {"train": train_source, "eval": eval_source})
     image_kind.check(config, eval_source, "eval data")
@@ -177,12 +183,10 @@ def _train(
         num_examples=ready.num_examples,
         train_images=len(train_source),
         evaluate=evaluate_state,
-        overwrite=overwrite,
-        writers=writers,
         init_transforms=[calibration] if config.calibration.iterations else [],
         build=lambda other: build.detector(other, other.class_names),
         class_defaults=build.defaults(config),
-        outlook=outlook,
+        **given,
     )
     _draw_curves(Path(workdir))  # again, now that the last evaluation is in the log
     if multi_scale is not None and result.status == "completed":

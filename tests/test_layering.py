@@ -79,6 +79,8 @@ BELOW = {
     },
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
     "phases": {"analysis.curves", "config", "build", "parallel", "train"},
+    "certify": {"cli", "config", "build", "train"},
+    "verify": {"certify", "cli", "config", "run", "train"},
     "convert": {"cli", "build", "data"},
     "predict": {"analyse", "cli", "config", "data", "evaluation", "train"},
     "search_batch": {

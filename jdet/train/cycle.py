@@ -90,6 +90,7 @@ class Cycle:
         landscape: Landscape,
         progress: Progress,
         stop: StopRequest,
+        until: int | None = None,
     ):
         """Stores the parts that the loop works with.
 
@@ -105,12 +106,13 @@ class Cycle:
             landscape: records of the loss surface.
             progress: shown to people.
             stop: whether a signal asked to end the run.
+            until: step at which the run is saved and interrupted; None: only a signal does that.
         """
         self._metrics: dict[str, float] = {}  # of the last evaluation
         self._config, self._resolved, self._mesh = config, resolved, mesh
         self._step, self._evaluate, self._decisions = step, evaluate, decisions
         self._checkpoints, self._writers, self._landscape = checkpoints, writers, landscape
-        self._progress, self._stop = progress, stop
+        self._progress, self._stop, self._until = progress, stop, until
         self._watch = Stopwatch()
         self._unlogged: tuple[int, dict[str, Any]] | None = None  # the step settled last
         self._lr_scale = self._placed_scale()
@@ -136,7 +138,7 @@ class Cycle:
         flight: InFlight | None = None
         compiled: set[tuple[int, ...]] = set()
         while True:
-            last, stopping = self._complete(k), self._stop.reached()
+            last, stopping = self._complete(k), self._stop.reached() or k == self._until
             judge = evaluated != k and not stopping and self._evaluation_due(k)
             save = saved != k and (judge or last or stopping or self._save_due(k))
             if flight is not None and (judge or save or last or stopping):

@@ -28,6 +28,8 @@ PHASES = "phases.json"
 CURVES = "curves.png"
 ANALYSIS = "analysis.json"
 """Where the detector of the last evaluation fails (``jdet.analyse.records``)."""
+CERTIFICATE = "certificate.json"
+"""What its weights were made from (``jdet.certify``); the leaves and the model card lie beside it."""
 EVALUATION = "evaluation_curves.json"
 """What the evaluators' ``curves`` return, with the step."""
 
@@ -50,6 +52,9 @@ OWN = (
     LOGGERS,
     "wandb",
     CURVES,
+    CERTIFICATE,
+    "certificate.leaves.jsonl",
+    "certificate.md",
     "events.out.tfevents.*",
 )
 """What a run puts into its folder, and all that ``overwrite`` removes."""

@@ -51,6 +51,7 @@ def train(
     policy: Policy | None = None,
     class_defaults: Mapping[str, Any] | None = None,
     outlook: Outlook | None = None,
+    until: int | None = None,
 ) -> Result:
     """Trains a detector in a folder, from the beginning or from where a run there was left.
 
@@ -77,6 +78,7 @@ def train(
             (``jdet.train.policy``); None: that of ``config.train.saturation`` or ``early_stop``, or none.
         class_defaults: for runs that are older than some key of a class (``Workdir``).
         outlook: what the run is a part of, for its progress.
+        until: step at which the run is saved and interrupted, as by a signal; None: none.
 
     Raises:
         ConfigError: the config is invalid, the workdir is not for this run, or an evaluation does not
@@ -172,18 +174,26 @@ def train(
             landscape=landscape,
             progress=progress,
             stop=stop,
+            until=until,
         )
         stream = stack.enter_context(DevicePrefetcher(train_stream(start), mesh))
+        made_with = provenance.versions()
+        split = dict(
+            devices=resolved.devices,
+            device_kind=mesh.devices.flat[0].device_kind,
+            micro_batch=resolved.micro_batch,
+        )
         folder.update(
             status="running",
             steps=resolved.steps,
             train_images=num_examples if train_images is None else train_images,
             resumed_at=start,
             init_transforms=origin,
-            versions=provenance.versions(),
-            devices=resolved.devices,
-            device_kind=mesh.devices.flat[0].device_kind,
-            micro_batch=resolved.micro_batch,
+            versions=made_with,
+            stretches=provenance.stretches(
+                folder.record.get("stretches", ()), start, made_with, **split
+            ),
+            **split,
         )
         try:
             result = cycle.run(begin, stream, metrics, restored is not None)

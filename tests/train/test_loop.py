@@ -21,7 +21,7 @@ TIMING = ("images_per_second", "data_wait")
 
 
 def train(workdir, detector=None, stream=fake.stream, num_examples=20, evaluate=None, **kwargs):
-    options = ("overwrite", "writers", "init_transforms", "policy", "train_images")
+    options = ("overwrite", "writers", "init_transforms", "policy", "train_images", "until")
     own = {key: kwargs.pop(key) for key in options if key in kwargs}
     return loop.train(
         fake.config(**kwargs),
@@ -88,6 +88,17 @@ def test_a_whole_run(whole, capsys):
     assert "complete" in capsys.readouterr().out
     assert again.status == "completed" and again.metrics == result.metrics
     assert_identical(again.state, result.state)
+
+
+def test_it_can_be_told_where_to_stop(whole, tmp_path):
+    result, workdir, settings = whole
+    stopped = train(tmp_path, evaluate=score, until=10, **settings)
+    assert (stopped.status, stopped.step, stopped.exit_code) == ("interrupted", 10, 0)
+    assert not stopped.metrics  # that step is saved, and evaluated when the run goes on
+    assert_identical(train(tmp_path, evaluate=score, **settings).state, result.state)
+    assert timeless(tmp_path) == timeless(workdir)
+    (stretch,) = json.loads((tmp_path / "run.json").read_text())["stretches"]
+    assert (stretch["first"], stretch["machine"]["micro_batch"]) == (0, 8)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

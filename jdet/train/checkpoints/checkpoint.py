@@ -313,6 +313,21 @@ def load_for_inference(
     raise CheckpointError(f"none of the checkpoints of steps {steps} in {directory} can be read")
 
 
+def load_like(path: Path, state: TrainState) -> TrainState:
+    """Reads a whole checkpoint as numpy arrays with the shapes of a state.
+
+    Raises:
+        ConfigError: it is of another model or optimiser.
+        CheckpointError: it is damaged or cannot be read.
+    """
+    _silence_orbax()
+    try:
+        parts, _ = _load(path, _parts(state))
+    except manifest.Damaged as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    return state._replace(**parts["model"], **parts["optimizer"])
+
+
 def _first_line(reason: Any) -> str:
     return next(iter(str(reason).strip().splitlines()), type(reason).__name__)
 
@@ -326,14 +341,16 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 
 def _load(path: Path, parts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads parts of a checkpoint as numpy arrays, with what was written beside them.
+    """Reads parts of a checkpoint (None: as they are) as numpy arrays, with what was written beside them.
 
     Raises:
+        ConfigError: a part is not like that given.
         manifest.Damaged: the folder is not what was written.
     """
     about, _ = manifest.verify_fit(path, parts)
     stored = ocp.checkpointables_metadata(str(path)).metadata
-    return _read(path, {n: _numpy_like(stored[n]) for n in parts}), about
+    like = {n: stored[n] if tree is None else tree for n, tree in parts.items()}
+    return _read(path, {n: _numpy_like(tree) for n, tree in like.items()}), about
 
 
 def _read(path: Path, like: dict[str, Any]) -> dict[str, Any]:
