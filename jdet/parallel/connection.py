@@ -62,7 +62,7 @@ class Link:
         *lines, self._text = (self._text + read).split(b"\n")
         try:
             messages = [json.loads(line) for line in lines]
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of brackets in brackets
             messages = None
         if messages is None or len(self._text) > _LONGEST or not all(map(_is_message, messages)):
             self.closed = True

@@ -81,4 +81,7 @@ def discard(workdir: Path, token: str) -> None:
 
 def matches(shown: object, token: str) -> bool:
     """Whether what a process shows is the token; takes as long whatever it shows."""
-    return isinstance(shown, str) and hmac.compare_digest(shown.encode(), token.encode())
+    if not isinstance(shown, str):
+        return False
+    # JSON can hold halves of characters, which UTF-8 cannot.
+    return hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), token.encode())

@@ -289,14 +289,14 @@ def test_strangers_do_not_disturb_a_run(workdir):
     while not (workdir / run_token.FILE).exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     hello = {"index": 1, "count": 2, "host": "evil", "pid": 1, "token": "x" * 64}
-    forged = [{**hello, "token": token} for token in ("", None, 7, "é", hello["token"])]
+    forged = [{**hello, "token": token} for token in ("", None, 7, "é", "\ud800", hello["token"])]
     forged += [
         {"bad": 0, "why": "forged"},
         {"ended": 0},
         {"verdict": 0, "index": 0, "why": "forged"},
     ]
     shots = [json.dumps(message).encode() + b"\n" for message in forged]
-    shots += [b"\xff\x00\n", b"[]\n", b"{\n", b"x" * (1 << 16)]
+    shots += [b"\xff\x00\n", b"[]\n", b"{\n", b"[" * 60_000 + b"\n", b"x" * (1 << 16)]
     for shot in shots:
         with socket.create_connection(("127.0.0.1", port)) as stranger:
             stranger.sendall(shot)
