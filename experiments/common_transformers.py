@@ -90,7 +90,7 @@ def transformer_model(detector, backbone, init, dense_neck=False, **fields):
     return build.group("detector", detector, backbone=group, neck=neck, **more)
 
 
-def recipe(c, arg):
+def recipe(c, arg, detector):
     """Images, AdamW and the length of the run; images are resized and mirrored, nothing else.
 
     * r24: short side 800, 24 epochs, rate divided by 10 after 22.
@@ -98,13 +98,18 @@ def recipe(c, arg):
       5 evaluations, one an epoch, then a tenth of it until that happens again; 300 epochs at most.
     * sota: as ``sat``, with short sides 480, 512, … 800.
     * sota-swin-aug: what the pre-trained rows of Table 5 had: these sides, half of the images cut before,
-      36 epochs, rate divided by 10 after 27 and 33.
+      36 epochs, rate divided by 10 after 27 and 33; RepPointsV2 had sides of 480, 512, … 960, uncut.
     """
     pick("recipe", arg.recipe, RECIPES)
+    swin, points = arg.recipe == "sota-swin-aug", detector == "swin_reppoints_v2"
     sides = tuple(range(480, 801, 32)) if "sota" in arg.recipe else (800,)
     c.input_size = 800
     c.resize = build.group("resize", "keep_ratio", short=sides, long=1333)
     plain_images(c)
+    if swin and points:
+        c.resize.short, c.resize.test_short = tuple(range(480, 961, 32)), 800
+    elif swin:
+        c.augment = build.group("augment", "detr")
     presets.apply(c.optimizer, "transformer")
     c.optimizer.lr = arg.lr or c.optimizer.lr
     c.train.batch_size = arg.batch
@@ -112,8 +117,7 @@ def recipe(c, arg):
     if arg.recipe == "r24":
         c.train.epochs, c.optimizer.boundaries = 24.0, (22 / 24,)
         return
-    if arg.recipe == "sota-swin-aug":
-        c.augment = build.group("augment", "detr")
+    if swin:
         c.train.epochs, c.optimizer.boundaries = 36.0, (27 / 36, 33 / 36)
         return
     c.train.epochs = 300.0
@@ -132,7 +136,7 @@ def study(arg, detector, backbone, **model):
         **model: further arguments of ``transformer_model``.
     """
     c = coco(arg.root, arg.seed)
-    recipe(c, arg)
+    recipe(c, arg, detector)
     if detector == "sparse_rcnn":
         c.optimizer.clip_norm = 1.0
     c.calibration.iterations = int(arg.calibrate)

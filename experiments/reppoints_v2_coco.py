@@ -3,8 +3,9 @@
     python data/get_coco.py --root data
     python -m jdet.main --config=experiments/reppoints_v2_coco.py --workdir=runs/reppoints_v2_coco
 
-Everything but the detector is that of ``retinanet_coco.py``, arguments included. As published for
-ResNet-50: smooth L1 loss of the corners of boxes, focal loss, a pyramid with norms whose P6 is made of C5.
+Everything but the detector is that of ``retinanet_coco.py``, arguments included; ``multiscale`` draws
+short sides of 480 to 960 pixels for 800. As published for ResNet-50: smooth L1 loss of the corners of
+boxes, focal loss, a pyramid with norms whose P6 is made of C5.
 
     giou    boxes by GIoU, with weights of 1 and 2
     schedule=6x | 3x | 2x | 1x   norm=group | sync_batch | batch   multiscale   warp
@@ -24,4 +25,7 @@ from experiments.common_dense import coco_recipe, coco_settings
 def get_config(arg=""):
     arg = coco_settings(arg, giou=False)
     giou = dict(box_loss="giou", initial_weight=1.0, box_weight=2.0)
-    return coco_recipe(arg, "reppoints_v2", **(giou if arg.giou else {}))
+    c = coco_recipe(arg, "reppoints_v2", **(giou if arg.giou else {}))
+    if arg.multiscale:
+        c.resize.short, c.resize.test_short = (arg.size * 3 // 5, arg.size * 6 // 5), arg.size
+    return c

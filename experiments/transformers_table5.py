@@ -10,8 +10,8 @@
     backbone=c2c2t12t4 | swin_t | resnet50, or as in transformers_table2.py
     recipe=sota | sota-swin-aug | sat | r24   init=he | swin   batch=16  lr=0.0001  seed=0  root=data
 
-The pre-trained rows are those of the Swin paper's recipe, ``recipe=sota-swin-aug``; here every row is
-trained from scratch.
+The pre-trained rows are those of the Swin paper's recipe, ``recipe=sota-swin-aug`` (short sides of 480 to
+800 and crops; of RepPointsV2 480 to 960, no crops); here every row is trained from scratch.
 
 Source: "Training Object Detectors from Scratch: An Empirical Study in the Era of Vision Transformer" (CVPR
     2022), Table 5

@@ -11,16 +11,21 @@ import pytest
 from experiments import (
     cascade_rcnn_coco,
     direct_deeppcb,
+    direct_dropblock_coco,
+    direct_faster_voc,
+    direct_mask_coco,
     direct_retinanet_coco,
     dsod_ablation,
     dsod_voc,
     megdet_bccd,
     megdet_voc,
+    reppoints_v2_coco,
     retinanet_coco,
     scratchdet_landscape,
     scratchdet_table1,
     scratchdet_table2,
     scratchdet_voc,
+    transformers_table5,
 )
 from experiments.common import BACKBONES, STEMS
 from experiments.studies import table
@@ -89,8 +94,13 @@ ARGUMENTS = {
     "transformers_figure4": [""],
     "transformers_figure3": ["", "arm=plain,recipe=sat,detector=faster_rcnn"],
     "direct_retinanet_coco": ["", "p=3,ft=2x,ms,form=stitcher,mode=sync_batch", "form=square,lr2"],
-    "direct_mask_coco": ["load=backbone+neck+rpn+box_head+mask_head,data=0.1"],
+    "direct_mask_coco": [
+        "load=backbone+neck+rpn+box_head+mask_head,data=0.1",
+        "backbone=swin_t,p=3",
+        "tenth",
+    ],
     "direct_faster_coco": ["load=backbone+neck+rpn"],
+    "direct_nuclei": ["", "arm=scratch", "load=backbone+neck+rpn"],
     "direct_deeppcb": ["", "arm=scratch,data=0.1", "mode=affine,load=backbone+neck,pre=100"],
     "ssd300_voc": ["", "size=512", "norm=group,head_norm=group"],
     "ssd300s_resnet101_voc": ["", "ssd321"],
@@ -309,12 +319,59 @@ def test_direct_recipes_are_the_papers():
     small = direct_deeppcb.get_config("")
     parts, whole = (phase.config for phase in split_phases(small))
     seen = [c.train.steps * c.train.batch_size * c.input_size**2 for c in (parts, whole)]
-    assert sum(seen) == pytest.approx(600 * 8 * 256**2, rel=1e-3)
+    assert sum(seen) == pytest.approx(400 * 8 * 192**2, rel=1e-3)
     for one in (parts, whole):
         one = build.with_frozen_stages(one)
         params, _ = state.abstract_variables(build.detector(one, ("a",)), one)
         still = [use for use in optim.parameter_rules(one.optimizer, params) if use.lr == 0]
         assert bool(still) == (one is not parts and one.model.norm == "fixed")
+
+
+def test_direct_recipes_of_other_backbones_and_little_data():
+    """Rates, lengths and what is frozen, of both phases."""
+
+    def of(module, arg, images):
+        phases = [phase.config for phase in split_phases(module.get_config(arg))]
+        return zip(phases, [resolve(one, images, devices=8) for one in phases], strict=True)
+
+    (one, first), (two, second) = of(direct_mask_coco, "backbone=swin_t", 117_266)
+    assert (first.peak_lr, second.peak_lr) == pytest.approx((4e-4, 1e-4))
+    assert (first.steps, second.steps, second.warmup) == (88_000, 87_950, 500)
+    for each in (one, two):
+        assert each.optimizer.name == "adamw" and each.optimizer.weight_decay == 0.05
+        assert each.optimizer.decay_mask == "no_norm_decay" and not each.optimizer.rules
+        assert each.model.neck.use_norm is False and "freeze_at" not in each.model.backbone
+        assert (each.model.backbone.drop_path, each.model.backbone.kernel_init) == (0.2, "swin")
+    (one, first), (two, second) = of(direct_mask_coco, "tenth", 11_726)
+    assert one.data.share == two.data.share == 0.1
+    assert (first.steps, second.steps) == (60_000, 30_000) and second.boundaries == (25_000,)
+    assert (first.peak_lr, second.peak_lr, two.optimizer.decay) == (0.08, 0.04, 0.02)
+    (one, first), (two, second) = of(direct_faster_voc, "", 16_551)
+    assert (first.steps, first.peak_lr, second.peak_lr) == (93_000, 0.08, 0.01)
+    assert first.epochs == pytest.approx(360, abs=0.5) and second.steps == 12_414
+    assert second.boundaries == (9310,) and second.warmup == 0
+    whole = direct_dropblock_coco.get_config("")
+    length = resolve(whole, 117_266, devices=8)
+    assert (length.steps, length.peak_lr, length.bn_group) == (264_000, 0.08, 64)
+    assert build.resize(whole).largest == (640, 640)
+
+
+def test_sides_of_points_are_those_of_their_authors():
+    """Swin's RepPointsV2: 480, 512, … 960, uncut; ResNet's: all of 480 to 960; both are tested at 800."""
+    swin = {
+        name: transformers_table5.get_config(f"detector={name},recipe=sota-swin-aug")
+        for name in ("swin_reppoints_v2", "atss")
+    }
+    points, others = swin.values()
+    assert points.resize.short == tuple(range(480, 961, 32)) and points.augment.name == "ssd"
+    assert others.resize.short == tuple(range(480, 801, 32)) and others.augment.name == "detr"
+    assert points.train.epochs == others.train.epochs == 36
+    scratch = transformers_table5.get_config("detector=swin_reppoints_v2").resize
+    assert scratch.short == others.resize.short
+    published = reppoints_v2_coco.get_config("multiscale").resize
+    assert (published.short, published.sampling, published.long) == ((480, 960), "range", 1333)
+    for config in (points, others, reppoints_v2_coco.get_config("multiscale")):
+        assert build.resize(config).test_short == 800
 
 
 def test_landscape_recipe_is_figure_one():

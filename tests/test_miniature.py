@@ -16,9 +16,13 @@ SCORES |= {"both": {0.001: 0.5, 0.01: 0.6, 0.05: 0.7}}
 
 def record(run, status="completed", value=0.5, steps=600, **further):
     run.folder.mkdir(parents=True)
-    metrics = {summary.MAIN: value, "voc07/AP/cell": value, **further} if value else {}
+    metrics = {questions.MAIN: value, "voc07/AP/cell": value} if value else {}
+    metrics |= further
     facts = dict(status=status, step=600, steps=steps, metrics=metrics, images_per_second=20.0)
     (run.folder / "run.json").write_text(json.dumps(facts | dict(micro_batch=8, devices=2)))
+
+
+DIRECT = [study for study in questions.STUDIES if study.startswith("direct")]
 
 
 def finish_table1(tmp_path, seeds):
@@ -43,7 +47,7 @@ def test_every_arm_is_a_config(study, tmp_path):
         config = import_module(f"experiments.{name}").get_config(arguments)
         validate(config)
         assert config.input_size <= 256 and config.train.steps == 40 and config.seed == 3
-        assert config.data.train.root == "some/set" and words[4] == f"--workdir={run.folder}"
+        assert config.data.root == "some/set" and words[4] == f"--workdir={run.folder}"
 
 
 def test_a_folder_of_sets_serves_every_study(tmp_path):
@@ -96,7 +100,9 @@ def test_done_runs_are_left_alone_and_others_started(tmp_path, monkeypatch, capf
         lambda run, *_: [sys.executable, "-c", program.format(str(run.folder / "run.json"))],
     )
     tables = []
-    miniature.Runner("root", 0, 2).all(runs, lambda: tables.append(len(tables)))
+    miniature.Runner("root", 0, 2, tmp_path / "programs").all(
+        runs, lambda: tables.append(len(tables))
+    )
     assert len(tables) == 1 and not runs[0].log.exists()
     assert runs[1].log.read_text() == "went on\n"
     assert runs[1].record()["status"] == "completed"
@@ -104,7 +110,7 @@ def test_done_runs_are_left_alone_and_others_started(tmp_path, monkeypatch, capf
 
 
 def test_nothing_starts_after_a_stop(tmp_path):
-    runner = miniature.Runner("root", 0, 1)
+    runner = miniature.Runner("root", 0, 1, tmp_path / "programs")
     runner.stop()
     runner.all(runs_lib.plan("dsod", tmp_path, [0]), lambda: None)
     assert not list(tmp_path.iterdir())
@@ -120,6 +126,31 @@ def test_table_has_all_runs_of_the_folder(tmp_path):
     found = json.loads((tmp_path / "table1" / "table.json").read_text())
     assert found["arms"]["both@0.05"]["scores"] == pytest.approx([0.7, 0.81])
     assert len(found["arms"]) == 12
+
+
+def test_an_arm_of_several_studies_is_run_once(tmp_path):
+    """What one study trained is in the table of the others, which have none of it in their own folders."""
+    for run in runs_lib.plan("direct", tmp_path, [0, 1], only="direct"):
+        record(run, value=0.6 + 0.1 * run.seed, steps=684)
+    for study, arm in (("direct_norms", "fixed"), ("direct_fraction", "direct@1")):
+        (planned,) = runs_lib.plan(study, tmp_path, [0], only=f"^{arm}$")
+        assert (planned.study, planned.record()["status"]) == (study, "completed")
+        assert "| 65.0 | 60.0 … 70.0 | 2 |" in summary.write(study, tmp_path)
+        assert [path.name for path in (tmp_path / study).glob("*")] == ["table.json", "table.md"]
+    planned = [run for study in DIRECT for run in runs_lib.plan(study, tmp_path, [0])]
+    trained = {runs_lib.experiment(run, "", 0) for run in planned}
+    assert len({run.folder for run in planned}) == len(trained) == 21 < len(planned)
+
+
+def test_claims_about_masks_are_about_their_average_precision(tmp_path):
+    for run in runs_lib.plan("direct_nuclei", tmp_path, [0]):
+        good = {"direct": 0.3, "scratch": 0.2, "backbone": 0.1}[run.arm]
+        record(run, value=0, **{"coco_segm/AP": good, "coco/AP": 0.5})
+    found = summary.summary("direct_nuclei", runs_lib.begun("direct_nuclei", tmp_path))
+    assert found["arms"]["direct"]["mean"] == 0.3 and set(found["claims"].values()) == {True}
+    text = summary.markdown("direct_nuclei", found)
+    assert "| arm | coco_segm/AP, % |" in text and "| 50.0 |" in text
+    assert [pair["mean"] for pair in found["pairs"]] == pytest.approx([0.1, 0.2])
 
 
 def test_a_metric_without_objects_is_left_out(tmp_path):
@@ -177,7 +208,7 @@ def test_a_failure_is_not_hidden_by_an_older_record(tmp_path, monkeypatch, capfd
     monkeypatch.setattr(
         miniature, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
     )
-    miniature.Runner("root", 0, 1).all([run], lambda: None)
+    miniature.Runner("root", 0, 1, tmp_path / "programs").all([run], lambda: None)
     assert "dsod dense seed 0: failed with code 3, see " in capfd.readouterr().out
 
 
@@ -185,21 +216,21 @@ def test_phases_count_as_one_run(tmp_path):
     (run,) = runs_lib.plan("direct", tmp_path, [0], only="direct")
     assert run.record() == {}
     run.folder.mkdir(parents=True)
-    phases = [dict(name="pretrain", steps=26), dict(name="finetune", steps=20)]
+    phases = [dict(name="pretrain", steps=22), dict(name="finetune", steps=20)]
     (run.folder / "phases.json").write_text(json.dumps({"phases": phases}))
     facts = dict(num_examples=20, images_per_second=20.0, micro_batch=4, devices=1)
-    for phase, step, status in (("pretrain", 26, "completed"), ("finetune", 20, "running")):
+    for phase, step, status in (("pretrain", 22, "completed"), ("finetune", 20, "running")):
         (run.folder / phase).mkdir()
-        more = dict(step=step, status=status, steps=step, metrics={summary.MAIN: 0.01 * step})
+        more = dict(step=step, status=status, steps=step, metrics={questions.MAIN: 0.01 * step})
         (run.folder / phase / "run.json").write_text(json.dumps(facts | more))
     record = run.record()
-    assert (record["status"], record["step"], record["steps"]) == ("running", 46, 46)
+    assert (record["status"], record["step"], record["steps"]) == ("running", 42, 42)
     path = run.folder / "finetune" / "run.json"
     path.write_text(path.read_text().replace("running", "completed"))
     found = summary.summary("direct", [run])["arms"]["direct"]
-    assert found["seconds"] == 46 * 4 / 20 and found["mean"] == pytest.approx(0.2)
+    assert found["seconds"] == 42 * 4 / 20 and found["mean"] == pytest.approx(0.2)
     assert runs_lib.other_length([run], "set", 40) == ""
-    assert "holds a run of 46 steps, and 91 are asked for" in runs_lib.other_length(
+    assert "holds a run of 42 steps, and 85 are asked for" in runs_lib.other_length(
         [run], "set", 80
     )
 

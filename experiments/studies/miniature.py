@@ -3,11 +3,12 @@
     python -m experiments.studies.miniature table1 root_block dsod --root=data --runs=runs/miniature
     python -m experiments.studies.miniature table1 --only=0.05 --seeds=0,1,2 --jobs=2
 
-An arm is a run of ``jdet.main`` in a folder of its own, ``RUNS/STUDY/ARM-sSEED``. Finished arms are not run
-again and stopped ones go on where they were, so that the command can be stopped and repeated at will. A
-run that diverges is a result. After every run ``RUNS/STUDY/table.md`` and ``table.json`` are written again
-from all finished runs in the folder, whichever command began them: mean and range over the seeds, and
-whether what the paper found shows here too.
+An arm is a run of ``jdet.main`` in a folder of its own, ``RUNS/STUDY/ARM-sSEED``; one that several studies
+have is run once, in the folder of the first. Finished arms are not run again and stopped ones go on where
+they were, so that the command can be stopped and repeated at will. A run that diverges is a result. After
+every run ``RUNS/STUDY/table.md`` and ``table.json`` are written again from all finished runs in the folder,
+whichever command began them: mean and range over the seeds, and whether what the paper found shows here
+too.
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ class Runner:
     """Runs commands side by side, each on its share of the cores, until told to stop.
 
     A GPU is shared by all of them.
+
+    Args:
+        root: as in ``experiment``.
+        steps: as in ``experiment``.
+        jobs: runs side by side.
+        programs: folder of compiled programs, which arms that differ in data or seed share.
     """
 
-    def __init__(self, root: str, steps: int, jobs: int):
+    def __init__(self, root: str, steps: int, jobs: int, programs: Path):
         self._root, self._steps, self._jobs = root, steps, jobs
         self._children: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
@@ -43,6 +50,7 @@ class Runner:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._shares = [set(cores[i::jobs]) for i in range(jobs)] if len(cores) >= jobs else []
         self._environment = dict(os.environ)
+        self._environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(programs))
         if jobs > 1:  # by default the first of several runs on a GPU takes its memory
             self._environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
@@ -95,7 +103,7 @@ class Runner:
         record = run.record()
         text = record.get("status", "stopped before its start")
         if record.get("status") in DONE:
-            text += f" {score(record):.3f}"
+            text += f" {score(run.study, record):.3f}"
         elif code:  # what is on record may be of an earlier start
             text = f"failed with code {code}, see {run.log}"
         print(f"{run.study} {run.arm} seed {run.seed}: {text}", flush=True)
@@ -122,10 +130,10 @@ def main() -> int:
     )
     parser.add_argument("studies", nargs="+", choices=list(STUDIES), metavar="STUDY")
     parser.add_argument(
-        "--root", default="data", help="folder that holds bccd and deeppcb, or one set's own folder"
+        "--root", default="data", help="folder that holds the sets by name, or one set's own folder"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/miniature"))
-    parser.add_argument("--seeds", type=numbers, default=[0, 1])
+    parser.add_argument("--seeds", type=numbers, help="default: those of the study")
     parser.add_argument(
         "--steps", type=int, default=0, help="of every arm; 0: the experiment's own"
     )
@@ -136,12 +144,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error(f"--jobs={options.jobs}; it must be at least 1")
-    runner = Runner(options.root, options.steps, options.jobs)
+    runner = Runner(options.root, options.steps, options.jobs, options.runs / "programs")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, runner.stop)
     failed = False
     for study in options.studies:
-        runs = plan(study, options.runs, options.seeds, options.only)
+        runs = plan(study, options.runs, options.seeds or STUDIES[study].seeds, options.only)
         if not runs:
             parser.error(f"--only={options.only} finds none of {', '.join(STUDIES[study].arms)}")
         if reason := other_length(begun(study, options.runs), options.root, options.steps):

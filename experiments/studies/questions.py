@@ -13,6 +13,8 @@ from typing import NamedTuple
 Scores = Mapping[str, list[float]]
 """Main metric of every seed of an arm; a diverged run counts as 0."""
 
+MAIN = "voc07/mAP"
+
 
 class Study(NamedTuple):
     """Arms that answer one question.
@@ -25,6 +27,8 @@ class Study(NamedTuple):
         options: further command-line options of every arm.
         data: name of the set's folder.
         pairs: arms whose difference the table gives, seed by seed.
+        main: metric that claims are about.
+        seeds: that are run where none are asked for.
     """
 
     question: str
@@ -34,6 +38,8 @@ class Study(NamedTuple):
     options: tuple[str, ...] = ()
     data: str = "bccd"
     pairs: tuple[tuple[str, str], ...] = ()
+    main: str = MAIN
+    seeds: tuple[int, ...] = (0, 1)
 
 
 def mean(scores: Scores, arm: str) -> float:
@@ -53,6 +59,9 @@ def _normed(scores: Scores) -> list[str]:
 
 RATES = (0.001, 0.01, 0.05)
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+DIRECT = "direct_deeppcb.py:arm=direct"
+"""An arm of several studies, which is run once."""
+
 BY_SIZE = ("coco/AP", "coco/APs", "coco/APm", "coco/APl")
 
 STUDIES = {
@@ -178,18 +187,38 @@ STUDIES = {
     ),
     "direct": Study(
         "Direct pre-training against training from scratch at equal cost (Li et al. 2021, Table 3)",
-        {
-            "direct": "direct_deeppcb.py:arm=direct",
-            "scratch": "direct_deeppcb.py:arm=scratch",
-        },
+        {"direct": DIRECT, "scratch": "direct_deeppcb.py:arm=scratch"},
         (("direct beats scratch", lambda s: mean(s, "direct") > mean(s, "scratch")),),
         ("coco/AP",),
         data="deeppcb",
         pairs=(("direct", "scratch"),),
+        seeds=(0, 1, 2),
+    ),
+    "direct_nuclei": Study(
+        "The same with masks, and of which pre-trained parts (Li et al. 2021, Tables 3 and 5)",
+        {
+            "direct": "direct_nuclei.py:arm=direct",
+            "scratch": "direct_nuclei.py:arm=scratch",
+            "backbone": "direct_nuclei.py:load=backbone",
+        },
+        (
+            ("direct beats scratch", lambda s: mean(s, "direct") > mean(s, "scratch")),
+            (
+                "all parts beat the backbone alone",
+                lambda s: mean(s, "direct") > mean(s, "backbone"),
+            ),
+        ),
+        ("coco/AP", "coco_segm/AP50"),
+        data="dsb2018_nuclei",
+        pairs=(("direct", "scratch"), ("direct", "backbone")),
+        main="coco_segm/AP",
     ),
     "direct_norms": Study(
         "Which batch norms should fine-tuning have? (Li et al. 2021, Table 2)",
-        {mode: f"direct_deeppcb.py:mode={mode}" for mode in ("fixed", "affine", "sync_batch")},
+        {
+            "fixed": DIRECT,
+            **{mode: f"direct_deeppcb.py:mode={mode}" for mode in ("affine", "sync_batch")},
+        },
         (
             ("fixed beats affine", lambda s: mean(s, "fixed") > mean(s, "affine")),
             ("fixed beats sync_batch", lambda s: mean(s, "fixed") > mean(s, "sync_batch")),
@@ -202,32 +231,12 @@ STUDIES = {
         data="deeppcb",
         pairs=(("fixed", "affine"), ("fixed", "sync_batch")),
     ),
-    "direct_sizes": Study(
-        "Batch and resolution of direct pre-training at equal steps (Li et al. 2021, Table 1)",
-        {
-            f"l{side}-b{batch}": f"direct_deeppcb.py:side={side},batch={batch},pre=300"
-            for side, batch in ((96, 8), (128, 8), (160, 8), (160, 4), (160, 16))
-        },
-        (
-            (
-                "average precision rises with the side",
-                lambda s: mean(s, "l96-b8") < mean(s, "l128-b8") < mean(s, "l160-b8"),
-            ),
-            (
-                "average precision rises with the batch",
-                lambda s: mean(s, "l160-b4") < mean(s, "l160-b8") < mean(s, "l160-b16"),
-            ),
-        ),
-        ("coco/AP",),
-        data="deeppcb",
-        pairs=(("l160-b8", "l96-b8"), ("l160-b16", "l160-b4")),
-    ),
     "direct_parts": Study(
         "Which pre-trained parts help fine-tuning most? (Li et al. 2021, Table 5)",
         {
             "backbone": "direct_deeppcb.py:load=backbone",
             "backbone+neck": "direct_deeppcb.py:load=backbone+neck",
-            "all": "direct_deeppcb.py:load=backbone+neck+head",
+            "all": DIRECT,
         },
         (
             ("the neck helps", lambda s: mean(s, "backbone+neck") > mean(s, "backbone")),
@@ -244,10 +253,33 @@ STUDIES = {
         data="deeppcb",
         pairs=(("all", "backbone"), ("all", "backbone+neck")),
     ),
+    "direct_sizes": Study(
+        "Batch and resolution of direct pre-training at equal steps (Li et al. 2021, Table 1)",
+        {
+            **{
+                f"l{side}-b{batch}": f"direct_deeppcb.py:side={side},batch={batch},pre=225"
+                for side, batch in ((64, 8), (96, 8), (128, 8), (128, 4))
+            },
+            "l128-b16": DIRECT,  # 225 steps
+        },
+        (
+            (
+                "average precision rises with the side",
+                lambda s: mean(s, "l64-b8") < mean(s, "l96-b8") < mean(s, "l128-b8"),
+            ),
+            (
+                "average precision rises with the batch",
+                lambda s: mean(s, "l128-b4") < mean(s, "l128-b8") < mean(s, "l128-b16"),
+            ),
+        ),
+        ("coco/AP",),
+        data="deeppcb",
+        pairs=(("l128-b8", "l64-b8"), ("l128-b16", "l128-b4")),
+    ),
     "direct_fraction": Study(
         "From how many images on does direct pre-training help? (Li et al. 2021, Table 9)",
         {
-            f"{arm}@{share:g}": f"direct_deeppcb.py:arm={arm},data={share}"
+            f"{arm}@{share:g}": f"direct_deeppcb.py:arm={arm}" + f",data={share}" * (share < 1)
             for share in SHARES
             for arm in ("direct", "scratch")
         },

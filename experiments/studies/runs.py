@@ -6,7 +6,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ DONE = ("completed", "diverged")
 
 
 class Run(NamedTuple):
-    """One arm with one seed."""
+    """One arm with one seed; ``folder`` is with the first study that has the same training."""
 
     study: str
     arm: str
@@ -70,11 +70,11 @@ def steps_of(config: ConfigDict, images: int) -> int:
     return sum(one.train.steps or resolve(one, images, devices=1).steps for one in each)
 
 
-def plan(study: str, runs: Path, seeds: list[int], only: str = "") -> list[Run]:
+def plan(study: str, runs: Path, seeds: Sequence[int], only: str = "") -> list[Run]:
     """Runs of a study, seed by seed, so that early tables have every arm."""
     names = [arm for arm in STUDIES[study].arms if re.search(only, arm)]
     return [
-        Run(study, arm, seed, runs / study / f"{_slug(arm)}-s{seed}")
+        Run(study, arm, seed, runs / f"{_home(study, arm)}-s{seed}")
         for seed in seeds
         for arm in names
     ]
@@ -84,17 +84,26 @@ def begun(study: str, runs: Path) -> list[Run]:
     """All runs of a study that there are in a folder, arm by arm."""
     found = []
     for arm in STUDIES[study].arms:
-        folders = {}
-        for folder in (runs / study).glob(f"{_slug(arm)}-s*"):
-            seed = folder.name.removeprefix(f"{_slug(arm)}-s")
+        folders, home = {}, runs / _home(study, arm)
+        for folder in home.parent.glob(f"{home.name}-s*"):
+            seed = folder.name.removeprefix(f"{home.name}-s")
             if seed.isdecimal() and folder.is_dir():
                 folders[int(seed)] = folder
         found += [Run(study, arm, seed, folders[seed]) for seed in sorted(folders)]
     return found
 
 
-def _slug(arm: str) -> str:
-    return re.sub(r"[^\w.@-]", "_", arm)
+def _home(study: str, arm: str) -> str:
+    """Where an arm's runs lie, without their seeds: with the first study that has the same training."""
+
+    def training(of: str, name: str) -> tuple:
+        return STUDIES[of].arms[name], STUDIES[of].options, STUDIES[of].data
+
+    wanted = training(study, arm)
+    others = ((of, name) for of in STUDIES for name in STUDIES[of].arms)
+    study, arm = next(each for each in others if training(*each) == wanted)
+    slug = re.sub(r"[^\w.@-]", "_", arm)
+    return f"{study}/{slug}"
 
 
 def experiment(run: Run, root: str, steps: int) -> str:

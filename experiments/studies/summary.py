@@ -12,17 +12,15 @@ from experiments.studies.questions import STUDIES
 from experiments.studies.runs import DONE, Run, begun, seconds
 from jdet import atomic_files
 
-MAIN = "voc07/mAP"
-
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t at 97.5 % by degrees of freedom; more count as nine."""
 
 
-def score(record: Mapping[str, Any]) -> float:
+def score(study: str, record: Mapping[str, Any]) -> float:
     """Main metric of a run; 0 for one that diverged, as its weights are of no use; nan if unknown."""
     if record.get("status") == "diverged":
         return 0.0
-    value = record.get("metrics", {}).get(MAIN)
+    value = record.get("metrics", {}).get(STUDIES[study].main)
     return float("nan") if value is None else value
 
 
@@ -43,7 +41,7 @@ def summary(study: str, runs: list[Run]) -> dict[str, Any]:
             arm["records"].append(record)
     for arm in arms.values():
         records = arm.pop("records")
-        scores = [score(record) for record in records]
+        scores = [score(study, record) for record in records]
         arm |= dict(
             scores=scores,
             mean=statistics.fmean(scores),
@@ -106,7 +104,7 @@ def markdown(study: str, found: Mapping[str, Any]) -> str:
     classes = sorted({n for arm in found["arms"].values() for n in arm["metrics"]})
     columns = [name for name in classes if name.startswith("voc07/AP/")]
     columns += [name for name in STUDIES[study].columns if name in classes]
-    heads = ["arm", f"{MAIN}, %", "range", "seeds", "steps", "min", *columns]
+    heads = ["arm", f"{STUDIES[study].main}, %", "range", "seeds", "steps", "min", *columns]
     lines = [
         f"**{found['question']}**",
         "",
@@ -140,6 +138,7 @@ def write(study: str, folder: Path) -> str:
     """Writes table and numbers of all finished runs of a study in a folder; returns the table."""
     found = summary(study, begun(study, folder))
     text = markdown(study, found)
+    (folder / study).mkdir(parents=True, exist_ok=True)  # its runs may all lie with other studies
     atomic_files.write_json(folder / study / "table.json", found)
     atomic_files.write_text(folder / study / "table.md", text)
     return text

@@ -362,6 +362,14 @@ ROWS = [
         {"arg": "schedule=lsj100"},
     ),
     row(
+        "experiments/direct_mask_coco.py",
+        "leave out p, ft and data, or tenth",
+        lambda arg: arms("direct_mask_coco", arg),
+        {"arg": "tenth,p=3"},
+        {"arg": "tenth"},
+        {"arg": "p=3"},
+    ),
+    row(
         "experiments/common_transformers.py",
         "give backbone=c2c2t6t2, swin_t or another",
         small,

@@ -1,0 +1,43 @@
+"""Does direct pre-training find nuclei and their masks better than training from scratch, at equal cost?
+
+    python -m jdet.main --config=experiments/direct_nuclei.py --workdir=runs/direct_nuclei \
+        --config.data.root=DSB2018
+
+Data and Mask R-CNN are those of ``mask_nuclei.py:cpu``, with norms in the backbone alone. Small parts of
+images first, whole images of 256 pixels afterwards; both phases together see as many pixels as `steps` of
+whole images, which is what the scratch arm trains.
+
+    arm=direct | scratch    scratch: whole images from the beginning, nothing fixed
+    side=160  batch=16      of the parts; share=0.5 of the pixels are seen in them
+    pre=0                   steps of phase 1 whatever the share
+    mode=fixed | affine | sync_batch      norms of phase 2
+    load=backbone+neck+rpn+box_head+mask_head      parts of the model that phase 2 takes; all by default
+    data=1.0                share of the training images
+    steps=400  lr=0.01  seed=0
+
+Source: ours, after Li et al. 2021, Tables 3 and 5; the set: Caicedo et al. 2019, Data Science Bowl 2018
+Paper: –
+Ours: not run by us
+Cost: 400 steps of 8 images of 256×256
+"""
+
+from experiments import mask_nuclei
+from experiments.common import pick
+from experiments.common_direct import MODES, norms_in_backbone, small_phases
+from jdet.config import parse_arg
+
+ARGUMENTS = dict(
+    arm="direct", side=160, batch=16, share=0.5, pre=0, mode="fixed", load="", data=1.0
+)
+ARGUMENTS |= dict(steps=400, lr=0.01, seed=0, mini=True, root="data/dsb2018_nuclei")
+
+
+def get_config(arg=""):
+    arg = parse_arg(arg, **ARGUMENTS)
+    pick("arm", arg.arm, ("direct", "scratch"))
+    pick("mode", arg.mode, MODES)
+    c = mask_nuclei.get_config(f"cpu,norm=none,steps={arg.steps},lr={arg.lr},seed={arg.seed}")
+    c.data.root, c.data.share = arg.root, arg.data
+    norms_in_backbone(c.model)
+    c.train.eval_every = 0
+    return small_phases(c, arg, arg.steps) if arg.arm == "direct" else c
