@@ -7,6 +7,7 @@ import pytest
 from jdet import build
 from jdet.config import get_defaults
 from jdet.data import pipeline
+from jdet.data.segmentation import encode
 from jdet.data.transforms import geometry
 from jdet.data.transforms.element import Element
 from jdet.data.transforms.finish import Finish, locate
@@ -18,8 +19,16 @@ FILL = (123.0, 117.0, 104.0)
 FLIP = SSDAugment(photometric=0.0, expand=0.0, crop=False, interpolation="linear")
 
 
-def reference(image, boxes, labels, side, alpha, place, flip, square):
-    """The released code's steps, one after the other: resize, crop, flip, pad."""
+CELLS = 5
+"""Side of the masks in the frames of boxes."""
+
+
+def reference(image, boxes, labels, masks, side, alpha, place, flip, square):
+    """The released code's steps, one after the other: resize, crop, flip, pad.
+
+    A mask is read at the centres of the cells of its box, wherever they come from in the image; -1 where
+    that is on the seam of two pixels, up to rounding.
+    """
     height, width = image.shape[:2]
     target = int(side * alpha)
     factor = target / max(height, width)
@@ -41,14 +50,24 @@ def reference(image, boxes, labels, side, alpha, place, flip, square):
     padded = np.empty((side, side, 3), np.uint8)
     padded[:] = FILL
     padded[:rows, :columns] = image
-    return padded, boxes[keep], labels[keep], (rows, columns)
+    bitmaps = []
+    for (x1, y1, x2, y2), mask in zip(boxes[keep], masks[keep], strict=True):
+        steps = (np.arange(CELLS) + 0.5) / CELLS
+        across, down = x1 + steps * (x2 - x1), y1 + steps * (y2 - y1)
+        across = columns - across if flip else across
+        across, down = (across + x) * width / new[1], (down + y) * height / new[0]
+        seam_x, seam_y = (np.abs(places - np.round(places)) < 1e-4 for places in (across, down))
+        bitmap = mask[np.ix_(down.astype(int), across.astype(int))]
+        bitmaps.append(np.where(seam_y[:, None] | seam_x, -1, bitmap))
+    return padded, boxes[keep], labels[keep], np.array(bitmaps), (rows, columns)
 
 
 @pytest.mark.parametrize("square", [False, True])
 def test_500_images_are_those_of_the_reference(square):
     rng, side = np.random.default_rng(0), 64
     resize = FitCrop(side, square=square)
-    finish, kept, cut = Finish(resize, 8, FILL), 0, 0
+    finish, kept, cut = Finish(resize, 8, FILL, mask_size=CELLS), 0, 0
+    cells, seams = 0, 0
     for seed in range(500):
         height, width = rng.integers(20, 200, 2)
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -56,7 +75,15 @@ def test_500_images_are_those_of_the_reference(square):
         boxes = np.concatenate([low, low + rng.uniform(0, 60, (8, 2))], 1)
         boxes = np.clip(boxes, 0, [width, height] * 2).astype(np.float32)
         labels = rng.integers(0, 9, 8).astype(np.int32)
-        element = Element(image=image, boxes=boxes, labels=labels, ignore=np.zeros(8, bool))
+        blocks = rng.random((8, -(-height // 16), -(-width // 16))) < 0.5
+        masks = blocks.repeat(16, 1).repeat(16, 2)[:, :height, :width]
+        element = Element(
+            image=image,
+            boxes=boxes,
+            labels=labels,
+            ignore=np.zeros(8, bool),
+            masks=tuple(encode(mask) for mask in masks),
+        )
         drawn = {}  # the numbers that each operation draws
         for name, operation in FLIP.operations(resize).items():
             own = [seed, len(drawn)]
@@ -65,16 +92,21 @@ def test_500_images_are_those_of_the_reference(square):
         found = finish(element).fields
         alpha, *place = drawn["fit_crop"]
         alpha, flip = 0.8 + 0.4 * alpha, drawn["flip"][0] < 0.5
-        images, expected, expected_labels, content = reference(
-            image, boxes.astype(np.float64), labels, side, alpha, place, flip, square
+        images, expected, expected_labels, bitmaps, content = reference(
+            image, boxes.astype(np.float64), labels, masks, side, alpha, place, flip, square
         )
         np.testing.assert_array_equal(found.images, images)
         assert found.valid.sum() == len(expected)
         np.testing.assert_allclose(found.boxes[found.valid], expected, atol=1e-4)
         np.testing.assert_array_equal(found.labels[found.valid], expected_labels)
         assert tuple(found.image_sizes) == content
+        clear = bitmaps >= 0
+        np.testing.assert_array_equal(found.masks[: len(expected)][clear], bitmaps[clear])
+        assert not found.masks[len(expected) :].any()
+        cells, seams = cells + found.masks.sum(), seams + (~clear).sum()
         kept, cut = kept + len(expected), cut + (len(expected) < 8)
     assert kept > 3000 and cut > 50  # there was something to compare
+    assert seams < 1e-3 * kept * CELLS**2 and 0.45 < cells / (kept * CELLS**2) < 0.55
 
 
 @pytest.mark.parametrize(
