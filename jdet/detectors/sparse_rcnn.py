@@ -226,15 +226,19 @@ class SparseRCNN(PyramidDetector, kw_only=True):
                 name=f"head{number}",
             )
             logits, offsets, features = head(features, regions)
-            moved = coding.decode(
-                offsets,
-                boxes.xyxy_to_cxcywh(corners),
-                (self.center_std, self.center_std, self.size_std, self.size_std),
-                min_log_scale=-coding.MAX_LOG_SCALE,
-            )
+            moved = self.moved(corners, offsets)
             found.append(Sets(logits=logits, boxes=moved))
             corners = jax.lax.stop_gradient(moved)
         return jax.tree.map(lambda *stages: jnp.stack(stages), *found)
+
+    def moved(self, corners: jax.Array, offsets: jax.Array) -> jax.Array:
+        """Boxes float32 [B, R, 4], x1 y1 x2 y2, pixels, moved by a stage's offsets [B, R, 4]."""
+        return coding.decode(
+            offsets,
+            boxes.xyxy_to_cxcywh(corners),
+            (self.center_std, self.center_std, self.size_std, self.size_std),
+            min_log_scale=-coding.MAX_LOG_SCALE,
+        )
 
     def losses(self, batch: Batch, *, train: bool = True) -> dict[str, Mean]:
         """The training forward pass. Images without objects teach the background.

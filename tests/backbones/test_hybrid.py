@@ -1,5 +1,7 @@
 """Patterns of stages, the published sizes, and the same numbers as torchvision's Swin."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,28 +12,34 @@ from jdet.backbones.hybrid import Hybrid, parse_spec
 from jdet.backbones.swin import PatchEmbed, PatchMerging, SwinBlock
 from jdet.build.table import HYBRIDS, resolve
 from jdet.interop.torchvision import from_torchvision
+from jdet.necks.bifpn import BiFPN
 from jdet.necks.fpn import FPN
 from tests import golden
 
 PARAMETERS = {
-    "swin_t": (27_520_698, 35_734_356, 45_151_322),
-    "swin_s": (48_838_602, 57_052_260, 66_469_226),
-    "swin_b": (86_745_016, 95_073_298, 104_498_520),
-    "swin_l": (194_998_164, 203_555_694, 212_997_428),
-    "c2c2t6t2": (26_453_240, 34_667_090, 44_083_864),
-    "c2c2t12t4": (51_296_048, 59_509_898, 68_926_672),
-    "c2t2t8t3": (37_971_092, 46_184_942, 55_601_716),
-    "c2c2c14t5": (39_038_456, 47_252_306, 56_669_080),
-    "c2c2c16c6": (6_706_880, 14_920_730, 24_337_504),
-    "c2c2t36t4": (93_931_856, 102_145_706, 111_562_480),
-    "c2c2t36t4_128": (166_837_760, 175_166_298, 184_591_264),
-    "c2c2t36t4_192": (375_047_264, 383_605_178, 393_046_528),
+    "swin_t": (27_520_698, 35_734_356, 44_916_202, 45_151_322, 109_741_154),
+    "swin_s": (48_838_602, 57_052_260, 66_234_106, 66_469_226, 131_059_058),
+    "swin_b": (86_745_016, 95_073_298, 104_386_216, 104_498_520, 169_088_352),
+    "swin_l": (194_998_164, 203_555_694, 213_130_756, 212_997_428, 277_587_260),
+    "c2c2t6t2": (26_453_240, 34_667_090, 43_848_936, 44_083_864, 108_673_696),
+    "c2c2t12t4": (51_296_048, 59_509_898, 68_691_744, 68_926_672, 133_516_504),
+    "c2t2t8t3": (37_971_092, 46_184_942, 55_366_788, 55_601_716, 120_191_548),
+    "c2c2c14t5": (39_038_456, 47_252_306, 56_434_152, 56_669_080, 121_258_912),
+    "c2c2c16c6": (6_706_880, 14_920_730, 24_102_576, 24_337_504, 88_927_336),
+    "c2c2t36t4": (93_931_856, 102_145_706, 111_327_552, 111_562_480, 176_152_312),
+    "c2c2t36t4_128": (166_837_760, 175_166_298, 184_479_216, 184_591_264, 249_181_096),
+    "c2c2t36t4_192": (375_047_264, 383_605_178, 393_180_240, 393_046_528, 457_636_360),
 }
-"""Of the backbone with all its output norms, of FCOS and ATSS, which take stages c3 to c5, and of Faster
-R-CNN, which takes all."""
+"""Of the backbone with all its output norms; of FCOS and ATSS and of Swin's RepPointsV2, which take stages
+c3 to c5; of Faster R-CNN and of Sparse R-CNN with 300 proposals, which take all. 80 classes."""
 
-HEADS = {"conv_p5": 4_918_618, "pool": 593_935 + 14_306_705}
-"""Parameters after the pyramid for 80 classes, by its extra levels: FCOS and ATSS; RPN and box head."""
+NECKS = (
+    (1, functools.partial(FPN, extra="conv_p5"), 4_918_618),
+    (1, BiFPN, 7_210_442),
+    (0, functools.partial(FPN, extra="pool"), 593_935 + 14_306_705),
+    (0, functools.partial(FPN, extra="none"), 6 * 13_235_412 + 300 * (4 + 256)),
+)
+"""First stage, neck, and parameters after it (RPN and box head; six heads and proposals), by detector."""
 
 TINY = dict(channels=8, head_channels=8, window=2)
 
@@ -59,14 +67,23 @@ def test_published_parameters(name):
     backbone, *detectors = PARAMETERS[name]
     assert total == backbone
     dense = total - count(params.get("norm_c2", {}))
-    for i, extra, backbone, detector in zip((1, 0), HEADS, (dense, total), detectors):
-        maps = {
-            tap: jax.ShapeDtypeStruct((1, 2, 2, width), jnp.float32)
-            for tap, width in list(zip(model.stage_names, model.widths()))[i:]
-        }
-        neck = FPN(tuple(maps), extra=extra)
-        found = jax.eval_shape(lambda x, n=neck: n.init(jax.random.key(0), x, train=False), maps)
-        assert backbone + count(found["params"]) + HEADS[extra] == detector
+    for number, detector in enumerate(detectors):
+        first, _, head = NECKS[number]
+        neck = of_neck(number, model.stage_names[first:], tuple(model.widths()[first:]))
+        assert (dense if first else total) + neck + head == detector
+
+
+@functools.cache
+def of_neck(number, taps, widths):
+    """Parameters of a row of ``NECKS`` on stages of these widths."""
+    maps = {
+        tap: jax.ShapeDtypeStruct((1, 2, 2, width), jnp.float32)
+        for tap, width in zip(taps, widths, strict=True)
+    }
+    neck = NECKS[number][1](taps)
+    return count(
+        jax.eval_shape(lambda x: neck.init(jax.random.key(0), x, train=False), maps)["params"]
+    )
 
 
 def test_resnet50_is_a_pattern():

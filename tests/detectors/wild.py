@@ -16,7 +16,7 @@ import numpy as np
 
 from jdet import build
 from jdet.config import get_defaults
-from jdet.detectors import centerness, retinanet
+from jdet.detectors import centerness, retinanet, sparse_rcnn
 from jdet.detectors.dense_detector import DenseDetector
 from jdet.detectors.pyramid import Predictions
 from jdet.detectors.reppoints import RepPointsV2
@@ -38,6 +38,7 @@ VARIANTS = {
     ],
     "atss": [{"box_loss": kind} for kind in centerness.BOX_LOSSES],
     "reppoints_v2": [{"box_loss": "smooth_l1"}, {"box_loss": "giou", "cls_loss": "quality"}],
+    "sparse_rcnn": [{"proposals": 3}, {"proposals": 6}],  # fewer than objects, more than objects
 }
 """Every detector with each of its losses."""
 
@@ -52,7 +53,10 @@ def make(name, **fields):
     else:
         c.resize = build.group("resize", "keep_ratio", short=(SIZE,), long=SIZE)
         neck = build.group("neck", "fpn", width=0.0625)
-        fields |= {"head_depth": 1, "head_channels": 16}
+        if name == "sparse_rcnn":
+            fields |= {"stages": 2, "attention_heads": 2}
+        else:
+            fields |= {"head_depth": 1, "head_channels": 16}
     c.model = build.group("detector", name, backbone=body, neck=neck, **fields)
     return build.detector(c, tuple("ab"))
 
@@ -116,23 +120,42 @@ def ends_of(model, classes):
     return ends | ({"centerness": ()} if hasattr(model, "centerness_branch") else {})
 
 
+def sets_of(model, outputs, image_sizes):
+    """Sparse R-CNN's predictions of all stages: boxes that offsets [B, S, R, 4] move in turn."""
+    whole = jnp.tile(jnp.array([0.5, 0.5, 1.0, 1.0]), (model.proposals, 1))
+    corners, found = sparse_rcnn.boxes_on_images(whole, image_sizes), []
+    for logits, offsets in zip(*(jnp.moveaxis(x, 1, 0) for x in outputs), strict=True):
+        found.append(sparse_rcnn.Sets(logits=logits, boxes=model.moved(corners, offsets)))
+        corners = jax.lax.stop_gradient(found[-1].boxes)
+    return jax.tree.map(lambda *stages: jnp.stack(stages), *found)
+
+
+NETWORKS = {"ssd": (SSD, "__call__"), "sparse_rcnn": (sparse_rcnn.SparseRCNN, "by_stage")}
+"""Which method is the network, by detector; that of dense ones is the same."""
+
+
 def checker(name, variants):
     """``run(seed, count)``: how many of ``count`` images have a bad loss or gradient, by variant."""
     models = [make(name, **fields) for fields in variants]
     layouts = [priors(model) for model in models]
 
     def shapes(count):
-        anchors = [len(level) for level in layouts[0]]
+        model, anchors = models[0], [len(level) for level in layouts[0]]
+        if name == "sparse_rcnn":  # all variants take those of the largest
+            rows = count, model.stages, max(each.proposals for each in models)
+            return [(*rows, CLASSES), (*rows, 4)]
         if name == "ssd":
             return [(count, anchors[0], 4), (count, anchors[0], CLASSES + 1)]
-        ends = ends_of(models[0], CLASSES)
+        ends = ends_of(model, CLASSES)
         return {key: [(count, n, *end) for n in anchors] for key, end in ends.items()}
 
     def loss(outputs, model, own, truth):
         def network(self, images, image_sizes=None, *, train):
+            if name == "sparse_rcnn":
+                return sets_of(model, [x[:, :, : model.proposals] for x in images], image_sizes)
             return (*images, own[0]) if name == "ssd" else Predictions(images, own)
 
-        owner, method = (SSD, "__call__") if name == "ssd" else (DenseDetector, "by_level")
+        owner, method = NETWORKS.get(name, (DenseDetector, "by_level"))
         with mock.patch.object(owner, method, network):
             means = model.losses(Batch(images=outputs, **truth))
         return sum(mean.total for mean in means.values())
@@ -156,8 +179,10 @@ def checker(name, variants):
 
 
 def priors(model):
-    """Anchors of every level; SSD's of all levels at once."""
+    """Anchors of every level; SSD's of all levels at once; of Sparse R-CNN there are none."""
     levels = model.anchors((SIZE, SIZE))
+    if not levels:
+        return []
     if isinstance(model, SSD):
         clip = (SIZE, SIZE) if model.clip_boxes else None
         return [default_boxes([x.level for x in levels], [x.cells for x in levels], clip)]
