@@ -3,9 +3,9 @@
     python -m jdet.main --config=experiments/direct_nuclei.py --workdir=runs/direct_nuclei \
         --config.data.root=DSB2018
 
-Data and Mask R-CNN are those of ``mask_nuclei.py:cpu``, with norms in the backbone alone. Small parts of
-images first, whole images of 256 pixels afterwards; both phases together see as many pixels as `steps` of
-whole images, which is what the scratch arm trains.
+Data and Mask R-CNN are those of ``mask_nuclei.py:cpu`` at half its width, with 64 RoIs and norms in the
+backbone alone. Small parts of images first, whole images of 256 pixels afterwards; both phases together see
+as many pixels as `steps` of whole images, which is what the scratch arm trains.
 
     arm=direct | scratch    scratch: whole images from the beginning, nothing fixed
     side=160  batch=16      of the parts; share=0.5 of the pixels are seen in them
@@ -32,12 +32,19 @@ ARGUMENTS = dict(
 ARGUMENTS |= dict(steps=400, lr=0.01, seed=0, mini=True, root="data/dsb2018_nuclei")
 
 
+def narrow(model):
+    """Halves the width, so that a step takes a sixth of the time."""
+    model.backbone.width, model.samples, model.box_head.fc_channels = 0.25, 64, 128
+    for part in ("neck", "rpn", "mask_head"):
+        model[part].channels = 32
+
+
 def get_config(arg=""):
     arg = parse_arg(arg, **ARGUMENTS)
     pick("arm", arg.arm, ("direct", "scratch"))
     pick("mode", arg.mode, MODES)
     c = mask_nuclei.get_config(f"cpu,norm=none,steps={arg.steps},lr={arg.lr},seed={arg.seed}")
     c.data.root, c.data.share = arg.root, arg.data
-    norms_in_backbone(c.model)
+    narrow(norms_in_backbone(c.model))
     c.train.eval_every = 0
     return small_phases(c, arg, arg.steps) if arg.arm == "direct" else c
