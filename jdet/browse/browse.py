@@ -14,8 +14,10 @@ from jdet import build
 from jdet.browse.sheets import Sheet, write_sheets
 from jdet.data.pipeline import BatchStream
 from jdet.data.sources.part import Part
+from jdet.data.tiles import TileRow
 from jdet.evaluation import loaders
 from jdet.evaluation.display import Display
+from jdet.evaluation.tiling import Tiling
 from jdet.types import Batch, ConfigError, ImageKind, Source, nearest
 
 ROWS = 6
@@ -77,23 +79,38 @@ def browse(
         tiles = [sheet.tile(*one, train) if one else None for row in grid for one in row]
         path = out / f"train_draws.{suffix}"
         lines += write_sheets(path, tiles, columns=draws, rows=len(chosen))
-    with loaders.eval_batches(config, evaluation, None) as stream:
-        lines += _stream(stream, evaluation, sheet, images, out / f"eval_batches.{suffix}", config)
+    tiles: Sequence[TileRow] = ()
+    if (tiling := Tiling.of(config.eval.tile)) is None:
+        stream = loaders.eval_batches(config, evaluation, None)
+    else:
+        stream, tiles, _ = loaders.tile_batches(config, evaluation, None, tiling, objects=True)
+    path = out / f"eval_batches.{suffix}"
+    with stream:
+        lines += _stream(stream, evaluation, sheet, images, path, config, tiles)
     return lines
 
 
 def _stream(
-    stream: BatchStream, source: Source, sheet: Sheet, images: int, path: Path, config: ConfigDict
+    stream: BatchStream,
+    source: Source,
+    sheet: Sheet,
+    images: int,
+    path: Path,
+    config: ConfigDict,
+    tiles: Sequence[TileRow] = (),
 ) -> list[str]:
-    """Draws the first images of a stream, and says what its first batch holds."""
-    tiles, first = [], None
+    """Draws the first images of a stream, or its ``tiles``, and says what its first batch holds."""
+    drawn, first, begin = [], None, 0
     for batch in stream:
         first = batch if first is None else first
         rows = [row for row in range(len(batch.real)) if batch.real[row]]
-        tiles += [sheet.tile(batch, row, source) for row in rows[: images - len(tiles)]]
-        if len(tiles) >= images:
+        for row in rows[: images - len(drawn)]:
+            part = tiles[begin + row].tile if tiles else None
+            drawn.append(sheet.tile(batch, row, source, part))
+        begin += len(batch.real)
+        if len(drawn) >= images:
             break
-    lines = write_sheets(path, tiles)
+    lines = write_sheets(path, drawn)
     if first is not None:
         lines.append(f"  {_describe(first, config)}")
     report = stream.report()

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from jdet.data.image_io import write_image
+from jdet.data.tiles import Tile
 from jdet.evaluation.display import Display
 from jdet.evaluation.drawing import count_objects, draw_objects, with_header
 from jdet.evaluation.masks import paste_masks
@@ -39,13 +40,14 @@ class Sheet:
         """
         self._names, self._display, self._side = class_names, display, side
 
-    def tile(self, batch: Batch, row: int, source: Source) -> np.ndarray:
+    def tile(self, batch: Batch, row: int, source: Source, part: Tile | None = None) -> np.ndarray:
         """One image of a batch with its objects, below a line of text, uint8 [h, w, 3].
 
         Args:
             batch: on the host.
             row: of the image.
             source: that ``batch.index`` counts in, for the name of the image.
+            part: of the image that the network sees, named as well; None: all of it.
         """
         image = np.array(self._display(batch.images[row]))
         height, width = batch.image_sizes[row].tolist()
@@ -69,7 +71,8 @@ class Sheet:
         )
         drawn = draw_objects(image, seen, self._names, side=self._side)
         note = count_objects(seen) if batch.real[row] else "could not be read"
-        return with_header(drawn, "", note, seen.id)
+        place = f", pixels from {part.x}, {part.y}" if part else ""
+        return with_header(drawn, "", note, f"{seen.id}{place}")
 
 
 def write_sheets(

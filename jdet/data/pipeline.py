@@ -209,6 +209,7 @@ def tile_batches(
     *,
     resize: Resize,
     batch_size: int,
+    max_boxes: int = 0,
     process_count: int = 1,
     workers: int = 0,
     threads: int = 2,
@@ -217,15 +218,16 @@ def tile_batches(
     count: int,
     values: ImageValues | None = None,
 ) -> BatchStream:
-    """The tiles of a source once, in the order of ``rows``, without objects.
+    """The tiles of a source once, in the order of ``rows``.
 
-    ``real`` is True for the last tile of an image alone, ``index`` is that of the image.
+    ``index`` is that of the image, ``real`` is True for its last tile alone; with objects, for every tile.
 
     Args:
         source: where the examples come from.
         rows: of this process (``jdet.data.tiles.tile_rows``).
         resize: what the network sees of tiles.
         batch_size: tiles per batch, over all processes.
+        max_boxes: N, rows for objects; 0 leaves them out. Those that a tile cuts have ``ignore``.
         process_count: processes.
         workers: as in `train_batches`.
         threads: as in `train_batches`.
@@ -237,7 +239,7 @@ def tile_batches(
     local = batch_size // process_count
     kind = ImageKind.of(source)
     values = values or ImageValues.of(kind)
-    finish = Finish(resize, 0, (0.0,) * kind.channels, kind.dtype)
+    finish = Finish(resize, max_boxes, (0.0,) * kind.channels, kind.dtype)
     images = Reader(source, count, on_error, values=values)
     reader: Any = TileReader(images, rows, finish)
     data = grain.MapDataset.source(reader)

@@ -141,7 +141,9 @@ class _Newest:
 class TileReader:
     """Tiles of a source as finished rows; ``real`` for the last of each image alone.
 
-    ``original_sizes`` are those of the tiles; rows that only fill up are blank.
+    ``original_sizes`` are those of the tiles; rows that only fill up are blank. Where ``finish`` has rows
+    for objects, every tile is an image of its own, ``real`` with all that it shows; what its border cuts
+    has ``ignore``.
     """
 
     def __init__(self, reader: Reader, rows: Sequence[TileRow], finish: Finish):
@@ -154,12 +156,36 @@ class TileReader:
     def __getitem__(self, place: int) -> Row:
         row = self._rows[place]
         element = Element() if row.image < 0 else self._images[row.image]
+        objects = self._finish.max_boxes > 0
         if element.image is not None:
+            if objects:
+                element = _shown(element, row.tile)
             element = element._replace(image=row.tile.cut(element.image))
         shape = self._finish.resize.shapes[row.shape]
         made = self._finish(element._replace(shape=shape))
-        real = np.bool_(row.last and made.fields.real)
+        real = np.bool_((row.last or objects) and made.fields.real)
         return made._replace(fields=made.fields._replace(real=real))
+
+
+def _clipped(boxes: np.ndarray, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes in pixels of a tile and clipped to it, their areas, and those of the whole boxes."""
+    corner = np.array([tile.x, tile.y] * 2, np.float32)
+    inner = np.clip(boxes - corner, 0, np.array([tile.width, tile.height] * 2, np.float32))
+    area, whole = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (inner, boxes))
+    return inner, area, whole
+
+
+def _shown(element: Element, tile: Tile) -> Element:
+    """The objects that a tile shows, in its pixels and without masks; cut ones have ``ignore``."""
+    boxes, area, _ = _clipped(element.boxes, tile)
+    keep = np.flatnonzero(area > 0)
+    cut = np.any(boxes + np.array([tile.x, tile.y] * 2, np.float32) != element.boxes, axis=1)
+    return element._replace(
+        boxes=boxes[keep],
+        labels=element.labels[keep],
+        ignore=(element.ignore | cut)[keep],
+        masks=None,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,10 +229,7 @@ class RandomTile:
 
     def _cut(self, element: Element, tile: Tile, size: tuple[int, int]) -> Element:
         assert element.image is not None
-        corner = np.array([tile.x, tile.y] * 2, np.float32)
-        limit = np.array([tile.width, tile.height] * 2, np.float32)
-        boxes = np.clip(element.boxes - corner, 0, limit)
-        area, whole = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, element.boxes))
+        boxes, area, whole = _clipped(element.boxes, tile)
         keep = np.flatnonzero((area > 0) & (area >= self.share * whole))
         masks: Any = element.masks and tuple(element.masks[i] for i in keep)
         return element._replace(

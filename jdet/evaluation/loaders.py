@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jdet import build
 from jdet.data import pipeline
 from jdet.data.batching import image_sizes
-from jdet.data.tiles import tile_rows
+from jdet.data.tiles import TileRow, tile_rows
 from jdet.data.transforms.multi_scale import View
 from jdet.evaluation.tiling import TileMerger, Tiling
 from jdet.types import DataError, ImageKind, Source
@@ -106,6 +106,26 @@ def tile_stream(
     Returns:
         The batches of this process, their merger, and rows per image on average.
     """
+    stream, rows, sizes = tile_batches(config, source, mesh, tiling)
+    per_image = len(rows) * jax.process_count() / eval_images(config, source)
+    return stream, TileMerger(tiling, rows, sizes), per_image
+
+
+def tile_batches(
+    config: ConfigDict, source: Source, mesh: Any, tiling: Tiling, *, objects: bool = False
+) -> tuple[pipeline.BatchStream, list[TileRow], list[tuple[int, int]]]:
+    """The evaluation set once in tiles.
+
+    Args:
+        config: complete config.
+        source: of the images.
+        mesh: the devices that a batch is split over; None: on the host alone.
+        tiling: how images are cut.
+        objects: tiles come with their objects, each as an image of its own (``TileReader``).
+
+    Returns:
+        The batches of this process, their rows in order, and the sizes of all images.
+    """
     count, batch_size = eval_images(config, source), eval_batch_size(config, mesh)
     options = _options(config)
     sizes = image_sizes(source, count, config.data.on_error)
@@ -119,7 +139,8 @@ def tile_stream(
         local=batch_size // processes,
         processes=processes,
     )
-    del options["max_boxes"]
+    if not objects:
+        options["max_boxes"] = 0
     stream = pipeline.tile_batches(
         source,
         dealt[process],
@@ -130,8 +151,7 @@ def tile_stream(
         values=build.normalise.image_values(config, ImageKind.of(source)),
         **options,
     )
-    rows = len(dealt[process]) * processes
-    return stream, TileMerger(tiling, dealt[process], sizes), rows / count
+    return stream, dealt[process], sizes
 
 
 def eval_images(config: ConfigDict, source: Source) -> int:

@@ -8,8 +8,10 @@ from jdet import build
 from jdet.browse.browse import browse
 from jdet.browse.sheets import STRIPES, Sheet, write_sheets
 from jdet.config import get_defaults
+from jdet.evaluation import loaders
 from jdet.evaluation.display import Display
 from jdet.evaluation.drawing import class_color
+from jdet.evaluation.tiling import Tiling
 from jdet.types import Batch, ConfigError, Example, ImageKind
 
 NAMES = ("disc", "square")
@@ -40,6 +42,14 @@ class Bands:
         )
 
 
+class Free(Bands):
+    """The same without difficult objects."""
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        return example._replace(ignore=np.zeros_like(example.ignore))
+
+
 def bands_config():
     c = get_defaults()
     c.input_size = 32
@@ -66,9 +76,9 @@ def test_draws_are_of_the_images_that_are_named_and_differ(tmp_path, monkeypatch
     seen = []
     draw = Sheet.tile
 
-    def tile(self, batch, row, source):
+    def tile(self, batch, row, source, part=None):
         seen.append((source[int(batch.index[row])].id, batch.images[row].tobytes()))
-        return draw(self, batch, row, source)
+        return draw(self, batch, row, source, part)
 
     monkeypatch.setattr(Sheet, "tile", tile)
     browse(bands_config(), tmp_path, images=1, draws=3, only=("well7", "well2"), side=64)
@@ -77,6 +87,53 @@ def test_draws_are_of_the_images_that_are_named_and_differ(tmp_path, monkeypatch
     assert len({pixels for name, pixels in drawn if name == "well7"}) == 3
     with pytest.raises(ConfigError, match="--only=well72.*did you mean 'well7'"):
         browse(bands_config(), tmp_path, images=1, only=("well72",))
+
+
+def test_tiles_are_drawn_of_both_streams_with_their_objects(tmp_path, monkeypatch):
+    """Images of 30×40 in tiles of 20: two by three of them, that share 10 pixels."""
+    seen = {}
+    draw = Sheet.tile
+
+    def tile(self, batch, row, source, part=None):
+        name = source[int(batch.index[row])].id
+        valid = batch.valid[row]
+        found = batch.image_sizes[row].tolist(), batch.boxes[row][valid], batch.ignore[row][valid]
+        seen.setdefault(part is not None, []).append((name, part, *found))
+        return draw(self, batch, row, source, part)
+
+    monkeypatch.setattr(Sheet, "tile", tile)
+    c = bands_config()
+    c.data.train = c.data.eval = build.group("source", "tests.browse.test_browse:Free")
+    c.resize = build.group("resize", "keep_ratio", short=(20,), long=64, shapes=((32, 64),))
+    c.augment.crop, c.augment.expand = False, 0.0
+    c.data.tile.side, c.eval.tile.side, c.eval.tile.overlap = 20, 20, 5
+    lines = browse(c, tmp_path, images=9, draws=2, side=64)
+    assert {tuple(size) for _, _, size, _, _ in seen[False]} == {(20, 20)}  # of the training
+    names, tiles, _, boxes, cut = zip(*seen[True])
+    assert names == ("well0",) * 6 + ("well1",) * 3 and len(tiles) == 9
+    corners = [(y, x) for y in (0, 10) for x in (0, 10, 20)]
+    assert [tile[:2] for tile in tiles] == [*corners, *corners[:3]]
+    # The object at x 4 … 24, y 5 … 25 of the second image.
+    expected = [[4, 5, 20, 20], [0, 5, 14, 20], [0, 5, 4, 20]]
+    np.testing.assert_array_equal(np.concatenate(boxes[6:]), expected)
+    assert all(len(found) == 0 for found in boxes[:6]) and np.concatenate(cut).all()
+    assert "9 images" in "\n".join(lines)
+
+
+def test_an_object_that_lies_whole_in_a_tile_is_not_dashed(tmp_path, monkeypatch):
+    c = bands_config()
+    c.data.eval = build.group("source", "tests.browse.test_browse:Free")
+    c.eval.tile.side, c.eval.tile.overlap = 26, 5
+    tiling = Tiling.of(c.eval.tile)
+    stream, rows, _ = loaders.tile_batches(c, Free(), None, tiling, objects=True)
+    with stream:
+        batches = list(stream)
+    real, valid, ignore = (
+        np.concatenate([getattr(b, name) for b in batches]) for name in ("real", "valid", "ignore")
+    )
+    assert real.sum() == sum(row.image >= 0 for row in rows) == 12 * 4
+    first = [valid[i].sum() and not ignore[i, 0] for i, row in enumerate(rows) if row.image == 1]
+    assert first == [True, False, True, False]  # rows 0 … 26 and 4 … 30 hold it alike
 
 
 def batch(masks=None):
