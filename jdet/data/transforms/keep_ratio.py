@@ -1,7 +1,7 @@
 """Resize "keep_ratio": images keep their proportions inside padded inputs of a few shapes.
 
-Images are resized by their short and long side (Lin et al. 2017, FPN, sec. 5; rounded as in MMDetection)
-and lie in the upper left corner of the network input. Inputs have one of a few shapes, because each shape
+Images are resized by their short and long side (Lin et al. 2017, FPN, sec. 5) and lie in the upper left
+corner of the network input. Inputs have one of a few shapes, because each shape
 is a compilation.
 """
 
@@ -40,6 +40,9 @@ class KeepRatio(Resize):
         test_short: the short side at evaluation and prediction, pixels; a given 0 becomes the largest of
             ``short``.
         long: largest long side, pixels.
+        rounding: "nearest": both sides are rounded to whole pixels, as in MMDetection; "down": their
+            fractions are dropped, as in torchvision, where 37.5 pixels are 37, and a short side of 800 can
+            become 799 because 800 / h · h is a little less.
         shapes: heights and widths of the network inputs, pixels; a given () becomes a landscape, a
             portrait and a square shape derived from these sides (``derived_shapes``).
 
@@ -52,6 +55,7 @@ class KeepRatio(Resize):
     sampling: str = "list"
     test_short: int = 0
     long: int = 1333
+    rounding: str = "nearest"
     shapes: tuple[Size, ...] = ()
 
     def __post_init__(self) -> None:
@@ -61,6 +65,7 @@ class KeepRatio(Resize):
             sides, "short", f"whole numbers in 1 … {self.long} (config.resize.long), one at least"
         )
         self._require(self.sampling in ("list", "range"), "sampling", "'list' or 'range'")
+        self._require(self.rounding in ("nearest", "down"), "rounding", "'nearest' or 'down'")
         self._require(
             0 <= self.test_short <= self.long,
             "test_short",
@@ -97,7 +102,7 @@ class KeepRatio(Resize):
                 "config.eval.tta.passes"
             )
         shapes = tuple((_up(factor * height), _up(factor * width)) for height, width in self.shapes)
-        return KeepRatio(short=(short,), test_short=short, long=long, shapes=shapes)
+        return dataclasses.replace(self, short=(short,), test_short=short, long=long, shapes=shapes)
 
     def shape_of(self, height: int, width: int) -> int:
         """Index of the shape for images of a size: the smallest that holds them at every scale.
@@ -139,7 +144,8 @@ class KeepRatio(Resize):
 
     def _scaled(self, height: int, width: int, short: float) -> Size:
         factor = min(short / min(height, width), self.long / max(height, width))
-        return int(height * factor + 0.5) or 1, int(width * factor + 0.5) or 1
+        more = 0.5 if self.rounding == "nearest" else 0.0
+        return int(height * factor + more) or 1, int(width * factor + more) or 1
 
     def test_setting(self) -> str:
         """As in ``Resize``."""

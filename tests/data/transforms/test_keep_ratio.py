@@ -1,5 +1,6 @@
 """Images that keep their proportions: sizes, shapes, pixels, boxes and padding."""
 
+import json
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from jdet.data.transforms.keep_ratio import KeepRatio, derived_shapes
 from jdet.data.transforms.ssd import SSDAugment
 from jdet.data.transforms.warp import Warp
 from jdet.types import Batch, ConfigError, Example
+from tests.harness import ROOT
 
 COCO = KeepRatio()
 sides = st.integers(1, 5000)
@@ -38,6 +40,20 @@ def test_sizes_of_the_reference(height, width, content, shape):
     assert COCO.shapes == ((800, 1344), (1344, 800), (896, 896))
     assert COCO.shapes[COCO.shape_of(height, width)] == shape
     assert COCO.content(height, width, shape) == content
+
+
+def test_sizes_rounded_down_are_those_of_torchvision():
+    rows = json.loads((ROOT / "tests/golden/resized_sizes.json").read_text())
+    found = []
+    for height, width, short, long, *_ in rows:
+        resize = KeepRatio(short=(short,), long=long, rounding="down")
+        found.append([*resize.content(height, width, (2000, 2000))])
+    assert found == [row[4:] for row in rows]
+    assert any(max(row[4:]) == row[3] - 1 for row in rows)  # 1333 / 903 * 903 is below 1333
+    twice = KeepRatio(short=(33,), long=77, rounding="down").scaled(2)
+    assert twice.content(41, 61, (200, 200)) == (66, 98)  # of 98.2
+    with pytest.raises(ConfigError, match="rounding='up'; it must be 'nearest' or 'down'"):
+        KeepRatio(rounding="up")
 
 
 @given(sides, sides, st.integers(1, 1000), st.integers(1000, 2000))
