@@ -19,7 +19,7 @@ BELOW = {
     "config.ranges": set(),
     "config": {"data"},
     "ops": set(),
-    "nn": {"ops"},
+    "nn": {"config.ranges", "ops"},
     "backbones": {"ops", "nn"},
     "necks": {"ops", "nn"},
     "detectors": {"config.ranges", "ops", "nn"},

@@ -6,8 +6,12 @@ from functools import partial
 import pytest
 
 from jdet import build
+from jdet.backbones.dsod import DSOD
+from jdet.backbones.hybrid import Hybrid
+from jdet.backbones.resnet import ResNet
+from jdet.backbones.vgg import VGG16
 from jdet.build.groups import BOUND, class_of, fields, make
-from jdet.build.table import TABLE
+from jdet.build.table import HYBRIDS, TABLE
 from jdet.config import get_defaults, ranges, validate
 from jdet.config.checks import CLASS_GROUPS, flatten
 from jdet.detectors.mask_head import MaskHead
@@ -15,6 +19,11 @@ from jdet.detectors.roi_heads import BoxHead
 from jdet.detectors.rpn import RPN
 from jdet.evaluation.coco_ap import CocoEvaluator
 from jdet.evaluation.voc_ap import VocEvaluator
+from jdet.necks.bifpn import BiFPN
+from jdet.necks.dense_prediction import DensePrediction
+from jdet.necks.fpn import FPN
+from jdet.necks.ssd_extras import SSDExtras
+from jdet.nn.norm import Norm
 from jdet.types import ConfigError
 from tests.detectors import wild
 from tests.own_detector import GridDetector
@@ -129,6 +138,14 @@ def test_a_class_refuses_what_lies_outside(kind, name, field, value, expected):
         (partial(BoxHead, num_classes=3), "fc_channels", 0),
         (partial(MaskHead, num_classes=3), "convs", -1),
         (partial(GridDetector, num_classes=3, input_size=32), "std", (1.0, 0.0, 1.0)),
+        (VGG16, "width", 0.0),
+        (ResNet, "root", -1),
+        (DSOD, "growth", 0),
+        (partial(Hybrid, spec=HYBRIDS["swin_t"][0]), "drop_path", 1.0),
+        (partial(DensePrediction, taps=("c4", "c5")), "width", -1.0),
+        (partial(FPN, taps=("c3", "c4", "c5")), "channels", 0),
+        (partial(BiFPN, taps=("c3", "c4", "c5")), "repeats", 0),
+        (partial(SSDExtras, taps=("c4", "c5")), "width", 0.0),
     ],
 )
 def test_what_is_made_in_python_has_the_ranges_too(make, field, wrong):
@@ -166,6 +183,8 @@ def test_norms_and_evaluators_have_ranges_too():
     c.model.norm_momentum, c.model.nms_iou = 0.9, -1.0
     with pytest.raises(ConfigError, match="config.model.nms_iou=-1.0; it must be in 0 … 1"):
         build.detector(c, ("a",))
+    with pytest.raises(ConfigError, match="^Norm.momentum=1.5; it must be in 0 … 1"):
+        Norm("batch", momentum=1.5)
     with pytest.raises(ConfigError, match="iou_threshold=0; it must be above 0"):
         VocEvaluator(("a",), iou_threshold=0)
     for wrong, message in (

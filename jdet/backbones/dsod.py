@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.nn.checked import Checked
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm, NormConv
 from jdet.nn.initialisers import caffe_xavier
@@ -17,7 +18,7 @@ from jdet.nn.pool import max_pool
 from jdet.nn.remat import Remat
 
 
-class DSOD(nn.Module):
+class DSOD(Checked):
     """DS/A-B-k-θ: a stem, dense blocks, and transitions, some of which keep the resolution.
 
     A dense layer is a 1×1 convolution to B channels and a 3×3 convolution to k; its output is concatenated

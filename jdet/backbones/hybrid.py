@@ -12,6 +12,7 @@ import numpy as np
 
 from jdet.backbones.dense_links import ConvStem, DenseLink
 from jdet.backbones.swin import PATCH, PatchEmbed, PatchMerging, SwinBlock
+from jdet.nn.checked import Checked
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.initialisers import he, he_fan_in, small_normal, torch_uniform
 from jdet.nn.norm import LayerNorm, Norm
@@ -64,7 +65,7 @@ def parse_spec(spec: str) -> tuple[StageSpec, ...]:
     return stages
 
 
-class Hybrid(nn.Module):
+class Hybrid(Checked):
     """Four stages of strides 4, 8, 16 and 32, each of residual bottlenecks (C) or of Swin blocks (T).
 
     Stage i of width W = channels · 2^(i − 1):

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jdet.nn.checked import Checked
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.initialisers import initialiser
@@ -30,7 +31,7 @@ CHANNELS = (64, 128, 256, 512)
 """Channels of the stages; stages of bottlenecks have four times as many."""
 
 
-class ResNet(nn.Module):
+class ResNet(Checked):
     """ResNet with a choice of first layers, which decide how much resolution is kept.
 
     The stem is one 7×7 convolution (``root=0``) or ``root`` stacked 3×3 convolutions, of which only the

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jdet.nn.checked import Checked
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.norm import Norm
@@ -18,7 +19,7 @@ BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and number of 3×3 convolutions of each VGG-16 block."""
 
 
-class VGG16(nn.Module):
+class VGG16(Checked):
     """VGG-16 up to fc7, with fc6 a dilated 3×3 and fc7 a 1×1 convolution.
 
     Every convolution is followed by norm and ReLU; there is no dropout. Stages: ``c2`` (stride 4,

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.config import ranges
 from jdet.nn import padding
+from jdet.nn.checked import Checked
 from jdet.ops.anchors import LevelAnchors
 from jdet.types import Batch, Detections, HeadLayout, ImageKind, Mean
-
-
-class Checked(nn.Module):
-    """A module whose numbers lie in the ranges of ``jdet.config.ranges``, from a config or made in Python.
-
-    A number outside of them is a ``ConfigError``, where the module is made.
-    """
-
-    def __post_init__(self):
-        super().__post_init__()
-        ranges.check_made(self)
 
 
 class Detector(Checked):

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.detectors.base import Checked
 from jdet.detectors.roi_heads import region_convs
+from jdet.nn.checked import Checked
 from jdet.nn.initialisers import he
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jdet.detectors.base import Checked
 from jdet.nn import padding
+from jdet.nn.checked import Checked
 from jdet.nn.conv import Conv
 from jdet.nn.initialisers import he, xavier
 from jdet.nn.norm import Norm

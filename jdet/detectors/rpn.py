@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdet.detectors.base import Checked
 from jdet.detectors.pyramid import Predictions, check_choice, inside
+from jdet.nn.checked import Checked
 from jdet.nn.conv import Conv
 from jdet.nn.randomness import per_image_keys
 from jdet.nn.remat import Remat

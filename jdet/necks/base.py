@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jdet.nn.checked import Checked
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.initialisers import initialiser
@@ -15,7 +16,7 @@ from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 
 
-class PyramidNeck(nn.Module):
+class PyramidNeck(Checked):
     """A neck whose levels all have ``channels`` channels; a subclass has ``pyramid`` and ``extra_sizes``.
 
     Attributes:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.necks.ssd_extras import extra_sizes
+from jdet.nn.checked import Checked
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import NormConv
 from jdet.nn.initialisers import caffe_xavier
@@ -20,7 +21,7 @@ from jdet.nn.remat import Remat
 LAST_SCALES = ("1x1", "2x2")
 
 
-class DensePrediction(nn.Module):
+class DensePrediction(Checked):
     """Levels of which one half is learned from the level before and the other is that level, pooled.
 
     Every convolution is norm-ReLU-convolution, so that levels are outputs of convolutions without norm and

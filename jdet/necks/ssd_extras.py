@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.nn.checked import Checked
 from jdet.nn.conv import scale_channels
 from jdet.nn.conv_norm import ConvNorm
 from jdet.nn.initialisers import caffe_xavier
@@ -33,7 +34,7 @@ def extra_sizes(size: int, valid_sizes: Sequence[int]) -> list[int]:
     return sizes
 
 
-class Extras(nn.Module, abc.ABC):
+class Extras(Checked, abc.ABC):
     """Base of the extra levels: the taps are the first levels, the others are built one on the other.
 
     Attributes:

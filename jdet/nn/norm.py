@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jdet.config import ranges
 from jdet.nn.batch_norm import batch_norm_train
 from jdet.nn.group_norm import group_norm
 from jdet.nn.padding import inside
@@ -203,6 +204,7 @@ class Norm:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"norm {self.kind!r} does not exist; known are {', '.join(KINDS)}")
+        ranges.check_made(self)
 
     @property
     def needs_bias(self) -> bool:
