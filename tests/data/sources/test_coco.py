@@ -291,6 +291,10 @@ def test_missing_size_is_read_from_the_image(tmp_path):
         (content(annotation(1, image_id=99)), "annotation 1 belongs to image 99"),
         (content(annotation(1, category_id=2)), r"annotation 1 has category 2; .* \[1, 3\]"),
         (content(annotation(1, bbox=(1, 2, 3))), r"annotation 1 has the bbox \[1, 2, 3\]"),
+        (
+            content(annotation(1, bbox=(1, 2, 3, 4, 5))),
+            r"has the bbox \[1, 2, 3, 4, 5\].* four numbers",
+        ),
         (content(annotation(1, bbox=(1, 2, 3, "x"))), "expected four numbers, x y width height"),
         (content(annotation(1, area="big")), "the area 'big'"),
         (content({"id": 1}), r"annotations\[0\] has no `image_id`, `category_id`"),

@@ -1,5 +1,7 @@
 """Folders of VOC shape as other tools write them."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ def names(source):
             "cat",
         ),
         (annotation_xml(f"<objects>{object_xml()}</objects>"), "cat"),
+        (re.sub(r"<(width|height)>(\d+)<", r"<\1>\2.0<", annotation_xml(object_xml())), "cat"),
         (annotation_xml(object_xml()).replace("bndbox", "bndBox"), "cat"),
         (annotation_xml(object_xml("汽车")).encode("gbk"), "汽车"),
         (
