@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -68,13 +68,19 @@ class Wandb:
 class MLflow:
     """MLflow, through its client: whatever run is active in this process is left alone."""
 
-    _BATCH, _LONGEST = (
-        100,
-        500,
-    )  # entries of a request, characters of a parameter that all servers take
+    # Entries of a request, characters of a parameter that all servers take.
+    _BATCH, _LONGEST = 100, 500
+
+    # A server that does not answer holds the run up: with MLflow's own values for more than four minutes.
+    _PATIENCE: ClassVar[dict[str, str]] = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
+    }
 
     def __init__(self, library: Any, run: _Described, known: str):
         """Begins a run, or goes on with the one of the id ``known``."""
+        for name, value in self._PATIENCE.items():
+            os.environ.setdefault(name, value)
         self._library, self._client = library, library.MlflowClient()
         self.id = self._resumed(known) if known else ""
         if not self.id:

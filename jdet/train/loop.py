@@ -6,6 +6,7 @@ What happens at every step is said by ``jdet.train.cycle``.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ def train(
         ended = start == resolved.steps or decisions.now.stop
         if folder.record.get("status") == "completed" and ended:
             progress.say(f"this run is complete: {start} steps, nothing left to do")
-            metrics = folder.record.get("metrics", {})
+            known = folder.record.get("metrics", {}).items()
+            metrics = {name: math.nan if x is None else x for name, x in known}
             return Result("completed", start, 0, metrics, 0.0, 0.0, begin)
 
         if restored is not None:

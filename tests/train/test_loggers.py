@@ -1,6 +1,7 @@
 """Trackers are told numbers, images and config, know a run again, and never end it; no network."""
 
 import json
+import os
 import sys
 import types
 
@@ -137,8 +138,13 @@ def fake_mlflow(monkeypatch):
     return runs, calls
 
 
-def test_mlflow_gets_everything_in_parts_and_knows_the_run_again(tmp_path, fake_mlflow):
+def test_mlflow_gets_everything_in_parts_and_knows_the_run_again(
+    tmp_path, fake_mlflow, monkeypatch
+):
     runs, calls = fake_mlflow
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")  # so that it is as before afterwards
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     config = settings("mlflow")
     config.class_names = tuple(f"class {i}" for i in range(300))
     many = {f"voc12/AP/猫{i}": 0.5 for i in range(250)}
@@ -147,6 +153,9 @@ def test_mlflow_gets_everything_in_parts_and_knows_the_run_again(tmp_path, fake_
             writer.scalars(3, many)
             writer.images(3, {"a": IMAGE})
     assert runs == {"run0": ("experiment jdet", tmp_path.name)}
+    # A server that does not answer is not waited for long, unless somebody says so.
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "60"
     batches = [given for name, _, given in calls if name == "log_batch"]
     assert max(len(part) for given in batches for part in given.values()) == 100
     metrics = [each for given in batches for each in given.get("metrics", ())]
