@@ -79,14 +79,14 @@ def browse(
         tiles = [sheet.tile(*one, train) if one else None for row in grid for one in row]
         path = out / f"train_draws.{suffix}"
         lines += write_sheets(path, tiles, columns=draws, rows=len(chosen))
-    tiles: Sequence[TileRow] = ()
+    parts: Sequence[TileRow] = ()
     if (tiling := Tiling.of(config.eval.tile)) is None:
         stream = loaders.eval_batches(config, evaluation, None)
     else:
-        stream, tiles, _ = loaders.tile_batches(config, evaluation, None, tiling, objects=True)
+        stream, parts, _ = loaders.tile_batches(config, evaluation, None, tiling, objects=True)
     path = out / f"eval_batches.{suffix}"
     with stream:
-        lines += _stream(stream, evaluation, sheet, images, path, config, tiles)
+        lines += _stream(stream, evaluation, sheet, images, path, config, parts)
     return lines
 
 

@@ -61,7 +61,7 @@ class Sheet:
             known = bitmaps.any(axis=(1, 2))
             masks = tuple(mask if k else None for mask, k in zip(pasted, known))
         seen = Example(
-            id=source[int(batch.index[row])].id if batch.real[row] else "",
+            id=_name(source[int(batch.index[row])]) if batch.real[row] else "",
             image=image,
             boxes=boxes,
             labels=batch.labels[row][rows],
@@ -71,8 +71,15 @@ class Sheet:
         )
         drawn = draw_objects(image, seen, self._names, side=self._side)
         note = count_objects(seen) if batch.real[row] else "could not be read"
-        place = f", pixels from {part.x}, {part.y}" if part else ""
+        place = f" at {part.x}, {part.y}" if part else ""
         return with_header(drawn, "", note, f"{seen.id}{place}")
+
+
+def _name(example: Example) -> str:
+    """What an image is called; of a number, as in COCO, with the name of its file."""
+    file = Path(example.image).name if isinstance(example.image, str) else ""
+    numbered = example.id.isdecimal() and file and Path(file).stem != example.id
+    return f"{example.id} {file}" if numbered else example.id
 
 
 def write_sheets(

@@ -157,10 +157,10 @@ class TileReader:
         row = self._rows[place]
         element = Element() if row.image < 0 else self._images[row.image]
         objects = self._finish.max_boxes > 0
-        if element.image is not None:
+        if (image := element.image) is not None:
             if objects:
                 element = _shown(element, row.tile)
-            element = element._replace(image=row.tile.cut(element.image))
+            element = element._replace(image=row.tile.cut(image))
         shape = self._finish.resize.shapes[row.shape]
         made = self._finish(element._replace(shape=shape))
         real = np.bool_((row.last or objects) and made.fields.real)

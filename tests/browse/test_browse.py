@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jdet import build
+from jdet.browse import sheets
 from jdet.browse.browse import browse
 from jdet.browse.sheets import STRIPES, Sheet, write_sheets
 from jdet.config import get_defaults
@@ -161,6 +162,23 @@ def test_masks_are_filled_where_they_are_known():
     rows = np.flatnonzero(known.any(1)) - (len(known) - 160)  # below the line of text
     assert 18 <= rows.min() < 26 and 74 < rows.max() <= 82  # of the box at 20 … 140
     assert known.sum() > 60 * 60 and unknown.sum() < 100
+
+
+@pytest.mark.parametrize(
+    "id, image, shown",
+    [
+        ("189", "/set/part_0188.jpg", "189 part_0188.jpg"),
+        ("189", "/set/189.jpg", "189"),
+        ("train/a.png", "/set/train/a.png", "train/a.png"),
+        ("189", np.zeros((4, 4, 3), np.uint8), "189"),
+    ],
+)
+def test_numbers_are_shown_with_the_names_of_files(id, image, shown, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sheets, "with_header", lambda *args: seen.append(args[-1]))
+    source = [Bands()[0]._replace(id=id, image=image)] * 2
+    Sheet(NAMES, Display(), 240).tile(batch()._replace(index=np.zeros(2, int)), 0, source)
+    assert seen == [shown]
 
 
 def test_sheets_break_and_keep_empty_places(tmp_path):
