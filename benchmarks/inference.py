@@ -51,6 +51,7 @@ def measure(case, args):
     from jdet import build
     from jdet.detectors.pyramid import Predictions
     from jdet.detectors.rcnn import RCNN
+    from jdet.evaluation.detect import DetectFn
     from jdet.train.state import count_parameters
 
     c = models.config(case)
@@ -61,6 +62,7 @@ def measure(case, args):
     initialise = jax.jit(functools.partial(detector.init, method="detect"))
     variables = initialise(jax.random.key(0), images[:1], sizes[:1])
     parameters = count_parameters(variables["params"])
+    variables = DetectFn(detector).fold(variables)
     priors = []
 
     whole = isinstance(detector, RCNN)  # its second stage begins with what the first one found
@@ -143,16 +145,18 @@ def measure_tta(backbone, batch, preset, size):
     rng = np.random.default_rng(0)
     originals = rng.integers(0, 256, (batch, 375, 500, 3)).astype(np.uint8)
     settings = tta.settings(config.eval.tta)
-    multi = MultiScale(DetectFn(detector), settings, Warp(size))
+    detect = DetectFn(detector)
+    multi = MultiScale(detect, settings, Warp(size))
     columns = zip(*(prepare_views(original, multi.views) for original in originals), strict=True)
     images, sizes = (tuple(map(np.stack, zip(*column, strict=True))) for column in columns)
     variables = jax.jit(functools.partial(detector.init, train=False))(
         jax.random.key(0), images[0][:1]
     )
+    variables = detect.fold(variables)
     multi.prepare(variables, batch)
     ids, original = [""] * batch, np.full((batch, 2), (375, 500))
     whole = Batch.of_images(None, original)
-    detect, first = DetectFn(detector), [view.shape for view in multi.views].index((size, size))
+    first = [view.shape for view in multi.views].index((size, size))
 
     def one():
         found = detect(variables, images[first], sizes[first])

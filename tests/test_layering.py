@@ -37,7 +37,7 @@ BELOW = {
         "evaluation.official",
     },
     "evaluation.ensemble": {"cli", "config", "build", "data", "evaluation", "ops", "train"},
-    "evaluation": {"config", "build", "ops", "data", "parallel", "train"},
+    "evaluation": {"config", "build", "nn.fold", "ops", "data", "parallel", "train"},
     "analysis": {
         "ops",
         "nn",

@@ -158,6 +158,12 @@ class _DenseBlock(nn.Module):
     growth: int
     features: int
 
+    @property
+    def folds(self) -> tuple[tuple[str, str], ...]:
+        """Norms that are the only reader of a convolution (``jdet.nn.fold``)."""
+        layers = (f"layer{i}" for i in range(1, self.depth + 1))
+        return tuple((f"{name}_bottleneck/conv", f"{name}_growth/norm") for name in layers)
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(1, self.depth + 1):

@@ -54,6 +54,11 @@ class BoxHead(Checked):
         count = self.convs if self.norm.normalises else 0
         return tuple(f"conv{i}/kernel" for i in range(1, count + 1))
 
+    @property
+    def folds(self) -> tuple[tuple[str, str], ...]:
+        """Norms that are the only reader of a convolution (``jdet.nn.fold``)."""
+        return tuple((f"conv{i}", f"norm{i}") for i in range(1, self.convs + 1))
+
     @nn.compact
     def __call__(
         self, x: jax.Array, real: jax.Array, *, train: bool

@@ -315,6 +315,12 @@ class SSDHead(nn.Module):
     kernels: tuple[int, ...] = (3,)
     dtype: Any = jnp.float32
 
+    @property
+    def folds(self) -> tuple[tuple[str, str], ...]:
+        """Norms that are the only reader of a convolution (``jdet.nn.fold``)."""
+        levels = range(len(self.boxes_per_location))
+        return tuple((f"{kind}{i}", f"{kind}{i}_norm") for kind in ("loc", "cls") for i in levels)
+
     @nn.compact
     def __call__(self, levels: Sequence[jax.Array], *, train: bool) -> tuple[jax.Array, jax.Array]:
         """Levels [B, h, w, C] to offsets [B, A, 4] and logits [B, A, K + 1], float32."""

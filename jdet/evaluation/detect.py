@@ -6,6 +6,7 @@ This is the one place where detections leave the network's pixels for those of t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jdet.evaluation.masks import paste_masks
+from jdet.nn import fold
 from jdet.types import Batch, ConfigError, Detections, ImageDetections, ImageKind
 
 T = TypeVar("T")
@@ -51,6 +53,9 @@ class DetectFn:
         def detect(variables, images, image_sizes):
             return detector.apply(variables, images, image_sizes, method="detect")
 
+        self._detect = detect
+        self._fold: Callable[[Any], Any] | None = None
+
         if mesh is None:
             self._jitted = jax.jit(detect)
             return
@@ -62,6 +67,27 @@ class DetectFn:
             )
         )
         self._split = NamedSharding(mesh, batch)
+
+    def fold(self, variables: Any) -> Any:
+        """Variables with which the detections are the same and the network has fewer passes to make.
+
+        Batch norms are folded into the convolutions before them (``jdet.nn.fold``), once for all batches;
+        other variables are returned as they are. Whoever compiles ahead does it with what is passed later.
+
+        Args:
+            variables: of the detector; they stay as they are.
+        """
+        if "batch_stats" not in variables:
+            return variables
+        if self._fold is None:
+            kind, side = ImageKind.of(self.detector), self.detector.input_size
+            images = jax.ShapeDtypeStruct((1, side, side, kind.channels), kind.dtype)
+            with fold.pairs() as pairs:
+                jax.eval_shape(
+                    self._detect, variables, images, jax.ShapeDtypeStruct((1, 2), jnp.int32)
+                )
+            self._fold = jax.jit(functools.partial(fold.fold, found=tuple(pairs)))
+        return self._fold(variables)
 
     def __call__(self, variables: Any, images: Any, image_sizes: Any) -> Detections:
         """Starts the detection; returns before the device is done.

@@ -111,7 +111,7 @@ def make_evaluation(
 
     def evaluation(variables: Any, step: int) -> Evaluated:
         options: dict[str, Any] = dict(samples=config.eval.images, tiling=tiling)
-        found = evaluate(config, source, mesh, detect, variables, **options)
+        found = evaluate(config, source, mesh, detect, detect.fold(variables), **options)
         if jax.process_index() != 0:
             return Evaluated(found.metrics)
         remove_views(workdir)
@@ -158,7 +158,8 @@ def make_multi_scale(
     settings = tta.settings(config.eval.tta)
     if settings is None:
         return None
-    multi_scale = MultiScale(DetectFn(detector, mesh), settings, build.resize(config))
+    detect = DetectFn(detector, mesh)
+    multi_scale = MultiScale(detect, settings, build.resize(config))
     batch_size = loaders.eval_batch_size(config, mesh)
     params, stats = state.abstract_variables(detector, config)
     multi_scale.check(state.variables(params, stats), batch_size)
@@ -170,6 +171,7 @@ def make_multi_scale(
             if held:
                 return held
         logging.info("multi-scale testing, %d passes per image", multi_scale.passes_per_image)
+        variables = detect.fold(variables)
         multi_scale.prepare(variables, batch_size)
         found = evaluate(
             config,

@@ -134,7 +134,7 @@ class Predictor:
         if variables is None:
             variables = state.eval_variables(saved, config.eval.use_ema)
         self._detect = DetectFn(build.detector(config, self.class_names))
-        self._variables = jax.device_put(variables)
+        self._variables = self._detect.fold(jax.device_put(variables))
         self._multi_scale = None
         if settings is not None:
             self._multi_scale = MultiScale(self._detect, settings, self.resize)

@@ -60,6 +60,12 @@ class DensePrediction(Checked):
     remat_parts = ("neck",)
     design_cells: int = 0
 
+    @property
+    def folds(self) -> tuple[tuple[str, str], ...]:
+        """Norms that are the only reader of a convolution (``jdet.nn.fold``)."""
+        levels = (f"extra{i}" for i in range(1, 1 + len(self.extra_sizes(2**15))))
+        return tuple((f"{name}_1/conv", f"{name}_2/norm") for name in levels)
+
     def __post_init__(self):
         super().__post_init__()
         if self.last_scale not in LAST_SCALES:

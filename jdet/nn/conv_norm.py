@@ -49,6 +49,11 @@ class ConvNorm(nn.Module):
         """Kernels whose scale does not matter (``jdet.nn.observe``)."""
         return ("conv/kernel",) if self.norm.normalises else ()
 
+    @property
+    def folds(self) -> tuple[tuple[str, str], ...]:
+        """Norms that are the only reader of a convolution (``jdet.nn.fold``)."""
+        return (("conv", "norm"),)
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """X [B, H, W, C] to [B, h, w, features]."""

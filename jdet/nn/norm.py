@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -24,7 +25,8 @@ class BatchNorm(nn.Module):
     Statistics and the affine map are float32 whatever the dtype of the input is; padding
     (``jdet.nn.padding``) is excluded from the statistics. Running statistics keep the unbiased variance, as
     in Caffe and PyTorch. Gradients flow through the batch statistics. Applied with ``mutable=["moments"]``
-    the layer also stores in that collection a tuple ``seen`` of ``Moments``, one per call.
+    the layer also stores in that collection a tuple ``seen`` of ``Moments``, one per call. At evaluation a
+    norm that is folded (``jdet.nn.fold``) adds its shift.
 
     Attributes:
         train: normalise with the statistics of the batch and update the running ones.
@@ -43,9 +45,13 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     initial_scale: float = 1.0
 
+    is_batch_norm: ClassVar[bool] = True
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x [B, …, C]; same shape and dtype out."""
+        if not self.train and self.has_variable("folded", "shift"):
+            return _shifted(x, self.get_variable("folded", "shift"))
         channels = x.shape[-1]
         initial_scale = nn.initializers.constant(self.initial_scale)
         scale = self.param("scale", initial_scale, (channels,), jnp.float32)
@@ -99,9 +105,13 @@ class FrozenBatchNorm(nn.Module):
     affine: bool = False
     initial_scale: float = 1.0
 
+    is_batch_norm: ClassVar[bool] = True
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the map to x [B, …, C]; same shape and dtype out."""
+        if self.has_variable("folded", "shift"):
+            return _shifted(x, self.get_variable("folded", "shift"))
         shape = (x.shape[-1],)
 
         def fixed(name, init):
@@ -123,6 +133,11 @@ def normalise(x, mean, var, scale, bias, epsilon):
     shape = (1,) * (x.ndim - 1) + (-1,)
     factor, shift = factor.reshape(shape), (bias - mean * factor).reshape(shape)
     return (x.astype(jnp.float32) * factor + shift).astype(x.dtype)
+
+
+def _shifted(x, shift):
+    """What is left of a norm that is folded into the convolution before it (``jdet.nn.fold``)."""
+    return (x.astype(jnp.float32) + shift).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):

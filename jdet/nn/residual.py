@@ -131,6 +131,11 @@ class PreactBlock(nn.Module):
     valid: bool = False
     norm_input: bool = True
 
+    @property
+    def folds(self) -> tuple[tuple[str, str], ...]:
+        """Norms that are the only reader of a convolution (``jdet.nn.fold``)."""
+        return (("conv1", "norm2"), ("conv2", "norm3"))[: 1 + self.bottleneck]
+
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """X [B, H, W, C] to output and branch, [B, h, w, features] each."""

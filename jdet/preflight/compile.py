@@ -122,12 +122,13 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
         flops = _flops(traced.jaxpr)
         compile_it = traced.lower().compile
     else:
-        variables = _variables(config, detector, mesh)
+        detect = DetectFn(detector, mesh)
+        variables = _variables(config, detect, mesh)
         batch = loaders.eval_batch_size(config, mesh)
         images = batch // mesh.size
         shape = (batch, *build.resize(config).largest)
         flops = 2.0 * images * _forward_macs(config, detector)
-        compile_it = functools.partial(DetectFn(detector, mesh).compile, variables, shape)
+        compile_it = functools.partial(detect.compile, variables, shape)
     found = Figures(program, mesh.size, images, flops=flops)
     try:
         compiled = compile_it()
@@ -186,10 +187,10 @@ def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any
     return make_train_step(detector, optimizer, rate, mesh, config), (begin, batch), len(batch.real)
 
 
-def _variables(config: ConfigDict, detector: Any, mesh: Any) -> dict[str, Any]:
+def _variables(config: ConfigDict, detect: DetectFn, mesh: Any) -> dict[str, Any]:
     """Shapes of the inputs of a detection besides images, on every device."""
-    params, stats = state.abstract_variables(detector, config)
-    variables = state.variables(params, stats)
+    params, stats = state.abstract_variables(detect.detector, config)
+    variables = jax.eval_shape(detect.fold, state.variables(params, stats))
     whole = mesh_lib.replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables)
 

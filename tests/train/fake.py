@@ -44,6 +44,7 @@ class FakeDetector(nn.Module):
     bad_index: int = -1
     dropout: float = 0.0
     needs = ()
+    input_size = SIDE
 
     def setup(self):
         self.backbone = Stem(self.norm)
