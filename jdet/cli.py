@@ -48,6 +48,9 @@ def start(
         operand: flag that an argument without dashes sets, for a command that does without ``--config``,
             which is None then; "": there is no such argument.
     """
+    # Before streams are wrapped: libraries that log while they are imported leave a handler of standard
+    # error, which absl takes away where it knows it, so that nothing is told twice.
+    logging.use_absl_handler()
     with lenient(), stoppable():
         try:
             parse = functools.partial(_parse, operand=operand)
@@ -203,7 +206,9 @@ def _readable(message: str) -> str:
     missing = re.fullmatch(r"Flag --(\w+) must have a value other than None\.", message)
     if missing is None:
         return message
-    return f"--{missing[1]}={'experiments/' if missing[1] == 'config' else ''}… is missing"
+    experiment = missing[1] == "config"
+    hint = "; for images of your own experiments/scratchdet_custom.py:root=PATH" * experiment
+    return f"--{missing[1]}={'experiments/' if experiment else ''}… is missing{hint}"
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -1,11 +1,13 @@
 """The command line as a user meets it: what can be mended ends in one line and exit code 2."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import absl.logging
 import pytest
 from absl import flags
 
@@ -106,7 +108,24 @@ def test_a_missing_flag_is_named(monkeypatch, capsys):
     monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
     with pytest.raises(SystemExit, match="2"):
         cli._parse(["program"])
-    assert capsys.readouterr().err == "error: --config=experiments/… is missing\n"
+    said = capsys.readouterr().err
+    assert "error: --config=experiments/… is missing; for images of your own experiments/" in said
+    assert Path(said.split()[-1].partition(":")[0]).is_file()
+
+
+def test_warnings_are_told_once(monkeypatch):
+    """Also where a library has logged while it was imported."""
+    seen = []
+    monkeypatch.setattr(absl.logging, "_attempted_to_remove_stderr_stream_handlers", False)
+    monkeypatch.setattr(cli.app, "run", lambda *_, **__: seen.extend(logging.root.handlers))
+    left = logging.StreamHandler(sys.stderr)
+    logging.root.addHandler(left)
+    try:
+        cli.start(lambda: 0)
+    finally:
+        logging.root.removeHandler(left)
+        logging.root.removeHandler(absl.logging.get_absl_handler())
+    assert absl.logging.get_absl_handler() in seen and left not in seen
 
 
 def test_help_starts_no_backend():
