@@ -167,7 +167,7 @@ def read_leaves(path: Path) -> dict[str, list[Leaf]] | None:
         for line in leaves_file(path).read_text(encoding="utf-8").splitlines():
             role, id, image, labels = json.loads(line)
             found[role].append(Leaf(id, image, labels, 0))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found
 

@@ -25,8 +25,10 @@ def load(path: str | Path) -> ConfigDict:
         stored = json.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; {path.parent} holds no run") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a config: {error}") from error
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{path} is not a config: it has no keys")
     config = get_defaults()
     for group in CLASS_GROUPS:  # replaced whole: their keys depend on the class
         *parents, last = group.split(".")[1:]

@@ -162,6 +162,9 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         ConfigError: it cannot be read; ends with ``remedy``.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        held = json.loads(path.read_text())
+        if not isinstance(held, dict):
+            raise ValueError("it has no keys")
+        return held
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); {remedy}") from error

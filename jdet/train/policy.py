@@ -114,7 +114,7 @@ def read_evaluations(log: Path, until: int) -> list[Evaluation]:
         try:
             values = json.loads(line)
             step = int(values.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         if step <= until and "lr" not in values and "event" not in values:
             found.append(Evaluation(step, _recorded(values)))

@@ -99,6 +99,11 @@ def bands(given):
 
 
 ROWS = [
+    Elsewhere(
+        "jdet/data/readers/limits.py",
+        "or set the environment variable",
+        "tests/data/readers/test_hostile_files.py::test_the_limit_is_openCVs_and_can_be_set",
+    ),
     Untyped(
         "jdet/data/image_formats.py",
         "fetch the images with `git lfs pull`",

@@ -6,9 +6,10 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jdet.data.sources.label_text import decode, read_text
+from jdet.types import DataError
 
 SEPARATORS = (",", ";", "\t")
 
@@ -37,11 +38,14 @@ def rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
     Args:
         path: of the file.
         columns: names of the columns; None: the first line has them. They are in lower case.
+
+    Raises:
+        DataError: a line is none of a table.
     """
     text = read_text(path)
     separator = _separator(text.splitlines()[:2])
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    for values in reader:
+    for values in _lines(reader, path):
         if not any(map(str.strip, values)):
             continue
         if columns is None:
@@ -51,6 +55,14 @@ def rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
             yield Row(line=reader.line_num, fields=fields)
 
 
+def _lines(reader: Any, path: Path) -> Iterator[list[str]]:
+    """The fields of each line that a reader of tables finds."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not a table: {error}") from error
+
+
 def _separator(lines: list[str]) -> str:
     first = lines[0] if lines else ""
     return max(SEPARATORS, key=first.count)
@@ -58,4 +70,7 @@ def _separator(lines: list[str]) -> str:
 
 def _fields(line: str, separator: str) -> list[str]:
     parsed = csv.reader([line], delimiter=separator, skipinitialspace=True)
-    return [field.strip() for field in next(parsed, [])]
+    try:
+        return [field.strip() for field in next(parsed, [])]
+    except csv.Error:
+        return []

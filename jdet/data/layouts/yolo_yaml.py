@@ -109,7 +109,7 @@ def read_yaml(path: Path) -> DataYaml:
 
 
 def _names(path: Path, names: Any, count: Any) -> dict[int, str]:
-    if isinstance(names, str) and names and (path.parent / names).is_file():
+    if isinstance(names, str) and names and os.path.isfile(path.parent / names):
         names = [line for line in read_text(path.parent / names).split("\n") if line.strip()]
     if not names:
         return {}
@@ -163,7 +163,7 @@ def locate(data: DataYaml, split: str) -> list[Path]:
         tails = [tail for tail in tails if not named or split_of(tail)]  # else any split's images
         candidates = [base / place for base in bases]
         candidates += [base / tail for tail in tails for base in bases]
-        there = next((path for path in candidates if path.exists()), None)
+        there = next((path for path in candidates if os.path.exists(path)), None)
         if there is None:
             folders = sorted({path.parent.as_posix() for path in here.glob("*/*/")} or ["nothing"])
             raise DataError(

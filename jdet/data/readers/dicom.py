@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jdet.data.readers import limits
 from jdet.data.readers.stored import Stored, with_channels
 from jdet.types import DataError
 
@@ -46,14 +47,23 @@ def read_dicom(data: bytes, name: str, *, palette: str = "colours") -> Stored:
         header: Any = pydicom.dcmread(io.BytesIO(data))
     except Exception as error:  # of many kinds, by what is broken
         raise DataError(f"{name}: corrupt or truncated DICOM ({error})") from error
-    if not any(key in header for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+    try:
+        pixels = any(
+            key in header for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+        )
         what = header.get("Modality", "") or "unknown modality"
+        frames = int(header.get("NumberOfFrames", 1) or 1)
+        sides = [int(header.get(key, 1) or 1) for key in ("Rows", "Columns", "SamplesPerPixel")]
+        itemsize = -(-int(header.get("BitsAllocated", 8) or 8) // 8)
+    except Exception as error:  # values are parsed when they are asked for
+        raise DataError(f"{name}: corrupt or truncated DICOM ({error})") from error
+    if not pixels:
         raise DataError(f"{name}: a DICOM file without pixels ({what}); leave it out")
-    frames = int(header.get("NumberOfFrames", 1) or 1)
     if frames > 1:
         raise DataError(
             f"{name}: a DICOM file of {frames} frames; an image is one: save each as a file of its own"
         )
+    limits.check(name, sides, itemsize)
     try:
         values = processing.pixel_array(io.BytesIO(data))
         kind = str(header.get("PhotometricInterpretation", "MONOCHROME2"))

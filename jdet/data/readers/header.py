@@ -14,6 +14,7 @@ import numpy as np
 from jdet.data.readers import dicom, numpy_file, tiff
 from jdet.data.readers.opencv import has_alpha
 from jdet.data.readers.read import decode_any
+from jdet.data.readers.regular_file import open_regular
 from jdet.data.readers.settings import ImageSettings
 
 HEAD = 1 << 16
@@ -47,7 +48,7 @@ def header_of(image: str | os.PathLike | bytes) -> Header | None:
     try:
         if isinstance(image, bytes):
             return _parse(image)
-        with open(image, "rb") as file:
+        with open_regular(image) as file:
             head = file.read(64)
             if head.startswith(tiff.MAGIC):
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -56,7 +57,7 @@ def header_of(image: str | os.PathLike | bytes) -> Header | None:
                 return _of_png(file, head)
             head += file.read(HEAD)
         return _parse(head)
-    except (OSError, struct.error, IndexError, ValueError, EOFError):
+    except Exception:  # of many kinds, by what is broken; decoding it says what
         return None
 
 
@@ -78,7 +79,7 @@ def _parse(data: bytes) -> Header | None:
     if data.startswith(tiff.MAGIC):
         return _of_tiff(data)
     if data.startswith(numpy_file.NPY):
-        return _of_array(*_npy(data))
+        return _of_array(*numpy_file.read_header(io.BytesIO(data)))
     return None
 
 
@@ -128,18 +129,6 @@ def _of_tiff(data: bytes | mmap.mmap) -> Header | None:
     return Header(
         channels, dtype, page.colour and alone, page.alpha and alone, page.photometric == 3
     )
-
-
-def _npy(data: bytes) -> tuple[tuple[int, ...], np.dtype]:
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version[0] == 1
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read(file)
-    return shape, dtype
 
 
 def _of_array(shape: tuple[int, ...], dtype: np.dtype) -> Header | None:

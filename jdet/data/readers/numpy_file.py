@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
+from typing import IO
 
 import numpy as np
 
+from jdet.data.readers import limits
 from jdet.data.readers.stored import Stored, with_channels
 from jdet.types import DataError
 
@@ -17,23 +20,62 @@ def read_numpy(data: bytes, name: str) -> Stored:
     """The array of a NPY file, or the only one, or the one called "image", of a NPZ file.
 
     Raises:
-        DataError: truncated, pickled, several arrays, or no image.
+        DataError: truncated, pickled, several arrays, too large, or no image.
     """
     try:
-        loaded = np.load(io.BytesIO(data), allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            names = loaded.files
-            if "image" not in names and len(names) != 1:
-                raise DataError(
-                    f"{name}: it holds {len(names)} arrays ({', '.join(names[:9])}); call the one that is "
-                    "the image 'image', or save it alone"
-                )
-            loaded = loaded["image" if "image" in names else names[0]]
-        if not isinstance(loaded, np.ndarray):
-            raise DataError(f"{name}: a ZIP archive, not of NumPy arrays")
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if data.startswith(NPZ):
+            loaded = _only_array(data, name)
+        else:
+            _check(io.BytesIO(data), len(data), name)
+            loaded = np.load(io.BytesIO(data), allow_pickle=False)
+    except DataError:
+        raise
+    except Exception as error:  # of many kinds, by what is broken
         raise DataError(f"{name}: a NumPy file that cannot be read ({error})") from error
     return from_array(loaded, name, guess=True)
+
+
+def _only_array(data: bytes, name: str) -> np.ndarray:
+    """The array of a NPZ file that is the image."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
+        if not all(each.filename.endswith(".npy") for each in members.values()):
+            raise DataError(f"{name}: a ZIP archive, not of NumPy arrays")
+        if "image" not in members and len(members) != 1:
+            raise DataError(
+                f"{name}: it holds {len(members)} arrays ({', '.join([*members][:9])}); call the one that "
+                "is the image 'image', or save it alone"
+            )
+        chosen = members["image" if "image" in members else next(iter(members))]
+        with archive.open(chosen) as file:
+            _check(file, chosen.file_size, name)
+        with archive.open(chosen) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check(file: IO[bytes], length: int, name: str) -> None:
+    """Refuses an array that is larger than what follows its header, or than images may be."""
+    shape, dtype = read_header(file)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > length:
+        raise DataError(f"{name}: truncated, its array of shape {shape} ends behind the file")
+    limits.check(name, shape, dtype.itemsize)
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array of a NPY file.
+
+    Raises:
+        Exception: of many kinds, where the header is broken.
+    """
+    known = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in known:
+        raise ValueError(f"version {version} of the format is not read")
+    shape, _, dtype = known[version](file)
+    return shape, dtype
 
 
 def from_array(array: np.ndarray, name: str, *, guess: bool = False) -> Stored:

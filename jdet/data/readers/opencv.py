@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from jdet.data.image_formats import diagnosis, whole_jpeg
+from jdet.data.readers import limits
 from jdet.data.readers.stored import Stored, with_channels
 from jdet.types import DataError
 
@@ -58,6 +59,8 @@ def decode(data: bytes, flags: int, name: str) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in error.err:
+            raise limits.too_large(name, "it says that it is larger") from error
         raise DataError(f"{name}: {diagnosis(data)} (OpenCV: {error.err})") from error
     if pixels is None:
         raise DataError(f"{name}: {diagnosis(data)}")

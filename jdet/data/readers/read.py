@@ -10,6 +10,7 @@ import numpy as np
 from jdet.data.image_formats import LFS_POINTER, diagnosis
 from jdet.data.readers import dicom, numpy_file, tiff
 from jdet.data.readers.opencv import decode_native
+from jdet.data.readers.regular_file import open_regular
 from jdet.data.readers.settings import ImageSettings
 from jdet.data.readers.stored import Stored
 from jdet.types import DataError
@@ -41,7 +42,7 @@ def load(image: str | os.PathLike | bytes, name: str) -> bytes:
 
 def _from_disk(path: str | os.PathLike, name: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read()
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from error

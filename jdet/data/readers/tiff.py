@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from jdet.data.readers import limits
 from jdet.data.readers.opencv import NATIVE, ORIENTATION, configure_opencv, decode_native, upright
 from jdet.data.readers.stored import Stored, with_channels
 from jdet.types import DataError
@@ -144,6 +145,8 @@ def read_tiff(data: bytes, name: str, *, palette: str = "colours") -> Stored:
     first = found[0]
     if max(page.end for page in found) > len(data):
         raise DataError(f"{name}: truncated TIFF, its pixels end behind the file")
+    values = first.samples * len(found)
+    limits.check(name, (first.height, first.width, values), -(-first.bits // 8))
     if any(page[:2] != first[:2] for page in found):
         sizes = ", ".join(dict.fromkeys(f"{page.width}x{page.height}" for page in found))
         raise DataError(

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from jdet.data.image_formats import diagnosis
 from jdet.data.image_io import upright_size
 from jdet.data.readers.header import scientific, size_of
+from jdet.data.readers.regular_file import open_regular
 from jdet.data.sources.label_text import class_name
 from jdet.types import DataError, OfficialObjects, nearest, require
 
@@ -138,7 +139,7 @@ def read_image_size(file: str | tuple[str, ...] | bytes) -> tuple[int, int]:
 
 
 def _head(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(132)
 
 

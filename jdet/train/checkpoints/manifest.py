@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,11 +75,24 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         about = json.loads((path / ABOUT).read_text())
-        return {key: about[key] for key in ("metrics", "shapes", "files")}
+        about = {key: about[key] for key in ("metrics", "shapes", "files")}
+        _check_kinds(about)
+        return about
     except FileNotFoundError as error:
         raise Damaged(f"{ABOUT} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{ABOUT} cannot be read") from error
+
+
+def _check_kinds(about: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError where a manifest is not of the form that ``seal`` writes."""
+    if not all(isinstance(value, dict) for value in (*about.values(), *about["shapes"].values())):
+        raise TypeError
+    for size, crc in about["files"].values():
+        if type(size) is not int or type(crc) is not int:
+            raise TypeError
+    if not all(isinstance(value, int | float) for value in about["metrics"].values()):
+        raise TypeError
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -90,7 +104,7 @@ def verify(path: Path) -> dict[str, Any]:
     about = read(path)
     for name, (size, crc) in about["files"].items():
         file = path / name
-        if not file.is_file():
+        if not os.path.isfile(file):  # also of a name that no file can have
             raise Damaged(f"{name} is missing")
         if file.stat().st_size != size or _checksum(file) != crc:
             raise Damaged(f"{name} is not as it was written")

@@ -1,0 +1,140 @@
+"""Files made to do harm: more pixels than memory holds, code, devices, entities, other folders."""
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+
+import pytest
+
+from jdet.data.readers import limits
+from jdet.data.readers.header import header_of
+from jdet.data.readers.read import read_stored
+from jdet.data.readers.regular_file import open_regular
+from jdet.data.readers.settings import ImageSettings
+from jdet.data.sources.annotations import read_image_size
+from jdet.data.sources.xml_file import read_xml
+from jdet.types import DataError
+from tests.data.readers import files
+
+TOO_LARGE = limits.VARIABLE
+
+
+def read(data, name="image"):
+    return read_stored(data, name, ImageSettings())
+
+
+def npy(shape, dtype="|u1", content=bytes(64)):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header = header.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + content
+
+
+def npz(data, **claims):
+    """An archive of one array, whose directory may claim other things of it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", data)
+        for key, value in claims.items():
+            setattr(archive.filelist[0], key, value)
+    return file.getvalue()
+
+
+def png(width, height):
+    def chunk(kind, data):
+        whole = kind + data
+        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(bytes(1 << 16)))
+    return b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b"")
+
+
+def tiff(side):
+    """Of one strip that claims to be a square of zeros."""
+    tags = [(256, side), (257, side), (258, 16), (259, 8), (262, 1), (273, 200), (277, 1)]
+    tags += [(278, side), (279, 100)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head.ljust(200, b"\0") + zlib.compress(bytes(1000)).ljust(100, b"\0")
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (png(100_000, 100_000), TOO_LARGE),
+        (tiff(100_000), TOO_LARGE),
+        (npy((100_000, 100_000)), "ends behind the file"),
+        (npy((1 << 40, 1 << 40), "<f8"), "ends behind the file"),
+        (npz(npy((100_000, 100_000))), "ends behind the file"),
+        (npz(npy((100_000, 100_000)), file_size=1 << 40), TOO_LARGE),
+        (files.dicom(files.values("int16", 1), Rows=60_000, Columns=60_000), TOO_LARGE),
+        (npy((2, 2), "|O", b"cos\nsystem\n(S'false'\ntR."), "allow_pickle=False"),
+        (npz(npy((2, 2), "|O", b"cos\nsystem\n(S'false'\ntR.")), "allow_pickle=False"),
+        (npy((-1, 5)), "cannot be read"),
+        (npy((2, 2)).replace(b"}", b" "), "cannot be read"),
+        (npz(npy((2, 2)))[:60] + bytes(20), "cannot be read"),
+    ],
+)
+def test_an_image_that_does_harm_is_refused(data, said):
+    with pytest.raises(DataError, match=said):
+        read(data)
+    header_of(data)  # says something or nothing
+
+
+def test_the_limit_is_openCVs_and_can_be_set(monkeypatch):
+    array = files.values("uint8", 3)
+    assert read(files.npz(image=array)).pixels.shape == array.shape
+    monkeypatch.setenv(limits.VARIABLE, str(files.SIDE**2 - 1))
+    with pytest.raises(DataError, match="or set the environment variable"):
+        read(files.npz(image=array))
+    monkeypatch.setenv(limits.VARIABLE, str(files.SIDE**2))
+    assert read(files.npz(image=array)).pixels.shape == array.shape
+
+
+def test_devices_and_pipes_are_no_files(tmp_path):
+    """The first has no end, the second waits for somebody to write."""
+    pipe = str(tmp_path / "pipe.png")
+    os.mkfifo(pipe)
+    for path in ("/dev/zero", pipe):
+        with pytest.raises(DataError, match="a device, pipe or socket, and no file"):
+            read(path)
+        assert header_of(path) is None
+        with pytest.raises(DataError, match="no file"):
+            read_image_size(path)
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path)
+    (tmp_path / "file").write_bytes(b"content")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"content"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE a [<!ENTITY b "cc">]><annotation><filename>&b;</filename></annotation>',
+        '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;</annotation>',
+        '<!DOCTYPE a SYSTEM "http://127.0.0.1/a.dtd"><annotation/>',
+        "<annotation>&b;</annotation>",
+    ],
+)
+def test_entities_are_neither_expanded_nor_fetched(tmp_path, text):
+    path = tmp_path / "a.xml"
+    path.write_text(text)
+    with pytest.raises(DataError, match="document type|undefined entity"):
+        read_xml(path)
+
+
+def test_a_name_that_leaves_the_folder_is_read_as_an_image_and_nothing_else(tmp_path):
+    """Labels beside their images name them so; what is no image is refused, and named by its place."""
+    content = {"inside.png": files.by_opencv(".png", files.values("uint8", 3))}
+    (tmp_path / "secret").write_text("secret")
+    source = files.coco(
+        tmp_path / "set",
+        content,
+        records=[{"file_name": "../secret"}],
+        on_error="raise",
+    )
+    with pytest.raises(DataError, match="secret: not an image"):
+        read(source[0].image, source[0].image)

@@ -1,0 +1,1 @@
+"""Files of every kind that jdet reads, spoilt at random: each is read, or refused in words."""
