@@ -87,7 +87,10 @@ def read_yaml(path: Path) -> DataYaml:
         DataError: it is not YAML, or its keys are not what YOLO's are.
     """
     try:
-        data = yaml.load(read_text(path), _Loader)
+        text = read_text(path)
+        if _size(yaml.compose(text, _Loader), {}) > _MOST_VALUES:
+            raise DataError(f"{path}: its aliases stand for more than {_MOST_VALUES:,} values")
+        data = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -106,6 +109,29 @@ def read_yaml(path: Path) -> DataYaml:
     if not isinstance(base, str):
         raise DataError(f"{path}: path is {base!r}; expected the folder of the data set")
     return DataYaml(path, names, places, base, "kpt_shape" in data)
+
+
+_MOST_VALUES = 1_000_000
+"""Of a file, aliases written out: some lines of them can stand for more than memory holds."""
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Values of a node, aliases written out.
+
+    Raises:
+        RecursionError: one is a part of itself.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = -1
+        inner = node.value
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
+    if known[id(node)] < 0:
+        raise RecursionError
+    return known[id(node)]
 
 
 def _names(path: Path, names: Any, count: Any) -> dict[int, str]:

@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 
+from jdet.data.layouts.yolo_yaml import read_yaml
 from jdet.data.readers import limits
 from jdet.data.readers.header import header_of
 from jdet.data.readers.read import read_stored
@@ -124,6 +125,20 @@ def test_entities_are_neither_expanded_nor_fetched(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match="document type|undefined entity"):
         read_xml(path)
+
+
+@pytest.mark.parametrize(
+    "last", ["train: *l9", "names: {0: *l9}", "m: {<<: *m9}", "train: &r [*r]"]
+)
+def test_aliases_of_aliases_are_counted_before_they_are_written_out(tmp_path, last):
+    """Nine times nine times nine …: some lines stand for a billion values."""
+    lines = ["l0: &l0 x", "m0: &m0 {x: 1}"]
+    for level in range(1, 10):
+        lines.append(f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 9)}]")
+        lines.append(f"m{level}: &m{level} {{<<: [{', '.join([f'*m{level - 1}'] * 9)}]}}")
+    (tmp_path / "data.yaml").write_text("\n".join([*lines, last]))
+    with pytest.raises(DataError, match="its aliases"):
+        read_yaml(tmp_path / "data.yaml")
 
 
 def test_a_name_that_leaves_the_folder_is_read_as_an_image_and_nothing_else(tmp_path):
