@@ -297,6 +297,8 @@ def _directories(data: bytes | mmap.mmap) -> Iterator[dict[Any, Any]]:
             at = place + 4 + struct.calcsize(order + word)
             if values * struct.calcsize(letter) > struct.calcsize(word):
                 (at,) = struct.unpack_from(order + word, data, at)
+            if (kind == 2) != (tag == _DESCRIPTION):
+                continue
             if kind == 2:
                 tags[tag] = data[at : at + values]
             elif values:

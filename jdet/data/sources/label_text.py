@@ -50,12 +50,12 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_text(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, DataError):
         raise
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{path}, {where}: not JSON: {error.msg}") from error
-    except (OSError, RecursionError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # the last of numbers without end
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
 
 
