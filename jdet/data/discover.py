@@ -9,6 +9,7 @@ of lists and files, or their folders, speak of their splits as words: ``instance
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from pathlib import Path
@@ -85,7 +86,7 @@ def discover(folder: str | os.PathLike[str], layout: str = "") -> Found:
         raise DataError(
             f"{listing.root} holds {len(listing.images)} images and no labels: there is nothing "
             "to train on. For prediction: `python -m jdet.predict --workdir=RUN "
-            f"--images={shlex.quote(str(listing.root))} --out=found`"
+            f"--images={shlex.quote(str(listing.root))} --out=found`{_labels_above(listing.root)}"
         )
     pair = tuple(splits) if len(splits) == 1 else pair_of(splits)
     if pair is None:
@@ -113,6 +114,16 @@ def all_splits(folder: str | os.PathLike[str], layout: str = "") -> tuple[str, d
     if shape != "voc":
         return shape, {split: split or ALL for split in splits}
     return shape, every_side(listing.root)
+
+
+def _labels_above(root: Path) -> str:
+    """What to do where a file beside a folder of images may hold their labels."""
+    kinds = {".json", ".xml", ".csv", ".yaml", ".yml"}
+    with contextlib.suppress(OSError):
+        for path in sorted(root.parent.iterdir()):
+            if path.suffix.lower() in kinds and path.is_file():
+                return f". If {path} has their labels, name the folder of both, root={root.parent}"
+    return ""
 
 
 def _listing(folder: str | os.PathLike[str]) -> Listing:

@@ -1,4 +1,4 @@
-"""Remedies of folders of VOC shape."""
+"""Remedies of folders of VOC shape, and of images beside their labels."""
 
 import re
 import shlex
@@ -6,8 +6,10 @@ import shlex
 import numpy as np
 from PIL import Image
 
+from jdet.data.discover import discover
 from jdet.data.sources.voc import VocSource
 from jdet.data.sources.voc_masks import read_instances
+from tests.data.layouts.folders import image, text
 from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
 from tests.remedies.rows import row
 
@@ -73,7 +75,20 @@ def instances(folder, palette):
     read_instances(path, [0], 1)
 
 
+def labels_above(folder, typed=False):
+    """The images of a table that lies beside their folder."""
+    image(folder, "images/a.png")
+    text(folder, "labels.csv", "filename,xmin,ymin,xmax,ymax,class\na.png,1,1,9,9,cat\n")
+    try:
+        return discover(folder / "images")
+    except ValueError as error:
+        if not typed:
+            raise
+        assert discover(re.search(r"root=(\S+)$", str(error))[1]).shape == "csv"
+
+
 ROWS = [
+    row(DISCOVER, "name the folder of both, root={}", labels_above, {}, {"typed": True}),
     row(
         "jdet/data/sources/voc.py",
         "set --config.data.train.coordinates",
