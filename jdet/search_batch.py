@@ -31,8 +31,7 @@ from jdet.preflight import batch_search
 from jdet.preflight import compile as compile_lib
 from jdet.preflight import topology as topology_lib
 from jdet.preflight.batch_search import Point
-from jdet.train import optim, schedule, state
-from jdet.train.step import make_train_step
+from jdet.train import schedule, state
 from jdet.types import ConfigError, DataError
 
 TIMED = 3
@@ -123,20 +122,16 @@ def step_seconds(config: ConfigDict) -> float:
     """
     config = build.with_frozen_stages(config)
     mesh = mesh_lib.make_mesh(config)
-    resolved = schedule.resolve(config, compile_lib.IMAGES)
     detector = build.detector(config, config.class_names, axis_name="member")
-    rate = schedule.learning_rate(config.optimizer, resolved)
-    params, _ = state.abstract_variables(detector, config, resolved.micro_batch)
-    optimizer = optim.make_optimizer(config.optimizer, rate, params)
-    now = state.create_state(detector, optimizer, mesh, config)
+    work = compile_lib.training(config, detector, mesh)
+    now = state.create_state(detector, work.optimizer, mesh, config)
     shape = build.resize(config).largest
-    black = state.zero_batch(config, resolved.batch_size, shape, needs=detector.needs)
+    black = state.zero_batch(config, len(work.batch.real), shape, needs=detector.needs)
     batch = jax.device_put(black, mesh_lib.batch_sharding(mesh))
-    step = make_train_step(detector, optimizer, rate, mesh, config)
-    now, _ = jax.block_until_ready(step(now, batch))
+    now, _ = jax.block_until_ready(work.step(now, batch))
     begin = time.perf_counter()
     for _ in range(TIMED):
-        now, _ = step(now, batch)
+        now, _ = work.step(now, batch)
     jax.block_until_ready(now)
     return (time.perf_counter() - begin) / TIMED
 

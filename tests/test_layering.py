@@ -65,6 +65,10 @@ BELOW = {
         *("html_report", "train"),
     },
     "preflight": {"cli", "config", "build", "data", "describe", "evaluation", "parallel", "train"},
+    "profile": {
+        *("analysis.curves", "cli", "config", "cpu_allocator", "build", "data", "describe"),
+        *("evaluation", "parallel", "preflight", "train"),
+    },
     "browse": {"cli", "config", "build", "data", "evaluation"},
     "doctor": {
         "analyse.evaluated",

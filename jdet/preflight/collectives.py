@@ -92,7 +92,7 @@ def find(program: str | hlo.Module, other: str = "other") -> list[Collective]:
             kind = instruction.opcode.removesuffix("-start")
             if kind not in KINDS or not runs.get(name):
                 continue
-            group_size = _group_size(instruction.attributes, module.devices)
+            group_size = group_of(instruction.attributes, module.devices)
             if group_size == 1:
                 continue
             shapes = module.operand_shapes(name, instruction)
@@ -160,7 +160,7 @@ def host_transfers(program: str | hlo.Module) -> list[str]:
     return found
 
 
-def _group_size(attributes: str, devices: int) -> int:
+def group_of(attributes: str, devices: int) -> int:
     """Devices per group: ``{{0,1},{2,3}}``, ``[2,2]<=[4]``, ``{}`` for all, or pairs."""
     if _PAIRS.search(attributes):
         return 2

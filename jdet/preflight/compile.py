@@ -116,14 +116,14 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
     mesh = mesh_lib.make_mesh(config, devices=devices)
     detector = build.detector(config, config.class_names, axis_name="member")
     if program == "train":
-        jitted, arguments, batch = _train(config, detector, mesh)
-        traced = jitted.trace(*arguments)
-        images = batch // mesh.size
+        work = training(config, detector, mesh)
+        traced = work.step.trace(work.state, work.batch)
+        images = len(work.batch.real) // mesh.size
         flops = _flops(traced.jaxpr)
         compile_it = traced.lower().compile
     else:
         detect = DetectFn(detector, mesh)
-        variables = _variables(config, detect, mesh)
+        variables = detection_variables(config, detect, mesh)
         batch = loaders.eval_batch_size(config, mesh)
         images = batch // mesh.size
         shape = (batch, *build.resize(config).largest)
@@ -171,8 +171,30 @@ def memory_of(compiled: Any) -> Memory:
     )
 
 
-def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any, Any], int]:
-    """The jitted step of a run, its abstract arguments, and the images of a step."""
+class Training(NamedTuple):
+    """The training step of a config, as a run would compile it.
+
+    Attributes:
+        step: of ``make_train_step``, not compiled yet.
+        optimizer: makes the optimiser's state.
+        state: shapes of the state.
+        batch: shapes of a batch, of all devices.
+    """
+
+    step: Any
+    optimizer: Any
+    state: Any
+    batch: Any
+
+
+def training(config: ConfigDict, detector: Any, mesh: Any) -> Training:
+    """The jitted step of a run and its abstract arguments.
+
+    Args:
+        config: complete config, after ``build.with_frozen_stages``.
+        detector: of the config, for the mesh.
+        mesh: of the devices.
+    """
     resolved = schedule.resolve(config, IMAGES, devices=mesh.size)
     rate = schedule.learning_rate(config.optimizer, resolved)
     params, _ = state.abstract_variables(detector, config, resolved.micro_batch)
@@ -184,10 +206,11 @@ def _train(config: ConfigDict, detector: Any, mesh: Any) -> tuple[Any, tuple[Any
     )
     split = mesh_lib.batch_sharding(mesh)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch)
-    return make_train_step(detector, optimizer, rate, mesh, config), (begin, batch), len(batch.real)
+    step = make_train_step(detector, optimizer, rate, mesh, config)
+    return Training(step, optimizer, begin, batch)
 
 
-def _variables(config: ConfigDict, detect: DetectFn, mesh: Any) -> dict[str, Any]:
+def detection_variables(config: ConfigDict, detect: DetectFn, mesh: Any) -> dict[str, Any]:
     """Shapes of the inputs of a detection besides images, on every device."""
     params, stats = state.abstract_variables(detect.detector, config)
     variables = jax.eval_shape(detect.fold, state.variables(params, stats))

@@ -173,6 +173,12 @@ def arrays(shape: str) -> list[Array]:
     return found
 
 
+def dims(shape: str) -> tuple[int, ...]:
+    """Sides of the first array of a shape; empty for a single number."""
+    found = _ARRAY.search(shape)
+    return tuple(int(d.lstrip("<=")) for d in found.group(3).split(",") if d) if found else ()
+
+
 def size(shape: str) -> int:
     """Bytes of a shape, in whatever memory."""
     return sum(array.bytes for array in arrays(shape))

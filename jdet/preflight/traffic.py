@@ -34,11 +34,12 @@ def memory_bytes(module: hlo.Module) -> int:
     total = 0
     for name, times in module.runs(into_fusions=False).items():
         for instruction in module.computations[name].values():
-            total += times * _instruction(module, name, instruction)
+            total += times * instruction_bytes(module, name, instruction)
     return total
 
 
-def _instruction(module: hlo.Module, computation: str, instruction: hlo.Instruction) -> int:
+def instruction_bytes(module: hlo.Module, computation: str, instruction: hlo.Instruction) -> int:
+    """What one instruction of a computation moves each time it runs."""
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith("-done") or "Bitcast" in instruction.attributes[:80]:
         return 0

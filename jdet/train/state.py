@@ -86,15 +86,7 @@ def create_state(
     Raises:
         ValueError: a transform returns other parameters or shapes than it was given.
     """
-    # It runs once, and random numbers for every parameter are slow to optimise: 19 s or 2 s for
-    # an SSD on a CPU, where the compiler is the slowest.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
-
-    def once(function, *args):
-        jitted = jax.jit(function, out_shardings=replicated(mesh), compiler_options=options)
-        return jitted(*args)
-
+    once = functools.partial(_once, mesh)
     if not transforms:
         return once(functools.partial(_create, detector, optimizer, mesh, config))
     weights = once(functools.partial(_initial_variables, detector, mesh, config))
@@ -105,6 +97,12 @@ def create_state(
     return once(functools.partial(_begin, optimizer, config), *weights)
 
 
+def create_variables(detector: Any, mesh: Mesh, config: ConfigDict) -> dict[str, Any]:
+    """What a detector's ``apply`` takes before the first step, on every device of the mesh."""
+    make = functools.partial(_initial_variables, detector, mesh, config)
+    return variables(*_once(mesh, make))
+
+
 def abstract_state(
     detector: Any, optimizer: optax.GradientTransformation, mesh: Mesh, config: ConfigDict
 ) -> TrainState:
@@ -112,6 +110,18 @@ def abstract_state(
     shapes = jax.eval_shape(functools.partial(_create, detector, optimizer, mesh, config))
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def _once(mesh: Mesh, function: Any, *args: Any) -> Any:
+    """Runs a program that runs once, on every device of the mesh.
+
+    Random numbers for every parameter are slow to optimise: 19 s or 2 s for an SSD on a CPU, where the
+    compiler is the slowest.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    jitted = jax.jit(function, out_shardings=replicated(mesh), compiler_options=options)
+    return jitted(*args)
 
 
 def _shapes(tree: Any) -> Any:

@@ -39,6 +39,7 @@ NO_REMEDY = (
     ("jdet/data/sources/tfds.py", "{}, record {}"),
     ("jdet/detectors/base.py", "does not implement losses"),
     ("jdet/preflight/report.py", "search: {}; tried {}"),
+    ("jdet/profile/figure.py", "lower right"),
     ("jdet/run.py", "train images: %s"),
     ("jdet/train/init/from_scratch.py", "{} keep {} statistics"),
     ("experiments/common.py", "Images with many objects: data.max_boxes"),

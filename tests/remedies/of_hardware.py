@@ -10,11 +10,14 @@ from jdet import search_batch
 from jdet.config import get_defaults
 from jdet.preflight import __main__ as preflight_main
 from jdet.preflight import batch_search, topology
+from jdet.profile import peaks
 from tests.remedies.rows import Elsewhere, Untyped, row
 
 SEARCH, BATCHES = "jdet/search_batch.py", "jdet/preflight/batch_search.py"
 
 TOPOLOGY, PREFLIGHT = "jdet/preflight/topology.py", "jdet/preflight/preflight.py"
+
+PEAKS = "jdet/profile/peaks.py"
 
 SEARCHED = "tests/remedies/test_of_data.py::test_the_search_for_a_batch"
 
@@ -49,6 +52,11 @@ def tpu_name(name):
     with mock.patch.object(topology, "quiet", side_effect=Reached):
         with contextlib.suppress(Reached):
             topology._describe(name)
+
+
+def figures(kind="TPU7x", given=""):
+    """The figures of a device that is not here."""
+    peaks.find(SimpleNamespace(device_kind=kind, platform="tpu"), "bfloat16", given, present=False)
 
 
 def searched(**given):
@@ -126,6 +134,26 @@ ROWS = [
         topology.devices,
         {"name": "cpu:9"},
         {"name": "cpu:4"},
+    ),
+    Elsewhere(
+        "jdet/profile/profile.py",
+        "--what={} does not exist",
+        "tests/profile/test_profile.py::test_what_cannot_be_is_said_before_anything_is_compiled",
+        "--what=trian does not exist",
+    ),
+    row(
+        PEAKS,
+        "such as --peaks=2.3e15,7.4e12",
+        figures,
+        {"given": "1"},
+        {"given": "2.3e15,7.4e12"},
+    ),
+    row(
+        PEAKS,
+        "give operations and bytes a second, such as",
+        figures,
+        {"kind": "TPU7x"},
+        {"given": "2.3e15,7.4e12"},
     ),
     Elsewhere(
         SEARCH,
