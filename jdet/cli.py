@@ -18,6 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jdet.config import RENAMED, check_common, complete_phase, flatten, from_file
+from jdet.train import program_cache
 from jdet.train.output import lenient
 from jdet.types import ConfigError, DataError, nearest
 
@@ -51,6 +52,7 @@ def start(
     # Before streams are wrapped: libraries that log while they are imported leave a handler of standard
     # error, which absl takes away where it knows it, so that nothing is told twice.
     logging.use_absl_handler()
+    program_cache.keep()
     with lenient(), stoppable():
         try:
             parse = functools.partial(_parse, operand=operand)
@@ -71,6 +73,7 @@ def run(work: Callable[[], Any], *also: type[Exception]) -> int:
     Returns:
         The exit code.
     """
+    program_cache.keep()
     with lenient(), stoppable():
         try:
             return _code_of(work, *also)

@@ -22,6 +22,7 @@ from hypothesis import settings  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 
+os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE  # of programs that tests start
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -76,8 +76,11 @@ def prepare(name: str) -> None:
     """Settings of this process for a topology; must come before JAX starts its backends."""
     if _GPU.fullmatch(name):
         return
-    # The devices of a TPU topology are for compiling alone: no TPU is looked for.
+    # The devices of a TPU topology are for compiling alone: no TPU is looked for, and what was compiled for
+    # one that is not here cannot be read back.
     jax.config.update("jax_platforms", "cpu")
+    if _TPU.fullmatch(name):
+        jax.config.update("jax_enable_compilation_cache", False)
     if found := _CPU.fullmatch(name):
         jax.config.update("jax_num_cpu_devices", int(found.group(1)))
 
