@@ -1,5 +1,6 @@
 import json
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from jdet import build, predict
 from jdet.analyse import records
 from jdet.data.find_images import find_images, unique_name
 from jdet.data.readers.decoder import Decoder
+from jdet.evaluation.image_kind import ImageCheck
+from jdet.evaluation.predictor import Predictor
 from jdet.types import ConfigError
 from tests.analyse.test_records import EMPTY
 from tests.evaluation.pixel_detector import PixelDetector
@@ -328,3 +331,30 @@ def test_unique_names_differ_on_any_file_system():
     taken = set()
     names = [unique_name(n, taken) for n in ("A.jpg", "a.jpg", "a_2.jpg", "d/a.jpg", "a.jpg")]
     assert names == ["A.jpg", "a_2.jpg", "a_2_2.jpg", "d/a.jpg", "a_3.jpg"]
+
+
+def test_many_images_stream_through_few_in_memory(workdir, tmp_path, pixels, monkeypatch):
+    for number in range(200):
+        save(tmp_path / f"{number}.png", rectangle(64, 64, (8, 8, 40, 40)))
+    held, most = 0, 0
+    read = ImageCheck.read
+
+    def gone():
+        nonlocal held
+        held -= 1
+
+    def watched(self, path):
+        nonlocal held, most
+        image = read(self, path)
+        held += 1
+        most = max(most, held)
+        weakref.finalize(image, gone)
+        return image
+
+    monkeypatch.setattr(ImageCheck, "read", watched)
+    predictor = Predictor(kept_run(workdir, tmp_path / "kept"), batch_size=4)
+    images, lowest = find_images([tmp_path]), np.zeros(len(NAMES))
+    count = sum(1 for _ in predict.detect_files(predictor, images, lowest, pytest.fail))
+    assert count == 200
+    # Eight are read ahead, by two threads; three batches are collected, detected and handed out.
+    assert most <= 8 + 2 + 3 * 4 + 1
