@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from jdet.train.checkpoints import checkpoint
 from tests.conftest import CACHE
@@ -68,7 +69,7 @@ def start(experiment, workdir):
 
 
 def finish(experiment, workdir):
-    output, _ = (process := start(experiment, workdir)).communicate(timeout=300)
+    output, _ = (process := start(experiment, workdir)).communicate(timeout=900)
     assert process.returncode == 0, output
     return output
 
@@ -80,30 +81,49 @@ def logged(workdir):
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
-def saved(workdir):
+def saved(workdir, step=STEPS):
     """Everything in the last checkpoint, and the metrics stored with it."""
-    path = workdir / checkpoint.FOLDER / str(STEPS)
+    path = workdir / checkpoint.FOLDER / str(step)
     parts, about = checkpoint._load(path, {"model": None, "optimizer": None})
     return parts, about["metrics"]
 
 
-def interrupt(experiment, workdir, number, target):
-    """Signals a run once it has logged a step; returns what it printed and its newest checkpoint."""
-    log, checkpoints = workdir / "metrics.jsonl", workdir / checkpoint.FOLDER
-    old = log.stat().st_ino if log.exists() else None  # replaced by the run when it begins
+def signalled(experiment, workdir, number, when):
+    """Starts a run and signals it once ``when()`` is true; returns what it printed."""
     process = start(experiment, workdir)
     try:
         while process.poll() is None:
-            begun = log.exists() and log.stat().st_ino != old
-            saved_one = any(p.name.isdecimal() for p in checkpoints.glob("*"))
-            if begun and saved_one and f'"step": {target},' in log.read_text():
+            if when():
                 process.send_signal(number)
                 break
             time.sleep(0.005)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=900)
     finally:
         process.kill()
     assert process.returncode == (0 if number == signal.SIGTERM else -number), output
+    return output
+
+
+def interrupt(experiment, workdir, number, target, phase=""):
+    """Signals a run once it has logged a step; returns what it printed and its newest checkpoint.
+
+    Args:
+        experiment: its file.
+        workdir: of the run, or of all its phases.
+        number: of the signal.
+        target: the step.
+        phase: in which; "" without phases.
+    """
+    log = workdir / phase / "metrics.jsonl"
+    checkpoints = workdir / phase / checkpoint.FOLDER
+    old = log.stat().st_ino if log.exists() else None  # replaced by the run when it begins
+
+    def reached():
+        begun = log.exists() and log.stat().st_ino != old
+        saved_one = any(p.name.isdecimal() for p in checkpoints.glob("*"))
+        return begun and saved_one and f'"step": {target},' in log.read_text()
+
+    output = signalled(experiment, workdir, number, reached)
     return output, max(int(p.name) for p in checkpoints.iterdir() if p.name.isdecimal())
 
 
@@ -126,3 +146,41 @@ def test_killed_then_stopped_a_run_ends_with_the_same_weights(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, parts, expected)
     assert metrics == expected_metrics and metrics
     assert logged(cut) == logged(whole)
+
+
+PHASED = EXPERIMENT.replace(
+    "    return c\n",
+    """    c.phases = ("first", "second")
+    c.phase.first = dict(
+        train=dict(batch_size=8, steps=12), model=dict(norm="sync_batch"), optimizer=dict(lr=0.02)
+    )
+    c.phase.second = dict(train=dict(steps=12), model=dict(norm="fixed"))
+    return c
+""",
+)
+
+
+@pytest.mark.thorough
+def test_killed_in_each_phase_and_between_them_it_ends_with_the_same_weights(tmp_path):
+    """Three kills of one run: in the first phase, after its end, in the second."""
+    experiment, whole, cut = (tmp_path / name for name in ("tiny.py", "whole", "cut"))
+    experiment.write_text(PHASED)
+    finish(experiment, whole)
+
+    _, step = interrupt(experiment, cut, signal.SIGKILL, 7, "first")
+    assert 4 <= step < 12
+    record = cut / "first" / "run.json"
+    output = signalled(experiment, cut, signal.SIGKILL, lambda: '"completed"' in record.read_text())
+    assert f"resuming from step {step}" in output
+    assert not (cut / "second" / checkpoint.FOLDER).exists()
+    output, step = interrupt(experiment, cut, signal.SIGKILL, 6, "second")
+    assert "first (finished)" in output and 4 <= step < 12
+    assert f"resuming from step {step}" in finish(experiment, cut)
+
+    for phase in ("first", "second"):
+        (parts, metrics), (expected, expected_metrics) = (
+            saved(folder / phase, 12) for folder in (cut, whole)
+        )
+        jax.tree.map(np.testing.assert_array_equal, parts, expected)
+        assert metrics == expected_metrics and metrics
+        assert logged(cut / phase) == logged(whole / phase)
