@@ -35,6 +35,7 @@ NO_REMEDY = (
     ("jdet/build/normalise.py", "train data"),
     ("jdet/cli.py", "Experiment: file.py, or file.py:key=value"),
     ("jdet/data/measure.py", "measures image values"),
+    ("jdet/data/readers/opencv.py", "it says that it is larger"),
     ("jdet/data/readers/survey.py", "images are grey and get three equal channels"),
     ("jdet/data/sources/tfds.py", "{}, record {}"),
     ("jdet/detectors/base.py", "does not implement losses"),
