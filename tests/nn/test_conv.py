@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from jdet.nn import conv
+from jdet.nn import conv_forms
 from jdet.nn.conv import Conv, conv2d
 from jdet.nn.initialisers import caffe_xavier
 
@@ -50,7 +51,7 @@ def case(size, strides, padding, dilation):
 PATHS = {
     "xla": dict(LARGE_IMAGE=10**9),
     "many images": dict(MANY_ELEMENTS=0, MANY_CHANNELS=1, FEW_CHANNELS=4),
-    "patches": dict(LARGE_IMAGE=0, FEW_CHANNELS=5),
+    "patches": dict(LARGE_IMAGE=0, LARGE_STEM=0, FEW_CHANNELS=5),
     "one block": dict(LARGE_IMAGE=0, FEW_CHANNELS=4),
     "blocks": dict(LARGE_IMAGE=0, FEW_CHANNELS=4, BLOCK=4 * 3 * 11 * 12),
 }
@@ -72,7 +73,7 @@ PATHS = {
 )
 def test_value_and_gradients_equal_xla(size, strides, padding, dilation, path, monkeypatch):
     for name, value in PATHS[path].items():
-        monkeypatch.setattr(conv, name, value)
+        monkeypatch.setattr(conv_forms, name, value)
     settings = dict(strides=strides, padding=padding, dilation=dilation)
     given, (expected, *theirs) = case(size, **settings)
     actual, *ours = pulled_back(functools.partial(conv2d, **settings), *given)
@@ -85,9 +86,9 @@ def test_value_and_gradients_equal_xla(size, strides, padding, dilation, path, m
 @pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
 def test_gradient_of_replicated_kernel_sums_over_devices(path, check, monkeypatch):
     for name, value in PATHS[path].items():
-        monkeypatch.setattr(conv, name, value)
+        monkeypatch.setattr(conv_forms, name, value)
     if path == "blocks":
-        monkeypatch.setattr(conv, "FEW_CHANNELS", 2)
+        monkeypatch.setattr(conv_forms, "FEW_CHANNELS", 2)
     x, kernel, target = arrays((4, 8, 8, 3), (3, 3, 3, 4), (4, 8, 8, 4))
     mesh = jax.make_mesh((2, 2), ("group", "member"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     rows = P(("group", "member"))
@@ -110,20 +111,25 @@ def test_gradient_of_replicated_kernel_sums_over_devices(path, check, monkeypatc
     )
 
 
-def test_other_platforms_keep_xlas_own_gradient():
+@pytest.mark.parametrize("size, form, other", [(3, "while", ""), (1, "dot_general", "convolution")])
+def test_other_platforms_take_plain_convolutions(size, form, other):
     """The choice falls when the program is lowered, so a CPU can compile for an accelerator."""
     x = jax.ShapeDtypeStruct((1, 80, 80, 64), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((3, 3, 64, 8), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((size, size, 64, 8), jnp.float32)
 
-    def gradient(x, kernel):
-        return jax.grad(lambda k: conv2d(x, k, padding=1).sum())(kernel)
+    def value_and_gradients(x, kernel):
+        def loss(*arrays):
+            return jnp.square(conv2d(*arrays, padding=size // 2)).sum()
 
-    def text(platform):
-        exported = jax.export.export(jax.jit(gradient), platforms=[platform])(x, kernel)
-        return exported.mlir_module()
+        return jax.value_and_grad(loss, argnums=(0, 1))(x, kernel)
 
-    assert "while" in text("cpu") and "dot_general" in text("cpu")
-    assert "while" not in text("tpu") and "dot_general" not in text("tpu")
+    def operations(platform):
+        exported = jax.export.export(jax.jit(value_and_gradients), platforms=[platform])(x, kernel)
+        return set(re.findall(r"stablehlo\.(\w+)", exported.mlir_module()))
+
+    cpu, tpu = operations("cpu"), operations("tpu")
+    assert {form, "dot_general"} <= cpu and other not in cpu
+    assert "convolution" in tpu and not {form, "dot_general"} & tpu
 
 
 def test_remat_changes_nothing():
