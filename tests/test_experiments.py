@@ -18,6 +18,7 @@ from experiments import (
     dsod_ablation,
     dsod_voc,
     megdet_bccd,
+    megdet_fpn_coco,
     megdet_voc,
     reppoints_v2_coco,
     retinanet_coco,
@@ -54,6 +55,7 @@ ARGUMENTS = {
     "scratchdet_table2": [f"stem={stem}" for stem in STEMS]
     + [f"stem={stem},mini" for stem in ("s1_root3", "s1_7x7", "s2_7x7", "s2_root3", "s2_nopool")],
     "megdet_voc": ["", "batch=256,policy=long,norm=none", "mini,batch=8", "mini,norm=none"],
+    "megdet_fpn_coco": ["scope=backbone,batch=256,policy=long"],
     "megdet_bccd": ["", "batch=8,policy=long"],
     "retinanet_coco": ["", "norm=sync_batch,schedule=1x,size=448,warp"],
     "fcos_coco": ["", "plain,norm=sync_batch,schedule=2x,size=448"],
@@ -292,6 +294,13 @@ def test_megdet_recipes():
         assert resolved.warmup == pytest.approx(steps / 10, abs=1)
     cells = resolve(megdet_bccd.get_config("batch=256"), 292, devices=4)
     assert (cells.peak_lr, cells.bn_group) == (pytest.approx(1.2), 32)
+    for arg, peak, group in (("batch=256,policy=long", 0.32, 32), ("batch=2", 0.0025, 2)):
+        config = megdet_fpn_coco.get_config(arg)
+        fpn = resolve(config, 118_000, devices=2)
+        assert (fpn.peak_lr, fpn.bn_group) == (pytest.approx(peak), group)
+        assert fpn.warmup_lr == pytest.approx(min(peak, 0.02)) and config.train.sample_stats
+    drops = [step / fpn.steps_per_epoch for step in fpn.boundaries]
+    assert drops == pytest.approx([48, 60], abs=0.01)
 
 
 def test_direct_recipes_are_the_papers():
