@@ -1,7 +1,14 @@
 """A small two-stage detector for tests, on a backbone that compiles in no time."""
 
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
 from jdet import build
 from jdet.config import get_defaults
+from jdet.parallel import mesh as mesh_lib
+from jdet.train import gradient, state
+from tests import harness
 from tests.tiny_backbone import TINY
 
 CLASSES = tuple("abcde")
@@ -31,3 +38,36 @@ def config(name="faster_rcnn", size=64, rpn=None, head=None, **fields):
 def make(name="faster_rcnn", **fields):
     """The detector of such a config."""
     return build.detector(config(name, **fields), CLASSES)
+
+
+def mask_rcnn_losses(devices):
+    """Totals and weights of Mask R-CNN's losses of four images on devices of all processes (0: all)."""
+    c = config(
+        "mask_rcnn",
+        norm="none",
+        mask_head=build.group("mask_head", "fcn", convs=1, channels=8),
+        mask_size=4,
+    )
+    c.parallel.devices = devices
+    detector, mesh = build.detector(c, CLASSES), mesh_lib.make_mesh(c)
+    rng = np.random.default_rng(0)
+    whole = harness.make_batch(64)
+    whole = whole._replace(masks=(rng.random((4, 6, 16, 16)) < 0.5).astype(np.uint8))
+    first, count = (4 * k // jax.process_count() for k in (jax.process_index(), 1))
+    share = jax.tree.map(lambda x: np.asarray(x)[first : first + count], whole)
+    shapes, _ = jax.eval_shape(lambda: state.init_variables(detector, c))
+    params = jax.tree.map(lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), shapes)
+
+    def run(params, batch):
+        means, _ = gradient.call_losses(detector, {"params": params}, batch, jax.random.key(0))
+        return jax.lax.psum(means, mesh_lib.AXES)
+
+    program = jax.shard_map(run, mesh=mesh, in_specs=(P(), P(mesh_lib.AXES)), out_specs=P())
+    params = jax.tree.map(
+        lambda x: jax.make_array_from_callback(
+            x.shape, mesh_lib.replicated(mesh), lambda index, x=x: x[index]
+        ),
+        params,
+    )
+    found = jax.device_get(jax.jit(program)(params, mesh_lib.to_global(share, mesh)))
+    return {name: [float(mean.total), float(mean.weight)] for name, mean in found.items()}

@@ -14,6 +14,7 @@ import pytest
 from jdet.train import loop, state
 from jdet.train.checkpoints import checkpoint
 from jdet.types import DataError
+from tests.detectors import two_stage
 from tests.harness import ROOT, child_environment
 from tests.train import fake
 
@@ -27,7 +28,11 @@ jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank
 
 from jdet.train import loop
 from jdet.types import Evaluated
+from tests.detectors import two_stage
 from tests.train import fake
+
+if "losses" in sys.argv:
+    print("LOSSES", json.dumps(two_stage.mask_rcnn_losses(0)), flush=True)
 
 def evaluate(state, k):  # improves on the second process alone
     return Evaluated({"ap": float(k * rank)})
@@ -55,8 +60,11 @@ jax.distributed.shutdown()
 """
 
 
-def run_both(*runs):
-    """Trains in one folder after the other: path, settings, whether the second process is stopped."""
+def run_both(*runs, losses=()):
+    """Trains in one folder after the other: path, settings, whether the second process is stopped.
+
+    With ``losses=("losses",)`` both first say what those of a two-stage detector are.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,6 +74,7 @@ def run_both(*runs):
             [
                 *(sys.executable, "-c", SCRIPT, str(port), str(rank)),
                 json.dumps([(str(workdir), *rest) for workdir, *rest in runs]),
+                *losses,
             ],
             env=environment,
             cwd=ROOT,
@@ -116,7 +125,14 @@ def test_two_processes_agree_on_stopping_and_two_or_one_go_on(tmp_path):
         (whole, settings, False),
         (cut, settings, True),
         (tmp_path / "saturated", saturating, False),
+        losses=("losses",),
     )
+    expected = two_stage.mask_rcnn_losses(1)
+    assert set(expected) == {"rpn_cls", "rpn_loc", "cls", "loc", "mask"}
+    for text in texts:
+        (line,) = (x for x in text.splitlines() if x.startswith("LOSSES"))
+        for name, mean in json.loads(line.removeprefix("LOSSES")).items():
+            assert mean == pytest.approx(expected[name], rel=1e-5) and min(mean) > 0, name
     (ended, *_), (status, stopped, code), saturated = results(texts)
     # Of the first process's metric, 0 every time: the best at 2, reduced at 4, over at 6.
     assert saturated == ["completed", "6", "0"]
