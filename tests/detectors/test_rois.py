@@ -7,7 +7,7 @@ import pytest
 
 from jdet.detectors.rois import hardest_apart, match_candidates, take_rois
 from jdet.ops.boxes import pairwise_iou
-from jdet.ops.sampling import Sample
+from jdet.ops.sampling import Sample, balanced_sample
 
 OBJECTS = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 0, 0]], np.float32)
 LABELS, THERE = np.array([3, 1, 4, 0]), np.array([True, True, True, False])
@@ -101,3 +101,32 @@ def test_an_object_may_take_its_best_proposal_from_another(low_quality, owner):
         low_quality=low_quality,
     )
     assert found.match[0].tolist() == [0, 1, owner]
+
+
+def test_of_400_objects_a_few_are_learnt_at_a_time():
+    """They do not crowd out the background, and every one has its turn with other numbers drawn."""
+    y, x = np.mgrid[:20, :20].reshape(2, 1, -1) * 10.0
+    objects = np.stack([x, y, x + 8, y + 8], -1).astype(np.float32)  # [1, 400, 4]
+    proposals = objects[:, :50] + np.float32([5, 5, 5, 5])  # each overlaps one by less than a tenth
+
+    @jax.jit
+    def run(key):
+        there, labels = jnp.ones((1, 50), bool), jnp.arange(400)[None] % 7
+        known = jnp.ones((1, 400), bool)
+        found = match_candidates(
+            proposals, there, objects, labels, known, iou=0.5, low_quality="none"
+        )
+
+        def turn(key):
+            rank = jax.random.uniform(key, (450,))
+            positive, negative = found.positive[0], found.negative[0]
+            sample = balanced_sample(rank, positive, negative, 16, 4)
+            return take_rois(found, jax.tree.map(lambda x: x[None], sample), objects)
+
+        return jax.vmap(turn)(jax.random.split(key, 1500))
+
+    rois = jax.device_get(run(jax.random.key(0)))
+    assert (rois.positive.sum(-1) == 4).all() and rois.valid.all()
+    assert (rois.labels[..., :4] == 1 + rois.match[..., :4] % 7).all()
+    assert (rois.labels[..., 4:] == 0).all() and not rois.is_object[..., 4:].any()
+    assert len(np.unique(rois.match[..., :4])) == 400
