@@ -56,8 +56,10 @@ class Detector(Checked):
     test_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that may differ between training and evaluation, such as the thresholds of NMS."""
 
-    remat_parts: ClassVar[tuple[str, ...]] = ()
-    """Segments of its own that ``train.remat_parts`` can name, besides those of its nested groups."""
+    @property
+    def remat_parts(self) -> tuple[str, ...]:
+        """Segments of its own that ``train.remat_parts`` can name, besides those of its nested groups."""
+        return ()
 
     @property
     def any_input_size(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -65,13 +65,17 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
     class_weights: tuple[float, ...] = ()
     remat: Remat = Remat()
 
-    remat_parts: ClassVar[tuple[str, ...]] = ("head",)
     torchvision_anchors = False
 
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "tower_init", tuple(INITIALISERS))
         check_ignored(self)
+
+    @property
+    def remat_parts(self) -> tuple[str, ...]:
+        """As in ``Detector``."""
+        return ("head",)
 
     @property
     def steps_from_maps(self) -> bool:

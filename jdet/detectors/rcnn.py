@@ -7,22 +7,22 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jdet.detectors.class_nms import ClassNMSDetector
 from jdet.detectors.pyramid import Predictions, check_choice
+from jdet.detectors.roi_features import RoIDetector
 from jdet.detectors.rois import RoIs, hardest_apart, match_candidates, take_rois
+from jdet.detectors.semantic_head import SemanticHead, semantic_loss, semantic_targets
 from jdet.detectors.stage import BOX_LOSSES, Stage, best_class, of_class, softmax_loss
 from jdet.nn import padding
+from jdet.nn.norm import Norm
 from jdet.nn.randomness import per_image_keys
+from jdet.nn.remat import Remat
 from jdet.ops import anchors, boxes, matching, nms, sampling
-from jdet.ops.roi_align import roi_align
-from jdet.ops.roi_pool import roi_pool
 from jdet.types import Batch, ClassLayer, Detections, HeadLayout, Mean
 
 SAMPLERS = ("random", "ohem", "ohem_apart")
-ROI_OPS = ("align", "pool")
 
 
-class RCNN(ClassNMSDetector, kw_only=True):
+class RCNN(RoIDetector, kw_only=True):
     """Two-stage detector: an RPN proposes boxes, one head or a cascade of them classifies and refines them.
 
     Every stage learns from a fixed number of RoIs of each image, some of which only fill up and count
@@ -53,20 +53,20 @@ class RCNN(ClassNMSDetector, kw_only=True):
         box_loss: "l1" or "smooth_l1" of the offsets, "giou" of the boxes.
         smooth_l1_beta: of "smooth_l1".
         box_weight: weight of the box losses.
-        roi_op: "align" (He et al. 2017, sec. 3) or "pool" (Girshick 2015, sec. 2.1).
-        roi_size: side of what a RoI is resampled to, cells.
-        roi_sampling: sample points along each side of a cell, of "align"; 0: as many as cells of the map,
-            rounded up (MMDetection), which takes longer.
-        roi_aligned: sample points are shifted by half a cell of the map, of "align" (Detectron2); False as
-            in torchvision.
-        finest_scale: RoIs with a square root of their area below twice this, pixels, are taken from the
-            finest level, and each level above begins at twice the scale of the one before.
         pre_nms: (RoI, class) pairs of an image that enter NMS.
         clamp_below: limit the logarithms of box sides below as well as above, as in MMDetection.
         class_weights: of the K classes, by which the cross-entropy of RoIs with an object of theirs is
             multiplied in every stage; background has 1, and what losses are divided by stays. (): none.
+        semantic_weight: of the loss of an auxiliary branch that learns the class of every cell of the
+            second level and takes no part in evaluation (``jdet.detectors.semantic_head``; Peng et al.
+            2018, MegDet, appendix): by the masks of objects where the detector needs masks, else by their
+            boxes; 0.2 in Chen et al. 2019. 0: there is no such branch.
+        semantic_convs: 3×3 convolutions of this branch.
+        semantic_channels: of these convolutions.
+        head_norm: of this branch; the other heads have theirs.
+        remat: what the backward pass computes again of this branch; its part is ``semantic_head``.
 
-    All others are those of ``ClassNMSDetector``, ``PyramidDetector`` and ``Detector``.
+    All others are those of ``RoIDetector``, ``ClassNMSDetector``, ``PyramidDetector`` and ``Detector``.
     """
 
     rpn: Any
@@ -82,14 +82,14 @@ class RCNN(ClassNMSDetector, kw_only=True):
     box_loss: str = "l1"
     smooth_l1_beta: float = 1.0
     box_weight: float = 1.0
-    roi_op: str = "align"
-    roi_size: int = 7
-    roi_sampling: int = 2
-    roi_aligned: bool = True
-    finest_scale: float = 56.0
     pre_nms: int = 5000
     clamp_below: bool = True
     class_weights: tuple[float, ...] = ()
+    semantic_weight: float = 0.0
+    semantic_convs: int = 4
+    semantic_channels: int = 256
+    head_norm: Norm = Norm("none")
+    remat: Remat = Remat()
 
     parts: ClassVar[dict[str, str]] = {
         "backbone": "backbone",
@@ -107,7 +107,6 @@ class RCNN(ClassNMSDetector, kw_only=True):
         super().__post_init__()
         check_choice(self, "box_loss", BOX_LOSSES)
         check_choice(self, "sampler", SAMPLERS)
-        check_choice(self, "roi_op", ROI_OPS)
         check_choice(self, "low_quality", matching.max_iou.LOW_QUALITY)
         for name in ("stage_ious", "stage_weights", "center_stds", "size_stds"):
             values = getattr(self, name)
@@ -155,10 +154,24 @@ class RCNN(ClassNMSDetector, kw_only=True):
             return self.samples
         return max(1, int(self.samples * self.positive_share))
 
+    @property
+    def remat_parts(self) -> tuple[str, ...]:
+        """Segments of its own."""
+        return SemanticHead.remat_parts if self.semantic_weight else ()
+
     def setup(self):
-        """Makes the heads of the later stages."""
+        """Makes the heads of the later stages, and that of the auxiliary branch."""
         for stage in self.stages[1:]:
             setattr(self, f"box_head{stage.end}", self.box_head.clone(name=None))
+        if self.semantic_weight:
+            self.semantic_head = SemanticHead(
+                num_classes=self.num_classes,
+                convs=self.semantic_convs,
+                channels=self.semantic_channels,
+                norm=self.head_norm,
+                remat=self.remat,
+                dtype=self.dtype,
+            )
 
     def anchor_levels(self) -> tuple[anchors.AnchorLevel, ...]:
         """Sides, ratios and steps of the anchors, one entry per level."""
@@ -177,6 +190,8 @@ class RCNN(ClassNMSDetector, kw_only=True):
         classes = [ClassLayer(r"box_head\d*/cls/.*", background=1)]
         if not self.box_head.class_agnostic:
             classes.append(ClassLayer(r"box_head\d*/box/.*", width=4))
+        if self.semantic_weight:
+            classes.append(ClassLayer(r"semantic_head/cls/.*", background=1))
         boxes = r"(rpn|box_head\d*)/box/.*"
         return HeadLayout(tuple(classes), boxes, references, outputs=(r"rpn/cls/.*",))
 
@@ -214,13 +229,16 @@ class RCNN(ClassNMSDetector, kw_only=True):
         Returns:
             "rpn_cls" and "rpn_loc" (``jdet.detectors.rpn``), and of every stage "cls", cross-entropy of its
             RoIs, and "loc", box loss of the positives among them, both divided by the number of all
-            RoIs; from the second stage on "cls2", "loc2", …
+            RoIs; from the second stage on "cls2", "loc2", …; and "semantic" of the auxiliary branch,
+            divided by the number of cells.
         """
         levels, found = self.by_level(batch.images, batch.image_sizes, train=train)
         valid = batch.valid if self.train_ignored else batch.valid & ~batch.ignore
         # A box without area has no logarithm to learn.
         valid = valid & (boxes.area(batch.boxes) > 0)
         terms = self.rpn.losses(found, batch.boxes, valid, batch.image_sizes)
+        if self.semantic_weight:
+            terms["semantic"] = self._semantic(levels, batch, valid, train=train)
         proposals = self.rpn.propose(found, batch.image_sizes, train=True)
         corners, there = proposals.boxes, proposals.valid
         for stage in self.stages:
@@ -232,6 +250,16 @@ class RCNN(ClassNMSDetector, kw_only=True):
             corners = stage.refine(rois.boxes, offsets, classes, batch.image_sizes)
             there = rois.valid & ~rois.is_object
         return terms
+
+    def _semantic(self, levels, batch, learnt, *, train):
+        """Loss of the auxiliary branch; ``learnt`` [B, N] says which objects are."""
+        first = min(1, len(levels) - 1)
+        masked = self.mask_padding and self.padded_inputs
+        with padding.content(batch.image_sizes if masked else None, batch.images.shape[1:3]):
+            logits = self.semantic_head(levels[first:], train=train)
+        stride = self.level_sizes()[0][first]
+        targets = semantic_targets(batch, learnt, logits.shape[1:3], stride)
+        return semantic_loss(logits, *targets, self.semantic_weight)
 
     def more_terms(
         self, levels: list[jax.Array], rois: RoIs, batch: Batch, stage: Stage, *, train: bool
@@ -317,23 +345,7 @@ class RCNN(ClassNMSDetector, kw_only=True):
             Logits [B, R, 1 + K], background first, and offsets [B, R, K or 1, 4].
         """
         head = getattr(self, f"box_head{stage.end}")
-        return head(self.pool(levels, corners, real, self.roi_size), real, train=train)
-
-    def pool(
-        self, levels: list[jax.Array], corners: jax.Array, real: jax.Array, size: int
-    ) -> jax.Array:
-        """Features [B, R, size, size, C] of RoIs [B, R, 4] that are ``real`` [B, R], zeros of others."""
-        settings = {
-            "strides": tuple(self.level_sizes()[0][: len(levels)]),
-            "output": size,
-            "finest_scale": self.finest_scale,
-            "valid": real,
-        }
-        if self.roi_op == "pool":
-            return roi_pool(levels, corners, **settings)
-        return roi_align(
-            levels, corners, sampling=self.roi_sampling, aligned=self.roi_aligned, **settings
-        )
+        return head(self.box_features(levels, corners, real), real, train=train)
 
     def detect(self, images: jax.Array, image_sizes: jax.Array) -> Detections:
         """Detections of a batch.

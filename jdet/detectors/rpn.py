@@ -51,6 +51,8 @@ class RPN(Checked):
         channels: of the convolutions that all levels share.
         depth: number of those convolutions.
         anchor_scale: side of the anchors, in strides of their level.
+        anchor_sides: side of the anchors of each level in its place, pixels, for levels whose strides do
+            not double, as with a dilated last stage: (32, 64, 128, 256, 512). (): by ``anchor_scale``.
         aspect_ratios: heights over widths of the anchors.
         torchvision_anchors: half sizes and steps in whole pixels, with steps computed from the sizes of
             image and maps, as in torchvision.
@@ -82,6 +84,7 @@ class RPN(Checked):
     channels: int = 256
     depth: int = 1
     anchor_scale: float = 8.0
+    anchor_sides: tuple[float, ...] = ()
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     torchvision_anchors: bool = False
     padding_anchors: bool = False
@@ -119,14 +122,27 @@ class RPN(Checked):
             )
 
     def anchor_levels(self, strides: Sequence[int]) -> tuple[anchors.AnchorLevel, ...]:
-        """Sides, ratios and steps of the anchors of levels with these strides, pixels."""
-        return anchors.retinanet_levels(
+        """Sides, ratios and steps of the anchors of levels with these strides, pixels.
+
+        Raises:
+            ValueError: ``anchor_sides`` is of another number of levels.
+        """
+        levels = anchors.retinanet_levels(
             strides,
             scale=self.anchor_scale,
             octaves=1,
             ratios=self.aspect_ratios,
             rounded=self.torchvision_anchors,
         )
+        if not self.anchor_sides:
+            return levels
+        if len(self.anchor_sides) != len(levels):
+            raise ValueError(
+                f"rpn.anchor_sides={self.anchor_sides} for levels of strides {tuple(strides)}; give one "
+                "side for each"
+            )
+        sides = map(float, self.anchor_sides)
+        return tuple(level._replace(sides=(side,)) for level, side in zip(levels, sides))
 
     @nn.compact
     def __call__(self, levels: Sequence[jax.Array]) -> dict[str, list[jax.Array]]:

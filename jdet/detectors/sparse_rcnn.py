@@ -110,11 +110,15 @@ class SparseRCNN(PyramidDetector, kw_only=True):
 
     finest_stride: ClassVar[int] = 4
     test_fields: ClassVar[tuple[str, ...]] = ("score_threshold", "max_detections")
-    remat_parts: ClassVar[tuple[str, ...]] = DynamicHead.remat_parts
 
     def __post_init__(self):
         super().__post_init__()
         check_choice(self, "matcher", matching.hungarian.BACKENDS)
+
+    @property
+    def remat_parts(self) -> tuple[str, ...]:
+        """As in ``Detector``."""
+        return DynamicHead.remat_parts
 
     @property
     def any_input_size(self) -> bool:

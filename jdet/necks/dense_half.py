@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jdet.necks.base import PyramidNeck, check_halving
-from jdet.necks.fpn import repeat_to
 from jdet.nn.norm import Norm
 from jdet.nn.pool import max_pool
+from jdet.nn.repeat import repeat_to
 
 
 class DenseHalf(PyramidNeck):

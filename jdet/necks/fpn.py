@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 
 from jdet.necks.base import PyramidNeck
+from jdet.nn.initialisers import initialiser
+from jdet.nn.large_kernel import LargeKernel
 from jdet.nn.norm import Norm
+from jdet.nn.repeat import repeat_to
 
 EXTRAS = {"none": 0, "pool": 1, "conv_c5": 2, "conv_p5": 2}
 """Number of levels above the last tap, by kind."""
@@ -28,17 +30,25 @@ class FPN(PyramidNeck):
         extra_relu: a ReLU between these two convolutions (RetinaNet as published, Detectron2 and
             torchvision; MMDetection has none).
         use_norm: every convolution is followed by the model's norm and has no bias.
+        lateral_kernel: k, odd: above 1 a tap is brought to the pyramid's width by large separable kernels
+            instead, k×1 after 1×k and 1×k after k×1, added up (Peng et al. 2017, "Large Kernel Matters").
     """
 
     extra: str = "conv_c5"
     extra_relu: bool = False
     use_norm: bool = False
+    lateral_kernel: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         if self.extra not in EXTRAS:
             raise ValueError(
                 f"model.neck.extra={self.extra!r}; it can be one of {', '.join(EXTRAS)}"
+            )
+        if self.lateral_kernel % 2 == 0:
+            raise ValueError(
+                f"model.neck.lateral_kernel={self.lateral_kernel}; it must be odd, such as "
+                f"{self.lateral_kernel + 1}"
             )
 
     def extra_sizes(self, size: int) -> list[int]:
@@ -53,9 +63,14 @@ class FPN(PyramidNeck):
         """As in ``PyramidNeck``."""
         norm = self.norm if self.use_norm else Norm("none")
         layer = functools.partial(self.convolution(norm, train), self.features)
+        lateral = functools.partial(layer, kernel_size=1)
+        if self.lateral_kernel > 1:
+            init = initialiser(self.kernel_init, "model.neck.kernel_init")
+            fields = dict(norm=norm, train=train, kernel_init=init, dtype=self.dtype)
+            lateral = functools.partial(LargeKernel, self.features, self.lateral_kernel, **fields)
         levels, joined = [], None
         for tap in reversed(self.taps):
-            x = layer(kernel_size=1, name=f"lateral_{tap}")(stages[tap])
+            x = lateral(name=f"lateral_{tap}")(stages[tap])
             joined = x if joined is None else x + repeat_to(joined, x.shape[1], x.shape[2])
             levels.insert(0, layer(name=f"output_{tap}")(joined))
         if self.extra == "pool":
@@ -66,14 +81,3 @@ class FPN(PyramidNeck):
             below = jax.nn.relu(levels[-1]) if self.extra_relu else levels[-1]
             levels.append(layer(strides=2, padding=1, name="extra2")(below))
         return levels
-
-
-def repeat_to(x: jax.Array, height: int, width: int) -> jax.Array:
-    """Enlarges x [B, h, w, C] by nearest neighbours: row ``i`` is row ``floor(i · h / height)`` of x."""
-    for axis, size in ((1, height), (2, width)):
-        have = x.shape[axis]
-        if -(-size // 2) == have:  # each row twice: the gradient is a sum rather than a scatter
-            x = jax.lax.slice_in_dim(jnp.repeat(x, 2, axis), 0, size, axis=axis)
-        else:
-            x = jnp.take(x, jnp.arange(size) * have // size, axis=axis)
-    return x

@@ -35,6 +35,12 @@ def clip(boxes: jax.Array, image_size: jax.Array) -> jax.Array:
     return jnp.clip(boxes, 0, limit)
 
 
+def enlarged(boxes: jax.Array, factor: float) -> jax.Array:
+    """Boxes [..., 4], x1 y1 x2 y2, with the same centres and ``factor`` times their sides."""
+    beyond = (factor - 1) / 2 * (boxes[..., 2:] - boxes[..., :2])
+    return jnp.concatenate([boxes[..., :2] - beyond, boxes[..., 2:] + beyond], axis=-1)
+
+
 def pairwise_iou(a: jax.Array, b: jax.Array, kind: str = "iou") -> jax.Array:
     """Overlap of every box of ``a`` [..., N, 4] with every box of ``b`` [..., M, 4].
 

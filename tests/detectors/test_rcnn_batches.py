@@ -74,6 +74,10 @@ def test_an_image_is_the_same_in_a_larger_input():
         head=dict(name="4conv1fc", convs=1),
         head_norm="batch",
         score_threshold=0.0,
+        context=1.5,
+        semantic_weight=0.2,
+        semantic_convs=1,
+        semantic_channels=4,
         **TWO_STAGES,
     )
     batch = harness.make_batch(64, count=2)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jdet.interop.torchvision import from_torchvision
-from jdet.necks.fpn import EXTRAS, FPN, repeat_to
+from jdet.necks.fpn import EXTRAS, FPN
 from jdet.nn.norm import Norm
+from jdet.nn.repeat import repeat_to
 from tests.golden import load
 
 TAPS = ("c3", "c4", "c5")

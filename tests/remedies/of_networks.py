@@ -135,6 +135,20 @@ def columns(**given):
 
 
 ROWS = [
+    row(
+        "jdet/necks/fpn.py",
+        "it must be odd, such as",
+        lambda side: neck("fpn", lateral_kernel=side),
+        {"side": 4},
+        {"side": 5},
+    ),
+    row(
+        "jdet/detectors/rpn.py",
+        "give one side for each",
+        lambda sides: two_stage.make(rpn=dict(anchor_sides=sides)),
+        {"sides": (8.0,)},
+        {"sides": (8.0, 16.0, 32.0)},
+    ),
     row(DSOD, "such as (6, 8, 8, 8)", dsod, {"blocks": (6, 8)}, {"blocks": (6, 8, 8, 8)}),
     row(
         DSOD,
