@@ -114,11 +114,12 @@ def search(
     return found
 
 
-def step_seconds(config: ConfigDict) -> float:
+def step_seconds(config: ConfigDict, timed: int = TIMED) -> float:
     """Time of a step on the devices here, of black images without objects.
 
     Args:
         config: of one training, with ``class_names``.
+        timed: steps of which the mean is taken, after one that does not count.
     """
     config = build.with_frozen_stages(config)
     mesh = mesh_lib.make_mesh(config)
@@ -130,10 +131,10 @@ def step_seconds(config: ConfigDict) -> float:
     batch = jax.device_put(black, mesh_lib.batch_sharding(mesh))
     now, _ = jax.block_until_ready(work.step(now, batch))
     begin = time.perf_counter()
-    for _ in range(TIMED):
+    for _ in range(timed):
         now, _ = work.step(now, batch)
     jax.block_until_ready(now)
-    return (time.perf_counter() - begin) / TIMED
+    return (time.perf_counter() - begin) / timed
 
 
 def facts(config: ConfigDict, point: Point, devices: int, images: int | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a detector draws follows from seed, step and image alone, however the batch is split."""
 
 import functools
+import importlib
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from jdet.parallel import mesh as mesh_lib
 from jdet.train import state
 from jdet.train.gradient import make_gradient
 from jdet.types import Mean
-from tests.harness import ROOT, child_environment
+from tests.harness import ROOT, child_environment, thorough
 from tests.train import fake
 
 ROWS, STEP = 16, 5
@@ -84,11 +85,12 @@ def alone():
     return loss_and_gradient(Sampling())
 
 
-def check(found):
-    """Equal within 1e-5 of the largest value."""
-    most = max(np.abs(x).max() for x in jax.tree.leaves(alone()[2]))
+def check(found, expected=None):
+    """Equal within 1e-5 of the largest value; ``expected``: None for that of ``Sampling`` alone."""
+    expected = expected or alone()
+    most = max(np.abs(x).max() for x in jax.tree.leaves(expected[2]))
     assert most > 1e-3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5 * most), alone(), found)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5 * most), expected, found)
 
 
 @pytest.mark.parametrize("devices, accumulation", [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)])
@@ -112,16 +114,17 @@ def test_another_step_or_seed_draws_otherwise():
 
 
 SCRIPT = """
-import pickle, sys
+import importlib, pickle, sys
 import jax
 
 port, rank, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
 
-from tests.train.test_randomness import Sampling, loss_and_gradient
+from tests.train.test_randomness import loss_and_gradient
 
-found = [loss_and_gradient(Sampling(), parallel__devices=4, train__accumulation=n) for n in (1, 2)]
+detector = getattr(importlib.import_module(sys.argv[4]), sys.argv[5])()
+found = [loss_and_gradient(detector, parallel__devices=4, train__accumulation=n) for n in (1, 2)]
 if rank == 0:
     with open(file, "wb") as out:
         pickle.dump(found, out)
@@ -129,14 +132,21 @@ jax.distributed.shutdown()
 """
 
 
-def test_two_processes_with_two_devices_each_draw_alike(tmp_path):
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("tests.train.test_randomness", "Sampling"),
+        thorough("tests.backbones.test_swin_devices", "Blocks"),  # window attention too
+    ],
+)
+def test_two_processes_with_two_devices_each_draw_alike(module, name, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     file = tmp_path / "found.pickle"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, port, str(rank), str(file)],
+            [sys.executable, "-c", SCRIPT, port, str(rank), str(file), module, name],
             env=child_environment(JAX_PLATFORMS="cpu"),
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -150,5 +160,9 @@ def test_two_processes_with_two_devices_each_draw_alike(tmp_path):
         for process in processes:
             process.kill()
     assert all(process.returncode == 0 for process in processes), "\n".join(texts)
+    expected = None
+    if name != "Sampling":
+        detector = getattr(importlib.import_module(module), name)()
+        expected = loss_and_gradient(detector, parallel__devices=1)
     for found in np.load(file, allow_pickle=True):
-        check(found)
+        check(found, expected)
