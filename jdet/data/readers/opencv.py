@@ -60,7 +60,7 @@ def decode(data: bytes, flags: int, name: str) -> np.ndarray:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in error.err:
-            raise limits.too_large(name, "it says that it is larger") from error
+            raise limits.too_large(name, "more pixels by its header") from error
         raise DataError(f"{name}: {diagnosis(data)} (OpenCV: {error.err})") from error
     if pixels is None:
         raise DataError(f"{name}: {diagnosis(data)}")
