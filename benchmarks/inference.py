@@ -1,7 +1,7 @@
 """Inference of every model: network, post-processing, and both together.
 
     python -m benchmarks.inference [--model MODEL … | all] [--precision float32 bfloat16] [--batch 1 8 …]
-        [--size PIXELS] [--peer-python PYTHON] [--peer-compile] [--markdown]
+        [--size PIXELS] [--peer-python PYTHON] [--peer-compile] [--roofline] [--compile-only] [--markdown]
     python -m benchmarks.inference --tta voc [--backbone root_resnet18] [--size 300]
 
 One JSON line per case; ``ms`` is the whole, from uint8 images on the device to detections, with a
@@ -88,6 +88,12 @@ def measure(case, args):
 
     network, postprocess, detect = map(jax.jit, (network, postprocess, detect))
     half = max(1, args.steps // 2)
+    compiled = detect.lower(variables, images, sizes).compile()
+    result = models.about("inference", case._replace(size=c.input_size))
+    if args.compile_only:
+        if not whole:
+            jax.block_until_ready(postprocess(sizes, *network(variables, images, sizes)))
+        return result | models.machine()
 
     def times(function, *arguments, count=args.steps, warmup=2):
         def call():
@@ -95,17 +101,16 @@ def measure(case, args):
 
         return clock.samples(call, lambda: None, count, warmup)
 
-    result = models.about("inference", case._replace(size=c.input_size))
     result["parameters"] = parameters
     parts = {}
     if not whole:
         outputs = jax.block_until_ready(network(variables, images, sizes))
         parts["network"] = times(network, variables, images, sizes)
         parts["postprocess"] = times(postprocess, sizes, *outputs)
-    found = times(detect, variables, images, sizes, count=half)
+    found = times(compiled, variables, images, sizes, count=half)
     peak = models.peak_mib()
     theirs = models.peer(case, args, "detect", detector, drawn, parameters)
-    found += times(detect, variables, images, sizes, count=max(1, args.steps - half), warmup=0)
+    found += times(compiled, variables, images, sizes, count=max(1, args.steps - half), warmup=0)
 
     for name, samples in parts.items():
         short = clock.summary(samples)
@@ -115,7 +120,9 @@ def measure(case, args):
     result |= clock.summary(found)
     result["images_per_second"] = round(1000 * case.batch / result["ms"], 2)
     result["peak_mib"] = peak
-    result["found"] = round(float(detect(variables, images, sizes).valid.sum()) / case.batch, 1)
+    result["found"] = round(float(compiled(variables, images, sizes).valid.sum()) / case.batch, 1)
+    if args.roofline:
+        result |= models.roofline(compiled, case.precision, result["ms"])
     result = models.compared(result, theirs, "detect")
     if "found" in theirs:
         result["peer_found"] = theirs["found"]

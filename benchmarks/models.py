@@ -97,6 +97,9 @@ TWO_STAGES = {
 
 MASKS = TWO_STAGES | {"model.low_quality": "none", "model.binary_masks": False}
 
+SWIN = {"input_size": 320, "model.score_threshold": 0.0}
+"""As the others above, images of one size and candidates whatever their scores."""
+
 MODELS = {
     "root_resnet18": Model("scratchdet_voc", "backbone=root_resnet18", "root_resnet18"),
     "root_resnet34": Model("scratchdet_voc", "backbone=root_resnet34"),
@@ -112,6 +115,7 @@ MODELS = {
     "mask_rcnn_r50": Model(
         "mask_rcnn_coco", "norm=batch,warp,head=2fc", "mask_rcnn_r50", 80, MASKS
     ),
+    "swin_t_faster_rcnn": Model("transformers_table1", "backbone=swin_t", "", 80, SWIN),
     # Images keep their proportions: layers mask the padding, though there is none here.
     "retinanet_r50_padded": Model("retinanet_coco", "norm=batch", "retinanet_r50", 80, ANCHORS),
 }
@@ -183,6 +187,9 @@ def parser(description, batches):
     add("--batch", nargs="+", type=int, default=batches, help="images, one or more sizes")
     add("--size", type=int, default=0, help="pixels; 0: the experiment's")
     add("--steps", type=int, default=10, help="samples of each side")
+    add("--roofline", action="store_true", help="how near to the peaks of the device")
+    add("--compile-only", action="store_true",
+        help="compile, into JAX_COMPILATION_CACHE_DIR where that is set, and time nothing")  # fmt: skip
     add("--markdown", action="store_true", help="rows for RESULTS.md after the JSON lines")
     add("--peer-python", default=os.environ.get("JDET_PEER_PYTHON", ""),
         help="Python with torch; default: environment variable JDET_PEER_PYTHON")  # fmt: skip
@@ -210,7 +217,7 @@ def run(module, args, measure):
         result = measure(case, args) if len(asked) == 1 else _apart(module, case, args)
         print(json.dumps(result), flush=True)
         results.append(result)
-    done = [result for result in results if "error" not in result]
+    done = [result for result in results if "ms" in result]
     if args.markdown and done:
         print("\n".join(table(done)), flush=True)
     return int(any({"error", "peer_error"} & result.keys() for result in results))
@@ -223,6 +230,7 @@ def _apart(module, case, args):
         command += ["--accumulation", str(case.accumulation), "--remat", case.remat]
     command += ["--peer-python", args.peer_python]
     command += ["--peer-compile"] * args.peer_compile + ["--peer-plain"] * args.peer_plain
+    command += ["--roofline"] * args.roofline + ["--compile-only"] * args.compile_only
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=_environment())
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
@@ -262,6 +270,33 @@ def peak_mib():
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] // 2**20
     return clock.peak_rss_mib()
+
+
+def roofline(compiled, precision, milliseconds):
+    """Columns of a compiled program at the peaks of the device, published ones where there are any.
+
+    ``bound_ms`` is the longer of all arithmetic and of all traffic with the memory, ``of_bound`` its share
+    of the measured time; ``each_ms`` adds up the longer of both of every instruction by itself.
+    """
+    import jax
+
+    from jdet.profile import costs, peaks
+
+    found = peaks.find(jax.devices()[0], precision)
+    parts = costs.parts(compiled.as_text())
+    flops, size = sum(part.flops for part in parts), sum(part.bytes for part in parts)
+    each = sum(max(p.flops / found.flops, p.bytes / found.bandwidth) for p in parts)
+    compute, memory = flops / found.flops, size / found.bandwidth
+    bound = 1000 * max(compute, memory)
+    return {
+        "gflop": round(flops / 1e9, 2),
+        "gbytes": round(size / 1e9, 3),
+        "bound": "compute" if compute > memory else "memory",
+        "bound_ms": round(bound, 3),
+        "each_ms": round(1000 * each, 3),
+        "of_bound": round(bound / milliseconds, 4),
+        "peaks": found.source,
+    }
 
 
 def peer(case, args, work, detector, batch, parameters):

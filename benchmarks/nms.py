@@ -27,14 +27,17 @@ try:
 except ImportError:
     pass
 from torchvision.ops import batched_nms
-data = np.load(sys.argv[1])
-boxes, scores, classes = (torch.from_numpy(data[key]) for key in ("boxes", "scores", "labels"))
+data, device = np.load(sys.argv[1]), sys.argv[3]
+finish = torch.cuda.synchronize if device == "cuda" else lambda: None
+boxes, scores, classes = (torch.from_numpy(data[key]).to(device) for key in ("boxes", "scores", "labels"))
 classes, threshold = classes.long(), float(data["threshold"])
 torch.set_num_threads(os.cpu_count())
 times = []
 for _ in range(10):
+    finish()
     start = time.perf_counter()
     kept = batched_nms(boxes, scores, classes, threshold)[: int(data["keep"])]
+    finish()
     times.append(1000 * (time.perf_counter() - start))
 print(json.dumps({"ms": statistics.median(times[1:]), "kept": len(kept)}))
 """
@@ -48,7 +51,8 @@ def report(result, peer_python, **arrays):
         with tempfile.TemporaryDirectory() as folder:
             np.savez(f"{folder}/boxes.npz", **arrays)
             tools = Path(__file__).resolve().parents[2] / "shared" / "peer"
-            command = [peer_python, "-c", PEER, f"{folder}/boxes.npz", str(tools)]
+            backend = "cuda" if jax.default_backend() == "gpu" else "cpu"
+            command = [peer_python, "-c", PEER, f"{folder}/boxes.npz", str(tools), backend]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         theirs = json.loads(done.stdout.splitlines()[-1])
         result |= {"peer_ms": round(theirs["ms"], 2), "peer_kept": theirs["kept"]}

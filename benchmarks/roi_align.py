@@ -31,14 +31,19 @@ except ImportError:
     pass
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 torch.set_num_threads(os.cpu_count())
+device = sys.argv[4]
+finish = torch.cuda.synchronize if device == "cuda" else lambda: None
 data = np.load(sys.argv[1])
-rois, size, strides = torch.from_numpy(data["rois"]), data["size"].tolist(), data["strides"].tolist()
+rois = torch.from_numpy(data["rois"]).to(device)
+size, strides = data["size"].tolist(), data["strides"].tolist()
 maps = collections.OrderedDict(
-    (str(i), torch.randn(len(rois), int(data["channels"]), size[0] // s, size[1] // s, requires_grad=True))
+    (str(i), torch.randn(
+        len(rois), int(data["channels"]), size[0] // s, size[1] // s, device=device, requires_grad=True
+    ))
     for i, s in enumerate(strides)
 )
 pool = MultiScaleRoIAlign(list(maps), 7, 2)
-levels = torch.from_numpy(data["levels"])
+levels = torch.from_numpy(data["levels"]).to(device)
 
 def align():
     return pool(maps, list(rois), [tuple(size)] * len(rois))
@@ -52,10 +57,13 @@ def largest():
 run = {"roi_align": align, "roi_pool": largest}[sys.argv[2]]
 times = []
 for _ in range(6):
+    finish()
     start = time.perf_counter()
     out = run()
+    finish()
     middle = time.perf_counter()
     out.backward(torch.ones_like(out))
+    finish()
     times.append((1000 * (middle - start), 1000 * (time.perf_counter() - middle)))
     for level in maps.values():
         level.grad = None
@@ -116,7 +124,8 @@ def measure(name, rois, peer_python):
         settings = dict(size=SIZE, strides=STRIDES, channels=CHANNELS)
         np.savez(f"{folder}/rois.npz", rois=rois, levels=levels, **settings)
         tools = Path(__file__).resolve().parents[2] / "shared" / "peer"
-        command = [peer_python, "-c", PEER, f"{folder}/rois.npz", name, str(tools)]
+        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+        command = [peer_python, "-c", PEER, f"{folder}/rois.npz", name, str(tools), device]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     theirs = json.loads(done.stdout.splitlines()[-1])
     result |= {f"peer_{key}_ms": round(value, 2) for key, value in theirs.items()}

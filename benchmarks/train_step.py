@@ -2,7 +2,7 @@
 
     python -m benchmarks.train_step [--model MODEL … | all] [--precision float32 bfloat16] [--batch 8 …]
         [--size PIXELS] [--accumulation 1 …] [--remat none …] [--peer-python PYTHON] [--peer-compile]
-        [--markdown]
+        [--roofline] [--compile-only] [--markdown]
 
 One JSON line per case. The step is the one that training runs: normalisation of uint8 images, network,
 matching, hard negatives, gradients, momentum SGD and the check for non-finite values, of the
@@ -12,8 +12,9 @@ and default boxes, with an allocator that keeps freed memory, and the ratio of t
 and two-stage detectors (80 classes, 320 pixels unless --size says otherwise) have torchvision's as peer;
 ``atss_r50`` has its FCOS with the assignment of ATSS, ``benchmarks.torch_atss``.
 
-Several short steps are timed together, with one synchronisation at the end. ``compile_s`` is the first
-call; if JAX_COMPILATION_CACHE_DIR names a folder with the program in it, nothing is compiled. Peak
+Several short steps are timed together, with one synchronisation at the end. ``compile_s`` is tracing and
+compiling; if JAX_COMPILATION_CACHE_DIR names a folder with the program in it, nothing is compiled.
+``--roofline`` adds how near to the peaks of the device the step comes. Peak
 memory is the accelerator's, tuning of kernels included, or on CPUs what is resident in the process.
 """
 
@@ -53,30 +54,33 @@ def measure(case, args):
     c = models.config(case)
     train_step, now, detector, images, batch = make_step(c, models.class_names(case.model))
     parameters = count_parameters(now.params)
+    result = models.about("train_step", case._replace(size=c.input_size))
+    start = time.perf_counter()
+    compiled = train_step.lower(now, batch).compile()
+    compile_seconds = time.perf_counter() - start
+    if args.compile_only:
+        return result | {"compile_s": round(compile_seconds, 1)} | models.machine()
 
     def call():
         nonlocal now
-        now, _ = train_step(now, batch)
+        now, _ = compiled(now, batch)
 
     def finish():
         jax.block_until_ready(now)
 
-    start = time.perf_counter()
-    call()
-    finish()
-    compile_seconds = time.perf_counter() - start
-    # One more call does not count: the allocator is still growing.
+    # Two calls do not count: the allocator is still growing.
     half = max(1, args.steps // 2)
-    found = clock.samples(call, finish, half, warmup=1)
+    found = clock.samples(call, finish, half, warmup=2)
     peak = models.peak_mib()
     theirs = models.peer(case, args, "train", detector, images, parameters)
     found += clock.samples(call, finish, max(1, args.steps - half), warmup=0)
 
-    result = models.about("train_step", case._replace(size=c.input_size))
     result |= {"parameters": parameters, "compile_s": round(compile_seconds, 1)}
     result |= clock.summary(found)
     result["images_per_second"] = round(1000 * case.batch / result["ms"], 2)
     result["peak_mib"] = peak
+    if args.roofline:
+        result |= models.roofline(compiled, case.precision, result["ms"])
     return models.compared(result, theirs, "train") | models.machine()
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import clock, models, residuals
+from benchmarks import accelerator_report, clock, models, residuals
 from experiments import retinanet_coco
 from jdet import build
 from jdet.ops import anchors
@@ -74,6 +74,7 @@ def test_unknown_model_is_refused(capsys):
         ("atss_r50", 2134),
         ("faster_rcnn_r50", 25_575),
         ("mask_rcnn_r50", 25_575),
+        ("swin_t_faster_rcnn", 25_575),
         ("retinanet_r50_padded", 19_206),
     ],
 )
@@ -189,3 +190,40 @@ def test_a_failure_shows_and_leaves_the_rest(capsys):
     lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
     assert [line["batch"] for line in lines] == [1, 2]
     assert all(line["error"] == "exit status 1" for line in lines)
+
+
+def test_the_report_on_an_accelerator_takes_what_there_is(tmp_path):
+    bound = {"gflop": 120.5, "gbytes": 1.5, "bound": "memory", "bound_ms": 600.0}
+    bound |= {"each_ms": 700.0, "of_bound": 0.486}
+    alone = RESULT | bound | {"images_per_second": 153.0}
+    beside = alone | {"peer": "PyTorch 2", "peer_ms": 2000.0, "peer_images_per_second": 4.0}
+    written = {
+        "train_step_a": [alone],
+        "train_step_a_peer": [beside | {"times_peer": 0.62}],
+        "train_step_b": [alone | {"precision": "bfloat16", "peer_error": "exit status 1"}],
+        "record": [alone | {"model": "retinanet_r50"}],
+        "operations_nms": [{"what": "nms", "classes": 20, "candidates": 400, "ms": 4.25}],
+        "input": [
+            {"what": "stage", "stage": "total", "images_per_second_per_core": 51},
+            {"what": "summary", "images_per_second": 100.2, "source": "640x480", "size": 300, "cores": 2},
+        ],
+    }  # fmt: skip
+    parts = [f"{name}\t7\t0" for name in written] + ["inference_a\t60\tlonger than its limit"]
+    parts += ["profile\t3\t2", "late\t0\tno time left"]
+    for name, rows in written.items():
+        text = "a warning\n" + "\n".join(map(json.dumps, rows)) + '\n{"cut'
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    (tmp_path / "parts.tsv").write_text("\n".join(parts) + "\n")
+    (tmp_path / "machine.txt").write_text("one chip\n")
+    (tmp_path / "profile.log").write_text("…\nerror: no such option\n")
+    text = "\n".join(accelerator_report.report(tmp_path))
+    rows = [line for line in text.splitlines() if line.startswith("| root_resnet18")]
+    assert len(rows) == 2 and "| float32 (TF32) | 8×300² | 1234.56 | 153.0 |" in rows[0]
+    assert rows[0].endswith("| 600.00 (700.00) | 49% | memory | 2000.00 | 4.0 | 0.62 |")
+    assert "exit status 1" in rows[1]
+    assert "**153 images/s**, 76% of 200, 50% of the 306" in text
+    assert "| nms | 20 × 400 | 4.25 | – |  |" in text
+    assert "100 images/s of 640x480" in text and "153 images/s take 3.0 cores" in text
+    assert "* inference_a: longer than its limit, after 60 s" in text
+    assert "* profile: exit status 2, after 3 s: `error: no such option`" in text
+    assert "* no time left: late" in text and text.count("Nothing was measured.") == 2
