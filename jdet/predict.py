@@ -128,24 +128,11 @@ def _check(score: float | str, images: Iterable[str | os.PathLike[str]]) -> None
     Raises:
         ConfigError: the score is not one, or an address stands for an image.
     """
-    named = isinstance(score, str)
-    if score not in thresholds.CHOICES if named else not 0 <= score <= 1:  # not so where it is nan
-        raise ConfigError(
-            f"--score={score} must be in 0 … 1, such as --score=0.3, or one of "
-            f"{', '.join(thresholds.CHOICES)}"
-        )
+    thresholds.check(score)
     for item in map(str, images):
         if re.match(r"\w{2,}:/", item) and not os.path.exists(item):
             how = f" (curl -O {shlex.quote(item)})" if re.match("(https?|ftp):/", item) else ""
             raise ConfigError(f"{item} is an address; fetch it first{how}, and name the file")
-
-
-def _number_or_name(text: str) -> float | str:
-    """A score of the command line."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _log_error(name: str, error: Exception) -> None:
@@ -326,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--score",
-        type=_number_or_name,
+        type=thresholds.parse,
         default="auto",
         help="lowest score to report: a number; auto, the run's thresholds of best F1 per class, else 0.3; "
         "or precision, its thresholds for the precision that jdet.analyse wanted",

@@ -86,6 +86,7 @@ BELOW = {
     "certify": {"cli", "config", "build", "train"},
     "verify": {"certify", "cli", "config", "run", "train"},
     "convert": {"cli", "build", "data"},
+    "export": {"analyse", "cli", "config", "build", "data", "evaluation", "train"},
     "predict": {"analyse", "cli", "config", "data", "evaluation", "train"},
     "search_batch": {
         *("cli", "config", "build", "data", "describe", "parallel", "preflight", "run", "train"),

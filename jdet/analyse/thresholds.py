@@ -25,6 +25,27 @@ CHOICES = ("auto", "precision")
 """What may be asked of ``of_run`` besides a number."""
 
 
+def parse(text: str) -> float | str:
+    """A score of the command line: a number, or a name."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def check(score: float | str) -> None:
+    """Refuses what ``of_run`` cannot know.
+
+    Raises:
+        ConfigError: it is neither in 0 … 1 nor one of ``CHOICES``.
+    """
+    named = isinstance(score, str)
+    if score not in CHOICES if named else not 0 <= score <= 1:  # not so where it is nan
+        raise ConfigError(
+            f"--score={score} must be in 0 … 1, such as --score=0.3, or one of {', '.join(CHOICES)}"
+        )
+
+
 class _Cuts:
     """Precision and recall at every place where detections, best first, can be cut off by a score."""
 

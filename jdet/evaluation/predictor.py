@@ -73,6 +73,11 @@ class Predictor:
         resize: what the network sees of images.
         images: reads them, and refuses others than were trained on.
         display: makes images for people of them.
+        config: of the run.
+        values: what the values of images mean.
+        tiling: how images are cut into tiles; None: they are shown whole.
+        detector: the module.
+        variables: its weights and statistics.
         step: optimiser steps the weights have taken.
         batch_size: images per call of the network.
         precise_bn: training batches over which the statistics of batch norms were measured; 0: they are
@@ -117,28 +122,29 @@ class Predictor:
             raise ConfigError(f"batch_size={batch_size}: at least 1")
         run = open_run(workdir, phase)
         config, saved = run.config, run.weights(step)
-        self.folder = run.path
+        self.config, self.folder = config, run.path
         self.class_names = tuple(config.class_names)
         self.category_ids = results_lib.category_ids(self.class_names, config.category_ids)
         self.resize = build.resize(config)
         self.images = ImageCheck(config)
         kind = self.images.decoder.kind
         self.display = Display.of(config, kind)
-        self._values = build.normalise.image_values(config, kind)
+        self.values = build.normalise.image_values(config, kind)
         self.step = saved.step
         self.batch_size = batch_size
         settings = _tta_settings(config, tta, tile, tile_overlap)
-        self._tiling = Tiling.of(config.eval.tile)
+        self.tiling = Tiling.of(config.eval.tile)
         variables = None if precise_bn is False else _measured(config, saved, bool(precise_bn))
         self.precise_bn = 0 if variables is None else config.eval.precise_bn
         if variables is None:
             variables = state.eval_variables(saved, config.eval.use_ema)
-        self._detect = DetectFn(build.detector(config, self.class_names))
-        self._variables = self._detect.fold(jax.device_put(variables))
+        self.detector = build.detector(config, self.class_names)
+        self._detect = DetectFn(self.detector)
+        self.variables = self._detect.fold(jax.device_put(variables))
         self._multi_scale = None
         if settings is not None:
             self._multi_scale = MultiScale(self._detect, settings, self.resize)
-            self._multi_scale.prepare(self._variables, batch_size)
+            self._multi_scale.prepare(self.variables, batch_size)
 
     def __call__(
         self, images: Iterable[np.ndarray], ids: Sequence[str] | None = None
@@ -169,10 +175,10 @@ class Predictor:
             DataError: it has other channels, another type or range than those of training.
         """
         self.images.check(image, id)
-        image = filled(image, self._values.invalid, self._values.neutral)
+        image = filled(image, self.values.invalid, self.values.neutral)
         height, width = image.shape[:2]
-        if self._tiling:
-            tiles = self._tiling.tiles(height, width)
+        if self.tiling:
+            tiles = self.tiling.tiles(height, width)
             shown = [self.resize.prepare(tile.cut(image)) for tile in tiles]
             images, sizes = zip(*shown, strict=True)
         elif self._multi_scale:
@@ -196,8 +202,8 @@ class Predictor:
             Place of an image in the stream and its detections, as soon as they are there; ``in_order``
             sorts them.
         """
-        if self._tiling is not None:
-            yield from self._detect_tiles(self._tiling, images)
+        if self.tiling is not None:
+            yield from self._detect_tiles(self.tiling, images)
             return
         for rows, found in one_ahead(self._batches(images), self._start):
             move = self._multi_scale.to_images if self._multi_scale else to_images
@@ -251,8 +257,8 @@ class Predictor:
             for field in ([p.images for _, p in rows], [p.sizes for _, p in rows])
         )
         if self._multi_scale:
-            return sizes, self._multi_scale.detect(self._variables, images, sizes)
-        return sizes[0], self._detect(self._variables, images[0], sizes[0])
+            return sizes, self._multi_scale.detect(self.variables, images, sizes)
+        return sizes[0], self._detect(self.variables, images[0], sizes[0])
 
     def _pad(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         batch = np.zeros((self.batch_size, *rows[0].shape), rows[0].dtype)

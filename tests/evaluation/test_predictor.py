@@ -118,7 +118,7 @@ def test_statistics_are_measured_as_the_runs_evaluations_measure_them(workdir, t
     assert predictor.precise_bn == 1 and not caplog.records
     running = Predictor(measured, batch_size=1, precise_bn=False)
     assert running.precise_bn == 0 and not caplog.records
-    ours, theirs = (jax.device_get(p._variables["folded"]) for p in (predictor, running))
+    ours, theirs = (jax.device_get(p.variables["folded"]) for p in (predictor, running))
     apart = [not np.allclose(a, b) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs))]
     assert all(apart)
     config["data"]["train"] = build.group(

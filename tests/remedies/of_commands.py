@@ -29,7 +29,7 @@ RECORDS, PREDICT, DESCRIBE = (
 )
 
 
-CONVERT = "jdet/convert/convert.py"
+CONVERT, THRESHOLDS = "jdet/convert/convert.py", "jdet/analyse/thresholds.py"
 
 
 def ensembled(folder, **given):
@@ -269,7 +269,7 @@ ROWS = [
         {"mode": "evaluate"},
         {"phase": ""},
     ),
-    row(PREDICT, "such as --score=0.3", scored, {"score": 30.0}, {"score": 0.3}),
+    row(THRESHOLDS, "such as --score=0.3", scored, {"score": 30.0}, {"score": 0.3}),
     row(
         PREDICT,
         "is an address; fetch it first{}, and name the file",

@@ -1,0 +1,1 @@
+"""Programs of JAX as ONNX graphs (opset 18), without the package onnx."""

@@ -1,0 +1,67 @@
+"""What counts as the same detections."""
+
+import numpy as np
+import pytest
+
+from jdet.data.segmentation import encode_part
+from jdet.export import parity
+from jdet.types import ImageDetections
+
+THRESHOLDS = np.array([0.3, 0.5])
+
+
+def found(*rows, masks=None):
+    boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
+    return ImageDetections(
+        id="a",
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.array(scores, np.float32),
+        labels=np.array(labels, np.int32),
+        masks=masks,
+    )
+
+
+ONE, TWO = ((0, 0, 10, 10), 0.9, 0), ((5, 5, 30, 20), 0.8, 1)
+
+
+def moved(row, pixels=0.0, score=0.0, label=0):
+    box, old, kind = row
+    return tuple(x + pixels for x in box), old + score, kind + label
+
+
+@pytest.mark.parametrize(
+    ("theirs", "within"),
+    [
+        ((TWO, ONE), True),  # in another order
+        ((moved(ONE, 5e-4), TWO), True),
+        ((moved(ONE, 5e-3), TWO), False),
+        ((moved(ONE, 0, 5e-5), TWO), True),
+        ((moved(ONE, 0, 5e-4), TWO), False),
+        ((moved(ONE, label=1), TWO), False),
+        ((ONE,), False),
+        ((ONE, TWO, TWO), False),
+        ((ONE, TWO, ((1, 1, 5, 5), 0.50005, 1)), True),  # at its threshold to rounding
+        ((ONE, TWO, ((1, 1, 5, 5), 0.502, 1)), False),
+    ],
+)
+def test_limits(theirs, within):
+    apart = parity.difference(found(ONE, TWO), found(*theirs), THRESHOLDS)
+    assert apart.within is within, apart
+    assert apart.objects == 2
+
+
+def test_masks_may_differ_at_their_edges_alone():
+    def mask(width):
+        return encode_part(np.ones((20, width), bool), 2, 3, 64, 64)
+
+    ours = found(ONE, masks=(mask(20),))
+    assert parity.difference(ours, found(ONE, masks=(mask(20),)), THRESHOLDS).within
+    assert not parity.difference(ours, found(ONE, masks=(mask(21),)), THRESHOLDS).within
+    assert not parity.difference(ours, found(ONE), THRESHOLDS).within
+
+
+def test_sums_over_images_keep_the_largest():
+    first = parity.difference(found(ONE), found(moved(ONE, 5e-4)), THRESHOLDS)
+    total = first.and_(parity.difference(found(TWO), found(TWO), THRESHOLDS))
+    assert (total.images, total.objects) == (2, 2)
+    assert total.pixels == pytest.approx(5e-4, rel=1e-2)

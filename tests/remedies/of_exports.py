@@ -1,0 +1,185 @@
+"""Remedies of exports."""
+
+from unittest import mock
+
+import numpy as np
+
+from jdet.data.transforms.warp import Warp
+from jdet.export import __main__ as command
+from jdet.export import artifact, export, manifest, parity, resize
+from jdet.export.onnx import environment, model
+from jdet.export.onnx.table import Unsupported
+from jdet.types import EIGHT_BIT_RGB, ConfigError
+from tests.remedies.rows import Elsewhere, row
+
+EXPORT, ARTIFACT = "jdet/export/export.py", "jdet/export/artifact.py"
+ENVIRONMENT, MODEL = "jdet/export/onnx/environment.py", "jdet/export/onnx/model.py"
+
+
+class Own(Warp):
+    """A rule of the user's."""
+
+
+def free(folder, name, force=False):
+    (folder / "a").write_text("mine")
+    (folder / "folder").mkdir()
+    export._check_free(folder / name, force)
+
+
+def numbered(format):
+    manifest.check({"format": format}, "detector")
+
+
+def installed(flatbuffers):
+    work = mock.Mock(side_effect=None if flatbuffers else ImportError("flatbuffers"))
+    artifact._with_flatbuffers(work)
+
+
+def shown(channels):
+    detector = artifact.Artifact.__new__(artifact.Artifact)
+    detector.manifest = {"image": {"channels": 3, "dtype": "uint8"}}
+    detector._tiling = None
+    detector._whole = mock.Mock()
+    detector(np.zeros((4, 4, channels), np.uint8))
+
+
+def checked(check):
+    said = []
+    with mock.patch.object(command, "export", lambda *_, **__: 0):
+        with mock.patch.object(command.cli, "run", lambda work, *_: _said(work, said)):
+            command.main(["run", "--out=a", f"--check={check}"])
+    return "\n".join(said)
+
+
+def _said(work, said):
+    try:
+        return work()
+    except ConfigError as error:
+        said.append(str(error))
+
+
+def looked_at(folder, name):
+    for each in ("empty", "full"):
+        (folder / each).mkdir()
+    (folder / "full" / "a.png").write_bytes(b"")
+    predictor = mock.Mock()
+    predictor.images.files = ""
+    parity.images_of(predictor, [str(folder / name)], 1)
+
+
+def interpreted(folder, given="", there=False, network=True):
+    """An interpreter that has onnxruntime or not, and where it is made what pip then says."""
+    answers = {given: there, "made": False}
+    failed = mock.Mock(returncode=0 if network else 1, stderr="no network")
+    with (
+        mock.patch.dict("os.environ", XDG_CACHE_HOME=str(folder)),
+        mock.patch.object(environment.importlib.util, "find_spec", lambda _: None),
+        mock.patch.object(environment.venv, "create"),
+        mock.patch.object(environment.subprocess, "run", lambda *_, **__: failed),
+        mock.patch.object(environment, "_has_it", lambda name: answers.get(name, False)),
+    ):
+        environment.python(given, lambda _: None)
+
+
+def as_onnx(form, dtype=np.float32):
+    program = mock.Mock(detector=mock.Mock(dtype=dtype), kind=EIGHT_BIT_RGB)
+    lost = Unsupported("the operation fft")
+    with (
+        mock.patch.object(model.convert, "convert", side_effect=lost),
+        mock.patch.object(artifact, "make", lambda *_: b""),
+    ):
+        ready = mock.Mock(program=program, thresholds=np.zeros(1))
+        ready.predictor.variables = {}
+        export.FORMS[form].make(ready)
+
+
+ROWS = [
+    row(
+        ENVIRONMENT,
+        "install them there ({} -m pip install onnxruntime numpy), or leave it out",
+        interpreted,
+        {"given": "/a/python"},
+        {"there": True},
+        {"given": ""},
+    ),
+    row(
+        ENVIRONMENT,
+        "connect to the network, or give an interpreter that has it: --onnx_python=PATH",
+        interpreted,
+        {"network": False},
+        {"network": True},
+        {"given": "/a/python", "there": True},
+    ),
+    row(
+        MODEL,
+        "has no such convolutions on CPUs; export the run with --format=stablehlo",
+        as_onnx,
+        {"form": "onnx", "dtype": "bfloat16"},
+        {"form": "stablehlo"},
+    ),
+    row(
+        MODEL,
+        "cannot be written as ONNX; export the run with --format=stablehlo",
+        as_onnx,
+        {"form": "onnx"},
+        {"form": "stablehlo"},
+    ),
+    row(
+        "jdet/export/parity.py",
+        "name files or folders that have some with --images=",
+        looked_at,
+        {"name": "empty"},
+        {"name": "full"},
+        {"name": "full/a.png"},
+    ),
+    Elsewhere(
+        "jdet/export/jdet_serve.py",
+        "too many requests at a time; try again",
+        "tests/export/test_serve.py::test_one_too_many_is_told_to_come_again",
+        "[200] * 3 + [503] * 5",
+    ),
+    Elsewhere(
+        "jdet/export/jdet_runtime.py",
+        "take the jdet_runtime.py of the jdet that wrote it",
+        "tests/export/test_runtime.py::test_files_of_other_versions_are_refused",
+        "is no detector of format 1",
+    ),
+    row(
+        EXPORT,
+        "exists; name another file with --out=, or replace it with --force",
+        free,
+        {"name": "a"},
+        {"name": "b"},
+        {"force": True},
+    ),
+    row(EXPORT, "is a folder; name a file with --out=", free, {"name": "folder"}, {"name": "b"}),
+    row(
+        "jdet/export/manifest.py",
+        "export the run again, or read it with the version that wrote it",
+        numbered,
+        {"format": 2},
+        {"format": 1},
+    ),
+    row(
+        ARTIFACT,
+        "pip install flatbuffers",
+        installed,
+        {"flatbuffers": False},
+        {"flatbuffers": True},
+    ),
+    row(ARTIFACT, "give such images", shown, {"channels": 1}, {"channels": 3}),
+    row(
+        "jdet/export/resize.py",
+        "train with one of these to export",
+        resize.check,
+        {"resize": Own(input_size=8)},
+        {"resize": Warp(input_size=8)},
+    ),
+    row(
+        "jdet/export/__main__.py",
+        "--check={} must be at least 1, such as --check=16",
+        checked,
+        {"check": 0},
+        {"check": 16},
+    ),
+]
