@@ -1,0 +1,201 @@
+"""A run becomes a file that finds what the run finds, or no file."""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flatbuffers", reason="JAX serialises programs with it (the extra export)")
+
+import jax.numpy as jnp
+from PIL import Image
+
+from jdet import build
+from jdet.evaluation.predictor import Predictor
+from jdet.export import artifact, export, parity
+from jdet.export.__main__ import main
+from jdet.export.onnx import environment
+from jdet.types import DataError
+from tests.evaluation.pixel_detector import MaskDetector
+from tests.evaluation.saved_run import NAMES, kept_run, rectangle, save_run
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    save_run(folder)
+    return folder
+
+
+class Known(MaskDetector):
+    """Finds red rectangles, with masks."""
+
+    input_size = 64
+    dtype = jnp.float32
+
+
+@pytest.fixture(scope="module")
+def known():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "detector", lambda *_: Known())
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i, (height, width) in enumerate(((50, 80), (130, 70), (64, 64))):
+        pixels = rectangle(height, width, (10 + i, 15, 41, 37 - i))
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def command(workdir, out, images, *more):
+    return main([str(workdir), f"--out={out}", f"--images={images}", "--score=0.1", *more])
+
+
+def test_a_small_ssd(workdir, images, tmp_path, capsys):
+    assert command(workdir, tmp_path / "ssd", images, "--step=best") == 0
+    said = capsys.readouterr().out
+    assert "3 of the 3 images given" in said and "0 found by one alone" in said
+    assert [x.name for x in tmp_path.iterdir()] == ["ssd.stablehlo"]
+
+
+@pytest.fixture(scope="module")
+def made(workdir, images, known, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "detector"
+    kept = kept_run(workdir, out.parent / "kept")
+    assert command(kept, out, images, "--step=10") == 0
+    return kept, out.with_suffix(".stablehlo")
+
+
+def test_the_file_finds_what_the_run_finds(made, images):
+    """With resizing that keeps proportions, in two of its shapes, and masks."""
+    kept, path = made
+    detector = artifact.load(path)
+    assert detector.class_names == NAMES
+    predictor = Predictor(kept, step=10, batch_size=1)
+    pictures = [np.asarray(Image.open(file)) for file in sorted(images.iterdir())]
+    for picture, ours in zip(pictures, predictor(pictures), strict=True):
+        theirs = detector(picture)
+        assert len(ours.scores) == len(theirs.masks) == 1
+        assert parity.difference(ours, theirs, np.full(3, 0.1)).within
+
+
+def test_the_file_says_what_it_is(made):
+    manifest = artifact.load(made[1]).manifest
+    assert manifest["classes"] == list(NAMES) and manifest["thresholds"] == [0.1] * 3
+    assert manifest["run"]["step"] == 10 and len(manifest["run"]["config_sha256"]) == 64
+    assert manifest["image"]["dtype"] == "uint8" and manifest["resize"]["name"] == "keep_ratio"
+    assert manifest["parity"]["images"] == 3 and manifest["parity"]["missing"] == 0
+
+
+def test_other_images_are_refused(made):
+    detector = artifact.load(made[1])
+    for wrong in (np.zeros((20, 20, 1), np.uint8), np.zeros((20, 20, 3), np.uint16)):
+        with pytest.raises(DataError, match="the run was trained on uint8 .*: give such images"):
+            detector(wrong)
+
+
+def changed(path, **manifest):
+    """The bytes of an export whose manifest has other values."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == artifact.MANIFEST:
+                data = json.dumps(json.loads(data) | manifest).encode()
+            new.writestr(name, data)
+    return out.getvalue()
+
+
+def test_what_is_no_export_is_refused(made, tmp_path):
+    data = made[1].read_bytes()
+    cases = {
+        "absent": (None, "cannot be read"),
+        "torn": (data[: len(data) // 2], "no export of jdet"),
+        "text": (b"hello", "no export of jdet"),
+        "newer": (changed(made[1], format=2), "format 2, .* export the run again"),
+    }
+    for name, (content, message) in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            artifact.load(tmp_path / name)
+
+
+def test_a_file_that_is_there_is_kept(workdir, tmp_path, images, capsys):
+    (tmp_path / "a.stablehlo").write_text("mine")
+    assert command(workdir, tmp_path / "a", images) == 2
+    assert "exists" in capsys.readouterr().err
+    assert (tmp_path / "a.stablehlo").read_text() == "mine"
+
+
+def test_a_run_without_checkpoints_is_a_mistake(workdir, tmp_path, images, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text((workdir / "config.json").read_text())
+    assert command(tmp_path / "run", tmp_path / "a", images) == 2
+    assert "error:" in capsys.readouterr().err and not (tmp_path / "a.stablehlo").exists()
+
+
+class TestWithoutANetwork:
+    """What happens to the file; the program is the one that was made."""
+
+    @pytest.fixture(autouse=True)
+    def _program(self, made, monkeypatch):
+        with zipfile.ZipFile(made[1]) as file:
+            program = file.read(artifact.PROGRAM)
+        monkeypatch.setattr(artifact, "make", lambda *_: program)
+        monkeypatch.setattr(parity, "compare", lambda *_: self.found)
+
+    found = parity.Difference(images=1)
+
+    def test_an_export_unlike_its_run_is_not_written(self, made, tmp_path, images, capsys):
+        self.found = parity.Difference(images=1, objects=1, pixels=0.5)
+        assert command(made[0], tmp_path / "a", images) == 1
+        assert "a.stablehlo is not written" in capsys.readouterr().out
+        assert not list(tmp_path.iterdir())
+
+    def test_no_room(self, made, tmp_path, images, monkeypatch, capsys):
+        def full(path, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(export, "write_bytes", full)
+        assert command(made[0], tmp_path / "a", images) == 2
+        assert "a.stablehlo cannot be written" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+    def test_both_files(self, made, tmp_path, images, monkeypatch):
+        """ONNX Runtime is not here to run it."""
+        monkeypatch.setattr(environment, "python", lambda *_: "python")
+        monkeypatch.setattr(environment, "Runner", lambda *_: contextlib.nullcontext())
+        self.found = parity.Difference(images=1)
+        assert command(made[0], tmp_path / "a.onnx", images, "--format=both") == 0
+        assert sorted(x.name for x in tmp_path.iterdir()) == ["a.onnx", "a.stablehlo"]
+        data = (tmp_path / "a.onnx").read_bytes()
+        manifest = data[data.rindex(b'{"format"') :].decode()
+        assert json.loads(manifest)["classes"] == list(NAMES)
+        for name in (b"image", b"size", b"boxes", b"scores", b"labels", b"valid", b"masks"):
+            assert name in data
+
+    def test_force_replaces_a_file(self, made, tmp_path, images):
+        (tmp_path / "a.stablehlo").write_text("mine")
+        assert command(made[0], tmp_path / "a.stablehlo", images, "--force") == 0
+        assert artifact.load(tmp_path / "a.stablehlo").class_names == NAMES
+
+
+def test_without_the_runs_data_images_are_random(made, monkeypatch):
+    def gone(config):
+        raise DataError("the folder is gone")
+
+    monkeypatch.setattr(build, "sources", gone)
+    predictor = Predictor(made[0], batch_size=1)
+    images, which = parity.images_of(predictor, [], 3)
+    images = list(images)
+    assert "random" in which and len(images) == 3
+    assert all(image.dtype == np.uint8 and image.std() > 20 for _, image in images)
