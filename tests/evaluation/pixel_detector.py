@@ -9,6 +9,7 @@ class PixelDetector:
     """Finds the bounding box of the red pixels, exactly; its score is the mean of the image."""
 
     traces = 0
+    input_size = 64
 
     def apply(self, variables, images, image_sizes, *, method):
         assert method == "detect"
