@@ -39,7 +39,7 @@ class Network(nn.Module):
         return *outputs, head(x.reshape(2, 2, 4, 8, 16), real, train=False)
 
 
-def filled(network):
+def filled(network, images=IMAGES):
     """Variables of which no norm is near the identity."""
     rng = np.random.default_rng(1)
 
@@ -48,7 +48,7 @@ def filled(network):
             return rng.uniform(0.3, 3, leaf.shape).astype(np.float32)
         return rng.normal(size=leaf.shape).astype(np.float32) / max(1, leaf.size**0.25)
 
-    shapes = jax.eval_shape(network.init, jax.random.key(0), IMAGES)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
@@ -102,9 +102,20 @@ def test_dense_blocks_fold_what_reads_a_convolution_alone():
             stages = backbone.copy(name="backbone", parent=self)(x, train=False)
             return neck.copy(name="neck", parent=self)(stages, train=False)
 
-    images = np.zeros((1, 64, 64, 3), np.float32)
-    shapes = jax.eval_shape(Both().init, jax.random.key(0), images)
-    names = {"/".join(pair.norm) for pair in pairs_of(Both(), shapes, images)}
+    images = np.random.default_rng(2).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    variables = filled(Both(), images)
+    found = pairs_of(Both(), variables, images)
+    names = {"/".join(pair.norm) for pair in found}
     stem = {f"backbone/stem/conv{i}/norm" for i in (1, 2, 3)}
     layers = {f"backbone/block{i}/layer1_growth/norm" for i in (1, 2, 3)}
     assert names == stem | layers | {f"neck/extra{i}_2/norm" for i in (1, 2)}
+
+    @jax.jit
+    def both(variables):
+        return [Both().apply(each, images) for each in (variables, fold(variables, found))]
+
+    plain, quick = both(variables)
+    assert len(plain) == 4
+    for one, other in zip(plain, quick, strict=True):
+        assert np.abs(one).max() > 0
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5 * np.abs(one).max())
