@@ -17,6 +17,7 @@ from absl import flags
 
 from jdet import cli, cpu_allocator
 from jdet.parallel import cluster, supervisor, worker
+from jdet.train import program_cache
 from jdet.types import ConfigError
 
 FLAGS = flags.FLAGS
@@ -73,6 +74,7 @@ def main() -> int:
     if not worker.is_assigned():
         here = cluster.find(FLAGS.hosts, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if here is not None:
+        program_cache.leave()
         return supervisor.supervise(
             here,
             FLAGS.workdir,

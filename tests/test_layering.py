@@ -91,7 +91,7 @@ BELOW = {
     "search_batch": {
         *("cli", "config", "build", "data", "describe", "parallel", "preflight", "run", "train"),
     },
-    "main": {"cli", "cpu_allocator", "parallel", "run"},
+    "main": {"cli", "cpu_allocator", "parallel", "run", "train"},
 }
 EVERYWHERE = {"types", "atomic_files", "__version__"}
 FLAX = {"nn", "backbones", "necks", "detectors"}

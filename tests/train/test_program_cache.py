@@ -2,10 +2,13 @@
 
 import os
 import sys
+import zlib
 from types import SimpleNamespace
 
 import pytest
 
+from jdet import main
+from jdet.parallel.supervisor import ASSIGNED
 from jdet.train import program_cache
 
 
@@ -52,12 +55,91 @@ def test_a_home_that_cannot_be_written_is_no_error(home, monkeypatch):
     assert program_cache.VARIABLE not in os.environ
 
 
-def test_the_oldest_programs_go(tmp_path):
+def test_the_programs_not_used_for_longest_go(tmp_path):
+    inner = tmp_path / "xla_gpu_per_fusion_autotune_cache_dir"  # XLA's, within JAX's
+    inner.mkdir()
     for age in range(5):
+        path = (inner if age % 2 else tmp_path) / f"{age}"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1e9 - age, 1e9 - age))
+    os.utime(inner / "3", (1e9 + 1, 1e9 - 3))  # written long ago, read since
+    for _ in range(2):
+        program_cache._shrink(tmp_path, 250)
+        assert sorted(path.name for path in tmp_path.rglob("?")) == ["0", "3"]
+
+
+def test_what_cannot_be_removed_makes_no_room(tmp_path, monkeypatch):
+    for age in range(3):
         path = tmp_path / f"{age}"
         path.write_bytes(b"x" * 100)
         os.utime(path, (1e9 - age, 1e9 - age))
+    remove = os.remove
+
+    def refuse(path):
+        if path.endswith("2"):
+            raise PermissionError(path)
+        remove(path)
+
+    monkeypatch.setattr(os, "remove", refuse)
     program_cache._shrink(tmp_path, 250)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
-    program_cache._shrink(tmp_path, 250)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2"]
+
+
+def test_programs_cut_short_are_removed_and_each_is_looked_at_once(home, monkeypatch):
+    folder = program_cache.keep()
+    whole = zlib.compress(bytes(range(256)) * 100)
+    for name, data in {"whole": whole, "torn": whole[:-9], "empty": b"", "zeros": bytes(9)}.items():
+        (folder / f"{name}-cache").write_bytes(data)
+    (folder / "other").write_bytes(b"not JAX's")
+    monkeypatch.delenv(program_cache.VARIABLE)
+    program_cache.keep()
+    left = {"whole-cache", "other", program_cache.CHECKED}
+    assert {path.name for path in folder.iterdir()} == left
+    os.utime(folder / "whole-cache", (1e9, 1e9))  # long before the last look
+    monkeypatch.setattr(program_cache, "_is_whole", lambda _: False)
+    monkeypatch.delenv(program_cache.VARIABLE)
+    program_cache.keep()
+    assert {path.name for path in folder.iterdir()} == left
+
+
+def test_zstandard_where_jax_uses_it(monkeypatch):
+    class ZstdError(Exception):
+        pass
+
+    def decompress(data):
+        if data != whole:
+            raise ZstdError
+
+    whole = program_cache._ZSTD + b"rest"
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(
+        sys.modules, "zstandard", SimpleNamespace(decompress=decompress, ZstdError=ZstdError)
+    )
+    assert program_cache._is_whole(whole) and not program_cache._is_whole(whole[:-1])
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert program_cache._is_whole(whole[:-1])  # nothing here can tell
+
+
+@pytest.mark.parametrize("named", ["", "/shared"])
+def test_one_process_of_several_keeps_programs_only_where_the_user_says(home, monkeypatch, named):
+    if named:
+        monkeypatch.setenv(program_cache.VARIABLE, named)
+    program_cache.keep()
+    told = []
+
+    def supervise(*_, **__):
+        told.append(os.environ.get(program_cache.VARIABLE, ""))
+        return 0
+
+    values = dict.fromkeys(
+        ("hosts", "coordinator", "num_processes", "process_id", "phase", "workdir")
+        + ("connect_seconds", "lost_seconds")
+    )
+    monkeypatch.setattr(main, "FLAGS", SimpleNamespace(**values, mode="train", step="latest"))
+    monkeypatch.setattr(main.cluster, "find", lambda *_: "a place")
+    monkeypatch.setattr(main.supervisor, "supervise", supervise)
+    main.main()
+    assert told == [named]
+    monkeypatch.setenv(ASSIGNED, "{}")  # as the program that the agent starts has it
+    assert program_cache.keep() is None
+    assert os.environ.get(program_cache.VARIABLE, "") == named
