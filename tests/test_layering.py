@@ -83,7 +83,7 @@ BELOW = {
     },
     "describe": {"cli", "config", "build", "data", "parallel", "preflight", "train"},
     "phases": {"analysis.curves", "config", "build", "parallel", "train"},
-    "certify": {"cli", "config", "build", "train"},
+    "certify": {"cli", "config", "build", "data", "train"},
     "verify": {"certify", "cli", "config", "run", "train"},
     "convert": {"cli", "build", "data"},
     "export": {"analyse", "cli", "config", "build", "data", "evaluation", "train"},

@@ -10,13 +10,14 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jdet.certify import merkle
+from jdet.data.readers.regular_file import open_regular
 from jdet.types import Example, Source
 
 ABSENT = "absent"
@@ -63,16 +64,16 @@ def root(found: Sequence[Leaf]) -> str:
 
 
 def _leaf(example: Example) -> Leaf:
-    image = example.image
+    image: Any = example.image  # all that ``jdet.data.readers.read`` takes
     files: tuple[str, ...] = ()
-    if isinstance(image, (str, tuple)):
-        files = (image,) if isinstance(image, str) else image
-        digest = _of_files(files)
-    elif isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray):
         digest = _of_arrays([image])
-    else:
+    elif isinstance(image, bytes):
         digest = hashlib.sha256(image).hexdigest()
-    return Leaf(example.id, digest, _of_labels(example), len(example.boxes), tuple(files))
+    else:
+        files = tuple(map(os.fspath, image if isinstance(image, (tuple, list)) else [image]))
+        digest = _of_files(files)
+    return Leaf(example.id, digest, _of_labels(example), len(example.boxes), files)
 
 
 def _of_files(paths: Iterable[str]) -> str:
@@ -80,7 +81,7 @@ def _of_files(paths: Iterable[str]) -> str:
     for path in paths:
         one = hashlib.sha256()
         try:
-            with Path(path).open("rb") as file:
+            with open_regular(path) as file:  # a label may name a device, which never ends
                 while block := file.read(_BLOCK):
                     one.update(block)
         except OSError:

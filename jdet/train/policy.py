@@ -101,12 +101,16 @@ class Decisions:
         self.now = decision
 
 
+_UNFINISHED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What a line raises that is no line of a log, or has values that are no numbers."""
+
+
 def read_evaluations(log: Path, until: int) -> list[Evaluation]:
     """The evaluations that ``metrics.jsonl`` holds up to a step, in its order; none where it is not there.
 
     Args:
         log: the file. Lines of training steps have a learning rate, those of events a name; the others
-            are evaluations. What a killed run left unfinished is passed over.
+            are evaluations. What a killed run left unfinished, or is no number, is passed over.
         until: last step that counts.
     """
     found = []
@@ -114,10 +118,10 @@ def read_evaluations(log: Path, until: int) -> list[Evaluation]:
         try:
             values = json.loads(line)
             step = int(values.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if step <= until and "lr" not in values and "event" not in values:
+                found.append(Evaluation(step, _recorded(values)))
+        except _UNFINISHED:
             continue
-        if step <= until and "lr" not in values and "event" not in values:
-            found.append(Evaluation(step, _recorded(values)))
     return found
 
 

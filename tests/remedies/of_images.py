@@ -1,12 +1,15 @@
 """Remedies of image files, of what a set of them is, and of images that a run was not trained on."""
 
+import os
 import re
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 
 from jdet.config import get_defaults
 from jdet.data.image_io import check_size, write_image
+from jdet.data.readers import limits
 from jdet.data.readers.decoder import Decoder
 from jdet.data.readers.file_pattern import FilePattern
 from jdet.data.readers.read import decode_any
@@ -94,6 +97,11 @@ def other_settings(channels):
     of_run(config, config_of(TRAINED["12 bits"]), "runs/x")
 
 
+def most_pixels(given):
+    with mock.patch.dict(os.environ, {limits.VARIABLE: given}):
+        limits.most_pixels()
+
+
 def bands(given):
     ImageSettings(bands=given)
 
@@ -103,6 +111,14 @@ ROWS = [
         "jdet/data/readers/limits.py",
         "or set the environment variable",
         "tests/data/readers/test_hostile_files.py::test_the_limit_is_openCVs_and_can_be_set",
+    ),
+    row(
+        "jdet/data/readers/limits.py",
+        "set it to digits, such as 4000000000, with KB or MB",
+        most_pixels,
+        {"given": "2GB"},
+        {"given": "4000000000"},
+        {"given": "4000MB"},
     ),
     Untyped(
         "jdet/data/image_formats.py",

@@ -205,6 +205,14 @@ def test_policy_sees_what_is_recorded_and_scale_one_changes_nothing(tmp_path):
     assert "decision" not in json.loads((tmp_path / "without" / "run.json").read_text())
 
 
+def test_lines_that_hold_no_numbers_are_passed_over(tmp_path):
+    lines = ['{"step": Infinity, "a": 1}', '{"step": 2, "a": "x"}', '{"step": 3, "a": [1]}']
+    lines += [f'{{"step": 4, "a": 1{"0" * 400}}}', '{"step": 5, "a": null, "b": 2}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    (found,) = read_evaluations(tmp_path / "metrics.jsonl", 9)
+    assert found.step == 5 and math.isnan(found.metrics["a"]) and found.metrics["b"] == 2
+
+
 def test_nonsense_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="decides from evaluations, but there are none"):
         train(tmp_path, policy=lambda _: Decision())

@@ -11,13 +11,15 @@ import numpy as np
 
 from jdet.data.readers import limits
 from jdet.data.readers.stored import Stored, with_channels
-from jdet.types import DataError
+from jdet.types import ConfigError, DataError
 
 NPY, NPZ = b"\x93NUMPY", b"PK\3\4"
 
 
 def read_numpy(data: bytes, name: str) -> Stored:
-    """The array of a NPY file, or the only one, or the one called "image", of a NPZ file.
+    """The array of a NPY file, or the one called "image", or the only one, of a NPZ file.
+
+    What else lies in an archive, such as JSON that describes the image, is not read.
 
     Raises:
         DataError: truncated, pickled, several arrays, too large, or no image.
@@ -28,7 +30,7 @@ def read_numpy(data: bytes, name: str) -> Stored:
         else:
             _check(io.BytesIO(data), len(data), name)
             loaded = np.load(io.BytesIO(data), allow_pickle=False)
-    except DataError:
+    except (ConfigError, DataError):
         raise
     except Exception as error:  # of many kinds, by what is broken
         raise DataError(f"{name}: a NumPy file that cannot be read ({error})") from error
@@ -38,8 +40,12 @@ def read_numpy(data: bytes, name: str) -> Stored:
 def _only_array(data: bytes, name: str) -> np.ndarray:
     """The array of a NPZ file that is the image."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
-        if not all(each.filename.endswith(".npy") for each in members.values()):
+        members = {
+            each.filename.removesuffix(".npy"): each
+            for each in archive.infolist()
+            if each.filename.endswith(".npy")
+        }
+        if not members:
             raise DataError(f"{name}: a ZIP archive, not of NumPy arrays")
         if "image" not in members and len(members) != 1:
             raise DataError(

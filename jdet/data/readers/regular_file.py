@@ -17,13 +17,21 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is a folder, a device, a pipe or a socket.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    flags, quick = os.O_RDONLY | getattr(os, "O_BINARY", 0), getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, flags | quick)
+    except BlockingIOError:  # a file server holds a lease on it, or it has to be fetched from tape
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise
+        handle = os.open(path, flags)
     try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "a device, pipe or socket, and no file", path)
+        if quick:
+            os.set_blocking(handle, True)
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)

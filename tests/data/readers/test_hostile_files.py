@@ -16,7 +16,7 @@ from jdet.data.readers.regular_file import open_regular
 from jdet.data.readers.settings import ImageSettings
 from jdet.data.sources.annotations import read_image_size
 from jdet.data.sources.xml_file import read_xml
-from jdet.types import DataError
+from jdet.types import ConfigError, DataError
 from tests.data.readers import files
 
 TOO_LARGE = limits.VARIABLE
@@ -94,6 +94,33 @@ def test_the_limit_is_openCVs_and_can_be_set(monkeypatch):
     assert read(files.npz(image=array)).pixels.shape == array.shape
 
 
+def test_the_limit_has_the_units_of_openCV_and_no_others(monkeypatch):
+    for given, pixels in {"3KB": 3 << 10, "3mb": 3 << 20, "3Mb": 3 << 20, "": 1 << 30}.items():
+        monkeypatch.setenv(limits.VARIABLE, given)
+        assert limits.most_pixels() == pixels
+    for given in ("3GB", "3k", "1e9", " 3", "-1"):
+        monkeypatch.setenv(limits.VARIABLE, given)
+        with pytest.raises(ConfigError, match=f"{limits.VARIABLE}={given} is no number of pixels"):
+            read(files.npz(image=files.values("uint8", 3)))
+
+
+def test_what_lies_beside_the_array_of_an_archive_is_not_read():
+    array = files.values("uint8", 3)
+    for names, good in (("image meta", True), ("a meta", True), ("meta", False)):
+        held = io.BytesIO()
+        with zipfile.ZipFile(held, "w") as archive:
+            for name in names.split():
+                if name == "meta":
+                    archive.writestr("meta.json", "{}")
+                else:
+                    archive.writestr(f"{name}.npy", files.npy(array))
+        if good:
+            assert (read(held.getvalue()).pixels == array).all()
+        else:
+            with pytest.raises(DataError, match="a ZIP archive, not of NumPy arrays"):
+                read(held.getvalue())
+
+
 def test_devices_and_pipes_are_no_files(tmp_path):
     """The first has no end, the second waits for somebody to write."""
     pipe = str(tmp_path / "pipe.png")
@@ -108,7 +135,25 @@ def test_devices_and_pipes_are_no_files(tmp_path):
         open_regular(tmp_path)
     (tmp_path / "file").write_bytes(b"content")
     with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"content" and os.get_blocking(file.fileno())
+
+
+def test_a_file_that_has_to_be_waited_for_is_waited_for(tmp_path, monkeypatch):
+    """Leases of file servers and files on tape: opening them without waiting fails."""
+    opened, pipe = os.open, tmp_path / "pipe"
+
+    def leased(path, flags, *more):
+        if flags & os.O_NONBLOCK:
+            raise BlockingIOError(11, "Resource temporarily unavailable", path)
+        return opened(path, flags, *more)
+
+    os.mkfifo(pipe)
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.setattr(os, "open", leased)
+    with open_regular(tmp_path / "file") as file:
         assert file.read() == b"content"
+    with pytest.raises(BlockingIOError):
+        open_regular(pipe)
 
 
 @pytest.mark.parametrize(
