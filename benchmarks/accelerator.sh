@@ -3,6 +3,8 @@
 #
 #   benchmarks/accelerator.sh [FOLDER]        # default runs/accelerator; FOLDER/RESULTS.md
 #
+# What an earlier call left in the folder is replaced; a folder with other files and none of this script is refused.
+#
 # Training step and inference of every model at its full size, with a roofline each, in bfloat16 and in float32
 # (TF32 in convolutions and products); RetinaNet-R50 at 800×800 pixels beside the published rate of one chip;
 # RoIAlign, NMS, the rate of the input pipeline, a profile; and, as far as time goes, PyTorch with torch.compile on
@@ -27,7 +29,25 @@ budget=${BUDGET:-$([ "$tiny" ] && echo 3600 || echo 570)}
 parallel=${PARALLEL:-$([ "$tiny" ] && echo 1 || echo 4)}
 steps=$([ "$tiny" ] && echo 1 || echo 8)
 patience=$([ "$tiny" ] && echo 5 || echo 1) # times every limit: a shared CPU is slow
-rm -rf "$out" && mkdir -p "$out" || exit 1
+
+# Makes the folder, or removes from it what an earlier call wrote: its parts are named in parts.tsv.
+begin_folder() {
+  local parts=$out/parts.tsv name
+  if [ -d "$out" ] && [ ! -f "$parts" ] && [ "$(ls -A "$out")" ]; then
+    echo "$out holds files that are not of this script (no parts.tsv); name a new folder" >&2
+    exit 2
+  fi
+  mkdir -p "$out" || exit 2
+  if [ -f "$parts" ]; then
+    while IFS=$'\t' read -r name _; do
+      name=${name##*/}
+      rm -f "$out/$name.jsonl" "$out/$name.log"
+    done <"$parts"
+    rm -f "$out"/compile_{train_step,inference}_*.log "$out"/{machine.txt,RESULTS.md,profile.json,profile.png}
+  fi
+  : >"$parts" || exit 2
+}
+begin_folder
 
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/accelerator}
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
@@ -127,7 +147,6 @@ measure_all() {
   [ "$peer" ] && "$peer" -c "import torch; print('torch', torch.__version__)" 2>/dev/null
   [ "$peer" ] || echo "no torch: no peer"
 } >"$out/machine.txt"
-: >"$out/parts.tsv"
 
 say "compiling"
 compile_one train_step "$record" bfloat16

@@ -48,13 +48,13 @@ def lines(path):
 
 
 def models(results, what):
-    """Results of a benchmark of models, one for each case, that beside the peer where there is one."""
+    """Results of a benchmark of models, one for each case: the one beside the peer, or else the first."""
     found = {}
     for name, rows in results.items():
         for row in rows:
             if row.get("what") == what and "ms" in row and name != "record":
                 key = row["model"], row["precision"], row["batch"], row["size"]
-                if key not in found or "peer" in row:
+                if key not in found or "peer" in row or "peer_error" in row:
                     found[key] = row
     return list(found.values())
 

@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from experiments import retinanet_coco
 from jdet import build
 from jdet.ops import anchors
 
+ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = [(10.0, 20.0, 0.0), (12.0, 24.0, 0.01), (14.0, 28.0, 0.02), (90.0, 30.0, 0.6)]
 RESULT = models.about("train_step", models.Case("root_resnet18", "float32", 8, 300)) | {
     "ms": 1234.56,
@@ -192,6 +196,34 @@ def test_a_failure_shows_and_leaves_the_rest(capsys):
     assert all(line["error"] == "exit status 1" for line in lines)
 
 
+def test_the_script_for_an_accelerator_removes_its_own_files_only(tmp_path):
+    """Without time nothing is measured, and without a Python nothing is reported."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    command = ["bash", "benchmarks/accelerator.sh", str(folder)]
+    environment = {**os.environ, "BUDGET": "0", "PYTHON": "true", "MODELS": "ssd300_vgg16"}
+
+    def run():
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+    refused = run()
+    assert refused.returncode == 2 and "are not of this script" in refused.stderr
+    assert (folder / "thesis.tex").read_text() == "mine"
+
+    outside = tmp_path / "outside.log"
+    outside.write_text("mine")
+    earlier = ("record.jsonl", "record.log", "compile_inference_a.log", "profile.png")
+    for name in earlier:
+        (folder / name).write_text("earlier")
+    (folder / "parts.tsv").write_text("record\t7\t0\n../outside\t7\t0\n")
+    assert run().returncode == 0 and outside.exists()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"thesis.tex", "parts.tsv", "machine.txt", "RESULTS.md"}
+    parts = (folder / "parts.tsv").read_text().splitlines()
+    assert "record\t0\tno time left" in parts and len(parts) > 5
+
+
 def test_the_report_on_an_accelerator_takes_what_there_is(tmp_path):
     bound = {"gflop": 120.5, "gbytes": 1.5, "bound": "memory", "bound_ms": 600.0}
     bound |= {"each_ms": 700.0, "of_bound": 0.486}
@@ -200,7 +232,8 @@ def test_the_report_on_an_accelerator_takes_what_there_is(tmp_path):
     written = {
         "train_step_a": [alone],
         "train_step_a_peer": [beside | {"times_peer": 0.62}],
-        "train_step_b": [alone | {"precision": "bfloat16", "peer_error": "exit status 1"}],
+        "train_step_b": [alone | {"precision": "bfloat16"}],
+        "train_step_b_peer": [alone | {"precision": "bfloat16", "peer_error": "exit status 1"}],
         "record": [alone | {"model": "retinanet_r50"}],
         "operations_nms": [{"what": "nms", "classes": 20, "candidates": 400, "ms": 4.25}],
         "input": [
