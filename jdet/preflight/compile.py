@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax import monitoring
 from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
@@ -58,8 +60,9 @@ class Figures(NamedTuple):
         program: "train" or "evaluate".
         devices: that run it together.
         images: images of one device.
-        seconds: that tracing and compiling took.
+        seconds: that tracing and compiling took, or reading the program back.
         cpu_seconds: of all cores together.
+        cached: the program was read from JAX's cache, so that the times are not of compiling.
         fits: False where the compiler ran out of the device's memory.
         memory: needed; None where the compiler ran out of it.
         needed: bytes in all, as the compiler counts them where it ran out of memory.
@@ -78,6 +81,7 @@ class Figures(NamedTuple):
     images: int
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    cached: bool = False
     fits: bool = True
     memory: Memory | None = None
     needed: int = 0
@@ -131,7 +135,8 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
         compile_it = functools.partial(detect.compile, variables, shape)
     found = Figures(program, mesh.size, images, flops=flops)
     try:
-        compiled = compile_it()
+        with own_names(), _reads_from_cache() as reads:
+            compiled = compile_it()
     except jax.errors.JaxRuntimeError as error:
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text and "Ran out of memory" not in text:
@@ -156,7 +161,39 @@ def measure(config: ConfigDict, program: str, devices: Sequence[Any]) -> Figures
         host_transfers=collectives.host_transfers(module),
         seconds=time.perf_counter() - start[0],
         cpu_seconds=time.process_time() - start[1],
+        cached=bool(reads),
     )
+
+
+@contextlib.contextmanager
+def own_names() -> Iterator[None]:
+    """Within it no program is read from the cache whose instructions have the names of another version.
+
+    Otherwise JAX takes one that differs in names alone, and those are what parts of a program are told by.
+    """
+    name = "jax_compilation_cache_include_metadata_in_key"
+    before = getattr(jax.config, name)
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+@contextlib.contextmanager
+def _reads_from_cache() -> Iterator[list[str]]:
+    """Yields a list that gets an item for each program that is read from the cache within."""
+    reads: list[str] = []
+
+    def listen(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            reads.append(event)
+
+    monitoring.register_event_listener(listen)
+    try:
+        yield reads
+    finally:
+        monitoring.unregister_event_listener(listen)
 
 
 def memory_of(compiled: Any) -> Memory:

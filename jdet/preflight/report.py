@@ -142,7 +142,14 @@ _LINES = (
     ("a device without overlap", _rate("images_per_second_serial")),
     ("all-gathers", lambda p: f"{p['all_gathers'] or 'none'}"),
     ("host transfers", lambda p: f"{len(p['host_transfers']) or 'none'}"),
-    ("compiled in", lambda p: f"{p['seconds']:.0f} s, {p['cpu_seconds']:.0f} s of cores"),
+    (
+        "compiled in",
+        lambda p: (
+            "read from the cache"
+            if p["cached"]
+            else f"{p['seconds']:.0f} s, {p['cpu_seconds']:.0f} s of cores"
+        ),
+    ),
 )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,23 +54,8 @@ def compile_program(config: ConfigDict, what: str, devices: Sequence[Any]) -> Pr
     mesh = mesh_lib.make_mesh(config, devices=devices)
     detector = build.detector(config, config.class_names, axis_name="member")
     make = _train if what == "train" else _detect
-    with _own_names():
+    with compile_lib.own_names():
         return make(config, detector, mesh)
-
-
-@contextlib.contextmanager
-def _own_names() -> Iterator[None]:
-    """Within it no program is read from the cache whose instructions have the names of another version.
-
-    Otherwise JAX takes one that differs in names alone, and those are what parts of a program are told by.
-    """
-    name = "jax_compilation_cache_include_metadata_in_key"
-    before = getattr(jax.config, name)
-    jax.config.update(name, True)
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
 
 
 def _train(config: ConfigDict, detector: Any, mesh: Any) -> Program:

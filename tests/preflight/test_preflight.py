@@ -7,6 +7,7 @@ import sys
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from jdet import describe
 from jdet.parallel import mesh as mesh_lib
@@ -137,6 +138,48 @@ def test_out_of_memory_is_a_figure(small, monkeypatch, message):
     assert message in found.message
 
 
+@pytest.fixture
+def cache(tmp_path):
+    """JAX keeps programs in a folder of its own, however fast they were compiled."""
+    wanted = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+
+    def set_to(values):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    before = {name: getattr(jax.config, name) for name in wanted}
+    set_to(wanted)
+    yield
+    set_to(before)
+
+
+def test_names_are_those_of_this_version_and_a_cached_program_is_said_to_be(
+    small, cache, monkeypatch
+):
+    names = []
+
+    def make(*_):
+        def step(_, batch):
+            with jax.named_scope(names[-1]):
+                return batch.images.sum()
+
+        return jax.jit(step)
+
+    monkeypatch.setattr(compile_lib, "make_train_step", make)
+    found = []
+    for name in ("earlier", "later", "later"):
+        names.append(name)
+        found.append(compile_lib.measure(small, "train", jax.devices()[:2]))
+    for name, figures in zip(names, found, strict=True):
+        (each,) = figures.collectives
+        assert f"/{name}/" in each.op_name
+    assert [figures.cached for figures in found] == [False, False, True]
+
+
 @pytest.mark.parametrize("limit", [0, 1, 5, 8, 9, 100, 255, 256, 300])
 @pytest.mark.parametrize("multiple", [1, 4])
 @pytest.mark.parametrize("bend", [1.0, 1.3])
@@ -239,8 +282,8 @@ def made_up(count, limit="memory", serial=100.0):
     train = dict(
         images=8, fits=True, needed=4 * 2**30, flops=1.5e12, memory_bytes=12e9, seconds=100.0,
         memory=dict(arguments=2**28, outputs=2**28, aliased=2**28, temporaries=2**30, code=0, peak=2**31),
-        cpu_seconds=160.0, collectives=[row | dict(largest=2**20)], all_gathers=0, host_transfers=[],
-        arithmetic_intensity=125.0, bound=bound,
+        cpu_seconds=160.0, cached=False, collectives=[row | dict(largest=2**20)], all_gathers=0,
+        host_transfers=[], arithmetic_intensity=125.0, bound=bound,
     )  # fmt: skip
     return dict(
         topology=f"v5e:{count}", devices=count, device_kind="TPU v5 lite", batch_size=8 * count,
@@ -268,6 +311,10 @@ def test_report_states_bound_limit_search_and_scaling(capsys):
         "figures of the chip: a page",
     ):
         assert text in said
+    assert "100 s, 160 s of cores" in said
+    part["programs"]["train"]["cached"] = True
+    report_lib.print_report(report | dict(weak_scaling=[]))
+    assert "read from the cache" in (again := capsys.readouterr().out) and "s of cores" not in again
     lines = {line.split("  ")[0].strip(): line.split() for line in said.splitlines()}
     assert lines["all-gathers"][-1] == lines["host transfers"][-1] == "none"
 
