@@ -9,13 +9,17 @@ import pytest
 
 from jdet import build
 from jdet.backbones.resnet import ResNet
+from jdet.config import get_defaults
 from jdet.detectors.roi_features import RoIDetector
 from jdet.detectors.semantic_head import semantic_loss, semantic_targets
 from jdet.necks.fpn import FPN
+from jdet.nn import observe
 from jdet.nn.conv import conv2d
 from jdet.nn.initialisers import he
 from jdet.nn.large_kernel import LargeKernel
 from jdet.nn.norm import Norm
+from jdet.train import optim
+from jdet.train.init.layer_gradients import mean_squares
 from jdet.types import ConfigError
 from tests import harness
 from tests.detectors import two_stage
@@ -153,13 +157,26 @@ def test_large_kernels_are_those_that_their_factors_span():
     def run(key, x):
         y, variables = layer.init_with_output(key, x)
         w = variables["params"]
-        whole = jnp.einsum("xcm,ymn->yxcn", w["row1"][0], w["column2"][:, 0])
-        whole += jnp.einsum("ycm,xmn->yxcn", w["column1"][:, 0], w["row2"][0])
-        return y, conv2d(x, whole, padding=2), w
+        row1, row2 = (w[name]["kernel"][0] for name in ("row1", "row2"))
+        column1, column2 = (w[name]["kernel"][:, 0] for name in ("column1", "column2"))
+        whole = jnp.einsum("xcm,ymn->yxcn", row1, column2)
+        whole += jnp.einsum("ycm,xmn->yxcn", column1, row2)
+        with observe.layers() as seen:
+            layer.apply(variables, x)
+        return (
+            y,
+            conv2d(x, whole, padding=2),
+            w,
+            {path: call[0].power for path, call in seen.items()},
+        )
 
-    found, expected, weights = run(jax.random.key(0), x)
+    found, expected, weights, powers = run(jax.random.key(0), x)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert sum(x.size for x in weights.values()) == 2 * 5 * (3 + 4) * 4 + 4
+    assert sum(x.size for x in jax.tree.leaves(weights)) == 2 * 5 * (3 + 4) * 4 + 4
+    assert set(powers) == set(mean_squares(weights))
+    squares = np.pad(np.square(np.asarray(x[0])).mean(-1), ((2, 2), (0, 0)))
+    expected = np.mean([squares[i : i + 9] for i in range(5)], axis=0)
+    np.testing.assert_allclose(powers["column1/kernel"][0], expected, rtol=1e-5)
 
 
 def test_a_pyramid_with_large_kernels():
@@ -170,13 +187,20 @@ def test_a_pyramid_with_large_kernels():
     )
     assert [x.shape for x in levels] == [(1, n, n, 4) for n in (8, 4, 2)]
     shapes = sizes(variables["params"])
-    assert shapes["lateral_c3/row1"] == (1, 7, 3, 4) and "lateral_c3/bias" not in shapes
+    assert shapes["lateral_c3/row1/kernel"] == (1, 7, 3, 4) and "lateral_c3/bias" not in shapes
     assert shapes["lateral_c4/norm/scale"] == (4,) and shapes["output_c4/conv/kernel"] == (
         3,
         3,
         4,
         4,
     )
+    lines = {n: x for n, x in variables["params"]["lateral_c3"].items() if n != "norm"}
+    assert len(jax.eval_shape(mean_squares, lines)) == 4
+    settings = get_defaults().optimizer
+    for mask in ("caffe", "kernels", "no_norm_decay", "all"):
+        settings.decay_mask = mask
+        uses = optim.parameter_rules(settings, lines)
+        assert sum(use.tensors for use in uses) == 4 and all(use.decay == 1 for use in uses)
     with pytest.raises(ValueError, match="lateral_kernel=4; it must be odd, such as 5"):
         FPN(("c3",), lateral_kernel=4)
 
