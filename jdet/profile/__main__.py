@@ -10,13 +10,11 @@ compiled for devices that need not be there, and times are those at their peaks.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
 
-from jdet import atomic_files, cli, cpu_allocator
+from jdet import cli, cpu_allocator
 from jdet import config as config_lib
-from jdet.profile import figure
+from jdet.profile import output as output_lib
 from jdet.profile import report as report_lib
 from jdet.profile.profile import profile
 from jdet.profile.programs import PROGRAMS
@@ -25,6 +23,7 @@ from jdet.profile.programs import PROGRAMS
 def main() -> None:
     """The command."""
     values = flags.FLAGS
+    output = output_lib.prepare(values.out) if values.out else None
     report = profile(
         config_lib.of_phase(values.config, values.phase),
         values.what,
@@ -34,11 +33,8 @@ def main() -> None:
         depth=values.depth,
     )
     report_lib.print_report(report)
-    if values.out:
-        out = Path(values.out)
-        stem = out.with_suffix("") if out.suffix in (".json", ".png") else out
-        atomic_files.write_json(f"{stem}.json", report)
-        figure.save(report, f"{stem}.png")
+    if output:
+        output.write(report)
 
 
 def define_flags() -> None:

@@ -48,7 +48,8 @@ def profile(
         say: told what is being done.
 
     Returns:
-        The report as ``--out`` writes it: plain values, bytes and seconds.
+        The report as ``--out`` writes it: plain values, bytes and seconds. Operations and bytes are of all
+        devices together, seconds of the step.
 
     Raises:
         ConfigError: an unknown program, topology or config; no figures for its devices.
@@ -66,7 +67,7 @@ def profile(
         mesh_lib.split_cpu(config)
         devices = mesh_lib.pick_devices(config)
     # The devices of a CPU are threads of one machine, whose figures are those of all of them.
-    scale = len(devices) if devices[0].platform == "cpu" else 1
+    who = {"devices": len(devices), "shared": devices[0].platform == "cpu"}
     present = not topology or topology.startswith(("cpu", "gpu"))
     figures = peaks.find(devices[0], config.precision, given, present=present)
     say(f"compiling the {what} step for {len(devices)} × {devices[0].device_kind}")
@@ -85,17 +86,17 @@ def profile(
         "shape": list(build.resize(config).largest),
         "images": program.images,
         "compile_seconds": compiled,
-        "peaks": figures._asdict(),
+        "peaks": {**figures._asdict(), "of_all_devices": who["shared"]},
         "measured": not topology,
     }
     if topology:
-        step = summary.step_of(parts, figures, scale)
+        step = summary.step_of(parts, figures, **who)
         return report | {"seconds": step.whole} | _rows(step, depth)
     say(f"running {steps} step(s), then {steps} under the profiler")
     call = program.start()
     times = _times(call, steps)
     found = trace.capture(call, steps, {part.name for part in parts})
-    step = summary.step_of(parts, figures, scale, found.seconds, found.wall)
+    step = summary.step_of(parts, figures, found.seconds, found.wall, **who)
     report |= {
         "seconds": statistics.median(times),
         "traced_seconds": found.wall,

@@ -53,11 +53,14 @@ def facts(report: dict[str, Any]) -> list[str]:
         each = f"at least {each} at most: nothing was run, times are those at the peaks"
     least = report["least_seconds"]
     shares = ", ".join(f"{name} {share:.0%}" for name, share in report["by_bound"].items())
+    several = report["devices"] > 1
+    whose = ", of all devices" if several else ""
+    each_has = " each" if several and not peaks["of_all_devices"] else ""
     return [
         each,
-        f"{report['flops'] / 1e9:,.2f} GFLOP, {report['bytes'] / 1e9:,.3f} GB of memory traffic: at the "
-        f"peaks {1e3 * least:,.2f} ms, each operation for itself",
-        f"peaks: {peaks['flops'] / 1e12:,.3g} TFLOP/s, {peaks['bandwidth'] / 1e9:,.3g} GB/s "
+        f"{report['flops'] / 1e9:,.2f} GFLOP, {report['bytes'] / 1e9:,.3f} GB of memory traffic{whose}: at "
+        f"the peaks {1e3 * least:,.2f} ms, each operation for itself",
+        f"peaks{each_has}: {peaks['flops'] / 1e12:,.3g} TFLOP/s, {peaks['bandwidth'] / 1e9:,.3g} GB/s "
         f"({peaks['source']})",
         f"of the step, bound by: {shares}",
     ]

@@ -25,8 +25,8 @@ class Row(NamedTuple):
         count: how many instructions.
         seconds: of a step: measured, or else ``least``.
         share: of the step, 0 … 1.
-        flops: operations of convolutions and products.
-        bytes: moved between the device and its main memory.
+        flops: operations of convolutions and products, of all devices together.
+        bytes: moved between the devices and their main memory, of all devices together.
         least: seconds that they take at the peaks, each by its slowest resource.
         bound: "compute", "memory", "links" or ``NEITHER``.
     """
@@ -53,19 +53,21 @@ class Step(NamedTuple):
         parts: its instructions.
         seconds: measured ones by name; None: nothing was run, and bounds stand for times.
         whole: seconds of a step, idle time included.
-        peaks: of the device.
-        scale: devices that the peaks are those of, for one program each: cores of a CPU share them.
+        peaks: of a device, or of all where they share them.
+        devices: that run the program, each its own part of the batch.
+        shared: whether the peaks are those of all devices together, as those of a CPU are.
     """
 
     parts: Sequence[Part]
     seconds: Mapping[str, float] | None
     whole: float
     peaks: Peaks
-    scale: int = 1
+    devices: int = 1
+    shared: bool = False
 
 
 def bounds(part: Part, peaks: Peaks, scale: int = 1) -> dict[str, float]:
-    """Seconds that an instruction takes at each of the peaks."""
+    """Seconds that an instruction takes at each of the peaks, which ``scale`` devices share."""
     found = {
         "compute": scale * part.flops / peaks.flops,
         "memory": scale * part.bytes / peaks.bandwidth,
@@ -78,14 +80,21 @@ def bounds(part: Part, peaks: Peaks, scale: int = 1) -> dict[str, float]:
 def step_of(
     parts: Sequence[Part],
     peaks: Peaks,
-    scale: int = 1,
     seconds: Mapping[str, float] | None = None,
     wall: float = 0.0,
+    *,
+    devices: int = 1,
+    shared: bool = False,
 ) -> Step:
     """A program as ``rows`` takes it; without measured times the least possible ones stand for them."""
+    step = Step(parts, seconds, wall, peaks, devices, shared)
     if seconds is None:
-        wall = sum(max(bounds(part, peaks, scale).values()) for part in parts)
-    return Step(parts, seconds, wall, peaks, scale)
+        step = step._replace(whole=sum(max(_bounds(step, part).values()) for part in parts))
+    return step
+
+
+def _bounds(step: Step, part: Part) -> dict[str, float]:
+    return bounds(part, step.peaks, step.devices if step.shared else 1)
 
 
 def rows(step: Step, key: Callable[[Part], str]) -> list[Row]:
@@ -121,7 +130,7 @@ def top(path: str, depth: int) -> str:
 def _row(step: Step, name: str, group: Sequence[Part]) -> Row:
     least: dict[str, float] = defaultdict(float)
     for part in group:
-        own = bounds(part, step.peaks, step.scale)
+        own = _bounds(step, part)
         limit = max(own, key=lambda resource: own[resource])
         least[limit] += own[limit]
     total = sum(least.values())
@@ -137,8 +146,8 @@ def _row(step: Step, name: str, group: Sequence[Part]) -> Row:
         len(group),
         seconds,
         seconds / step.whole if step.whole else 0.0,
-        step.scale * sum(part.flops for part in group),
-        step.scale * sum(part.bytes for part in group),
+        step.devices * sum(part.flops for part in group),
+        step.devices * sum(part.bytes for part in group),
         total,
         bound,
     )

@@ -6,7 +6,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from jdet.profile import figure, peaks, programs, summary, trace
+from jdet.profile import output, peaks, programs, summary, trace
 from jdet.profile import profile as profile_lib
 from jdet.profile import report as report_lib
 from jdet.profile.costs import Part
@@ -49,7 +49,7 @@ def test_without_times_the_bounds_stand_for_them():
 
 def test_with_times_the_far_off_is_bound_by_neither_and_idle_is_a_row():
     times = {"conv": 5e-3, "relu": 3e-3, "sum": 2e-3, "tiny": 1e-3, trace.UNKNOWN: 1e-3}
-    step = summary.step_of(PARTS, SLOW, 1, times, 15e-3)
+    step = summary.step_of(PARTS, SLOW, times, 15e-3)
     found = {row.name: row for row in summary.rows(step, lambda each: each.name)}
     assert next(iter(found)) == "conv"
     assert found["conv"].bound == "compute" and found["conv"].of_peak == pytest.approx(0.8)
@@ -58,8 +58,11 @@ def test_with_times_the_far_off_is_bound_by_neither_and_idle_is_a_row():
     assert found[trace.UNKNOWN].seconds == pytest.approx(1e-3)
     assert sum(row.share for row in found.values()) == pytest.approx(1)
     # Two devices that share the peaks of one machine take twice as long at them.
-    twice = summary.step_of(PARTS, SLOW, 2, times, 15e-3)
-    assert summary.rows(twice, lambda each: each.name)[0].flops == 8e6
+    # Two with peaks of their own do not; what they compute and move is that of both all the same.
+    for shared, least in ((True, 8e-3), (False, 4e-3)):
+        twice = summary.step_of(PARTS, SLOW, times, 15e-3, devices=2, shared=shared)
+        conv = summary.rows(twice, lambda each: each.name)[0]
+        assert (conv.flops, conv.bytes, conv.least) == (8e6, 2e6, pytest.approx(least))
 
 
 @pytest.fixture
@@ -100,8 +103,13 @@ def test_steps_that_run(small, monkeypatch, capsys, tmp_path, what):
     report_lib.print_report(report)
     text = capsys.readouterr().out
     assert "bound by" in text and "backbone/conv" in text and "idle" in text
-    figure.save(report, tmp_path / "bars.png")
-    assert (tmp_path / "bars.png").stat().st_size > 10_000
+    # A folder is made; what an earlier profile left there is replaced.
+    name = str(tmp_path / "new" / "step.json")
+    output.prepare(name).write(report)
+    assert (tmp_path / "new" / "step.png").stat().st_size > 10_000
+    output.prepare(name).report.unlink()
+    with pytest.raises(ConfigError, match="step.png, which is not of an earlier profile"):
+        output.prepare(name)
     json.dumps({key: value for key, value in report.items() if key != "config"}, allow_nan=False)
 
 
@@ -115,6 +123,27 @@ def test_noise_has_the_shapes_and_types_of_a_batch():
     assert deep.images.max() > 255
     grey = programs.noise(whole._replace(images=whole.images[..., :1].astype("float32")), 2)
     assert 0 <= grey.images.min() < grey.images.max() <= 1
+
+
+def test_sums_of_several_devices_say_so():
+    report = {
+        "seconds": 1.0,
+        "images": 2,
+        "measured": False,
+        "flops": 8e9,
+        "bytes": 2e9,
+        "devices": 2,
+    }
+    report |= {"least_seconds": 0.5, "by_bound": {"compute": 1.0}}
+    for shared, peaks_line in (
+        (False, "peaks each: 0.001 TFLOP/s"),
+        (True, "peaks: 0.001 TFLOP/s"),
+    ):
+        peaks = SLOW._asdict() | {"of_all_devices": shared}
+        _, sums, line, _ = report_lib.facts(report | {"peaks": peaks})
+        assert "2.000 GB of memory traffic, of all devices: at" in sums and peaks_line in line
+    alone = report | {"devices": 1, "peaks": peaks}
+    assert "of memory traffic: at" in report_lib.facts(alone)[1]
 
 
 def test_many_modules_end_in_a_row_for_the_rest():

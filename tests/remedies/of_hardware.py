@@ -10,6 +10,7 @@ from jdet import search_batch
 from jdet.config import get_defaults
 from jdet.preflight import __main__ as preflight_main
 from jdet.preflight import batch_search, topology
+from jdet.profile import __main__ as profile_main
 from jdet.profile import peaks
 from tests.remedies.rows import Elsewhere, Untyped, row
 
@@ -17,7 +18,7 @@ SEARCH, BATCHES = "jdet/search_batch.py", "jdet/preflight/batch_search.py"
 
 TOPOLOGY, PREFLIGHT = "jdet/preflight/topology.py", "jdet/preflight/preflight.py"
 
-PEAKS = "jdet/profile/peaks.py"
+PEAKS, OUTPUT = "jdet/profile/peaks.py", "jdet/profile/output.py"
 
 SEARCHED = "tests/remedies/test_of_data.py::test_the_search_for_a_batch"
 
@@ -52,6 +53,17 @@ def tpu_name(name):
     with mock.patch.object(topology, "quiet", side_effect=Reached):
         with contextlib.suppress(Reached):
             topology._describe(name)
+
+
+def profiled(folder, out):
+    """Up to where the step would be compiled."""
+    (folder / "mine.json").write_text('{"what": "a list"}')
+    values = SimpleNamespace(config=get_defaults(), phase="", what="train", steps=1, topology="",
+                             peaks="", depth=2, out=str(folder / out))  # fmt: skip
+    with mock.patch.object(flags, "FLAGS", values):
+        with mock.patch.object(profile_main, "profile", side_effect=Reached):
+            with contextlib.suppress(Reached):
+                profile_main.main()
 
 
 def figures(kind="TPU7x", given=""):
@@ -140,6 +152,20 @@ ROWS = [
         "--what={} does not exist",
         "tests/profile/test_profile.py::test_what_cannot_be_is_said_before_anything_is_compiled",
         "--what=trian does not exist",
+    ),
+    row(
+        OUTPUT,
+        "which is not of an earlier profile; name another file or delete it",
+        profiled,
+        {"out": "mine.png"},
+        {"out": "new.json"},
+    ),
+    row(
+        OUTPUT,
+        "cannot be written ({}); name a file in another folder",
+        profiled,
+        {"out": "mine.json/step.json"},
+        {"out": "new/step.json"},
     ),
     row(
         PEAKS,
