@@ -3,14 +3,15 @@
     python -m jdet.search_batch --config=experiments/direct_deeppcb.py --memory=6GB --out=search.json
     python -m benchmarks.step_memory --config=experiments/direct_deeppcb.py --search=search.json
 
-One JSON line for the setting that the search chose, or for ``--side`` and ``--batch``. The step runs twice
-on the devices here, on black images without objects; what is resident besides at most, is its memory. For
-Linux, and for CPU devices.
+One JSON line for the setting that the search chose, or for ``--side`` and ``--batch``. The step is compiled
+and run once on the devices here, on black images without objects, and then once more: what is resident
+besides at most while it runs, with the state and the batch, is its memory. For Linux, and for CPU devices.
 """
 
 import ctypes
 import gc
 import json
+import time
 from pathlib import Path
 
 from absl import flags
@@ -42,16 +43,23 @@ def compare(config, side: int, batch: int, remat: str) -> dict:
         batch: images of a device.
         remat: as ``train.remat``.
     """
+    import jax
+
     from jdet.parallel import mesh as mesh_lib
     from jdet.preflight import compile as compile_lib
 
     devices = mesh_lib.pick_devices(config)
     other = search_batch.resized(config, (side, batch), len(devices), remat)
     memory = compile_lib.measure(other, "train", devices).memory
+    step, state, batch_here = search_batch.warm_step(other)
+    arrays = [x for x in jax.tree.leaves((state, batch_here)) if isinstance(x, jax.Array)]
+    held = sum(shard.data.nbytes for x in arrays for shard in x.addressable_shards)
+    del arrays  # the step donates the state
     forget_peak()
-    before = resident()
-    seconds = search_batch.step_seconds(other, timed=1)
-    measured = (resident(peak=True) - before) / len(devices)
+    before, begin = resident(), time.perf_counter()
+    jax.block_until_ready(step(state, batch_here))
+    seconds = time.perf_counter() - begin
+    measured = (held + resident(peak=True) - before) / len(devices)
     return {
         "what": "step_memory",
         "side": side,

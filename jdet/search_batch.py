@@ -32,7 +32,7 @@ from jdet.preflight import compile as compile_lib
 from jdet.preflight import topology as topology_lib
 from jdet.preflight.batch_search import Point
 from jdet.train import schedule, state
-from jdet.types import ConfigError, DataError
+from jdet.types import Batch, ConfigError, DataError
 
 TIMED = 3
 """Steps that are timed, after one that is not."""
@@ -114,12 +114,14 @@ def search(
     return found
 
 
-def step_seconds(config: ConfigDict, timed: int = TIMED) -> float:
-    """Time of a step on the devices here, of black images without objects.
+def warm_step(config: ConfigDict) -> tuple[Any, state.TrainState, Batch]:
+    """The training step on the devices here, compiled and run once.
 
     Args:
         config: of one training, with ``class_names``.
-        timed: steps of which the mean is taken, after one that does not count.
+
+    Returns:
+        The step, the state after it, and a batch of black images without objects.
     """
     config = build.with_frozen_stages(config)
     mesh = mesh_lib.make_mesh(config)
@@ -130,11 +132,21 @@ def step_seconds(config: ConfigDict, timed: int = TIMED) -> float:
     black = state.zero_batch(config, len(work.batch.real), shape, needs=detector.needs)
     batch = jax.device_put(black, mesh_lib.batch_sharding(mesh))
     now, _ = jax.block_until_ready(work.step(now, batch))
+    return work.step, now, batch
+
+
+def step_seconds(config: ConfigDict) -> float:
+    """Mean time of ``TIMED`` steps on the devices here.
+
+    Args:
+        config: of one training, with ``class_names``.
+    """
+    step, now, batch = warm_step(config)
     begin = time.perf_counter()
-    for _ in range(timed):
-        now, _ = work.step(now, batch)
+    for _ in range(TIMED):
+        now, _ = step(now, batch)
     jax.block_until_ready(now)
-    return (time.perf_counter() - begin) / timed
+    return (time.perf_counter() - begin) / TIMED
 
 
 def facts(config: ConfigDict, point: Point, devices: int, images: int | None) -> dict[str, Any]:

@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import pytest
 
-from benchmarks import accelerator_report, clock, models, residuals
+from benchmarks import accelerator_report, clock, models, residuals, step_memory
 from experiments import retinanet_coco
-from jdet import build
+from jdet import build, search_batch
 from jdet.ops import anchors
+from jdet.parallel import mesh
+from jdet.preflight import compile as compile_lib
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = [(10.0, 20.0, 0.0), (12.0, 24.0, 0.01), (14.0, 28.0, 0.02), (90.0, 30.0, 0.6)]
@@ -260,3 +264,30 @@ def test_the_report_on_an_accelerator_takes_what_there_is(tmp_path):
     assert "* inference_a: longer than its limit, after 60 s" in text
     assert "* profile: exit status 2, after 3 s: `error: no such option`" in text
     assert "* no time left: late" in text and text.count("Nothing was measured.") == 2
+
+
+def test_the_memory_of_a_step_is_measured_after_it_was_compiled(monkeypatch):
+    order, arrays = [], jnp.zeros((4, 250_000))
+    memory = SimpleNamespace(memory=SimpleNamespace(peak=8_000_000))
+
+    def resident(peak=False):
+        order.append("peak" if peak else "before")
+        return 5_000_000 if peak else 1_000_000
+
+    def step(state, batch):
+        order.append("step")
+        return state, batch
+
+    def warm(_):
+        order.append("compile")
+        return step, {"weights": arrays}, {"images": arrays}
+
+    monkeypatch.setattr(search_batch, "resized", lambda *_: None)
+    monkeypatch.setattr(search_batch, "warm_step", warm)
+    monkeypatch.setattr(mesh, "pick_devices", lambda _: [None, None])
+    monkeypatch.setattr(compile_lib, "measure", lambda *_: memory)
+    monkeypatch.setattr(step_memory, "resident", resident)
+    monkeypatch.setattr(step_memory, "forget_peak", lambda: order.append("forget"))
+    found = step_memory.compare(None, 64, 2, "none")
+    assert order == ["compile", "forget", "before", "step", "peak"]
+    assert (found["counted_gb"], found["measured_gb"]) == (0.008, 0.006)  # 4 + 8 MB, of two
