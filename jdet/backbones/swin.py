@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jdet.nn.attention import WindowAttention
 from jdet.nn.initialisers import small_normal
+from jdet.nn.layer import Dense, Layer
 from jdet.nn.norm import LayerNorm
 from jdet.nn.padding import cleared
 from jdet.nn.randomness import DropPath
@@ -44,7 +45,7 @@ class PatchEmbed(nn.Module):
         return LayerNorm(name="norm")(_Squares(self.features, **fields, name="proj")(x))
 
 
-class _Squares(nn.Module):
+class _Squares(Layer):
     """The convolution of `PatchEmbed`: squares do not overlap, so it is one product of matrices."""
 
     features: int
@@ -90,7 +91,7 @@ class PatchMerging(nn.Module):
         blocks = _blocks(cleared(x), 2).swapaxes(3, 4)
         x = LayerNorm(name="norm")(blocks.reshape(*blocks.shape[:3], -1))
         dense = dict(use_bias=False, dtype=self.dtype or x.dtype, kernel_init=self.kernel_init)
-        return nn.Dense(self.features, name="reduction", **dense)(x)
+        return Dense(self.features, name="reduction", **dense)(x)
 
 
 class SwinBlock(nn.Module):
@@ -123,8 +124,8 @@ class SwinBlock(nn.Module):
         y = WindowAttention(**self.attention, **shared, name="attention")(y)
         x = x + DropPath(self.drop_path, name="drop_path1")(y, train=self.train)
         y = LayerNorm(name="norm2")(x)
-        y = jax.nn.gelu(nn.Dense(self.hidden, name="fc1", **shared)(y), approximate=False)
-        y = nn.Dense(x.shape[-1], name="fc2", **shared)(y)
+        y = jax.nn.gelu(Dense(self.hidden, name="fc1", **shared)(y), approximate=False)
+        y = Dense(x.shape[-1], name="fc2", **shared)(y)
         return x + DropPath(self.drop_path, name="drop_path2")(y, train=self.train)
 
 

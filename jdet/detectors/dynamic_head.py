@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jdet.nn.attention import SelfAttention
 from jdet.nn.initialisers import xavier
+from jdet.nn.layer import Dense
 from jdet.nn.norm import LayerNorm
 from jdet.nn.remat import Remat
 
@@ -35,13 +36,13 @@ class DynamicConv(nn.Module):
         *outer, width = features.shape
         cells = regions.reshape(*outer, -1, width)
         dense = dict(kernel_init=xavier, dtype=self.dtype)
-        kernels = nn.Dense(2 * width * self.channels, name="kernels", **dense)(features)
+        kernels = Dense(2 * width * self.channels, name="kernels", **dense)(features)
         first, second = jnp.split(kernels, 2, axis=-1)
         x = jnp.matmul(cells, first.reshape(*outer, width, self.channels))
         x = jax.nn.relu(LayerNorm(name="norm1")(x))
         x = jnp.matmul(x, second.reshape(*outer, self.channels, width))
         x = jax.nn.relu(LayerNorm(name="norm2")(x))
-        x = nn.Dense(width, name="fc", **dense)(x.reshape(*outer, -1))
+        x = Dense(width, name="fc", **dense)(x.reshape(*outer, -1))
         return jax.nn.relu(LayerNorm(name="fc_norm")(x))
 
 
@@ -127,4 +128,4 @@ class DynamicHead(nn.Module):
         return x
 
     def _dense(self, features, name, **fields):
-        return nn.Dense(features, kernel_init=xavier, dtype=self.dtype, name=name, **fields)
+        return Dense(features, kernel_init=xavier, dtype=self.dtype, name=name, **fields)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jdet.detectors.roi_heads import region_convs
 from jdet.nn.checked import Checked
 from jdet.nn.initialisers import he
+from jdet.nn.layer import Dense, Layer
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 from jdet.ops.losses import sigmoid_cross_entropy
@@ -81,7 +82,7 @@ class MaskHead(Checked):
         x = self.remat.segment(hidden, "mask_head")(self, x, real)
         # A 1×1 convolution may come before the cells are put in their places, which then moves less.
         masks = 1 if self.class_agnostic else self.num_classes
-        x = nn.Dense(masks, kernel_init=he, dtype=self.dtype, name="mask")(x)
+        x = Dense(masks, kernel_init=he, dtype=self.dtype, name="mask")(x)
         regions, (height, width) = x.shape[:2], x.shape[2:4]
         x = x.swapaxes(3, 4)  # [B, R, h, 2, w, 2, K]
         return x.reshape(*regions, 2 * height, 2 * width, masks).astype(jnp.float32)
@@ -99,7 +100,7 @@ class MaskHead(Checked):
         return jax.nn.relu(Doubling(self.channels, self.dtype, name="deconv")(x))
 
 
-class Doubling(nn.Module):
+class Doubling(Layer):
     """Transposed convolution of kernel 2×2 and stride 2, whose outputs do not overlap.
 
     Attributes:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jdet.nn import padding
 from jdet.nn.checked import Checked
 from jdet.nn.conv import Conv
-from jdet.nn.initialisers import he, xavier
+from jdet.nn.initialisers import gaussian, he, xavier
+from jdet.nn.layer import Dense
 from jdet.nn.norm import Norm
 from jdet.nn.remat import Remat
 
@@ -79,7 +80,7 @@ class BoxHead(Checked):
             return module._hidden(x, real, train)
 
         x = self.remat.segment(hidden, "box_head")(self, x, real)
-        logits = self._dense(1 + self.num_classes, nn.initializers.normal(0.01), "cls")(x)
+        logits = self._dense(1 + self.num_classes, gaussian, "cls")(x)
         boxes_each = 1 if self.class_agnostic else self.num_classes
         offsets = self._dense(4 * boxes_each, nn.initializers.normal(0.001), "box")(x)
         logits, offsets = logits.astype(jnp.float32), offsets.astype(jnp.float32)
@@ -101,7 +102,7 @@ class BoxHead(Checked):
         return x
 
     def _dense(self, features, kernel_init, name):
-        return nn.Dense(features, kernel_init=kernel_init, dtype=self.dtype, name=name)
+        return Dense(features, kernel_init=kernel_init, dtype=self.dtype, name=name)
 
 
 def each_region(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

@@ -14,12 +14,12 @@ import numpy as np
 from jdet.detectors.pyramid import Predictions, check_choice, inside
 from jdet.nn.checked import Checked
 from jdet.nn.conv import Conv
+from jdet.nn.initialisers import gaussian
 from jdet.nn.randomness import per_image_keys
 from jdet.nn.remat import Remat
 from jdet.ops import anchors, boxes, coding, losses, matching, nms, sampling
 from jdet.types import Mean
 
-gaussian = nn.initializers.normal(0.01)
 UNIT = (1.0, 1.0, 1.0, 1.0)
 BOX_LOSSES = ("l1", "smooth_l1")
 

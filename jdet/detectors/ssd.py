@@ -13,7 +13,7 @@ import numpy as np
 from jdet.detectors.multibox import multibox_loss
 from jdet.detectors.pyramid import PyramidDetector, check_ignored
 from jdet.nn.conv import Conv
-from jdet.nn.initialisers import caffe_xavier
+from jdet.nn.initialisers import caffe_xavier, gaussian
 from jdet.nn.norm import L2Norm, Norm
 from jdet.ops import anchors, boxes, coding, nms
 from jdet.types import Batch, ClassLayer, ConfigError, Detections, HeadLayout, Mean
@@ -332,7 +332,7 @@ class SSDHead(nn.Module):
                     count * width,
                     self.kernels[min(i, len(self.kernels) - 1)],
                     use_bias=plain,
-                    kernel_init=caffe_xavier if plain else nn.initializers.normal(0.01),
+                    kernel_init=caffe_xavier if plain else gaussian,
                     dtype=self.dtype,
                     name=f"{kind}{i}",
                 )(x)

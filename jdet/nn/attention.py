@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdet.nn.initialisers import small_normal
+from jdet.nn.layer import Dense, Layer
 from jdet.nn.padding import cleared, inside
 
 LEFT_OUT = -1e9
 """Added in place of the product of a query with a key that it must not see; its exponential is 0."""
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(Layer):
     """Attention of the tokens of each window among themselves, with a bias by relative position.
 
     The map is filled with zeros at the bottom and at the right up to whole windows. With ``shift``, windows
@@ -72,7 +73,7 @@ class WindowAttention(nn.Module):
 
         tokens = windows(cleared(x))
         dense = dict(dtype=dtype, kernel_init=self.kernel_init)
-        qkv = nn.Dense(3 * channels, name="qkv", **dense)(tokens)
+        qkv = Dense(3 * channels, name="qkv", **dense)(tokens)
         q, k, v = qkv.reshape(*qkv.shape[:2], 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
         q = q * (channels // self.heads) ** -0.5
         logits = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
@@ -83,7 +84,7 @@ class WindowAttention(nn.Module):
                 logits = jnp.where(allowed, logits.reshape(shape), LEFT_OUT).reshape(logits.shape)
         y = jax.nn.softmax(logits, axis=-1).astype(dtype) @ v
         y = y.swapaxes(1, 2).reshape(tokens.shape)
-        y = from_windows(nn.Dense(channels, name="proj", **dense)(y), self.window, *sides)
+        y = from_windows(Dense(channels, name="proj", **dense)(y), self.window, *sides)
         return roll(y, shifts)[:, :height, :width]
 
     def _position_bias(self) -> jax.Array:
@@ -114,12 +115,12 @@ class SelfAttention(nn.Module):
         """Maps x [B, n, C] to the same shape."""
         channels, dtype = x.shape[-1], self.dtype or x.dtype
         dense = dict(dtype=dtype, kernel_init=self.kernel_init)
-        qkv = nn.Dense(3 * channels, name="qkv", **dense)(x)
+        qkv = Dense(3 * channels, name="qkv", **dense)(x)
         q, k, v = qkv.reshape(*x.shape[:2], 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
         q = q * (channels // self.heads) ** -0.5
         logits = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
         y = jax.nn.softmax(logits, axis=-1).astype(dtype) @ v
-        return nn.Dense(channels, name="proj", **dense)(y.swapaxes(1, 2).reshape(x.shape))
+        return Dense(channels, name="proj", **dense)(y.swapaxes(1, 2).reshape(x.shape))
 
 
 def to_windows(x: jax.Array, window: int) -> jax.Array:

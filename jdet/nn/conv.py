@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jdet.nn import conv_forms
 from jdet.nn.initialisers import caffe_xavier
+from jdet.nn.layer import Layer
 from jdet.nn.padding import cleared
 from jdet.ops.vma import match_varying
 from jdet.types import ConfigError
@@ -94,7 +95,7 @@ def _xla(x, kernel, strides, padding, dilation):
     )
 
 
-class Conv(nn.Module):
+class Conv(Layer):
     """Convolution with parameters ``kernel`` [k, k, C, features] and optionally ``bias`` [features].
 
     Attributes:

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.initialisers import gaussian
+from jdet.nn.layer import Layer
 from jdet.nn.padding import cleared
 from jdet.ops.deform_conv import deform_conv, taps_of
 
 
-class DeformConv(nn.Module):
+class DeformConv(Layer):
     """Deformable convolution of stride 1 without bias (``jdet.ops.deform_conv``).
 
     Attributes:

@@ -9,19 +9,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-caffe_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+def _traced_once(initialiser: Callable[..., Any]) -> Callable[..., Any]:
+    """The initialiser, which JAX then traces once for a shape and not once for every layer that has it."""
+    return jax.jit(initialiser, static_argnums=(1, 2))  # key, shape, dtype
+
+
+caffe_xavier = _traced_once(nn.initializers.variance_scaling(1.0, "fan_in", "uniform"))
 """Caffe's "xavier": uniform in ±sqrt(3 / fan_in)."""
 
-xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+xavier = _traced_once(nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"))
 """Glorot & Bengio 2010, eq. 16: uniform in ±sqrt(6 / (fan_in + fan_out))."""
 
-he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+he = _traced_once(nn.initializers.variance_scaling(2.0, "fan_out", "normal"))
 """He et al. 2015, eq. 14: normal with variance 2 / fan_out."""
 
-he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+he_fan_in = _traced_once(nn.initializers.variance_scaling(2.0, "fan_in", "normal"))
 """He et al. 2015, eq. 10: normal with variance 2 / fan_in, which keeps the scale of activations."""
 
-small_normal = nn.initializers.normal(0.02)
+small_normal = _traced_once(nn.initializers.normal(0.02))
 """Normal with standard deviation 0.02, as in Swin, whose cut at ±2, a hundred deviations, never acts."""
 
 
@@ -35,7 +41,7 @@ def torch_uniform(fan_in: int):
     return init
 
 
-gaussian = nn.initializers.normal(0.01)
+gaussian = _traced_once(nn.initializers.normal(0.01))
 """Normal with standard deviation 0.01 (towers and predictions of RetinaNet, Lin et al. 2017b, sec. 4.1)."""
 
 INITIALISERS = {

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from jdet.config import ranges
 from jdet.nn.batch_norm import batch_norm_train
 from jdet.nn.group_norm import group_norm
+from jdet.nn.layer import Layer
 from jdet.nn.padding import inside
 from jdet.types import Moments
 
 KINDS = ("none", "batch", "sync_batch", "group", "layer", "frozen_batch", "affine_batch")
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Layer):
     """Batch normalisation (Ioffe & Szegedy 2015) over all axes but the last.
 
     Statistics and the affine map are float32 whatever the dtype of the input is; padding
@@ -90,7 +91,7 @@ class BatchNorm(nn.Module):
         return y
 
 
-class FrozenBatchNorm(nn.Module):
+class FrozenBatchNorm(Layer):
     """Batch normalisation whose statistics are fixed, and by default the affine map too.
 
     What is fixed lives in the ``batch_stats`` collection, which no optimiser updates.
@@ -140,7 +141,7 @@ def _shifted(x, shift):
     return (x.astype(jnp.float32) + shift).astype(x.dtype)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Layer):
     """Normalises the channels of every cell by their mean and variance (Ba et al. 2016).
 
     Statistics and the affine map are float32 whatever the dtype of the input is. Each cell is normalised
@@ -167,7 +168,7 @@ class LayerNorm(nn.Module):
         return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
 
 
-class L2Norm(nn.Module):
+class L2Norm(Layer):
     """Scales the channel vector of every cell to unit length, then by a learned factor per channel.
 
     Liu et al. 2015, ParseNet, sec. 3.3; SSD has it on conv4_3.
@@ -268,7 +269,7 @@ class Norm:
         )
 
 
-class _GroupNorm(nn.Module):
+class _GroupNorm(Layer):
     """Group normalisation with 32 groups, or the largest divisor of the channels below that."""
 
     epsilon: float
