@@ -54,16 +54,38 @@ def init_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tu
     Returns:
         ``params`` and ``stats``, nested dicts; ``stats`` is empty where no layer has any.
     """
-    key = jax.random.key(config.seed)
+    return _init(detector, config.seed, _first_batch(detector, config, batch_size))
+
+
+def _first_batch(detector, config: ConfigDict, batch_size: int) -> Batch:
+    return zero_batch(config, batch_size, needs=getattr(detector, "needs", ()))
+
+
+def _init(detector, seed: int, batch: Batch) -> tuple[Any, Any]:
+    key = jax.random.key(seed)
     rngs = {"params": key, **randomness.streams(key)}
-    batch = zero_batch(config, batch_size, needs=getattr(detector, "needs", ()))
     made = detector.init(rngs, batch, train=True, method="losses")
     return made["params"], made.get("batch_stats", {})
 
 
 def abstract_variables(detector: Any, config: ConfigDict, batch_size: int = 1) -> tuple[Any, Any]:
     """Shapes of what ``init_variables`` returns, without computing anything."""
-    return jax.eval_shape(lambda: init_variables(detector, config, batch_size))
+    batch = jax.eval_shape(lambda: _first_batch(detector, config, batch_size))
+    leaves, structure = jax.tree.flatten(batch)
+    try:
+        found = _shapes_of_variables(detector, structure, *leaves)
+    except TypeError:  # an own detector may have a field that cannot be hashed
+        found = _trace_variables(detector, structure, *leaves)
+    return jax.tree.map(lambda leaf: leaf, found)  # a copy
+
+
+def _trace_variables(detector, structure, *leaves: jax.ShapeDtypeStruct) -> tuple[Any, Any]:
+    batch = jax.tree.unflatten(structure, leaves)
+    return jax.eval_shape(functools.partial(_init, detector, 0), batch)
+
+
+_shapes_of_variables = functools.lru_cache(maxsize=64)(_trace_variables)
+"""Traced once: the start of a run asks several times, and tracing a large network takes seconds."""
 
 
 def create_state(
@@ -107,7 +129,8 @@ def abstract_state(
     detector: Any, optimizer: optax.GradientTransformation, mesh: Mesh, config: ConfigDict
 ) -> TrainState:
     """Shapes and shardings of ``create_state``, to restore a checkpoint into."""
-    shapes = jax.eval_shape(functools.partial(_create, detector, optimizer, mesh, config))
+    weights = abstract_variables(detector, config, _micro_batch(mesh, config))
+    shapes = jax.eval_shape(functools.partial(_begin, optimizer, config), *weights)
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
@@ -133,8 +156,11 @@ def _create(detector, optimizer, mesh: Mesh, config: ConfigDict) -> TrainState:
 
 
 def _initial_variables(detector, mesh: Mesh, config: ConfigDict) -> tuple[Any, Any]:
-    micro_batch = config.train.batch_size // (mesh.size * config.train.accumulation)
-    return init_variables(detector, config, micro_batch)
+    return init_variables(detector, config, _micro_batch(mesh, config))
+
+
+def _micro_batch(mesh: Mesh, config: ConfigDict) -> int:
+    return config.train.batch_size // (mesh.size * config.train.accumulation)
 
 
 def _begin(optimizer, config: ConfigDict, params, stats) -> TrainState:

@@ -178,8 +178,8 @@ def scope(detector: Any, config: ConfigDict, params: Any) -> list[str]:
         last = [*classes, layout.boxes, *layout.outputs] if layout else []
         found = [path for path in layers if not any(re.fullmatch(p, path) for p in last)]
     else:
-        with observe.scale_invariant() as invariant:
-            state.abstract_variables(detector, config)
+        with observe.scale_invariant() as invariant:  # of a trace of its own
+            jax.eval_shape(lambda: state.init_variables(detector, config))
         found = [path for path in layers if path in invariant]
     if not found:
         raise ConfigError(
