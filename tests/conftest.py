@@ -53,6 +53,12 @@ LONGEST = (
 """Files under tests/ that take longest, which begin first: at the end every worker has short ones left."""
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Spares the part of tests that train for long the import of the files that have none."""
+    if config.getoption("markexpr").startswith("trains") and collection_path.suffix == ".py":
+        return "mark.trains" not in collection_path.read_text() or None
+
+
 def pytest_collection_modifyitems(items):
     """Workers take whole files in the order of the items."""
     first = {ROOT / "tests" / name for name in LONGEST}
