@@ -21,6 +21,8 @@ from tests.parallel.test_supervisor import free_port
 from tests.soak import tiny
 
 CLOCK = ("images_per_second", "data_wait")
+QUICK = ("--lost_seconds=10", "--connect_seconds=60")
+"""Options by which one of two processes does not wait for the other longer than a trial does."""
 
 
 class Fork:
@@ -61,7 +63,7 @@ class Pair:
         self._log = log.open("a")
         self._processes = [
             subprocess.Popen(
-                [*command, f"--process_id={index}", "--lost_seconds=10"],
+                [*command, f"--process_id={index}", *QUICK],
                 cwd=ROOT,
                 env=environment,
                 stdout=self._log,
