@@ -183,7 +183,7 @@ def _compile(config, wanted, searched, jobs, say):
                 else:
                     results[key] = result
                     name, batch, program = key
-                    made = "read from the cache" if result.cached else "compiled"
+                    made = "found in the cache" if result.cached else "compiled"
                     say(f"{name}: {program} step of {batch} {made} in {result.seconds:.0f} s")
                     if program == "train" and name in searched and batch == config.train.batch_size:
                         waiting[pool.submit(_search, config, searched[name], result)] = name

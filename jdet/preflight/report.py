@@ -145,7 +145,7 @@ _LINES = (
     (
         "compiled in",
         lambda p: (
-            "read from the cache"
+            "found in the cache"
             if p["cached"]
             else f"{p['seconds']:.0f} s, {p['cpu_seconds']:.0f} s of cores"
         ),

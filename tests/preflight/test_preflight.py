@@ -314,7 +314,7 @@ def test_report_states_bound_limit_search_and_scaling(capsys):
     assert "100 s, 160 s of cores" in said
     part["programs"]["train"]["cached"] = True
     report_lib.print_report(report | dict(weak_scaling=[]))
-    assert "read from the cache" in (again := capsys.readouterr().out) and "s of cores" not in again
+    assert "found in the cache" in (again := capsys.readouterr().out) and "s of cores" not in again
     lines = {line.split("  ")[0].strip(): line.split() for line in said.splitlines()}
     assert lines["all-gathers"][-1] == lines["host transfers"][-1] == "none"
 
