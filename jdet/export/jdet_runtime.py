@@ -11,12 +11,16 @@ Needs onnxruntime and NumPy; Pillow to read images of files other than .npy.
 
 import argparse
 import json
-import sys
+import os
 
 import numpy as np
 import onnxruntime
 
 FORMAT = 1
+
+
+class Unlike(ValueError):
+    """An image that is unlike those of the training."""
 
 
 class Detector:
@@ -30,10 +34,8 @@ class Detector:
         about = self._session.get_modelmeta().custom_metadata_map.get("jdet")
         self.about = json.loads(about) if about else {}
         if self.about.get("format") != FORMAT:
-            raise ValueError(
-                f"{path} is no detector of format {FORMAT} but of {self.about.get('format')}; take the "
-                "jdet_runtime.py of the jdet that wrote it"
-            )
+            why = f"{path} is no detector of format {FORMAT} but of {self.about.get('format')}"
+            raise ValueError(f"{why}; take the jdet_runtime.py of the jdet that wrote it")
         self.names = self.about["classes"]
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -51,14 +53,13 @@ class Detector:
         kind = self.about["image"]
         image = image if isinstance(image, np.ndarray) else read(image, kind)
         if image.ndim != 3 or image.shape[2] != kind["channels"] or image.dtype != kind["dtype"]:
-            raise ValueError(
+            raise Unlike(
                 f"the image is {image.dtype} {list(image.shape)}; the detector takes {kind['dtype']} "
                 f"[h, w, {kind['channels']}], {kind['colour']}"
             )
         found = self._tiles(image) if self.about["tile"] else self._whole(image)
-        height, width = image.shape[:2]
         names = [self.names[label] for label in found["labels"]]
-        shown = np.zeros((len(found["boxes"]), height, width), bool)
+        shown = np.zeros((len(found["boxes"]), *image.shape[:2]), bool)
         pairs = zip(found.pop("masks", ()), found.pop("frames", ()))
         for out, (mask, frame) in zip(shown, pairs):
             paste(out, mask.astype(np.float64), frame.astype(np.float64))
@@ -144,23 +145,31 @@ def taps(low, high, cells, limit):
 
 
 def read(files, kind):
-    """An image [h, w, C] of a file (.npy, or what Pillow reads), or of several, channel after channel."""
-    parts = []
-    for file in files if isinstance(files, (list, tuple)) else [files]:
-        if str(file).endswith(".npy"):
-            pixels = np.load(file, allow_pickle=False)
-        else:
-            from PIL import Image, ImageOps
-
-            picture = ImageOps.exif_transpose(Image.open(file))
-            if kind["colour"] == "rgb" and kind["dtype"] == "uint8":
-                picture = picture.convert("RGB")
-            pixels = np.asarray(picture)
-        parts.append(pixels if pixels.ndim == 3 else pixels[..., None])
-    image = np.concatenate(parts, axis=2)
+    """An image [h, w, C] of a file, or of several, channel by channel; ``Unlike``: not as in training."""
+    if kind["reading"]:
+        raise Unlike(f"training reads files by {kind['reading']}; give an array read in this way")
+    parts = [stored(f, kind) for f in (files if isinstance(files, (list, tuple)) else [files])]
+    image = np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
     if image.dtype == np.int32 and kind["dtype"] == "uint16":  # as older versions of Pillow have it
         image = np.clip(image, 0, 65535).astype(np.uint16)
-    return image
+    return np.repeat(image, 3, 2) if kind["colour"] == "rgb" and image.shape[2] == 1 else image
+
+
+def stored(file, kind):
+    """Values of a .npy file, or of what Pillow reads or has opened; over 8 bits they stay as they are."""
+    if str(file).endswith(".npy"):
+        return np.load(file, allow_pickle=False)
+    from PIL import Image, ImageOps
+
+    picture = file if isinstance(file, Image.Image) else Image.open(file)
+    if ";16" in str(getattr(picture, "tile", "")) and picture.mode[0] != "I":
+        picture.close()
+        raise Unlike(f"{file}: Pillow reads 8 of its 16 bits; give an array or a .npy file")
+    modes = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
+    modes |= {"RGBA": "RGB"} if kind["channels"] != 4 else {}
+    picture = ImageOps.exif_transpose(picture)
+    picture.info.pop("transparency", None)
+    return np.asarray(picture.convert(modes.get(picture.mode, picture.mode)))
 
 
 def runs(mask):
@@ -179,7 +188,7 @@ def main():
     args = parser.parse_args()
     detector = Detector(args.detector)
     for name in args.images:
-        found = detector(name.split("+"))
+        found = detector(name if os.path.exists(name) else name.split("+"))
         masks = found.pop("masks")
         record = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.items()}
         if masks is not None:
@@ -188,4 +197,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

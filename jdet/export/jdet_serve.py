@@ -87,7 +87,15 @@ class Server(ThreadingHTTPServer):
             self.connections.release()
 
     def handle_error(self, request, client_address):
-        """A connection that breaks is its client's affair."""
+        """Says what went wrong; a connection that breaks is its client's affair."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            say(error)
+
+
+def say(error):
+    """One line on stderr."""
+    print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr, flush=True)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -103,6 +111,17 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
         self.connection.settimeout(self.server.seconds)
         self.server.arriving[self.connection] = time.monotonic() + self.server.seconds
+
+    def finish(self):
+        """Reads what still comes, a while: closed before, a connection breaks and the answer with it."""
+        super().finish()
+        until, most = time.monotonic() + self.server.seconds, 4 * self.server.most_bytes
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while most > 0 and (left := until - time.monotonic()) > 0:
+                self.connection.settimeout(left)
+                came = len(self.connection.recv(1 << 16))
+                most = most - came if came else 0
 
     def do_GET(self):
         """``/health``: whether the server lives, and what it has done."""
@@ -120,20 +139,23 @@ class Handler(BaseHTTPRequestHandler):
             data = self.body()
             with self.server.turn:
                 found = self.server.detector(self.image(data))
+            shown = {key: found[key] for key in ("boxes", "scores", "labels", "names")}
+            if found["masks"] is not None:
+                shown["masks"] = [jdet_runtime.runs(mask) for mask in found["masks"]]
+            plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in shown.items()}
         except Refused as error:
             status, reason = error.args
             return self.answer(status, {"error": reason})
-        except ValueError as error:  # of other channels or another type
+        except jdet_runtime.Unlike as error:
             return self.answer(422, {"error": str(error)})
         except MemoryError:
             return self.answer(413, {"error": "the image needs more memory than there is"})
+        except Exception as error:  # of the detector, of many kinds
+            say(error)
+            return self.answer(500, {"error": f"the detector failed ({type(error).__name__})"})
         finally:
             self.server.room.release()
         self.server.answered += 1
-        shown = {key: found[key] for key in ("boxes", "scores", "labels", "names")}
-        if found["masks"] is not None:
-            shown["masks"] = [jdet_runtime.runs(mask) for mask in found["masks"]]
-        plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in shown.items()}
         return self.answer(200, plain)
 
     def body(self):
@@ -155,11 +177,11 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 width, height = picture.size
-            if width * height > self.server.most_pixels:
-                most = self.server.most_pixels
-                raise Refused(413, f"{width}x{height} pixels; at most {most}")
-            return jdet_runtime.read(io.BytesIO(data), self.server.detector.about["image"])
-        except Refused:
+                if width * height > self.server.most_pixels:
+                    most = self.server.most_pixels
+                    raise Refused(413, f"{width}x{height} pixels; at most {most}")
+                return jdet_runtime.read(picture, self.server.detector.about["image"])
+        except (Refused, jdet_runtime.Unlike, MemoryError):
             raise
         except Exception as error:  # of many kinds, by what is broken
             raise Refused(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jdet.atomic_files import plain
+from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.evaluation.predictor import Predictor
 from jdet.train.folders import CONFIG
 from jdet.train.provenance import versions
@@ -44,6 +45,7 @@ def describe(predictor: Predictor, thresholds: np.ndarray, said: str, step: int)
                 "value_range": list(kind.value_range),
                 "files": predictor.images.files,
                 "invalid": predictor.values.invalid,
+                "reading": _unusual(predictor.images.decoder.settings),
             },
             "resize": {
                 "name": predictor.config.resize.name,
@@ -62,6 +64,13 @@ def describe(predictor: Predictor, thresholds: np.ndarray, said: str, step: int)
             },
         }
     )
+
+
+def _unusual(settings: ImageSettings) -> str:
+    """What ``config.data.image`` says of files that other readers do not do by themselves; "": nothing."""
+    fields = ("palette", "alpha", "bands", "high_byte")
+    values = {field: getattr(settings, field) for field in fields}
+    return ", ".join(f"{k}={v!r}" for k, v in values.items() if v != getattr(USUAL, k))
 
 
 def _digest(predictor: Predictor) -> str:

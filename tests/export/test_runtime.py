@@ -6,17 +6,21 @@ import sys
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from jdet.data import tiles
+from jdet.data.readers.decoder import Decoder
+from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.evaluation.detect import Moved
 from jdet.evaluation.masks import paste_masks
 from jdet.evaluation.tiling import Tiling
+from jdet.export import manifest
 from jdet.export.onnx.environment import RUNTIME
-from jdet.types import ImageDetections
+from jdet.types import ImageDetections, ImageKind
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -50,7 +54,8 @@ def detector_of(runtime, about, find):
     return made
 
 
-GREY = {"channels": 1, "dtype": "uint8", "colour": "gray"}
+GREY = {"channels": 1, "dtype": "uint8", "colour": "gray", "reading": ""}
+RGB = {**GREY, "channels": 3, "colour": "rgb"}
 
 
 def test_tiles_are_cut_and_merged_as_in_evaluation(runtime):
@@ -129,13 +134,62 @@ def test_files_are_read_as_they_are(runtime, tmp_path):
     Image.fromarray(colour).save(tmp_path / "colour.png")
     Image.fromarray(colour).convert("RGBA").save(tmp_path / "alpha.png")
     np.save(tmp_path / "deep.npy", deep)
-    sixteen = {"channels": 2, "dtype": "uint16", "colour": "bands"}
+    sixteen = {**GREY, "channels": 2, "dtype": "uint16", "colour": "bands"}
     both = runtime.read([tmp_path / "deep.png", tmp_path / "deep.npy"], sixteen)
     np.testing.assert_array_equal(both, np.stack([deep, deep], 2))
     assert both.dtype == np.uint16
-    rgb = {"channels": 3, "dtype": "uint8", "colour": "rgb"}
     for name in ("colour.png", "alpha.png"):
-        np.testing.assert_array_equal(runtime.read(tmp_path / name, rgb), colour)
+        np.testing.assert_array_equal(runtime.read(tmp_path / name, RGB), colour)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_eight_bit_files_become_what_training_reads(runtime, tmp_path, mode):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (9, 7, 4)).astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / "a.png")
+    for kind in (RGB, GREY) if mode in ("1", "L", "LA") else (RGB,):
+        decoder = Decoder(ImageKind(kind["channels"], kind["colour"]))
+        found = runtime.read(tmp_path / "a.png", kind)
+        np.testing.assert_array_equal(found, decoder(tmp_path / "a.png"))
+        assert found.dtype == np.uint8
+
+
+def test_files_of_more_than_eight_bits_are_not_cut_down(runtime, tmp_path):
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (9, 7, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "colour.png"), deep)
+    Image.fromarray(deep[..., 0]).save(tmp_path / "deep.png")
+    Image.fromarray(deep[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
+    about = {"classes": ["a"], "image": RGB, "tile": None, "outputs": []}
+    made = detector_of(runtime, about, lambda *_: {})
+    for name in ("colour.png", "deep.png", "float.tif"):
+        with pytest.raises(runtime.Unlike, match="16 bits|the detector takes uint8"):
+            made(tmp_path / name)
+
+
+def test_files_that_training_reads_in_a_way_of_its_own_are_refused(runtime, tmp_path):
+    settings = ImageSettings(bands=(2, 1, 0), alpha="refuse")
+    reading = manifest._unusual(settings)
+    assert reading == "alpha='refuse', bands=(2, 1, 0)" and manifest._unusual(USUAL) == ""
+    np.save(tmp_path / "a.npy", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(runtime.Unlike, match="give an array read in this way"):
+        runtime.read(tmp_path / "a.npy", {**RGB, "reading": reading})
+
+
+def test_a_file_may_have_a_plus_in_its_name(runtime, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def detect(files):
+        asked.append(files)
+        return {"boxes": np.zeros((0, 4)), "masks": None}
+
+    monkeypatch.setattr(runtime, "Detector", lambda _: detect)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a+b.png").write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", ["jdet_runtime.py", "a.onnx", "a+b.png", "c.png+d.png"])
+    runtime.main()
+    assert asked == ["a+b.png", ["c.png", "d.png"]]
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 @pytest.mark.parametrize("about", [None, {"format": 2}])

@@ -1,6 +1,7 @@
 """The serving example over loopback, with what is sent to servers on the open net."""
 
 import concurrent.futures
+import contextlib
 import http.client
 import io
 import json
@@ -17,7 +18,7 @@ from PIL import Image
 
 from jdet.export.onnx.environment import RUNTIME
 
-KIND = {"channels": 3, "dtype": "uint8", "colour": "rgb"}
+KIND = {"channels": 3, "dtype": "uint8", "colour": "rgb", "reading": ""}
 
 
 class Detector:
@@ -25,14 +26,19 @@ class Detector:
 
     about = {"image": KIND}
 
-    def __init__(self):
+    def __init__(self, unlike=None):
+        self.unlike = unlike
         self.gate = threading.Event()
         self.gate.set()
 
     def __call__(self, image):
         assert self.gate.wait(20)
+        if image.dtype != np.uint8:
+            raise self.unlike(f"the image is {image.dtype}")
         if image.shape[0] == 13:
-            raise ValueError("the image is 13 high; the detector takes others")
+            raise self.unlike("the image is 13 high; the detector takes others")
+        if image.shape[0] == 17:
+            raise RuntimeError("the network broke\nin two")
         box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
         found = {"boxes": box, "scores": np.float32([0.5]), "labels": np.int32([0])}
         return {**found, "names": ["all"], "masks": None}
@@ -58,8 +64,14 @@ def serve():
 
 @pytest.fixture
 def server(serve):
-    limits = dict(waiting=3, most_bytes=20_000, most_pixels=10_000, seconds=1.0)
-    with serve.Server(("127.0.0.1", 0), Detector(), **limits) as server:
+    with running(serve, waiting=3, most_bytes=20_000, most_pixels=10_000, seconds=1.0) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(serve, **limits):
+    detector = Detector(serve.jdet_runtime.Unlike)
+    with serve.Server(("127.0.0.1", 0), detector, **limits) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
@@ -156,6 +168,44 @@ def test_broken_connections_do_no_harm(server, sent):
             except ConnectionResetError:
                 break
     assert ask(server, picture())[0] == 200
+
+
+def test_a_failing_detector_is_said(server, capfd):
+    status, found = ask(server, picture(40, 17))
+    assert status == 500 and found == {"error": "the detector failed (RuntimeError)"}
+    assert capfd.readouterr().err == "RuntimeError: the network broke\n"
+    assert ask(server, picture())[0] == 200
+
+
+def test_only_the_formats_that_are_named_are_decoded(server, monkeypatch):
+    """One of Pillow's other formats must not get at bytes whose size another format has told."""
+    opened, real = [], Image.open
+
+    def spy(file, *args, **kwargs):
+        opened.append(kwargs.get("formats"))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", spy)
+    assert ask(server, picture())[0] == 200
+    assert opened == [("JPEG", "PNG", "WEBP", "BMP", "TIFF")]
+
+
+def test_deep_images_are_unlike_the_training(server):
+    out = io.BytesIO()
+    Image.fromarray(np.full((30, 40), 999, np.uint16)).save(out, "PNG")
+    status, found = ask(server, out.getvalue())
+    assert status == 422 and "the image is uint16" in found["error"]
+
+
+def test_who_sends_much_hears_the_answer(serve):
+    """What a refusal has not read would break the connection, and with it the answer."""
+    with running(serve, waiting=1, most_bytes=3 << 20, most_pixels=10_000, seconds=5.0) as server:
+        assert ask(server, b"\xff" * (6 << 20))[0] == 413
+        assert ask(server, b"\xff" * (6 << 20), path="/other")[0] == 404
+        server.room.acquire()
+        assert ask(server, b"\xff" * (2 << 20))[0] == 503
+        server.room.release()
+        assert ask(server, picture())[0] == 200
 
 
 def test_one_too_many_is_told_to_come_again(server):
