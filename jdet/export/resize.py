@@ -41,7 +41,7 @@ def _as_they_are(values: jax.Array) -> jax.Array:
 
 
 def check(resize: Resize) -> None:
-    """Refuses a rule that is not one of jdet's own.
+    """Refuses a rule that is not one of jdet's own, or whose sides follow from double precision.
 
     Raises:
         ConfigError: names it.
@@ -50,6 +50,11 @@ def check(resize: Resize) -> None:
         raise ConfigError(
             f"config.resize.name: {type(resize).__name__} is a class of the user's, and an exported "
             "program knows the rules warp, keep_ratio and fit_crop; train with one of these to export"
+        )
+    if isinstance(resize, KeepRatio) and resize.rounding != "nearest":
+        raise ConfigError(
+            f"config.resize.rounding={resize.rounding!r}: whether a side of 800 becomes 799 follows from "
+            "double precision, which an exported program has not; train with 'nearest' to export"
         )
 
 
@@ -126,11 +131,15 @@ def prepare(
     """
     from_sides = size[0], size[1]
     sides = content(resize, *from_sides, shape)
-    strong = [source > int(STRONG_SHRINK) * target for source, target in zip(from_sides, sides)]
+    pairs = list(zip(from_sides, sides, strict=True))
+    strong, both = jnp.bool_(False), jnp.bool_(True)
+    for source, target in pairs:
+        strong |= source > int(STRONG_SHRINK) * target
+        both &= source >= target
     pixels = jax.lax.cond(
-        strong[0] | strong[1],
+        strong & both,
         lambda: _mean(image, from_sides, sides, shape, fill),
-        lambda: _linear(image, from_sides, sides, shape, fill),
+        lambda: _linear(image, from_sides, sides, shape, fill, strong),
     )
     inside = (jnp.arange(shape[0]) < sides[0])[:, None] & (jnp.arange(shape[1]) < sides[1])
     return jnp.where(inside[..., None], pixels, 0).astype(image.dtype), jnp.stack(sides)
@@ -158,22 +167,35 @@ def _taken(image: jax.Array, index: jax.Array, axis: int) -> jax.Array:
     return jax.lax.gather(image, index[:, None], numbers, sizes, mode=inside)
 
 
-def _places(source: jax.Array, target: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+def _places(
+    source: jax.Array, target: jax.Array, size: int, strong: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Where the pixels of an output lie between those of an image: the one before, and the share beyond.
 
     The middle of output pixel d is at ``(d + 0.5) · source / target - 0.5``, rounded to single precision.
+    Where ``strong``, the pixel before is the one in which the output's begins, and the share is that of the
+    output's pixel beyond it: so OpenCV interpolates by INTER_AREA where one side grows.
     """
-    twice = (2 * jnp.arange(size, dtype=jnp.int32) + 1) * source - target
+    places = jnp.arange(size, dtype=jnp.int32)
+    begins = jax.lax.div(places * source, target)
+    beyond = jnp.maximum((places + 1) * source - (begins + 1) * target, 0)
+    part = beyond.astype(jnp.float32) / source.astype(jnp.float32)
+    twice = (2 * places + 1) * source - target
     before = jax.lax.div(twice + 2 * target, 2 * target) - 1  # rounded down, also below 0
     share = (twice - before * 2 * target).astype(jnp.float32) / (2 * target).astype(jnp.float32)
     whole = before.astype(jnp.float32)
-    return before, (whole + share) - whole
+    return jnp.where(strong, begins, before), jnp.where(strong, part, (whole + share) - whole)
 
 
-def _linear(image: jax.Array, source: Sides, target: Sides, shape: Size, fill: Fill) -> jax.Array:
-    """``cv2.resize`` by INTER_LINEAR, [*shape, C]; beyond the content anything."""
-    top, down = _places(source[0], target[0], shape[0])
-    left, right = _places(source[1], target[1], shape[1])
+def _linear(
+    image: jax.Array, source: Sides, target: Sides, shape: Size, fill: Fill, strong: jax.Array
+) -> jax.Array:
+    """``cv2.resize`` by INTER_LINEAR, [*shape, C]; beyond the content anything.
+
+    Where ``strong``, a side shrinks much while the other grows, by INTER_AREA: of two pixels too.
+    """
+    top, down = _places(source[0], target[0], shape[0], strong)
+    left, right = _places(source[1], target[1], shape[1], strong)
     right = jnp.where((left < 0) | (left >= source[1] - 1), 0.0, right)
     rows = [jnp.clip(top + step, 0, source[0] - 1) for step in (0, 1)]
     columns = [jnp.clip(left + step, 0, source[1] - 1) for step in (0, 1)]

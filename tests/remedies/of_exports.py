@@ -4,6 +4,7 @@ from unittest import mock
 
 import numpy as np
 
+from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.warp import Warp
 from jdet.export import __main__ as command
 from jdet.export import artifact, export, manifest, parity, resize
@@ -144,6 +145,17 @@ ROWS = [
         "tests/export/test_runtime.py::test_files_of_other_versions_are_refused",
         "is no detector of format 1",
     ),
+    Elsewhere(
+        "jdet/export/jdet_runtime.py",
+        "give an array read in this way",
+        "tests/export/test_runtime.py::test_files_that_training_reads_in_a_way_of_its_own_are_refused",
+    ),
+    Elsewhere(
+        "jdet/export/jdet_runtime.py",
+        "Pillow reads 8 of its 16 bits; give an array or a .npy file",
+        "tests/export/test_runtime.py::test_files_of_more_than_eight_bits_are_not_cut_down",
+        "16 bits",
+    ),
     row(
         EXPORT,
         "exists; name another file with --out=, or replace it with --force",
@@ -174,6 +186,13 @@ ROWS = [
         resize.check,
         {"resize": Own(input_size=8)},
         {"resize": Warp(input_size=8)},
+    ),
+    row(
+        "jdet/export/resize.py",
+        "train with 'nearest' to export",
+        resize.check,
+        {"resize": KeepRatio(rounding="down")},
+        {"resize": KeepRatio(rounding="nearest")},
     ),
     row(
         "jdet/export/__main__.py",
