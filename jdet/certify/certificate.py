@@ -19,8 +19,10 @@ from ml_collections import ConfigDict
 
 from jdet import build
 from jdet.atomic_files import plain, write_text
+from jdet.certify import form
 from jdet.certify import leaves as leaves_lib
 from jdet.certify import licences as licences_lib
+from jdet.certify.form import ROLES
 from jdet.certify.leaves import ABSENT, Leaf
 from jdet.train import provenance
 from jdet.train.checkpoints import manifest, select
@@ -30,7 +32,6 @@ from jdet.train.workdir import Run, open_run
 from jdet.types import ConfigError, DataError, Source
 
 FORMAT = 1
-ROLES = ("train", "eval")
 
 
 class Data(NamedTuple):
@@ -137,10 +138,13 @@ def read(path: Path) -> dict[str, Any]:
     """Reads a certificate, as it is: whether it was changed is for ``jdet.verify`` to say.
 
     Raises:
-        ConfigError: there is none, it is none, or it is of another version.
+        ConfigError: there is none, it is none, it is of another version, or a key is missing or of another
+            kind.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        # Neither NaN nor half a character, which could be neither hashed nor printed.
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}); name a certificate of jdet.certify"
@@ -152,11 +156,12 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is a certificate of format {found['format']}, and this version of jdet knows format "
             f"{FORMAT}; use the version that made it"
         )
-    kinds = {"id": str, "run": dict, "classes": list, "data": dict, "config": dict, "code": dict}
-    kinds |= {"modules": dict, "stretches": list, "checkpoints": dict, "metrics": dict}
-    for key, kind in kinds.items():
-        if not isinstance(found.get(key), kind):
-            raise ConfigError(f"{path} has no {key!r}; name one that jdet.certify has written")
+    try:
+        form.check(found)
+    except form.Malformed as error:
+        raise ConfigError(
+            f"{path} has no usable {str(error)!r}; name one that jdet.certify has written"
+        ) from None
     return found
 
 
@@ -165,7 +170,10 @@ def read_leaves(path: Path) -> dict[str, list[Leaf]] | None:
     found: dict[str, list[Leaf]] = {role: [] for role in ROLES}
     try:
         for line in leaves_file(path).read_text(encoding="utf-8").splitlines():
-            role, id, image, labels = json.loads(line)
+            role, *texts = json.loads(line)
+            if not all(isinstance(text, str) for text in texts):
+                return None
+            id, image, labels = texts
             found[role].append(Leaf(id, image, labels, 0))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -94,7 +94,7 @@ def _held(certificate: dict, path: Path, run: Run, config: ConfigDict) -> bool:
 
 def _segments(certificate: dict, run: Run, config: ConfigDict, args: argparse.Namespace) -> bool:
     """Trains segments again and prints what came out."""
-    steps = [int(step) for step in certificate["checkpoints"]]
+    steps = sorted(map(int, certificate["checkpoints"]))
     known = segments.segments(steps, args.from_start)
     if not known:
         print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,10 +150,16 @@ def of_licences(certificate: Mapping[str, Any]) -> Check | None:
         if "sha256" not in each:
             continue
         count += 1
-        path = Path(each["source"])
-        if not path.is_file():
+        path = each["source"]
+        if not os.path.isfile(path):
             wrong.append(f"{path} is missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != each["sha256"]:
+            continue
+        try:
+            found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError as error:
+            wrong.append(f"{path} cannot be read ({error.strerror})")
+            continue
+        if found != each["sha256"]:
             wrong.append(f"{path} was changed")
     return _check("licences", wrong, f"{count} files") if count else None
 

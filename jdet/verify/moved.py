@@ -76,7 +76,7 @@ def run_of(certificate: Mapping[str, Any], path: Path, given: str) -> Path:
         [Path(given).expanduser()] if given else [path.parent, Path(certificate["run"]["path"])]
     )
     for place in places:
-        if (place / CONFIG).is_file():
+        if os.path.isfile(place / CONFIG):  # a name may be too long, or none
             return Path(os.path.abspath(place))
     raise ConfigError(
         f"{' and '.join(map(str, places))}: no run there; name the folder of the run that {path} is about "

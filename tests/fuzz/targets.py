@@ -22,7 +22,7 @@ from jdet.train.folders import phase_names
 from jdet.train.policy import read_evaluations
 from jdet.train.workdir import open_run
 from jdet.types import ConfigError, DataError, TrainState
-from jdet.verify import checks
+from jdet.verify import checks, moved
 from tests.data.layouts import folders
 from tests.data.readers import files as image_files
 
@@ -169,22 +169,45 @@ def _read_resealed(folder):
 
 
 def _write_certificate(folder):
-    body = {
-        **{"format": 1, "run": {"path": "x"}, "classes": ["cat"], "config": {"seed": 0}},
-        **{"data": {}, "code": {"a.py": "0" * 64}, "modules": {}, "stretches": [], "metrics": {}},
-        **{"checkpoints": {}, "licences": [], "began_with": []},
-    }
-    made = {"id": certificate.digest(body), **body}
-    (folder / "certificate.json").write_text(json.dumps(made))
-    (folder / "certificate.leaves.jsonl").write_text('["train", "a", "00", "11"]\n')
+    _write_run(folder)
+    _write_checkpoint(folder)
+    c = _of_shapes()
+    (folder / "config.json").write_text(c.to_json())
+    (folder / "LICENSE").write_text("MIT")
+    made, data = certificate.certify(folder)
+    licence = {"folder": str(folder), "licence": "MIT", "source": str(folder / "LICENSE")}
+    made["licences"] = [{**licence, "sha256": "0" * 64}]
+    versions = {"jax": "1", "commit": "c"}
+    made["stretches"] = [{"first": 0, "code": "c", "versions": versions, "machine": {}}]
+    made["began_with"] = [{"name": "init_from", "run": "runs/x", "step": 2}]
+    made["code"] = {"a.py": "0" * 64}
+    certificate.write({**made, "id": certificate.digest(made)}, data, folder / "certificate.json")
+
+
+@functools.cache
+def _of_shapes():
+    c = get_defaults()
+    c.class_names = ("disc", "square")
+    c.data.train = c.data.eval = build.group(
+        "source", "shapes", size=32, count=2, num_classes=2, min_scale=0.2
+    )
+    return c
 
 
 def _read_certificate(folder):
     path = folder / "certificate.json"
     found = certificate.read(path)
-    checks.of_itself(found)
-    certificate.doubts(found)
-    certificate.read_leaves(path)
+    run = moved.run_of(found, path, "")
+    _allowed(lambda: moved.run_of(found, folder / "elsewhere" / "certificate.json", ""))
+    done = [
+        checks.of_itself(found),
+        *checks.of_code(found, _of_shapes(), folder / "checkpoints"),
+        checks.of_config(found, run),
+        checks.of_checkpoints(found, run),
+        checks.of_licences(found),
+        *checks.of_data(found, path, _of_shapes()),
+    ]
+    "\n".join([*certificate.doubts(found), *map(str, done)]).encode()
 
 
 RUNS = [

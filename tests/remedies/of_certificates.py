@@ -15,6 +15,7 @@ from jdet.types import TrainState
 from jdet.verify import __main__ as verify_command
 from jdet.verify import checks, moved
 from tests.certify import tiny_run
+from tests.certify.test_form import certificate_made
 from tests.remedies.rows import Elsewhere, Untyped, row
 from tests.train import fake
 
@@ -76,14 +77,12 @@ def said(main, arguments):
 
 def read(folder, content):
     """Reads a file with some content as a certificate."""
-    made = {"id": "", **dict.fromkeys(("run", "data", "config", "code", "modules"), {})}
-    made |= {"checkpoints": {}, "metrics": {}, "classes": [], "stretches": [], "format": 1}
     texts = {
         "none": "[1]",
         "torn": '{"format"',
         "older": '{"format": 0}',
         "part": '{"format": 1}',
-        "whole": json.dumps(made),
+        "whole": json.dumps(certificate_made()),
     }
     (folder / "c.json").write_text(texts[content])
     certificate.read(folder / "c.json")
@@ -208,7 +207,13 @@ ROWS = [
         {"content": "older"},
         {"content": "whole"},
     ),
-    row(CERTIFICATE, "has no {}; name one that", read, {"content": "part"}, {"content": "whole"}),
+    row(
+        CERTIFICATE,
+        "has no usable {}; name one that",
+        read,
+        {"content": "part"},
+        {"content": "whole"},
+    ),
     row(
         LICENCES,
         "write --licence=FOLDER=TEXT",
