@@ -50,7 +50,11 @@ def _mount(*arguments):
 
 
 def disturb(kind, rng, workdir, log, told):
-    """Begins the run, or goes on with it, and disturbs it."""
+    """Begins the run, or goes on with it, and disturbs it.
+
+    Returns:
+        The kind of what happened to it; None where it had ended before, or noticed nothing of a limit.
+    """
     step, delay = rng.randrange(tiny.STEPS), rng.random() ** 2 * 0.5
     early = rng.random() < 0.25  # while it starts or resumes
     limit = rng.choice((2, 8, 20, 50)) * 1024 if kind == "file_limit" else 0
@@ -67,45 +71,56 @@ def disturb(kind, rng, workdir, log, told):
     time.sleep(delay)
     when = f"{seconds:.1f} s after its start" if early else f"{delay:.2f} s after step {step}"
     told.append(f"{kind} {when}" + (f", files up to {limit} bytes" if limit else ""))
+    met = True
     if kind in ("kill", "torn", "process"):
-        made.signal(signal.SIGKILL)
+        met = made.signal(signal.SIGKILL)
     elif kind == "term":
-        made.signal(signal.SIGTERM)
+        met = made.signal(signal.SIGTERM)
     elif kind == "stop":
-        made.signal(signal.SIGSTOP)
+        met = made.signal(signal.SIGSTOP)
         time.sleep(rng.random())
         made.signal(signal.SIGCONT if rng.random() < 0.5 else signal.SIGKILL)
-    told[-1] += f", exit code {wait(made, PATIENCE)}"
+    code = wait(made, PATIENCE)
+    told[-1] += f", exit code {code}" + ("" if met else ", ended before")
+    # One that is asked to stop, or goes on after a stop, ends with 0; one that was killed does not.
+    met = met and (kind in ("term", "stop") or code != 0)
     if kind == "torn":
-        told.append(_tear(rng, workdir))
+        torn, text = _tear(rng, workdir)
+        told.append(text)
+        return "torn" if torn else "kill" if met else None
+    return kind if met else None
 
 
 def _tear(rng, workdir):
-    """Shortens or changes a file of the newest checkpoint, where an older one is left."""
+    """Shortens or changes a file of the newest checkpoint, where an older one is left.
+
+    Returns:
+        Whether it did, and what in words.
+    """
     folder = workdir / "checkpoints"
     steps = sorted((x for x in folder.glob("*") if x.name.isdecimal()), key=lambda x: int(x.name))
     if len(steps) < 2:
-        return "nothing torn: there is one checkpoint at most"
+        return False, "nothing torn: there is one checkpoint at most"
     path = rng.choice([x for x in sorted(steps[-1].rglob("*")) if x.is_file()])
     data = bytearray(path.read_bytes())
     place = rng.randrange(len(data) or 1)
     if rng.random() < 0.5 or not data:
         path.write_bytes(data[:place])
-        return f"{path.relative_to(folder)} cut to {place} bytes"
+        return True, f"{path.relative_to(folder)} cut to {place} bytes"
     data[place] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
-    return f"{path.relative_to(folder)} changed at byte {place}"
+    return True, f"{path.relative_to(folder)} changed at byte {place}"
 
 
 def trial(seed, kinds, folder, expected):
     """One run, disturbed and left to its end.
 
     Returns:
-        Kinds of what was done; what is wrong at the end, "" where nothing is; and the story.
+        Kinds of what happened; what is wrong at the end, "" where nothing is; and the story.
     """
     rng = random.Random(seed)
     kind = rng.choice(kinds)
-    done, told = [], []
+    tried, done, told = [], [], []
     workdir, log = folder / f"{seed}" / "run", folder / f"{seed}.log"
     room = Room(
         workdir.parent, f"{rng.choice((60, 120, 200, 400))}k" if kind == "full_disk" else "64m"
@@ -114,12 +129,12 @@ def trial(seed, kinds, folder, expected):
         for _ in range(rng.choice((1, 1, 2, 3))):
             if kind == "full_disk" and not room.mounted:
                 kind = "file_limit"
-            disturb(kind, rng, workdir, log, told)
-            done.append(kind)
+            tried.append(kind)
+            done += filter(None, [disturb(kind, rng, workdir, log, told)])
             if kind != "process":
                 kind = rng.choice([x for x in kinds if x not in ("process", "full_disk")] or [kind])
         room.grow()
-        several = "process" in done
+        several = "process" in tried
         code = wait(Pair(workdir, log) if several else Fork(workdir, log), PATIENCE)
         wrong = f"it ends with {code}" if code else ""
         if not wrong:

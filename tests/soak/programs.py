@@ -47,8 +47,11 @@ class Fork:
         return self.code is not None
 
     def signal(self, number):
-        if not self.ended():
-            os.kill(self.pid, number)
+        """Sends a signal; whether it still ran then."""
+        if self.ended():
+            return False
+        os.kill(self.pid, number)
+        return True
 
 
 class Pair:
@@ -82,9 +85,12 @@ class Pair:
         return self.code is not None
 
     def signal(self, number):
+        """Sends a signal; whether the process still ran then."""
         with contextlib.suppress(ProcessLookupError):
             if self._processes[self._chosen].poll() is None:
                 os.killpg(self._processes[self._chosen].pid, number)
+                return True
+        return False
 
 
 def _train(workdir, log, limit):
