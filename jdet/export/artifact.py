@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from jdet.data.readers.numpy_file import read_header
 from jdet.data.tiles import Tile
 from jdet.evaluation.detect import Moved
 from jdet.evaluation.tiling import Tiling
@@ -36,8 +38,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 """Of one program."""
 
 LEAST = 256
-"""Images are filled up to squares of this side, or of a power of two times it, since JAX compiles a program
-for every size."""
+"""Heights and widths of images are filled up to this, or to a power of two times it, since JAX compiles a
+program for every size."""
 
 MANIFEST, PROGRAM, WEIGHTS = "manifest.json", "program.bin", "weights.npz"
 
@@ -96,6 +98,32 @@ def pack(program: bytes, variables: Any, manifest: Mapping[str, Any]) -> bytes:
     return packed.getvalue()
 
 
+def _stored(data: bytes) -> dict[str, bytes]:
+    """The members of a zip, none of which is compressed: they are no larger than the file.
+
+    Raises:
+        Exception: of many kinds, where it is broken.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        for member in file.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data):
+                raise ValueError(f"its member {member.filename} is compressed, which none may be")
+        return {member.filename: file.read(member) for member in file.infolist()}
+
+
+def _array(data: bytes) -> np.ndarray:
+    """The array of a NPY file, which must be as long as its header says.
+
+    Raises:
+        Exception: of many kinds, where it is broken.
+    """
+    file = io.BytesIO(data)
+    shape, dtype = read_header(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"an array {dtype} {list(shape)} in {len(data)} bytes")
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
 class Artifact:
     """An exported run; call it with images.
 
@@ -112,28 +140,32 @@ class Artifact:
             ConfigError: JAX cannot read programs here.
         """
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as file:
-                self.manifest = json.loads(file.read(MANIFEST))
-                manifest_lib.check(self.manifest, name)
-                program, stored = file.read(PROGRAM), file.read(WEIGHTS)
-            with np.load(io.BytesIO(stored), allow_pickle=False) as arrays:
-                weights = [arrays[str(i)] for i in range(len(arrays.files))]
-        except (
-            zipfile.BadZipFile,
-            KeyError,
-            OSError,
-            UnicodeDecodeError,
-            json.JSONDecodeError,
-        ) as error:
-            raise DataError(f"{name}: no export of jdet, or a part of one ({error})") from error
-        self.class_names = tuple(self.manifest["classes"])
+            self._read(data, name)
+        except (ConfigError, DataError):
+            raise
+        except Exception as error:  # of many kinds, by what is broken
+            what = f"{type(error).__name__}: {error}"
+            raise DataError(f"{name}: no export of jdet, or a part of one ({what})") from error
+
+    def _read(self, data: bytes, name: str) -> None:
+        members = _stored(data)
+        self.manifest = json.loads(members[MANIFEST])
+        manifest_lib.check(self.manifest, name)
+        self.class_names = tuple(map(str, self.manifest["classes"]))
         never = [np.inf if value is None else value for value in self.manifest["thresholds"]]
         self._thresholds = single(np.array(never, np.float64))
-        self._weights = jax.device_put(weights)
-        read = _with_flatbuffers(lambda: jax.export.deserialize(bytearray(program)))
-        self._call = jax.jit(read.call)
-        tile = self.manifest["tile"]
+        tile, kind = self.manifest["tile"], self.manifest["image"]
         self._tiling = Tiling(**tile) if tile else None
+        arrays = _stored(members[WEIGHTS])
+        weights = [_array(arrays[f"{i}.npy"]) for i in range(len(arrays))]
+        read = _with_flatbuffers(lambda: jax.export.deserialize(bytearray(members[PROGRAM])))
+        *wanted, lowest, image, _ = read.in_avals
+        same = [(x.shape, x.dtype) for x in weights] == [(x.shape, x.dtype) for x in wanted]
+        same &= lowest.shape == self._thresholds.shape == (len(self.class_names),)
+        if not same or (image.shape[2], image.dtype) != (kind["channels"], kind["dtype"]):
+            raise ValueError("its program, weights and manifest are not of one run")
+        self._weights = jax.device_put(weights)
+        self._call = jax.jit(read.call)
 
     def __call__(self, image: np.ndarray, id: str = "") -> ImageDetections:
         """Finds objects in an image.
@@ -161,8 +193,7 @@ class Artifact:
 
     def _whole(self, image: np.ndarray, id: str) -> Moved:
         height, width = image.shape[:2]
-        side = _canvas(max(height, width))
-        canvas = np.zeros((side, side, image.shape[2]), image.dtype)
+        canvas = np.zeros((_canvas(height), _canvas(width), image.shape[2]), image.dtype)
         canvas[:height, :width] = image
         size = np.array([height, width], np.int32)
         found = jax.device_get(self._call(self._weights, self._thresholds, canvas, size))

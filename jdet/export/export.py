@@ -107,7 +107,7 @@ def export(
         0; 1 where a file and the run differ by more than the limits, in which case none is written.
 
     Raises:
-        ConfigError: the run cannot be exported, or a file cannot be written.
+        ConfigError: the run cannot be exported, finds nothing to compare, or a file cannot be written.
         CheckpointError: there is no such checkpoint.
         DataError: an image to compare on cannot be read, or is not like those of the training.
     """
@@ -129,6 +129,7 @@ def export(
         with each.opened(pack(ready.manifest), python) as detect:
             found, which = _compared(ready, detect, images, check, notify)
         notify(f"{path.name}, {which}: {found}")
+        _check_compared(path, found, which)
         if not found.within:
             notify(
                 f"{path} is not written: the limits are {parity.PIXELS:g} px, {parity.SCORE:g} of a score "
@@ -165,6 +166,19 @@ def _compared(
 ) -> tuple[parity.Difference, str]:
     images, which = parity.images_of(ready.predictor, paths, count)
     return parity.compare(ready.predictor, ready.thresholds, detect, images, notify), which
+
+
+def _check_compared(path: Path, found: parity.Difference, which: str) -> None:
+    """Refuses a comparison in which neither side found anything.
+
+    Raises:
+        ConfigError: names the images.
+    """
+    if not found.objects and not found.missing:
+        raise ConfigError(
+            f"{path} is not written, since nothing was compared: the run finds no object in {which}; "
+            "name images that have some with --images=, or a lower threshold, such as --score=0.01"
+        )
 
 
 def _check_free(path: Path, force: bool) -> None:

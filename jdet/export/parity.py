@@ -91,8 +91,8 @@ def difference(
     alone = 0
     for i in range(len(ours.scores)):
         near = [j for j in left if theirs.labels[j] == ours.labels[i]]
-        apart = [float(np.abs(theirs.boxes[j] - ours.boxes[i]).max()) for j in near]
-        scores = [abs(float(theirs.scores[j]) - float(ours.scores[i])) for j in near]
+        apart = [_apart(theirs.boxes[j], ours.boxes[i]) for j in near]
+        scores = [_apart(theirs.scores[j], ours.scores[i]) for j in near]
         # Two boxes in one place are told apart by their scores.
         order = sorted(range(len(near)), key=lambda k: (apart[k] > PIXELS, scores[k], apart[k]))
         if not order or apart[order[0]] > 1.0:
@@ -108,6 +108,12 @@ def difference(
     if (ours.masks is None) != (theirs.masks is None):
         alone += len(ours.scores)
     return found._replace(missing=alone)
+
+
+def _apart(one: Any, other: Any) -> float:
+    """The largest difference of numbers; infinity where one is not finite, which no limit lets through."""
+    largest = float(np.abs(np.subtract(one, other, dtype=np.float64)).max())
+    return largest if np.isfinite(largest) else np.inf
 
 
 def _at_threshold(found: ImageDetections, i: int, thresholds: np.ndarray) -> bool:

@@ -102,15 +102,32 @@ def test_other_images_are_refused(made):
             detector(wrong)
 
 
-def changed(path, **manifest):
-    """The bytes of an export whose manifest has other values."""
+def changed(path, members=(), compression=zipfile.ZIP_STORED, **manifest):
+    """The bytes of an export whose manifest or members have other values; None: without the member."""
     out = io.BytesIO()
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w", compression) as new:
         for name in old.namelist():
-            data = old.read(name)
+            data = dict(members).get(name, old.read(name))
             if name == artifact.MANIFEST:
                 data = json.dumps(json.loads(data) | manifest).encode()
-            new.writestr(name, data)
+            if data is not None:
+                new.writestr(name, data)
+    return out.getvalue()
+
+
+def weights(**arrays):
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def boasting():
+    """Weights whose header tells of more than there is."""
+    out, header = io.BytesIO(), io.BytesIO()
+    told = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)}
+    np.lib.format.write_array_header_1_0(header, told)
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("0.npy", header.getvalue())
     return out.getvalue()
 
 
@@ -121,12 +138,44 @@ def test_what_is_no_export_is_refused(made, tmp_path):
         "torn": (data[: len(data) // 2], "no export of jdet"),
         "text": (b"hello", "no export of jdet"),
         "newer": (changed(made[1], format=2), "format 2, .* export the run again"),
+        "packed": (changed(made[1], compression=zipfile.ZIP_DEFLATED), "is compressed"),
+        "no zip": (changed(made[1], [(artifact.WEIGHTS, b"hello")]), "BadZipFile"),
+        "without": (changed(made[1], [(artifact.WEIGHTS, None)]), "KeyError: 'weights.npz'"),
+        "boasting": (changed(made[1], [(artifact.WEIGHTS, boasting())]), "an array float32"),
+        "others": (changed(made[1], [(artifact.WEIGHTS, weights(a=np.ones(3)))]), "'0.npy'"),
+        "more": (
+            changed(made[1], [(artifact.WEIGHTS, weights(**{"0": np.ones(3)}))]),
+            "not of one run",
+        ),
+        "pickled": (
+            changed(made[1], [(artifact.WEIGHTS, weights(**{"0": np.array([{}])}))]),
+            "an array object",
+        ),
+        "program": (changed(made[1], [(artifact.PROGRAM, b"\0" * 64)]), "no export of jdet"),
+        "classes": (changed(made[1], classes=["one"]), "not of one run"),
+        "no classes": (changed(made[1], classes=None), "TypeError"),
+        "tile": (changed(made[1], tile={"sides": 4}), "unexpected keyword argument"),
+        "thresholds": (changed(made[1], thresholds="high"), "no export of jdet"),
     }
     for name, (content, message) in cases.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=message):
             artifact.load(tmp_path / name)
+
+
+def test_long_images_need_no_square(made, monkeypatch):
+    """Which of 1,000 by 20,000 pixels would have a billion."""
+    detector, shapes = artifact.load(made[1]), []
+
+    def call(weights, thresholds, canvas, size):
+        shapes.append(canvas.shape)
+        return {k: np.zeros((0, 4), int) for k in ("boxes", "scores", "labels", "valid")}
+
+    monkeypatch.setattr(detector, "_call", call)
+    for size in ((300, 4000), (4097, 20), (1, 256)):
+        detector._whole(np.zeros((*size, 3), np.uint8), "")
+    assert shapes == [(512, 4096, 3), (8192, 256, 3), (256, 256, 3)]
 
 
 def test_a_file_that_is_there_is_kept(workdir, tmp_path, images, capsys):
@@ -153,13 +202,23 @@ class TestWithoutANetwork:
         monkeypatch.setattr(artifact, "make", lambda *_: program)
         monkeypatch.setattr(parity, "compare", lambda *_: self.found)
 
-    found = parity.Difference(images=1)
+    found = parity.Difference(images=1, objects=1)
 
     def test_an_export_unlike_its_run_is_not_written(self, made, tmp_path, images, capsys):
         self.found = parity.Difference(images=1, objects=1, pixels=0.5)
         assert command(made[0], tmp_path / "a", images) == 1
         assert "a.stablehlo is not written" in capsys.readouterr().out
         assert not list(tmp_path.iterdir())
+
+    def test_an_export_that_was_compared_on_nothing_is_not_written(
+        self, made, tmp_path, images, capsys
+    ):
+        self.found = parity.Difference(images=3)
+        assert command(made[0], tmp_path / "a", images) == 2
+        assert "nothing was compared: the run finds no object in 3 of" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+        self.found = parity.Difference(images=3, objects=1)
+        assert command(made[0], tmp_path / "a", images, "--score=0.01") == 0
 
     def test_no_room(self, made, tmp_path, images, monkeypatch, capsys):
         def full(path, data):
@@ -174,7 +233,6 @@ class TestWithoutANetwork:
         """ONNX Runtime is not here to run it."""
         monkeypatch.setattr(environment, "python", lambda *_: "python")
         monkeypatch.setattr(environment, "Runner", lambda *_: contextlib.nullcontext())
-        self.found = parity.Difference(images=1)
         assert command(made[0], tmp_path / "a.onnx", images, "--format=both") == 0
         assert sorted(x.name for x in tmp_path.iterdir()) == ["a.onnx", "a.stablehlo"]
         data = (tmp_path / "a.onnx").read_bytes()

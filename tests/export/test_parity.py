@@ -60,6 +60,13 @@ def test_masks_may_differ_at_their_edges_alone():
     assert not parity.difference(ours, found(ONE), THRESHOLDS).within
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_match(value):
+    for theirs in (((0, 0, 10, value), 0.9, 0), ((0, 0, 10, 10), value, 0)):
+        apart = parity.difference(found(ONE), found(theirs), THRESHOLDS)
+        assert not apart.within and not parity.Difference().and_(apart).within
+
+
 def test_sums_over_images_keep_the_largest():
     first = parity.difference(found(ONE), found(moved(ONE, 5e-4)), THRESHOLDS)
     total = first.and_(parity.difference(found(TWO), found(TWO), THRESHOLDS))

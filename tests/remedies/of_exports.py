@@ -1,5 +1,6 @@
 """Remedies of exports."""
 
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -25,6 +26,11 @@ def free(folder, name, force=False):
     (folder / "a").write_text("mine")
     (folder / "folder").mkdir()
     export._check_free(folder / name, force)
+
+
+def compared(objects):
+    """As many as the run finds in the images given, or above the threshold given."""
+    export._check_compared(Path("a"), parity.Difference(images=3, objects=objects), "3 images")
 
 
 def numbered(format):
@@ -155,6 +161,13 @@ ROWS = [
         "Pillow reads 8 of its 16 bits; give an array or a .npy file",
         "tests/export/test_runtime.py::test_files_of_more_than_eight_bits_are_not_cut_down",
         "16 bits",
+    ),
+    row(
+        EXPORT,
+        "name images that have some with --images=, or a lower threshold, such as --score=0.01",
+        compared,
+        {"objects": 0},
+        {"objects": 1},
     ),
     row(
         EXPORT,
