@@ -61,7 +61,7 @@ unset JDET_PEER_PYTHON # only the parts beside the peer run it
 
 # model, images of a training step, images of a detection, pixels
 if [ "$tiny" ]; then
-  models="root_resnet18 1 1 64"
+  models="root_resnet18 2 1 64" # PyTorch trains no batch norm of one value
 else
   models="ssd300_vgg16 32 32 300
 root_resnet34 32 32 300
