@@ -12,12 +12,14 @@ Before a file gets its name, run and file are compared on images; above the limi
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jdet import cli
 from jdet.analyse import thresholds
+from jdet.export import parity
 from jdet.export.export import CHOICES, export
 from jdet.types import ConfigError
 
@@ -53,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--check", type=int, default=16, help="how many images to check on")
     parser.add_argument(
+        "--pixels",
+        type=float,
+        default=parity.PIXELS,
+        help="largest difference of a box's coordinate that is let through, pixels of the image",
+    )
+    parser.add_argument(
         "--onnx_python",
         "--onnx-python",
         default="",
@@ -64,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         if args.check < 1:
             raise ConfigError(f"--check={args.check} must be at least 1, such as --check=16")
+        if not 0 <= args.pixels < math.inf:
+            raise ConfigError(f"--pixels={args.pixels:g} must be 0 or more, such as --pixels=0.01")
         return export(
             args.run,
             Path(args.out),
@@ -75,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check=args.check,
             force=args.force,
             onnx_python=args.onnx_python,
+            pixels=args.pixels,
         )
 
     return cli.run(work, OSError)

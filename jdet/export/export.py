@@ -86,6 +86,7 @@ def export(
     check: int = 16,
     force: bool = False,
     onnx_python: str = "",
+    pixels: float = parity.PIXELS,
     notify: Callable[[str], None] = print,
 ) -> int:
     """Exports a run.
@@ -101,6 +102,7 @@ def export(
         check: how many to compare on.
         force: replace a file that is there.
         onnx_python: interpreter with onnxruntime; "": this one, or one that is made and kept.
+        pixels: largest difference of a box's coordinate that is let through, pixels of the image.
         notify: is told what is done.
 
     Returns:
@@ -127,16 +129,17 @@ def export(
             f"{path.name}: made in {time.monotonic() - started:.1f} s; running it beside the run"
         )
         with each.opened(pack(ready.manifest), python) as detect:
-            found, which = _compared(ready, detect, images, check, notify)
+            found, which = _compared(ready, detect, images, check, notify, pixels)
         notify(f"{path.name}, {which}: {found}")
         _check_compared(path, found, which)
-        if not found.within:
+        if not found.within(pixels):
             notify(
-                f"{path} is not written: the limits are {parity.PIXELS:g} px, {parity.SCORE:g} of a score "
-                f"and {parity.MASK:g} of a mask's pixels"
+                f"{path} is not written: the limits are {pixels:g} px, {parity.SCORE:g} of a score "
+                f"and {parity.MASK:g} of a mask's pixels. Boxes of large objects can differ by more than "
+                "0.001 px by rounding alone; --pixels=0.01 lets that through"
             )
             return 1
-        told = plain({"on": which, **found._asdict()})
+        told = plain({"on": which, "limit": pixels, **found._asdict()})
         done[path] = pack({**ready.manifest, "parity": told})
     for path, data in done.items():
         _write(path, data)
@@ -163,9 +166,11 @@ def _compared(
     paths: Sequence[str],
     count: int,
     notify: Callable[[str], None],
+    pixels: float,
 ) -> tuple[parity.Difference, str]:
     images, which = parity.images_of(ready.predictor, paths, count)
-    return parity.compare(ready.predictor, ready.thresholds, detect, images, notify), which
+    found = parity.compare(ready.predictor, ready.thresholds, detect, images, notify, pixels)
+    return found, which
 
 
 def _check_compared(path: Path, found: parity.Difference, which: str) -> None:

@@ -16,7 +16,7 @@ from jdet.evaluation.predictor import Predictor
 from jdet.types import ConfigError, DataError, ImageDetections
 
 PIXELS = 1e-3
-"""Largest difference of a box's coordinate, pixels of the image."""
+"""Largest difference of a box's coordinate, pixels of the image, unless another one is asked for."""
 
 SCORE = 1e-4
 """Largest difference of a score."""
@@ -59,10 +59,9 @@ class Difference(NamedTuple):
             missing=self.missing + other.missing,
         )
 
-    @property
-    def within(self) -> bool:
-        """Whether the limits hold."""
-        close = self.pixels <= PIXELS and self.score <= SCORE and self.mask <= MASK
+    def within(self, pixels: float = PIXELS) -> bool:
+        """Whether the limits hold, of which that of boxes is ``pixels``."""
+        close = self.pixels <= pixels and self.score <= SCORE and self.mask <= MASK
         return close and not self.missing
 
     def __str__(self) -> str:
@@ -190,6 +189,7 @@ def compare(
     detect: Callable[[np.ndarray, str], ImageDetections],
     images: Images,
     notify: Callable[[str], None],
+    pixels: float = PIXELS,
 ) -> Difference:
     """Runs both on images and says how each differs.
 
@@ -199,6 +199,7 @@ def compare(
         detect: the export.
         images: names and values.
         notify: is told of every image above a limit.
+        pixels: the limit of boxes.
     """
     total = Difference()
     for name, image in images:
@@ -206,7 +207,7 @@ def compare(
         keep = ours.scores >= thresholds[ours.labels]
         keep &= (ours.boxes[:, :2] < ours.boxes[:, 2:]).all(1)
         apart = difference(ours.select(keep), detect(image, name), thresholds)
-        if not apart.within:
+        if not apart.within(pixels):
             notify(f"{name} ({image.shape[1]}x{image.shape[0]}): {apart}")
         total = total.and_(apart)
     return total

@@ -84,7 +84,7 @@ def test_the_file_finds_what_the_run_finds(made, images):
     for picture, ours in zip(pictures, predictor(pictures), strict=True):
         theirs = detector(picture)
         assert len(ours.scores) == len(theirs.masks) == 1
-        assert parity.difference(ours, theirs, np.full(3, 0.1)).within
+        assert parity.difference(ours, theirs, np.full(3, 0.1)).within()
 
 
 def test_the_file_says_what_it_is(made):
@@ -203,6 +203,13 @@ class TestWithoutANetwork:
         monkeypatch.setattr(parity, "compare", lambda *_: self.found)
 
     found = parity.Difference(images=1, objects=1)
+
+    def test_a_larger_limit_lets_rounding_through(self, made, tmp_path, images, capsys):
+        self.found = parity.Difference(images=1, objects=1, pixels=0.005)
+        assert command(made[0], tmp_path / "a", images) == 1
+        assert "--pixels=0.01 lets that through" in capsys.readouterr().out
+        assert command(made[0], tmp_path / "a", images, "--pixels=0.01") == 0
+        assert artifact.load(tmp_path / "a.stablehlo").manifest["parity"]["limit"] == 0.01
 
     def test_an_export_unlike_its_run_is_not_written(self, made, tmp_path, images, capsys):
         self.found = parity.Difference(images=1, objects=1, pixels=0.5)

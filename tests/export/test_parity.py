@@ -46,8 +46,13 @@ def moved(row, pixels=0.0, score=0.0, label=0):
 )
 def test_limits(theirs, within):
     apart = parity.difference(found(ONE, TWO), found(*theirs), THRESHOLDS)
-    assert apart.within is within, apart
+    assert apart.within() is within, apart
     assert apart.objects == 2
+
+
+def test_another_limit_of_boxes():
+    apart = parity.difference(found(ONE), found(moved(ONE, pixels=0.005)), THRESHOLDS)
+    assert not apart.within() and not apart.within(0.004) and apart.within(0.006)
 
 
 def test_masks_may_differ_at_their_edges_alone():
@@ -55,16 +60,16 @@ def test_masks_may_differ_at_their_edges_alone():
         return encode_part(np.ones((20, width), bool), 2, 3, 64, 64)
 
     ours = found(ONE, masks=(mask(20),))
-    assert parity.difference(ours, found(ONE, masks=(mask(20),)), THRESHOLDS).within
-    assert not parity.difference(ours, found(ONE, masks=(mask(21),)), THRESHOLDS).within
-    assert not parity.difference(ours, found(ONE), THRESHOLDS).within
+    assert parity.difference(ours, found(ONE, masks=(mask(20),)), THRESHOLDS).within()
+    assert not parity.difference(ours, found(ONE, masks=(mask(21),)), THRESHOLDS).within()
+    assert not parity.difference(ours, found(ONE), THRESHOLDS).within()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_no_match(value):
     for theirs in (((0, 0, 10, value), 0.9, 0), ((0, 0, 10, 10), value, 0)):
         apart = parity.difference(found(ONE), found(theirs), THRESHOLDS)
-        assert not apart.within and not parity.Difference().and_(apart).within
+        assert not apart.within() and not parity.Difference().and_(apart).within()
 
 
 def test_sums_over_images_keep_the_largest():

@@ -50,11 +50,11 @@ def shown(channels):
     detector(np.zeros((4, 4, channels), np.uint8))
 
 
-def checked(check):
+def checked(check=16, pixels=0.001):
     said = []
     with mock.patch.object(command, "export", lambda *_, **__: 0):
         with mock.patch.object(command.cli, "run", lambda work, *_: _said(work, said)):
-            command.main(["run", "--out=a", f"--check={check}"])
+            command.main(["run", "--out=a", f"--check={check}", f"--pixels={pixels}"])
     return "\n".join(said)
 
 
@@ -140,6 +140,11 @@ ROWS = [
         {"name": "full/a.png"},
     ),
     Elsewhere(
+        "jdet/export/export.py",
+        "--pixels=0.01 lets that through",
+        "tests/export/test_export.py::test_a_larger_limit_lets_rounding_through",
+    ),
+    Elsewhere(
         "jdet/export/jdet_serve.py",
         "too many requests at a time; try again",
         "tests/export/test_serve.py::test_one_too_many_is_told_to_come_again",
@@ -213,5 +218,12 @@ ROWS = [
         checked,
         {"check": 0},
         {"check": 16},
+    ),
+    row(
+        "jdet/export/__main__.py",
+        "--pixels={} must be 0 or more, such as --pixels=0.01",
+        checked,
+        {"pixels": float("nan")},
+        {"pixels": 0.01},
     ),
 ]

@@ -41,7 +41,7 @@ def test_every_message_with_a_remedy_has_a_row():
 @functools.cache
 def functions(file):
     tree = ast.parse((ROOT / file).read_text())
-    return {x.name: x for x in tree.body if isinstance(x, ast.FunctionDef)}
+    return {x.name: x for x in ast.walk(tree) if isinstance(x, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("row", [x for x in ROWS if isinstance(x, Elsewhere)], ids=named)
