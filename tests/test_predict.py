@@ -14,7 +14,7 @@ from jdet.evaluation.image_kind import ImageCheck
 from jdet.evaluation.predictor import Predictor
 from jdet.types import ConfigError
 from tests.analyse.test_records import EMPTY
-from tests.evaluation.pixel_detector import PixelDetector
+from tests.evaluation.pixel_detector import FOLDING, PixelDetector
 from tests.evaluation.saved_run import NAMES, kept_run, rectangle, save_run
 
 
@@ -93,7 +93,7 @@ def test_images_that_keep_their_proportions(workdir, tmp_path, pixels, capsys):
         expected = [width // 4, height // 4, width // 2 - width // 4, height // 4]
         pixel = max(1.0, height / 128, width / 128)  # of the network, in those of the image
         np.testing.assert_allclose(record["bbox"], expected, atol=2 * pixel)
-    assert pixels.traces == 2  # shapes
+    assert pixels.traces == FOLDING + 2  # shapes
 
 
 def test_pycocotools_reads_the_results(workdir, tmp_path, pixels, capsys):
@@ -241,7 +241,7 @@ def test_one_compilation_for_any_number_of_images(workdir, tmp_path, pixels):
     for i in range(7):
         save(tmp_path / f"{i}.png", rectangle(64, 64, (0, 0, 16 + i, 16)))
     found = list(predict.predict(workdir, tmp_path, batch_size=3))
-    assert pixels.traces == 1
+    assert pixels.traces == FOLDING + 1
     widths = [float(p.boxes[0, 2] - p.boxes[0, 0]) for p in found]
     assert widths == [16 + i for i in range(7)]
 
@@ -280,7 +280,7 @@ def test_multi_scale_from_the_command_line_and_from_python(workdir, tmp_path, pi
     )
     boxes = {p.id: p.boxes.round(3).tolist() for p in found}
     assert boxes == {"a.png": [[32, 16, 64, 48]], "b.png": [[16, 32, 48, 64]]}
-    assert pixels.traces == 3
+    assert pixels.traces == FOLDING + 3
     (plain, _) = predict.predict(
         workdir, tmp_path / "in", batch_size=2, tta="run"
     )  # off in this run
@@ -301,7 +301,7 @@ def test_multi_scale_of_kept_proportions(workdir, tmp_path, pixels):
         found = predict.predict(folder, tmp_path / "in", batch_size=3, tta=how, score=0.1)
         boxes = {p.id: p.boxes.round(3).tolist() for p in found}
         assert boxes == {name: [box] for name, box in expected.items()}
-        assert pixels.traces == (4 if isinstance(how, dict) else 2)
+        assert pixels.traces == FOLDING + (4 if isinstance(how, dict) else 2)
 
 
 def test_predict_reports_errors_to_the_caller(workdir, tmp_path, pixels):

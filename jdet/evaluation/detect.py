@@ -77,7 +77,7 @@ class DetectFn:
         Args:
             variables: of the detector; they stay as they are.
         """
-        if "batch_stats" not in variables:
+        if not variables.get("batch_stats"):
             return variables
         if self._fold is None:
             kind, side = ImageKind.of(self.detector), self.detector.input_size

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 
 from jdet.types import Detections
 
+FOLDING = 1
+"""Traces of a predictor's start, by shapes alone: which batch norms can be folded (``DetectFn.fold``)."""
+
 
 class PixelDetector:
     """Finds the bounding box of the red pixels, exactly; its score is the mean of the image."""
