@@ -20,7 +20,7 @@ default   ResNet-50, twice the side and twice the images of a step: for an accel
 Source: ours; the sets: github.com/ oist/Usiigaci, ShipDetectionExperts/sen2ships, axondeepseg,
     risingmin/embryo_model_train; broadinstitute.org/bbbc
 Paper: –
-Ours: AP50 of worms 0.54 (w1 0.33, w2 0.43), axons 0.75, cells 0.40, embryos 0.53, ships 0.07
+Ours: AP50 of worms 0.54 (w1 0.33, w2 0.43), axons 0.75, cells 0.40, embryos 0.53, ships 0.08
 Cost: ``:cpu`` 400 steps of 4 images or tiles, 600 for ships
 """
 
