@@ -36,6 +36,19 @@ def direct_settings(arg, **more):
     return arg
 
 
+SMALL = dict(arm="direct", batch=16, share=0.5, pre=0, mode="fixed", load="", data=1.0)
+SMALL |= dict(lr=0.01, seed=0, mini=True)
+"""Arguments of the small ones, which two CPU cores train."""
+
+
+def small_settings(arg, **more):
+    """Reads the arguments of a small one, and ``more`` of their defaults."""
+    arg = parse_arg(arg, **SMALL, **more)
+    pick("arm", arg.arm, ("direct", "scratch"))
+    pick("mode", arg.mode, MODES)
+    return arg
+
+
 def pretrain_input(form, side, long=1333, short=800, divisor=2):
     """The first phase's resize: small parts, with proportions or without, or whole images made small.
 

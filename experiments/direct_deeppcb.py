@@ -21,21 +21,13 @@ Ours: not run by us
 Cost: 400 steps of 8 boards of 192×192, some 7 minutes of one CPU core (estimated from 26 steps)
 """
 
-from experiments.common import boards_recipe, pick, voc
+from experiments.common import boards_recipe, voc
 from experiments.common_dense import decay_without_norms
-from experiments.common_direct import MODES, small_model, small_phases
-from jdet.config import parse_arg
-
-ARGUMENTS = dict(
-    arm="direct", side=128, batch=16, share=0.5, pre=0, mode="fixed", load="", data=1.0
-)
-ARGUMENTS |= dict(steps=400, lr=0.01, seed=0, mini=True, root="data/deeppcb")
+from experiments.common_direct import small_model, small_phases, small_settings
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, **ARGUMENTS)
-    pick("arm", arg.arm, ("direct", "scratch"))
-    pick("mode", arg.mode, MODES)
+    arg = small_settings(arg, side=128, steps=400, root="data/deeppcb")
     c = voc(arg.root, "trainval", "test", arg.seed)
     boards_recipe(c, arg)
     decay_without_norms(c)

@@ -22,14 +22,7 @@ Cost: 250 steps of 8 images of 256×256, some 13 minutes of one CPU core (estima
 """
 
 from experiments import mask_nuclei
-from experiments.common import pick
-from experiments.common_direct import MODES, norms_in_backbone, small_phases
-from jdet.config import parse_arg
-
-ARGUMENTS = dict(
-    arm="direct", side=160, batch=16, share=0.5, pre=0, mode="fixed", load="", data=1.0
-)
-ARGUMENTS |= dict(steps=250, lr=0.01, seed=0, mini=True, root="data/dsb2018_nuclei")
+from experiments.common_direct import norms_in_backbone, small_phases, small_settings
 
 
 def narrow(model):
@@ -40,9 +33,7 @@ def narrow(model):
 
 
 def get_config(arg=""):
-    arg = parse_arg(arg, **ARGUMENTS)
-    pick("arm", arg.arm, ("direct", "scratch"))
-    pick("mode", arg.mode, MODES)
+    arg = small_settings(arg, side=160, steps=250, root="data/dsb2018_nuclei")
     c = mask_nuclei.get_config(f"cpu,norm=none,steps={arg.steps},lr={arg.lr},seed={arg.seed}")
     c.data.root, c.data.share = arg.root, arg.data
     narrow(norms_in_backbone(c.model))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jdet.preflight import hlo
 
-_FREE = {
+NOTHING = {
     "parameter",
     "constant",
     "get-tuple-element",
@@ -14,6 +14,10 @@ _FREE = {
     "opt-barrier",
     "partition-id",
     "replica-id",
+}
+"""Instructions that compute and move nothing."""
+
+_FREE = NOTHING | {
     "while",  # what they run is counted, not what they pass on
     "conditional",
     "call",

@@ -46,17 +46,6 @@ _OPCODES = {
     ),
     **dict.fromkeys(collectives.KINDS, "collective"),
 }
-_NOTHING = {
-    "parameter",
-    "constant",
-    "get-tuple-element",
-    "tuple",
-    "bitcast",
-    "after-all",
-    "opt-barrier",
-    "partition-id",
-    "replica-id",
-}
 _HOPS = 6
 """How far to look for a neighbour that says where an instruction without metadata comes from."""
 
@@ -99,7 +88,7 @@ def parts(text: str) -> list[Part]:
     for name, times in module.runs(into_fusions=False).items():
         users = _users(module, name)
         for instruction in module.computations[name].values():
-            if instruction.opcode in _NOTHING:
+            if instruction.opcode in traffic.NOTHING:
                 continue
             where = _place(module, name, instruction, users, files)
             found.append(
