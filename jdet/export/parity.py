@@ -183,6 +183,15 @@ def _random(predictor: Predictor, count: int) -> Images:
         yield f"random {i}", (low + values * (high - low)).astype(kind.dtype)
 
 
+def of_run(
+    predictor: Predictor, image: np.ndarray, name: str, thresholds: np.ndarray
+) -> ImageDetections:
+    """What a run reports in an image: boxes with an area, whose scores reach float64 [K] thresholds."""
+    (found,) = predictor([image], [name])
+    reached = found.scores >= thresholds[found.labels]
+    return found.select(reached & (found.boxes[:, :2] < found.boxes[:, 2:]).all(1))
+
+
 def compare(
     predictor: Predictor,
     thresholds: np.ndarray,
@@ -203,10 +212,8 @@ def compare(
     """
     total = Difference()
     for name, image in images:
-        (ours,) = predictor([image], [name])
-        keep = ours.scores >= thresholds[ours.labels]
-        keep &= (ours.boxes[:, :2] < ours.boxes[:, 2:]).all(1)
-        apart = difference(ours.select(keep), detect(image, name), thresholds)
+        ours = of_run(predictor, image, name, thresholds)
+        apart = difference(ours, detect(image, name), thresholds)
         if not apart.within(pixels):
             notify(f"{name} ({image.shape[1]}x{image.shape[0]}): {apart}")
         total = total.and_(apart)

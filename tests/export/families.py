@@ -170,7 +170,7 @@ def from_itself(folder, count, score):
     predictor = Predictor(folder, batch_size=1)
     lowest = np.full(len(predictor.class_names), score)
     images = list(parity.images_of(predictor, (), count)[0])
-    before = {name: kept(predictor, image, name, lowest) for name, image in images}
+    before = {name: parity.of_run(predictor, image, name, lowest) for name, image in images}
     rng = np.random.default_rng(1)
 
     def moved(x):
@@ -179,15 +179,9 @@ def from_itself(folder, count, score):
     predictor.variables = jax.tree.map(moved, jax.device_get(predictor.variables))
     total = parity.Difference()
     for name, image in images:
-        after = kept(predictor, image, name, lowest)
+        after = parity.of_run(predictor, image, name, lowest)
         total = total.and_(parity.difference(before[name], after, lowest))
     return total
-
-
-def kept(predictor, image, name, lowest):
-    """What a run finds in an image, of at least these scores."""
-    (found,) = predictor([image], [name])
-    return found.select(found.scores >= lowest[found.labels])
 
 
 def main():
