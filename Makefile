@@ -40,8 +40,7 @@ quickstart: setup
 # Tests that train for long have their programs optimised. Exit code 5: ARGS picks no test of a part.
 define suite
 $(1) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not trains$(2)" $(ARGS) || [ $$? -eq 5 ]
-XLA_FLAGS="--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=true" \
-	$(1) -m pytest -n 2 --dist loadfile -m "trains$(2)" $(ARGS) || [ $$? -eq 5 ]
+XLA_FLAGS=--xla_backend_optimization_level=1 $(1) -m pytest -n 2 --dist loadfile -m "trains$(2)" $(ARGS) || [ $$? -eq 5 ]
 endef
 
 test: lint
