@@ -57,16 +57,16 @@ def test_one_bad_image_of_many_is_left_out_or_refused(monkeypatch, capsys, tmp_p
 def test_images_in_a_folder_of_their_own(monkeypatch, capsys, tmp_path):
     """The setting that the error names, as an argument and on the command line."""
     make(tmp_path / "set", {"train.json": detections(0), "val.json": detections(100)})
-    pictures = tmp_path / "elsewhere"
-    pictures.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     for file in (tmp_path / "set").glob("*.jpg"):
-        file.rename(pictures / file.name)
+        file.rename(elsewhere / file.name)
     said = refusal(monkeypatch, capsys, tmp_path / "set")
     assert "image_root=PATH of the experiments" in said
     assert "--config.data.train.image_root" in said
-    config = read(monkeypatch, tmp_path / "set", image_root=pictures)
-    assert config.data.train.image_root == config.data.eval.image_root == str(pictures)
-    typed = [f"--config.data.{role}.image_root={pictures}" for role in ("train", "eval")]
+    config = read(monkeypatch, tmp_path / "set", image_root=elsewhere)
+    assert config.data.train.image_root == config.data.eval.image_root == str(elsewhere)
+    typed = [f"--config.data.{role}.image_root={elsewhere}" for role in ("train", "eval")]
     for found in (config, read(monkeypatch, tmp_path / "set", *typed)):
         assert list(map(len, build.sources(found))) == [30, 30]
 

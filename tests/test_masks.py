@@ -56,8 +56,8 @@ def test_predicted_masks_are_drawn_and_written(trained, tmp_path, passes):
     workdir, _ = trained
     records = json.loads((workdir / "detections.json").read_text())
     surest = max(records, key=lambda record: record["score"])["image_id"]  # images count from 1
-    truth = build.source(mask_config().data.eval, "config.data.eval")[surest - 1]
-    write_image(tmp_path / "a.png", truth.image)
+    ground_truth = build.source(mask_config().data.eval, "config.data.eval")[surest - 1]
+    write_image(tmp_path / "a.png", ground_truth.image)
     out = tmp_path / "out"
     arguments = ["--workdir", workdir, "--images", tmp_path / "a.png", "--out", out]
     assert main([*map(str, arguments), "--score=0.2", f"--tta={passes}"]) == 0
@@ -65,13 +65,14 @@ def test_predicted_masks_are_drawn_and_written(trained, tmp_path, passes):
     best = max(records, key=lambda record: record["score"])
     assert len(records) < 10
     mask, object_ = (
-        decode(rle, *truth.image.shape[:2]) for rle in (best["segmentation"], truth.masks[0])
+        decode(rle, *ground_truth.image.shape[:2])
+        for rle in (best["segmentation"], ground_truth.masks[0])
     )
     assert (mask & object_).sum() / (mask | object_).sum() > 0.3
     (found,) = predict(workdir, tmp_path / "a.png", score=0.2, tta=passes)
     assert found.masks == tuple(record["segmentation"] for record in records)
     drawn = Decoder()(str(next((out / "images").iterdir())))
-    bare = draw_detections(truth.image, found._replace(masks=None), ("disc", "square"))
+    bare = draw_detections(ground_truth.image, found._replace(masks=None), ("disc", "square"))
     assert np.abs(drawn.astype(int) - bare)[drawn.shape[0] // 2 :].max() > 30
 
 

@@ -43,13 +43,17 @@ class CocoEvaluation:
             class_names: K names.
         """
         self._classes = tuple(class_names)
-        self._objects = sum(int((~image.truth.ignore).sum()) for image in images)
+        self._objects = sum(int((~image.ground_truth.ignore).sum()) for image in images)
         scores = [np.asarray(image.found.scores, float) for image in images]
         self._probabilities = all(((one >= 0) & (one <= 1)).all() for one in scores)
         objects, found = _ground_truth(images, class_names), _detections(images)
-        truth = hotcoco.COCO(objects)
-        kind = truth.load_res(found) if len(found) else hotcoco.COCO({**objects, "annotations": []})
-        self._eval = hotcoco.COCOeval(truth, kind, "bbox")
+        ground_truth = hotcoco.COCO(objects)
+        kind = (
+            ground_truth.load_res(found)
+            if len(found)
+            else hotcoco.COCO({**objects, "annotations": []})
+        )
+        self._eval = hotcoco.COCOeval(ground_truth, kind, "bbox")
         self._eval.evaluate()
         self._eval.accumulate()
         held: Any = self._eval.eval
@@ -69,7 +73,7 @@ class CocoEvaluation:
     def by_size(self, images: Sequence[ScoredImage]) -> dict[str, dict[str, Any]]:
         """Objects, AP and AP50 of small, medium and large objects."""
         areas = np.concatenate(
-            [np.zeros(0), *(one.truth.areas[~one.truth.ignore] for one in images)]
+            [np.zeros(0), *(one.ground_truth.areas[~one.ground_truth.ignore] for one in images)]
         )
         ranges = list(self._eval.params.areaRng)[1:]
         return {
@@ -143,7 +147,7 @@ class CocoEvaluation:
             {
                 "name": name,
                 "images": len(rows),
-                "objects": sum(int((~images[i].truth.ignore).sum()) for i in rows),
+                "objects": sum(int((~images[i].ground_truth.ignore).sum()) for i in rows),
                 "ap": number(held[str(n)]["AP"]),
                 "ap50": number(held[str(n)]["AP50"]),
             }
@@ -154,9 +158,9 @@ class CocoEvaluation:
 def _ground_truth(images: Sequence[ScoredImage], class_names: Sequence[str]) -> dict[str, Any]:
     """The objects as COCO's annotation files have them, images and annotations numbered from 1."""
     rows = (
-        (i, one.truth, row)
+        (i, one.ground_truth, row)
         for i, one in enumerate(images, 1)
-        for row in range(len(one.truth.labels))
+        for row in range(len(one.ground_truth.labels))
     )
     return {
         "images": [{"id": i} for i in range(1, len(images) + 1)],
@@ -165,12 +169,12 @@ def _ground_truth(images: Sequence[ScoredImage], class_names: Sequence[str]) -> 
             {
                 "id": number,
                 "image_id": i,
-                "category_id": int(truth.labels[row]) + 1,
-                "bbox": truth.xywh[row].tolist(),
-                "area": float(truth.areas[row]),
-                "iscrowd": int(truth.ignore[row]),
+                "category_id": int(ground_truth.labels[row]) + 1,
+                "bbox": ground_truth.xywh[row].tolist(),
+                "area": float(ground_truth.areas[row]),
+                "iscrowd": int(ground_truth.ignore[row]),
             }
-            for number, (i, truth, row) in enumerate(rows, 1)
+            for number, (i, ground_truth, row) in enumerate(rows, 1)
         ],
     }
 

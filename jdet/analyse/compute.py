@@ -49,7 +49,7 @@ def analyse(
         The analysis; numbers without ground truth are None.
     """
     images = in_official_order(images)
-    matches = [match(image.found, image.truth, (IOU,)) for image in images]
+    matches = [match(image.found, image.ground_truth, (IOU,)) for image in images]
     found = outcomes(images, len(class_names), matches)
     coco = CocoEvaluation(images, class_names)
     chosen = thresholds.of_classes(found, precision)
@@ -139,7 +139,7 @@ def _masks(images: Sequence[ScoredImage], class_names: Sequence[str]) -> Mapping
     some = False
     for image in images:
         for masks, rows in (
-            (image.truth.masks, image.truth.labels),
+            (image.ground_truth.masks, image.ground_truth.labels),
             (image.found.masks, image.found.scores),
         ):
             if len(rows) and masks is None:
@@ -149,7 +149,7 @@ def _masks(images: Sequence[ScoredImage], class_names: Sequence[str]) -> Mapping
         return {}
     evaluator = CocoEvaluator(class_names, iou_type="segm")
     for image in images:
-        truth = image.truth
+        ground_truth = image.ground_truth
         whole = Example(
             id=image.name,
             image="",
@@ -157,7 +157,7 @@ def _masks(images: Sequence[ScoredImage], class_names: Sequence[str]) -> Mapping
             labels=np.zeros(0, np.int32),
             ignore=np.zeros(0, bool),
             areas=np.zeros(0, np.float32),
-            official=truth,
+            official=ground_truth,
         )
         evaluator.add(image.found, whole)
     return evaluator.result()

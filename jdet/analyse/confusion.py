@@ -35,14 +35,14 @@ def confusion(
     counts = np.zeros(side * side, int)
     for image in images:
         found = image.found.select(np.asarray(image.found.scores, float) >= score)
-        one = match(found, image.truth, any_class=True)
+        one = match(found, image.ground_truth, any_class=True)
         labels, right, objects = np.asarray(found.labels), one.right[0], one.objects[0]
-        missed = ~image.truth.ignore
+        missed = ~image.ground_truth.ignore
         missed[objects[right]] = False
         for true, predicted in (
-            (image.truth.labels[objects[right]], labels[right]),
+            (image.ground_truth.labels[objects[right]], labels[right]),
             (background, labels[~right & ~one.neither[0]]),
-            (image.truth.labels[missed], background),
+            (image.ground_truth.labels[missed], background),
         ):
             counts += np.bincount(np.atleast_1d(true * side + predicted), minlength=side * side)
     return {

@@ -31,22 +31,22 @@ class Matches(NamedTuple):
     objects: np.ndarray
 
 
-def overlaps(found: ImageDetections, truth: OfficialObjects) -> np.ndarray:
+def overlaps(found: ImageDetections, ground_truth: OfficialObjects) -> np.ndarray:
     """IoU of boxes, float64 [d, g]; with an ignored object the share of the detection inside it."""
     boxes = np.asarray(found.boxes, np.float64).reshape(-1, 1, 4)
-    corner, sides = truth.xywh[None, :, :2], truth.xywh[None, :, 2:]
+    corner, sides = ground_truth.xywh[None, :, :2], ground_truth.xywh[None, :, 2:]
     own = boxes[..., 2:] - boxes[..., :2]
     # pycocotools adds the sides to the corners, and so does this, to agree in the last digit.
     shared = np.minimum(boxes[..., :2] + own, corner + sides) - np.maximum(boxes[..., :2], corner)
     inside = np.where((shared > 0).all(-1), shared[..., 0] * shared[..., 1], 0.0)
     area = own[..., 0] * own[..., 1]
-    both = np.where(truth.ignore[None], area, area + sides[..., 0] * sides[..., 1] - inside)
+    both = np.where(ground_truth.ignore[None], area, area + sides[..., 0] * sides[..., 1] - inside)
     return np.divide(inside, both, out=np.zeros_like(inside), where=inside > 0)
 
 
 def match(
     found: ImageDetections,
-    truth: OfficialObjects,
+    ground_truth: OfficialObjects,
     ious: Sequence[float] = (0.5,),
     *,
     any_class: bool = False,
@@ -55,7 +55,7 @@ def match(
 
     Args:
         found: d detections, in any order.
-        truth: g objects. Ignored ones are never used up, and come after all others.
+        ground_truth: g objects. Ignored ones are never used up, and come after all others.
         ious: T overlaps from which on an object is found.
         any_class: a detection may take an object of another class, as in confusion matrices; it lies in
             an ignored one only if that is of its own.
@@ -71,18 +71,18 @@ def match(
     if count > MOST:
         late = _rank_in_class(np.asarray(found.labels), order) >= MOST
     neither[:, late] = True
-    if not count or not len(truth.labels):
+    if not count or not len(ground_truth.labels):
         return Matches(right, neither, objects)
 
-    over = overlaps(found, truth)
-    allowed = np.asarray(found.labels)[:, None] == truth.labels[None]
+    over = overlaps(found, ground_truth)
+    allowed = np.asarray(found.labels)[:, None] == ground_truth.labels[None]
     if any_class:
-        allowed |= ~truth.ignore[None]
+        allowed |= ~ground_truth.ignore[None]
     over[~allowed] = 0.0
     over[late] = 0.0
-    free = np.tile(~truth.ignore, (len(needed), 1))  # [T, g]
-    within = np.where(truth.ignore[None], over, 0.0).max(1)
-    last = len(truth.labels) - 1
+    free = np.tile(~ground_truth.ignore, (len(needed), 1))  # [T, g]
+    within = np.where(ground_truth.ignore[None], over, 0.0).max(1)
+    last = len(ground_truth.labels) - 1
     for row in order[over[order].max(1) >= needed.min()]:
         open_to = np.where(free, over[row], 0.0)
         best = last - open_to[:, ::-1].argmax(1)  # of equals the last, as pycocotools

@@ -21,7 +21,7 @@ class ScoredImage(NamedTuple):
         file: path of the image, several joined by " + ", or the name where there is no file.
         place: as ``jdet.evaluation.official.official_order`` takes it.
         found: finite detections, in original pixels.
-        truth: the objects as labelled.
+        ground_truth: the objects as labelled.
     """
 
     id: int | str
@@ -29,20 +29,20 @@ class ScoredImage(NamedTuple):
     file: str
     place: tuple[int | None, str]
     found: ImageDetections
-    truth: OfficialObjects
+    ground_truth: OfficialObjects
 
     @classmethod
     def of(cls, found: ImageDetections, example: Example, id: int | str) -> ScoredImage:
         """From what an evaluator gets."""
-        truth, image = official_of(example), example.image
+        ground_truth, image = official_of(example), example.image
         file = image if isinstance(image, str) else example.id
         return cls(
             id=id,
             name=example.id,
             file=" + ".join(image) if isinstance(image, tuple) else file,
-            place=(None if example.official is None else truth.rank, example.id),
+            place=(None if example.official is None else ground_truth.rank, example.id),
             found=finite(found),
-            truth=truth,
+            ground_truth=ground_truth,
         )
 
 
@@ -87,10 +87,10 @@ def outcomes(
         at: index of the overlap.
     """
     if matches is None:
-        matches = [match(image.found, image.truth) for image in images]
+        matches = [match(image.found, image.ground_truth) for image in images]
     objects = np.zeros((len(images), classes), int)
     for row, image in enumerate(images):
-        np.add.at(objects[row], image.truth.labels[~image.truth.ignore], 1)
+        np.add.at(objects[row], image.ground_truth.labels[~image.ground_truth.ignore], 1)
     kept = [~one.neither[at] for one in matches]
     pairs = list(zip(images, kept, strict=True))
     scores = _joined([np.asarray(one.found.scores, float)[keep] for one, keep in pairs], float)

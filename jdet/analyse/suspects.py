@@ -76,8 +76,8 @@ def _of_image(
     recalled: np.ndarray,
 ) -> Iterator[Suspect]:
     labels, scores = np.asarray(image.found.labels), np.asarray(image.found.scores, float)
-    objects = image.truth.labels
-    over = overlaps(image.found, image.truth)  # [d, g]
+    objects = image.ground_truth.labels
+    over = overlaps(image.found, image.ground_truth)  # [d, g]
     same = labels[:, None] == objects[None]
     right, neither = match.right[0], match.neither[0]
     confident = np.flatnonzero((scores >= sure[labels]) & ~right & ~neither)
@@ -96,7 +96,7 @@ def _of_image(
         }
 
     def box_of(row: int) -> np.ndarray:
-        corner, sides = image.truth.xywh[row, :2], image.truth.xywh[row, 2:]
+        corner, sides = image.ground_truth.xywh[row, :2], image.ground_truth.xywh[row, 2:]
         return np.concatenate([corner, corner + sides])
 
     accused: set[int] = set()  # an object is suspected once, by the best detection
@@ -105,7 +105,7 @@ def _of_image(
         if not len(objects) or over[row].max() < _TOUCHED:
             yield suspect("unlabelled", label, scores[row], image.found.boxes[row])
             continue
-        open_to = ~image.truth.ignore & (own < scores[row])
+        open_to = ~image.ground_truth.ignore & (own < scores[row])
         wrong = np.where(open_to & ~same[row], over[row], 0.0)
         near = np.where(open_to & same[row] & np.isinf(own), over[row], 0.0)
         first, kind = (wrong, "wrong_class") if wrong.max() >= _FOUND else (near, "badly_placed")
@@ -116,6 +116,8 @@ def _of_image(
         other = class_names[label] if kind == "wrong_class" else None
         yield suspect(kind, int(objects[object]), scores[row], box_of(object), other)
     touched = over.max(0) >= _TOUCHED if len(scores) else np.zeros(len(objects), bool)
-    for object in np.flatnonzero(~touched & ~image.truth.ignore & (recalled[objects] >= SURE)):
+    for object in np.flatnonzero(
+        ~touched & ~image.ground_truth.ignore & (recalled[objects] >= SURE)
+    ):
         label = int(objects[object])
         yield suspect("nothing_there", label, recalled[label], box_of(int(object)))

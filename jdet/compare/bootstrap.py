@@ -44,7 +44,7 @@ def rank(images: Sequence[ScoredImage], classes: int) -> list[Ranked]:
         images: in official order.
         classes: K.
     """
-    matches = [match(image.found, image.truth, IOUS.tolist()) for image in images]
+    matches = [match(image.found, image.ground_truth, IOUS.tolist()) for image in images]
     owner = np.repeat(np.arange(len(images)), [len(image.found.scores) for image in images])
     scores = np.concatenate([np.zeros(0), *(np.asarray(i.found.scores, float) for i in images)])
     labels = np.concatenate([np.zeros(0, int), *(np.asarray(i.found.labels) for i in images)])
@@ -53,7 +53,7 @@ def rank(images: Sequence[ScoredImage], classes: int) -> list[Ranked]:
     neither = np.concatenate([nothing, *(one.neither for one in matches)], axis=1)
     objects = np.zeros((len(images), classes), int)
     for row, image in enumerate(images):
-        counted = image.truth.labels[~image.truth.ignore]
+        counted = image.ground_truth.labels[~image.ground_truth.ignore]
         objects[row] = np.bincount(counted, minlength=classes)
     ranked = []
     for label in range(classes):

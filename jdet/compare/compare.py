@@ -106,7 +106,9 @@ def check_same(recipes: Sequence[Sequence[EvaluatedRun]]) -> None:
             name
             for name, image in ours.items()
             if not all(
-                np.array_equal(getattr(image.truth, field), getattr(theirs[name].truth, field))
+                np.array_equal(
+                    getattr(image.ground_truth, field), getattr(theirs[name].ground_truth, field)
+                )
                 for field in ("xywh", "labels", "ignore")
             )
         ]

@@ -13,11 +13,11 @@ from jdet.doctor.findings import SEVERITIES, Case, Finding, Place
 from jdet.doctor.report import described
 from jdet.doctor.thumbnails import Thumbnails
 
-PICTURED = 8
-"""Cases of a finding that are shown with pictures."""
+SHOWN = 8
+"""Cases of a finding that are shown with images."""
 
 _TOGETHER = 4
-"""Pictures of a case at most."""
+"""Images of a case at most."""
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -78,16 +78,16 @@ def _contents(examination: Examination) -> str:
 
 
 def _finding(finding: Finding, thumbnails: Thumbnails) -> str:
-    pictured = "\n".join(_figures(finding, thumbnails))
+    shown = "\n".join(_figures(finding, thumbnails))
     listed = [described(case) for case in finding.cases]
     listed = [text for text in listed if text]
     rest = ""
     if listed:
         more = finding.count - len(finding.cases)
         items = "".join(f"<li>{escape(text)}</li>" for text in listed)
-        items += f"<li>and {more:,} more, in number</li>" if more > 0 and pictured else ""
+        items += f"<li>and {more:,} more, in number</li>" if more > 0 and shown else ""
         rest = f"<details><summary>All that are kept, {len(listed):,}</summary><ul>{items}</ul></details>"
-    gallery = f'<div class="gallery">\n{pictured}\n</div>' if pictured else ""
+    gallery = f'<div class="gallery">\n{shown}\n</div>' if shown else ""
     return f"""<section id="{finding.name}" class="{finding.severity}">
 <h2><span class="chip {finding.severity}">{finding.severity}</span> {escape(finding.title)}</h2>
 <p>{escape(finding.consequence)}</p>
@@ -98,16 +98,16 @@ def _finding(finding: Finding, thumbnails: Thumbnails) -> str:
 
 
 def _figures(finding: Finding, thumbnails: Thumbnails) -> Iterator[str]:
-    for case in finding.cases[:PICTURED]:
-        pictures = [_picture(place, thumbnails) for place in case.places[:_TOGETHER]]
-        if any(pictures):
+    for case in finding.cases[:SHOWN]:
+        images = [_thumbnail(place, thumbnails) for place in case.places[:_TOGETHER]]
+        if any(images):
             yield (
-                f'<figure><div class="pictures">{"".join(pictures)}</div>'
+                f'<figure><div class="images">{"".join(images)}</div>'
                 f"<figcaption>{_caption(case)}</figcaption></figure>"
             )
 
 
-def _picture(place: Place, thumbnails: Thumbnails) -> str:
+def _thumbnail(place: Place, thumbnails: Thumbnails) -> str:
     found = thumbnails(place)
     if found is None:
         return ""

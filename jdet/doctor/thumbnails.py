@@ -1,4 +1,4 @@
-"""Small pictures of the places that findings name, as text that a page holds itself."""
+"""Small images of the places that findings name, as text that a page holds itself."""
 
 from __future__ import annotations
 

@@ -125,18 +125,18 @@ class CocoEvaluator:
             raise ValueError(f"detections of image {detections.id!r} against {ground_truth.id!r}")
         self._evaluated = None
         detections = finite(detections)
-        truth = official_of(ground_truth)
+        official = official_of(ground_truth)
         size = (0, 0)
         object_masks = found_masks = None
         if self._type == "segm":
-            size, object_masks, found_masks = _masks(detections, ground_truth.id, truth)
+            size, object_masks, found_masks = _masks(detections, ground_truth.id, official)
         objects, found = [], []
-        for row, box in enumerate(truth.xywh.tolist()):
+        for row, box in enumerate(official.xywh.tolist()):
             annotation = {
-                "category_id": int(truth.labels[row]) + 1,
+                "category_id": int(official.labels[row]) + 1,
                 "bbox": box,
-                "area": float(truth.areas[row]),
-                "iscrowd": int(truth.ignore[row]),
+                "area": float(official.areas[row]),
+                "iscrowd": int(official.ignore[row]),
             }
             if object_masks is not None:
                 mask = object_masks[row]
@@ -157,7 +157,7 @@ class CocoEvaluator:
                 annotation["segmentation"] = found_masks[row]
                 annotation["area"] = masks_lib.area(found_masks[row])
             found.append(annotation)
-        place = (None if ground_truth.official is None else truth.rank, ground_truth.id)
+        place = (None if ground_truth.official is None else official.rank, ground_truth.id)
         self._images.append(_Image(place, size, objects, found))
 
     def result(self) -> dict[str, float]:
@@ -315,7 +315,7 @@ class _Image(NamedTuple):
 
 
 def _masks(
-    detections: ImageDetections, name: str, truth: OfficialObjects
+    detections: ImageDetections, name: str, official: OfficialObjects
 ) -> tuple[tuple[int, int], list[Any], list[Any]]:
     """Height and width of an image, and the run-length encodings of its objects and detections.
 
@@ -326,7 +326,7 @@ def _masks(
         DataError: no object or no detection has a mask, or one cannot be read.
     """
     for who, masks, rows, remedy in (
-        ("object", truth.masks, truth.xywh, "the data set has boxes alone"),
+        ("object", official.masks, official.xywh, "the data set has boxes alone"),
         ("detection", detections.masks, detections.boxes, "the detector makes none"),
     ):
         if len(rows) and (masks is None or len(masks) != len(rows)):
@@ -334,7 +334,7 @@ def _masks(
                 f"image {name}: the metric of masks (config.eval.metrics 'coco_segm') finds "
                 f"{who}s without a mask; {remedy}: leave it out"
             )
-    objects, found = list(truth.masks or ()), list(detections.masks or ())
+    objects, found = list(official.masks or ()), list(detections.masks or ())
     sizes = [mask["size"] for mask in (*found, *objects) if isinstance(mask, dict)]
     height, width = sizes[0] if sizes else (1, 1)
     try:

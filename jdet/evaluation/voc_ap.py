@@ -93,12 +93,12 @@ class VocEvaluator:
         """
         if detections.id != ground_truth.id:
             raise ValueError(f"detections of image {detections.id!r} against {ground_truth.id!r}")
-        detections, truth = finite(detections), official_of(ground_truth)
+        detections, official = finite(detections), official_of(ground_truth)
         overlaps, objects = _best_objects(
             np.asarray(detections.boxes, np.float64).reshape(-1, 4),
             np.asarray(detections.labels),
-            xywh_to_xyxy(truth.xywh),
-            np.asarray(truth.labels),
+            xywh_to_xyxy(official.xywh),
+            np.asarray(official.labels),
             self.pixel_offset,
         )
         self._matches.append(
@@ -110,11 +110,11 @@ class VocEvaluator:
             )
         )
         self._places.append(
-            (None if ground_truth.official is None else truth.rank, ground_truth.id)
+            (None if ground_truth.official is None else official.rank, ground_truth.id)
         )
-        self._labels.append(np.asarray(truth.labels))
-        self._ignore.append(np.asarray(truth.ignore, bool))
-        self._objects += len(truth.labels)
+        self._labels.append(np.asarray(official.labels))
+        self._ignore.append(np.asarray(official.ignore, bool))
+        self._objects += len(official.labels)
 
     def average_precisions(self) -> tuple[np.ndarray, np.ndarray]:
         """AP of every class.

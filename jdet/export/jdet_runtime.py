@@ -161,15 +161,15 @@ def stored(file, kind):
         return np.load(file, allow_pickle=False)
     from PIL import Image, ImageOps
 
-    picture = file if isinstance(file, Image.Image) else Image.open(file)
-    if ";16" in str(getattr(picture, "tile", "")) and picture.mode[0] != "I":
-        picture.close()
+    opened = file if isinstance(file, Image.Image) else Image.open(file)
+    if ";16" in str(getattr(opened, "tile", "")) and opened.mode[0] != "I":
+        opened.close()
         raise Unlike(f"{file}: Pillow reads 8 of its 16 bits; give an array or a .npy file")
     modes = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
     modes |= {"RGBA": "RGB"} if kind["channels"] != 4 else {}
-    picture = ImageOps.exif_transpose(picture)
-    picture.info.pop("transparency", None)
-    return np.asarray(picture.convert(modes.get(picture.mode, picture.mode)))
+    opened = ImageOps.exif_transpose(opened)
+    opened.info.pop("transparency", None)
+    return np.asarray(opened.convert(modes.get(opened.mode, opened.mode)))
 
 
 def runs(mask):

@@ -175,12 +175,12 @@ class Handler(BaseHTTPRequestHandler):
     def image(self, data):
         """Decoded, once its header says that it is no larger than it may be."""
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                width, height = opened.size
                 if width * height > self.server.most_pixels:
                     most = self.server.most_pixels
                     raise Refused(413, f"{width}x{height} pixels; at most {most}")
-                return jdet_runtime.read(picture, self.server.detector.about["image"])
+                return jdet_runtime.read(opened, self.server.detector.about["image"])
         except (Refused, jdet_runtime.Unlike, MemoryError):
             raise
         except Exception as error:  # of many kinds, by what is broken

@@ -18,14 +18,15 @@ def random_set(
     noise=0.1,
     absent=1,
     ties=True,
-    truth=None,
+    ground_truth=None,
 ):
     """``ScoredImage`` records with ids from 1.
 
-    The last ``absent`` classes have no objects; ``truth`` is the seed of the objects where it is another.
+    The last ``absent`` classes have no objects; ``ground_truth`` is the seed of the objects where it is
+    another.
     """
     classes = len(NAMES)
-    there, rng = (np.random.default_rng(seed if s is None else s) for s in (truth, None))
+    there, rng = (np.random.default_rng(seed if s is None else s) for s in (ground_truth, None))
     made = []
     for i in range(images):
         count = int(there.poisson(objects))
@@ -59,7 +60,7 @@ def random_set(
                     scores=scores.astype(np.float32)[order],
                     labels=found.astype(np.int32)[order],
                 ),
-                truth=OfficialObjects(
+                ground_truth=OfficialObjects(
                     xywh=np.concatenate([corner, sides], 1),
                     labels=labels,
                     ignore=ignore,
@@ -81,7 +82,7 @@ def example_of(image):
         labels=nothing.astype(np.int32),
         ignore=nothing.astype(bool),
         areas=nothing.astype(np.float32),
-        official=image.truth,
+        official=image.ground_truth,
     )
 
 

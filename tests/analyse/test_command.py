@@ -22,7 +22,10 @@ def save(folder, images, *, data=None):
     for image in images:
         cv2.imwrite(str(data / "images" / image.file), np.zeros((8, 8, 3), np.uint8))
         for box, label, ignore in zip(
-            image.truth.xywh, image.truth.labels, image.truth.ignore, strict=True
+            image.ground_truth.xywh,
+            image.ground_truth.labels,
+            image.ground_truth.ignore,
+            strict=True,
         ):
             one = {"id": len(annotations) + 1, "image_id": image.id, "category_id": int(label) + 1}
             one |= {"bbox": box.tolist(), "area": box[2] * box[3], "iscrowd": int(ignore)}

@@ -41,9 +41,9 @@ def test_classes_sizes_and_images_are_counted_as_a_loop_counts():
     images = random_set(5, images=12)
     found = analyse(images, NAMES)
     for label, one in enumerate(found.per_class):
-        own = [((i.truth.labels == label) & ~i.truth.ignore).sum() for i in images]
+        own = [((i.ground_truth.labels == label) & ~i.ground_truth.ignore).sum() for i in images]
         assert (one["objects"], one["images"]) == (sum(own), np.count_nonzero(own))
-    areas = np.concatenate([i.truth.areas[~i.truth.ignore] for i in images])
+    areas = np.concatenate([i.ground_truth.areas[~i.ground_truth.ignore] for i in images])
     assert found.by_size["small"]["objects"] == (areas <= 32**2).sum()
     assert found.by_size["large"]["objects"] == (areas >= 96**2).sum()
     listed = {one["id"]: one for one in found.image_list}
@@ -62,7 +62,7 @@ def test_classes_sizes_and_images_are_counted_as_a_loop_counts():
             right, wrong = right + int(kept.sum()), wrong + int((kept == 0).sum())
         one = listed[image.id]
         assert (one["true_positives"], one["false_positives"]) == (right, wrong)
-        assert one["missed"] == one["objects"] - right == (~image.truth.ignore).sum() - right
+        assert one["missed"] == one["objects"] - right == (~image.ground_truth.ignore).sum() - right
         total = 2 * right + wrong + one["missed"]
         assert one["f1"] == pytest.approx(2 * right / total if total else 1.0)
 
@@ -95,7 +95,7 @@ def test_a_slice_is_scored_as_if_it_were_the_set():
     for one in slices:
         own = [i for i in images if i.id in parts[one["name"]]]
         assert one["images"] == len(own)
-        assert one["objects"] == sum((~i.truth.ignore).sum() for i in own)
+        assert one["objects"] == sum((~i.ground_truth.ignore).sum() for i in own)
         metrics = evaluated(own, CocoEvaluator(NAMES, engine="pycocotools")).result() if own else {}
         assert close(one["ap"], metrics.get("coco/AP", np.nan))
         assert close(one["ap50"], metrics.get("coco/AP50", np.nan))
@@ -104,21 +104,21 @@ def test_a_slice_is_scored_as_if_it_were_the_set():
 def loop_confusion(images, score):
     matrix = np.zeros((len(NAMES) + 1,) * 2, int)
     for image in images:
-        truth, left = image.truth, list(np.flatnonzero(~image.truth.ignore))
+        ground_truth, left = image.ground_truth, list(np.flatnonzero(~image.ground_truth.ignore))
         for box, label, one in zip(
             xywh(image.found.boxes), image.found.labels, image.found.scores, strict=True
         ):
             if one < score:
                 continue
-            best = max(left, key=lambda i: iou(box, truth.xywh[i]), default=None)
-            crowds = np.flatnonzero(truth.ignore & (truth.labels == label))
-            if best is not None and iou(box, truth.xywh[best]) >= 0.5:
+            best = max(left, key=lambda i: iou(box, ground_truth.xywh[i]), default=None)
+            crowds = np.flatnonzero(ground_truth.ignore & (ground_truth.labels == label))
+            if best is not None and iou(box, ground_truth.xywh[best]) >= 0.5:
                 left.remove(best)
-                matrix[truth.labels[best], label] += 1
-            elif not any(iou(box, truth.xywh[i], True) >= 0.5 for i in crowds):
+                matrix[ground_truth.labels[best], label] += 1
+            elif not any(iou(box, ground_truth.xywh[i], True) >= 0.5 for i in crowds):
                 matrix[-1, label] += 1
         for i in left:
-            matrix[truth.labels[i], -1] += 1
+            matrix[ground_truth.labels[i], -1] += 1
     return matrix
 
 
@@ -137,15 +137,15 @@ def test_confusion_is_that_of_a_loop_with_crowds_and_of_hotcoco_without():
 
 def test_masks_are_scored_where_that_is_asked_for():
     (image,) = random_set(13, images=1, crowds=0)
-    rows = range(len(image.truth.labels))
+    rows = range(len(image.ground_truth.labels))
     masks = tuple(encode_part(np.ones((9, 9), bool), 20 * i, 20 * i, 400, 400) for i in rows)
     found = image.found.select(np.zeros(14, bool))._replace(
-        boxes=xywh_to_xyxy(image.truth.xywh).astype(np.float32),
-        labels=image.truth.labels,
+        boxes=xywh_to_xyxy(image.ground_truth.xywh).astype(np.float32),
+        labels=image.ground_truth.labels,
         scores=np.full(len(masks), 0.9, np.float32),
         masks=masks,
     )
-    images = [image._replace(found=found, truth=image.truth._replace(masks=masks))]
+    images = [image._replace(found=found, ground_truth=image.ground_truth._replace(masks=masks))]
     assert analyse(images, NAMES).masks is None
     assert analyse(images, NAMES, masks=True).masks["ap"] == pytest.approx(1)
 
@@ -153,7 +153,7 @@ def test_masks_are_scored_where_that_is_asked_for():
 def test_without_ground_truth_nothing_is_made_up():
     images = [
         one._replace(
-            truth=one.truth._replace(
+            ground_truth=one.ground_truth._replace(
                 xywh=np.zeros((0, 4)), labels=np.zeros(0, np.int32), ignore=np.zeros(0, bool)
             )._replace(areas=np.zeros(0))
         )

@@ -25,7 +25,7 @@ def image(id, objects, found):
             scores=np.array([score for *_, score in found], np.float32),
             labels=np.array([label for label, *_ in found], np.int32),
         ),
-        truth=OfficialObjects(
+        ground_truth=OfficialObjects(
             xywh=xywh,
             labels=np.array([label for label, _ in objects], np.int32),
             ignore=np.zeros(len(objects), bool),

@@ -32,8 +32,10 @@ def drawn_out(images, weights):
         for _ in range(times):
             number = len(made) + 1
             found = image.found._replace(id=str(number))
-            truth = image.truth._replace(rank=number)
-            made.append(image._replace(id=number, name=str(number), found=found, truth=truth))
+            ground_truth = image.ground_truth._replace(rank=number)
+            made.append(
+                image._replace(id=number, name=str(number), found=found, ground_truth=ground_truth)
+            )
     return made
 
 
@@ -53,7 +55,7 @@ def test_weights_do_what_drawing_an_image_again_does():
 
 
 def test_the_value_of_each_run_is_that_of_pycocotools_to_the_last_digits():
-    runs = [run(f"r{i}", random_set(i, images=20, truth=5)) for i in range(2)]
+    runs = [run(f"r{i}", random_set(i, images=20, ground_truth=5)) for i in range(2)]
     found = compare([[one] for one in runs], samples=100)
     for one, rows in zip(runs, found.rows, strict=True):
         metrics = evaluated(one.images, CocoEvaluator(NAMES, engine="pycocotools")).result()
@@ -70,10 +72,12 @@ def test_the_value_of_each_run_is_that_of_pycocotools_to_the_last_digits():
 def test_chance_is_not_significant_and_a_better_detector_is():
     significant = []
     for seed in range(6):
-        runs = [run(f"r{i}", random_set(10 * seed + i, images=40, truth=seed)) for i in range(2)]
+        runs = [
+            run(f"r{i}", random_set(10 * seed + i, images=40, ground_truth=seed)) for i in range(2)
+        ]
         significant.append(compare([[one] for one in runs], samples=200).rows[1][0].significant)
     assert sum(significant) <= 1
-    better = [run(str(s), random_set(7, images=40, truth=9, noise=s)) for s in (0.1, 0.04)]
+    better = [run(str(s), random_set(7, images=40, ground_truth=9, noise=s)) for s in (0.1, 0.04)]
     row = compare([[one] for one in better], samples=200).rows[1][0]
     assert row.significant and row.low > 0 and row.p_value < 0.02
     again = compare([[one] for one in better[::-1]], samples=200).rows[1][0]
@@ -81,8 +85,10 @@ def test_chance_is_not_significant_and_a_better_detector_is():
 
 
 def test_seeds_of_a_recipe_count_by_their_mean_and_widen_the_interval():
-    images = random_set(20, images=30, truth=3)
-    good, bad = (random_set(s, images=30, truth=3, noise=n) for s, n in ((21, 0.03), (22, 0.2)))
+    images = random_set(20, images=30, ground_truth=3)
+    good, bad = (
+        random_set(s, images=30, ground_truth=3, noise=n) for s, n in ((21, 0.03), (22, 0.2))
+    )
     apart = [run("good", good), run("bad", bad)]
     alone = [compare([[run("a", images)], [one]], samples=200).rows[1][0] for one in apart]
     row = compare([[run("a", images)], apart], samples=200).rows[1][0]
@@ -92,8 +98,11 @@ def test_seeds_of_a_recipe_count_by_their_mean_and_widen_the_interval():
 
 
 def other_objects(images):
-    truth = images[0].truth
-    return [images[0]._replace(truth=truth._replace(xywh=truth.xywh + 1)), *images[1:]]
+    ground_truth = images[0].ground_truth
+    return [
+        images[0]._replace(ground_truth=ground_truth._replace(xywh=ground_truth.xywh + 1)),
+        *images[1:],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,7 @@ def test_what_else_cannot_be_compared():
 
 def test_the_command_prints_a_table_and_writes_a_figure(tmp_path, capsys):
     for i in range(2):
-        save(tmp_path / f"run{i}", random_set(i, images=6, truth=0), data=tmp_path / "set")
+        save(tmp_path / f"run{i}", random_set(i, images=6, ground_truth=0), data=tmp_path / "set")
     runs, out = [str(tmp_path / f"run{i}") for i in range(2)], tmp_path / "out"
     assert command.main([*runs, f"--out={out}", "--samples=100"]) == 0
     said = capsys.readouterr().out

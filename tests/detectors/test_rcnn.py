@@ -216,12 +216,12 @@ def test_wild_predictions_have_finite_gradients():
     """Of every box loss, for RoIs and objects of every kind."""
     rng = np.random.default_rng(0)
     stages = [make(box_loss=kind).stages[0] for kind in BOX_LOSSES]
-    truth = wild.ground_truth(rng, 64)
-    boxes = jnp.asarray(truth["boxes"])
-    positive = jnp.asarray(truth["valid"])
+    ground_truth = wild.ground_truth(rng, 64)
+    boxes = jnp.asarray(ground_truth["boxes"])
+    positive = jnp.asarray(ground_truth["valid"])
     rois = RoIs(
         boxes=jnp.asarray(wild.ground_truth(rng, 64)["boxes"]),
-        labels=jnp.where(positive, jnp.asarray(truth["labels"]) + 1, 0),
+        labels=jnp.where(positive, jnp.asarray(ground_truth["labels"]) + 1, 0),
         match=jnp.zeros_like(positive, jnp.int32),
         target=boxes,
         positive=positive,

@@ -106,13 +106,15 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def reference(outputs, priors, truth, labels, quality):
+def reference(outputs, priors, ground_truth, labels, quality):
     """Box, class and semantic losses of one image, place by place, by the spec of the detector."""
     stride, centre = priors[:, 2], np.concatenate([priors[:, :2]] * 2, 1)
     first, refined = (
         outputs[name][:, [1, 0, 3, 2]] * stride[:, None] + centre for name in ("initial", "offsets")
     )
-    level = np.clip(np.trunc(np.log2((truth[:, 2:] - truth[:, :2]) / 4).mean(1)), 3, 5)
+    level = np.clip(
+        np.trunc(np.log2((ground_truth[:, 2:] - ground_truth[:, :2]) / 4).mean(1)), 3, 5
+    )
     sums = dict.fromkeys(("initial", "loc", "cls"), 0.0)
 
     def box_loss(a, b, unit):
@@ -120,7 +122,7 @@ def reference(outputs, priors, truth, labels, quality):
             return 1 - giou(a / unit, b / unit, 1)
         return smooth_l1((a - b) / unit, 0.11).sum()
 
-    for box, own in zip(truth, level):
+    for box, own in zip(ground_truth, level):
         size = box[2:] - box[:2]
         away = np.linalg.norm((priors[:, :2] - (box[:2] + box[2:]) / 2) / size, axis=1)
         away[np.log2(stride) != own] = np.inf
@@ -128,7 +130,7 @@ def reference(outputs, priors, truth, labels, quality):
         sums["initial"] += box_loss(first[place], box, 4 * stride[place])
 
     best, owner = np.zeros(len(priors)), np.full(len(priors), -1)
-    for i, box in enumerate(truth):
+    for i, box in enumerate(ground_truth):
         middle, near = (first[:, :2] + first[:, 2:]) / 2, []
         distance = np.linalg.norm(middle - (box[:2] + box[2:]) / 2, axis=1)
         for s in (8, 16, 32):
@@ -144,8 +146,8 @@ def reference(outputs, priors, truth, labels, quality):
     for j, i in enumerate(owner):
         target = np.zeros(p.shape[1])
         if i >= 0:
-            sums["loc"] += box_loss(refined[j], truth[i], 4 * stride[j])
-            target[labels[i]] = iou(truth[i], refined[j][None])[0] if quality else 1
+            sums["loc"] += box_loss(refined[j], ground_truth[i], 4 * stride[j])
+            target[labels[i]] = iou(ground_truth[i], refined[j][None])[0] if quality else 1
         if quality:
             entropy = -target * np.log(p[j]) - (1 - target) * np.log(1 - p[j])
             sums["cls"] += (np.abs(p[j] - target) ** 2 * entropy).sum()
@@ -178,8 +180,10 @@ def test_losses_are_those_of_the_spec(name):
     valid = np.asarray(arrays[2])
     assert valid.sum(1).tolist() == [3, 0]
     own = {key: np.asarray(x[0], np.float64) for key, x in outputs.items()}
-    truth, labels = (np.asarray(x[0][valid[0]]) for x in arrays[:2])
-    sums, positives = reference(own, priors, truth.astype(np.float64), labels, "swin" in name)
+    ground_truth, labels = (np.asarray(x[0][valid[0]]) for x in arrays[:2])
+    sums, positives = reference(
+        own, priors, ground_truth.astype(np.float64), labels, "swin" in name
+    )
     p = sigmoid(np.asarray(outputs["logits"][1], np.float64))  # no object: all background
     share = 1 if "swin" in name else 0.75
     sums["cls"] += (-share * p**2 * np.log(1 - p)).sum()

@@ -29,23 +29,25 @@ def giou(a, b):
     return inner / union - (hull - union) / hull
 
 
-def reference(logits, corners, truth, labels, size):
+def reference(logits, corners, ground_truth, labels, size):
     """Cost matrix, assignment and the three losses of one set (MMDetection's formulas), pair by pair."""
     p, eps = 1 / (1 + np.exp(-logits.astype(float))), 1e-12
     positive = -np.log(p + eps) * 0.25 * (1 - p) ** 2
     negative = -np.log(1 - p + eps) * 0.75 * p**2
     unit = size[[1, 0, 1, 0]]
-    costs = np.zeros((len(truth), len(corners)))
+    costs = np.zeros((len(ground_truth), len(corners)))
     for i, j in np.ndindex(costs.shape):
         focal = positive[j, labels[i]] - negative[j, labels[i]]
-        l1 = np.abs(corners[j] / unit - truth[i] / unit).sum()
-        costs[i, j] = 2 * focal + 5 * l1 - 2 * giou(truth[i], corners[j])
+        l1 = np.abs(corners[j] / unit - ground_truth[i] / unit).sum()
+        costs[i, j] = 2 * focal + 5 * l1 - 2 * giou(ground_truth[i], corners[j])
     rows, columns = linear_sum_assignment(costs)
     cls = negative.sum()
     for i, j in zip(rows, columns):
         cls += positive[j, labels[i]] - negative[j, labels[i]]
-    l1 = sum(np.abs(corners[j] / unit - truth[i] / unit).sum() for i, j in zip(rows, columns))
-    overlap = sum(1 - giou(truth[i], corners[j]) for i, j in zip(rows, columns))
+    l1 = sum(
+        np.abs(corners[j] / unit - ground_truth[i] / unit).sum() for i, j in zip(rows, columns)
+    )
+    overlap = sum(1 - giou(ground_truth[i], corners[j]) for i, j in zip(rows, columns))
     match = np.full(len(corners), BELOW)
     match[columns] = rows
     return costs, match, (2 * cls, 5 * l1, 2 * overlap)
@@ -57,8 +59,8 @@ def some(rng, *shape):
 
 
 @jax.jit
-def run(logits, corners, truth, labels, valid):
-    given = truth, labels
+def run(logits, corners, ground_truth, labels, valid):
+    given = ground_truth, labels
     match = LOSS.match(logits, corners, *given, valid, SIZES)
 
     def total(logits, corners):
@@ -73,14 +75,14 @@ def test_costs_assignment_and_losses_equal_the_reference():
     """Three stages in one call, of two images with four objects and two."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (3, 2, 9, 5)).astype(np.float32)
-    corners, truth = some(rng, 3, 2, 9), some(rng, 2, 6)
+    corners, ground_truth = some(rng, 3, 2, 9), some(rng, 2, 6)
     labels = rng.integers(0, 5, (2, 6)).astype(np.int32)
     valid = np.array([[1, 0, 1, 1, 0, 1], [0, 0, 1, 0, 1, 0]], bool)
-    costs, match, ((_, terms), _) = run(logits, corners, truth, labels, valid)
+    costs, match, ((_, terms), _) = run(logits, corners, ground_truth, labels, valid)
     sums = np.zeros(3)
     for stage, image in np.ndindex(3, 2):
         real = np.flatnonzero(valid[image])
-        given = truth[image][real], labels[image][real], SIZES[image]
+        given = ground_truth[image][real], labels[image][real], SIZES[image]
         expected = reference(logits[stage, image], corners[stage, image], *given)
         np.testing.assert_allclose(costs[stage, image][real], expected[0], rtol=1e-4, atol=1e-4)
         rows = np.where(expected[1] < 0, BELOW, real[expected[1]])
@@ -96,14 +98,14 @@ def test_degenerate_predictions_and_objects_leave_finite_gradients():
     """Boxes without area, inverted, far away, or no numbers; logits beyond any probability."""
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 100, (3, 2, 9, 5)).astype(np.float32)
-    corners, truth = some(rng, 3, 2, 9), some(rng, 2, 6)
+    corners, ground_truth = some(rng, 3, 2, 9), some(rng, 2, 6)
     labels, valid = np.zeros((2, 6), np.int32), np.ones((2, 6), bool)
     corners[:, :, 0, 2:] = corners[:, :, 0, :2]
     corners[:, :, 1] = corners[:, :, 1][..., [2, 3, 0, 1]]
     corners[:, :, 2] *= 1e8
     corners[:, 0, 3], corners[:, 1, 3] = np.nan, np.inf
-    truth[0, 0] = truth[0, 1]
-    costs, match, ((total, terms), gradients) = run(logits, corners, truth, labels, valid)
+    ground_truth[0, 0] = ground_truth[0, 1]
+    costs, match, ((total, terms), gradients) = run(logits, corners, ground_truth, labels, valid)
     assert not np.isfinite(costs[:, :, :, 3]).any() and (match[:, :, 3] == BELOW).all()
     assert (np.asarray(match) != BELOW).sum() == 3 * 2 * 6
     assert np.isfinite(total) and all(np.isfinite(x).all() for x in gradients)
@@ -113,7 +115,7 @@ def test_degenerate_predictions_and_objects_leave_finite_gradients():
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def loss(logits, corners):
-        terms = LOSS.terms(logits, corners, forced, truth, labels, SIZES)
+        terms = LOSS.terms(logits, corners, forced, ground_truth, labels, SIZES)
         return sum(mean.total for mean in terms.values())
 
     total, gradients = loss(logits[0], corners[0])
@@ -125,8 +127,8 @@ def test_more_objects_than_proposals():
     """Every proposal learns an object, no two the same one."""
     rng = np.random.default_rng(2)
     logits, corners = rng.normal(size=(1, 1, 3, 5)).astype(np.float32), some(rng, 1, 1, 3)
-    truth, labels = some(rng, 1, 6), np.zeros((1, 6), np.int32)
-    match = LOSS.match(logits, corners, truth, labels, np.ones((1, 6), bool), SIZES[:1])
+    ground_truth, labels = some(rng, 1, 6), np.zeros((1, 6), np.int32)
+    match = LOSS.match(logits, corners, ground_truth, labels, np.ones((1, 6), bool), SIZES[:1])
     assert len(set(np.asarray(match).ravel().tolist()) - {BELOW}) == 3
 
 

@@ -149,7 +149,7 @@ def checker(name, variants):
         ends = ends_of(model, CLASSES)
         return {key: [(count, n, *end) for n in anchors] for key, end in ends.items()}
 
-    def loss(outputs, model, own, truth):
+    def loss(outputs, model, own, ground_truth):
         def network(self, images, image_sizes=None, *, train):
             if name == "sparse_rcnn":
                 return sets_of(model, [x[:, :, : model.proposals] for x in images], image_sizes)
@@ -157,23 +157,23 @@ def checker(name, variants):
 
         owner, method = NETWORKS.get(name, (DenseDetector, "by_level"))
         with mock.patch.object(owner, method, network):
-            means = model.losses(Batch(images=outputs, **truth))
+            means = model.losses(Batch(images=outputs, **ground_truth))
         return sum(mean.total for mean in means.values())
 
     @jax.jit
-    def all_finite(outputs, truth):
+    def all_finite(outputs, ground_truth):
         """bool [B] of every variant: images do not interact, so each has its own gradient."""
         found = []
         for model, own in zip(models, layouts, strict=True):
-            value, gradient = jax.value_and_grad(loss)(outputs, model, own, truth)
+            value, gradient = jax.value_and_grad(loss)(outputs, model, own, ground_truth)
             rows = [jnp.isfinite(x).reshape(len(x), -1).all(1) for x in jax.tree.leaves(gradient)]
             found.append(jnp.stack(rows).all(0) & jnp.isfinite(value))
         return jnp.stack(found)
 
     def run(seed, count):
         rng = np.random.default_rng(seed)
-        truth = ground_truth(rng, count)
-        return np.asarray(~all_finite(predictions(rng, shapes(count)), truth)).sum(1)
+        drawn = ground_truth(rng, count)
+        return np.asarray(~all_finite(predictions(rng, shapes(count)), drawn)).sum(1)
 
     return run
 

@@ -6,7 +6,7 @@ import pytest
 
 from jdet.doctor import hashes
 from jdet.doctor.sequences import group_of, number_of, stem_of
-from tests.doctor.sets import DataSet, Picture, picture, texture
+from tests.doctor.sets import DataSet, LabelledImage, labelled_image, texture
 from tests.doctor.test_findings import examined, names
 
 
@@ -67,10 +67,10 @@ def test_mirrored_copies_are_found(tmp_path, turn, how):
 def test_a_turned_copy_is_found(tmp_path, quarter, how):
     data = DataSet()
     square = texture(7, 128, 128)
-    objects = picture("", 7).objects
-    data.train[8] = Picture("a.png", square, objects, (128, 128))
+    objects = labelled_image("", 7).objects
+    data.train[8] = LabelledImage("a.png", square, objects, (128, 128))
     turned = np.ascontiguousarray(np.rot90(square, quarter))
-    data.train[9] = Picture("b.png", turned, objects, (128, 128))
+    data.train[9] = LabelledImage("b.png", turned, objects, (128, 128))
     (case,) = examined(data, tmp_path)["near_duplicates"].cases
     assert case.note.partition(", ")[2] == how
     assert [place.image for place in case.places] == ["9", "10"]
@@ -142,8 +142,8 @@ def test_frames_that_are_all_alike_are_told(tmp_path):
     for i in range(hashes.NEIGHBOURS + 6):
         pixels = scene.copy()
         pixels[i, i] ^= 1
-        data.train.append(Picture(f"{i}.png", pixels, picture("", 1).objects))
-    data.val = [picture("other.png", 50)]
+        data.train.append(LabelledImage(f"{i}.png", pixels, labelled_image("", 1).objects))
+    data.val = [labelled_image("other.png", 50)]
     found = examined(data, tmp_path)
     assert found["look_alikes_not_compared"].count == 5
     assert found["look_alikes_not_compared"].severity == "note"
@@ -190,7 +190,7 @@ def patches(tmp_path, alike):
         for part in range(4):
             # Neighbouring patches overlap, as those of most tools do.
             cut = original[part * 20 : part * 20 + 120] if alike else texture(50 + 4 * slide + part)
-            one = picture(f"slide{slide}_{part}.png", 10 * slide + part)
+            one = labelled_image(f"slide{slide}_{part}.png", 10 * slide + part)
             one.pixels = cut
             (data.val if part == 3 else data.train).append(one)
     return examined(data, tmp_path)
@@ -208,7 +208,7 @@ def test_a_film_that_was_split_frame_by_frame_is_found(tmp_path):
     film = np.concatenate([texture(i, 120, 160) for i in range(12)], axis=1)
     film = cv2.GaussianBlur(film, (0, 0), 9)
     for frame in range(40):
-        one = picture(f"frame_{frame:05d}.png", frame)
+        one = labelled_image(f"frame_{frame:05d}.png", frame)
         start = frame * 40
         one.pixels = np.ascontiguousarray(film[:, start : start + 160])
         (data.val if frame % 4 == 3 else data.train).append(one)

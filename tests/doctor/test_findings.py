@@ -9,7 +9,7 @@ from PIL import Image
 
 from jdet.doctor import splits
 from jdet.doctor.examine import examine
-from tests.doctor.sets import HEIGHT, WIDTH, DataSet, picture, texture
+from tests.doctor.sets import HEIGHT, WIDTH, DataSet, labelled_image, texture
 
 
 def examined(data, root):
@@ -203,6 +203,6 @@ def test_nothing_labelled_is_an_error(tmp_path):
     assert examined(data, tmp_path)["no_objects"].severity == "error"
 
 
-def test_texture_and_picture_differ_by_seed():
+def test_texture_and_objects_differ_by_seed():
     assert not np.array_equal(texture(1), texture(2))
-    assert picture("a", 1).objects != picture("b", 2).objects
+    assert labelled_image("a", 1).objects != labelled_image("b", 2).objects

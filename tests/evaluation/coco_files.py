@@ -75,12 +75,13 @@ def differences(seed, folder, engine, **options):
     evaluator = CocoEvaluator(source.class_names, engine=engine, **options)
     by_id = {str(image): rest for image, *rest in found}
     for index in rng.permutation(len(source)).tolist():
-        truth = source[index]
+        ground_truth = source[index]
         boxes, scores, labels = by_id.get(
-            truth.id, (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+            ground_truth.id, (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
         )
         evaluator.add(
-            ImageDetections(id=truth.id, boxes=boxes, scores=scores, labels=labels), truth
+            ImageDetections(id=ground_truth.id, boxes=boxes, scores=scores, labels=labels),
+            ground_truth,
         )
     ours = evaluator.result()
 

@@ -107,9 +107,9 @@ def test_curves_are_those_whose_mean_is_the_ap():
 def test_outcomes_are_those_the_ap_is_made_of():
     """A hit, a miss, one in a crowd; AP and recall follow from the flags."""
     near, far = [10, 10, 19, 20], [50, 50, 60, 60]
-    truth = example("1", [SQUARE, far, [80, 80, 99, 99]], [0, 0, 0], ignore=[0, 0, 1])
+    ground_truth = example("1", [SQUARE, far, [80, 80, 99, 99]], [0, 0, 0], ignore=[0, 0, 1])
     found = detections("1", [near, [0, 0, 5, 5], [82, 82, 90, 90]], [0, 0, 0], [0.5, 0.75, 0.9])
-    evaluator = evaluator_of(("x", "y"), [found], [truth])
+    evaluator = evaluator_of(("x", "y"), [found], [ground_truth])
     outcomes = evaluator.outcomes()
     assert outcomes["coco/outcomes/x"] == {"score": [0.75, 0.5], "right": [0, 1], "objects": [2]}
     assert outcomes["coco/outcomes/y"] == {"score": [], "right": [], "objects": [0]}

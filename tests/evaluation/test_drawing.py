@@ -77,10 +77,10 @@ def test_tags_do_not_hide_hundreds_of_objects():
 
 
 def test_boxes_without_area_are_neither_drawn_nor_counted():
-    image, truth = make_image(600, 600), ground_truth([], [])
+    image, labelled = make_image(600, 600), ground_truth([], [])
     flat = found([[50, 50, 50, 200], [300, 500, 400, 500]], [0.9, 0.8], [0, 0])
     drawn, empty = (
-        draw_detections(image, boxes, NAMES, ground_truth=truth)
+        draw_detections(image, boxes, NAMES, ground_truth=labelled)
         for boxes in (flat, found([], [], []))
     )
     np.testing.assert_array_equal(drawn, empty)
@@ -256,8 +256,8 @@ def test_masks_are_filled_translucently_with_an_outline():
     assert near(drawn[260:340, 310:390], [GREY] * 3, 2).all()
     assert near(drawn[300, 296:304], color).any()  # the outline of the hole
     polygon = [[200, 150, 501, 150, 501, 451, 200, 451]]
-    truth = ground_truth(boxes * 2, [1, 0])._replace(masks=(polygon, None))
-    both = draw_detections(image, found([], [], []), NAMES, ground_truth=truth)
+    labelled = ground_truth(boxes * 2, [1, 0])._replace(masks=(polygon, None))
+    both = draw_detections(image, found([], [], []), NAMES, ground_truth=labelled)
     header = both.shape[0] - 600
     assert near(both[header + 260 : header + 440, 250:450], filled, 2).all()
     empty = some._replace(masks=(encode(np.zeros((600, 800))),))

@@ -26,8 +26,8 @@ IDS = [*ENGINES, "voc"]
 
 def main_number(metric, pairs):
     evaluator = metric(("x",))
-    for found, truth in pairs:
-        evaluator.add(found, truth)
+    for found, ground_truth in pairs:
+        evaluator.add(found, ground_truth)
     return next(iter(evaluator.result().values()))
 
 
@@ -73,15 +73,15 @@ def test_the_rank_of_the_data_set_decides_where_there_is_one(metric):
 @pytest.mark.parametrize("metric", METRICS, ids=IDS)
 def test_objects_count_as_they_are_labelled(metric):
     """One reaches over the border and is found as labelled; one without extent is missed."""
-    truth = labelled("1", [[-10, 0, 20, 20], [5, 5, 0, 9]])
+    ground_truth = labelled("1", [[-10, 0, 20, 20], [5, 5, 0, 9]])
     found = detections("1", [[-10, 0, 10, 20]], [0], [0.5])
-    assert main_number(metric, [(found, truth)]) == pytest.approx(0.5, abs=0.05)
+    assert main_number(metric, [(found, ground_truth)]) == pytest.approx(0.5, abs=0.05)
 
 
 def test_areas_are_not_rounded():
-    truth = labelled("1", [[0, 0, 32, 32]], areas=np.array([1024.00003]))
+    ground_truth = labelled("1", [[0, 0, 32, 32]], areas=np.array([1024.00003]))
     evaluator = CocoEvaluator(("x",))
-    evaluator.add(detections("1", [[0, 0, 32, 32]], [0], [0.5]), truth)
+    evaluator.add(detections("1", [[0, 0, 32, 32]], [0], [0.5]), ground_truth)
     result = evaluator.result()
     assert np.isnan(result["coco/APs"]) and result["coco/APm"] == pytest.approx(1)
 
@@ -147,9 +147,9 @@ def test_a_config_sets_them():
 
 def test_voc_says_which_detections_are_right():
     evaluator = VocEvaluator(("x", "y"))
-    truth = example("1", [BOX, [50, 50, 60, 60]], [0, 0], ignore=[False, True])
+    ground_truth = example("1", [BOX, [50, 50, 60, 60]], [0, 0], ignore=[False, True])
     found = detections("1", [BOX, BOX, [50, 50, 60, 60]], [0] * 3, [0.5, 0.4, 0.9])
-    evaluator.add(found, truth)
+    evaluator.add(found, ground_truth)
     outcomes = evaluator.outcomes()
     assert outcomes["voc/outcomes/x"]["right"] == [1, 0] and outcomes["voc/outcomes/x"][
         "objects"

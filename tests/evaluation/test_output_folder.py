@@ -24,7 +24,7 @@ pixels, workdir = test_predict.pixels, test_predict.workdir  # fixtures
 BOX = (0, 0, 16, 16)
 
 
-def picture(path):
+def image_file(path):
     return save(path, rectangle(64, 64, BOX))
 
 
@@ -33,7 +33,7 @@ def test_results_beside_above_and_below_the_images(
     workdir, tmp_path, pixels, capsys, monkeypatch, images, out
 ):
     monkeypatch.chdir(tmp_path)
-    picture(tmp_path / "a" / "b" / "x.png")
+    image_file(tmp_path / "a" / "b" / "x.png")
     for _ in range(2):  # results of the first are no images of the second
         assert run(workdir, images, out) == 0
         assert "1 of 1 images done" in capsys.readouterr().out
@@ -44,8 +44,8 @@ def test_drawn_images_never_come_among_others(
     workdir, tmp_path, pixels, capsys, monkeypatch, images
 ):
     monkeypatch.chdir(tmp_path)
-    mine = picture(tmp_path / "in" / "images" / "x.png")
-    picture(tmp_path / "other" / "x.png")
+    mine = image_file(tmp_path / "in" / "images" / "x.png")
+    image_file(tmp_path / "other" / "x.png")
     before = mine.read_bytes()
     assert run(workdir, images, "in") == 2
     error = capsys.readouterr().err
@@ -57,7 +57,7 @@ def test_drawn_images_never_come_among_others(
 def test_images_of_an_older_prediction_go(workdir, tmp_path, pixels, capsys):
     out = tmp_path / "out"
     for name in ("a.png", "sub/b.png"):
-        picture(tmp_path / "in" / name)
+        image_file(tmp_path / "in" / name)
     assert run(workdir, tmp_path / "in", out) == 0
     (out / "images" / "mine.txt").write_text("kept")
     (tmp_path / "in" / "sub" / "b.png").rename(tmp_path / "in" / "c.png")
@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_first(
     def refuse(**_):
         raise OSError(number, os.strerror(number))
 
-    picture(tmp_path / "in" / "a.png")
+    image_file(tmp_path / "in" / "a.png")
     with monkeypatch.context() as patch:
         patch.setattr(output_folder.tempfile, "TemporaryFile", refuse)
         patch.setattr(predict, "Predictor", None)  # nothing is loaded
@@ -121,7 +121,7 @@ def test_a_folder_that_fills_up_ends_the_prediction_once(
     workdir, tmp_path, pixels, capsys, monkeypatch
 ):
     for i in range(5):
-        picture(tmp_path / "in" / f"{i}.png")
+        image_file(tmp_path / "in" / f"{i}.png")
     broken_at(monkeypatch, "2.png", OSError(errno.ENOSPC, "No space left on device"))
     assert run(workdir, tmp_path / "in", tmp_path / "out", "--batch_size=1") == 2
     assert capsys.readouterr().err.count("error: --out") == 1
@@ -134,7 +134,7 @@ def test_a_signal_leaves_the_results_of_the_finished_images(
     workdir, tmp_path, pixels, capsys, monkeypatch
 ):
     for i in range(5):
-        picture(tmp_path / "in" / f"{i}.png")
+        image_file(tmp_path / "in" / f"{i}.png")
     broken_at(monkeypatch, "2.png", KeyboardInterrupt())
     assert run(workdir, tmp_path / "in", tmp_path / "out", "--batch_size=1") == 130
     error = capsys.readouterr().err
@@ -147,7 +147,7 @@ def test_a_signal_leaves_the_results_of_the_finished_images(
 @pytest.mark.parametrize("suffix, letter", [(".png", "x"), (".tif", "x"), (".tif", "é")])
 def test_the_longest_names_keep_their_detections(workdir, tmp_path, pixels, capsys, suffix, letter):
     name = letter * ((255 - len(suffix)) // len(letter.encode())) + suffix
-    picture(tmp_path / "in" / name)
+    image_file(tmp_path / "in" / name)
     assert run(workdir, tmp_path / "in", tmp_path / "out") == 0
     records, _ = results(tmp_path / "out")
     assert [r["file_name"] for r in records] == [name] and not capsys.readouterr().err
@@ -167,7 +167,7 @@ def test_long_names_stay_different():
 def test_an_image_that_cannot_be_drawn_keeps_its_detections(
     workdir, tmp_path, pixels, capsys, monkeypatch
 ):
-    picture(tmp_path / "in" / "a.png")
+    image_file(tmp_path / "in" / "a.png")
     broken_at(monkeypatch, "a.png", OSError(errno.ENAMETOOLONG, "File name too long"))
     assert run(workdir, tmp_path / "in", tmp_path / "out") == 0
     assert "detected in a.png, but not drawn: " in capsys.readouterr().err
@@ -175,7 +175,7 @@ def test_an_image_that_cannot_be_drawn_keeps_its_detections(
 
 
 def test_folders_that_may_not_be_read_are_reported(tmp_path, monkeypatch):
-    picture(tmp_path / "open" / "a.png")
+    image_file(tmp_path / "open" / "a.png")
     closed = tmp_path / "closed"
     closed.mkdir()
     scan = os.scandir
@@ -192,7 +192,7 @@ def test_folders_that_may_not_be_read_are_reported(tmp_path, monkeypatch):
 
 
 def test_patterns_in_folders_that_look_like_patterns(tmp_path):
-    picture(tmp_path / "set [1]" / "a.png")
+    image_file(tmp_path / "set [1]" / "a.png")
     assert [f.name for f in find_images(f"{tmp_path}/set [1]/*.png")] == ["a.png"]
     assert [f.name for f in find_images(f"{tmp_path}/set [1]")] == ["a.png"]
 

@@ -57,7 +57,7 @@ def scene(seed, images=8):
         pycocotools takes.
     """
     rng = np.random.default_rng(seed)
-    depth, truths, annotations, results = 7, [], [], []
+    depth, ground_truths, annotations, results = 7, [], [], []
     found = Detections(
         boxes=np.zeros((images, depth, 4), np.float32),
         scores=np.zeros((images, depth), np.float32),
@@ -103,11 +103,11 @@ def scene(seed, images=8):
                 }
             )
         boxes = [row[1] for row in rows]
-        truth = example(str(i + 1), boxes, labels, ignore=crowd, areas=areas)
-        truths.append(truth._replace(masks=tuple(forms)))
+        ground_truth = example(str(i + 1), boxes, labels, ignore=crowd, areas=areas)
+        ground_truths.append(ground_truth._replace(masks=tuple(forms)))
     size = np.tile(np.array(SIZE), (images, 1))
     batch = Batch.of_images(None, size // 2, original_sizes=size)
-    return found, batch, truths, annotations, results
+    return found, batch, ground_truths, annotations, results
 
 
 def decoded(form):
@@ -137,12 +137,12 @@ def reference(annotations, results, images):
 @pytest.mark.parametrize("seed", range(4))
 def test_from_the_detectors_arrays_to_the_twelve_numbers(seed, engine):
     pytest.importorskip(engine)
-    found, batch, truths, annotations, results = scene(seed)
-    expected = reference(annotations, results, len(truths))
+    found, batch, ground_truths, annotations, results = scene(seed)
+    expected = reference(annotations, results, len(ground_truths))
     evaluator = CocoEvaluator(["a", "b"], iou_type="segm", engine=engine)
-    images = to_images(found, batch, [truth.id for truth in truths])
-    for image, truth in zip(images, truths, strict=True):
-        evaluator.add(image, truth)
+    images = to_images(found, batch, [ground_truth.id for ground_truth in ground_truths])
+    for image, ground_truth in zip(images, ground_truths, strict=True):
+        evaluator.add(image, ground_truth)
     metrics = evaluator.result()
     assert 0.1 < expected[0] < 0.95
     for name, value in zip(STATS, expected, strict=True):
@@ -151,13 +151,13 @@ def test_from_the_detectors_arrays_to_the_twelve_numbers(seed, engine):
 
 
 def test_boxes_and_masks_in_one_pass():
-    found, batch, truths, *_ = scene(0)
-    images = to_images(found, batch, [truth.id for truth in truths])
+    found, batch, ground_truths, *_ = scene(0)
+    images = to_images(found, batch, [ground_truth.id for ground_truth in ground_truths])
     both = CocoInstancesEvaluator(["a", "b"])
     apart = [CocoEvaluator(["a", "b"], iou_type=kind) for kind in ("bbox", "segm")]
-    for image, truth in zip(images, truths, strict=True):
+    for image, ground_truth in zip(images, ground_truths, strict=True):
         for evaluator in (both, *apart):
-            evaluator.add(image, truth)
+            evaluator.add(image, ground_truth)
     expected = apart[0].result() | apart[1].result()
     assert list(both.result()) == list(expected)
     assert both.result() == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
@@ -172,15 +172,15 @@ def test_an_object_known_by_its_box_alone_counts_neither_way():
     box, mask = [10, 10, 20, 20], np.zeros(SIZE, bool)
     mask[12:18, 12:18] = True
     other = [[30, 10, 40, 10, 40, 20, 30, 20]]
-    truth = example("a", [box, [30, 10, 40, 20]], [0, 0])._replace(masks=(None, other))
+    ground_truth = example("a", [box, [30, 10, 40, 20]], [0, 0])._replace(masks=(None, other))
     evaluator = CocoEvaluator(["x"], iou_type="segm")
     good = np.zeros(SIZE, bool)
     good[10:20, 30:40] = True
     image = detections("a", [box, [30, 10, 40, 20]], [0, 0], [0.9, 0.8])
-    evaluator.add(image._replace(masks=(encode(mask), encode(good))), truth)
+    evaluator.add(image._replace(masks=(encode(mask), encode(good))), ground_truth)
     assert evaluator.result()["coco_segm/AP"] == pytest.approx(1)
     evaluator = CocoEvaluator(["x"], iou_type="segm")
     with pytest.raises(DataError, match="objects without a mask"):
         evaluator.add(
-            image._replace(masks=(encode(mask), encode(good))), truth._replace(masks=None)
+            image._replace(masks=(encode(mask), encode(good))), ground_truth._replace(masks=None)
         )

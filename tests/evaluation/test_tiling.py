@@ -242,7 +242,7 @@ def test_a_large_image_has_the_ap_of_its_objects_in_small_images(workdir, tmp_pa
         for i in range(len(boxes))
     ]
     ap = []
-    for detections, truth in (
+    for detections, ground_truth in (
         ([found], [example("0", boxes[real], labels[real])]),
         (
             small(images),
@@ -255,7 +255,7 @@ def test_a_large_image_has_the_ap_of_its_objects_in_small_images(workdir, tmp_pa
         ),
     ):
         evaluator = CocoEvaluator(("a", "b"), max_detections=(1, 10, 1000))
-        for one, objects in zip(detections, truth, strict=True):
+        for one, objects in zip(detections, ground_truth, strict=True):
             evaluator.add(one, objects)
         ap.append(evaluator.result())
     assert ap[0]["coco/AP"] == ap[1]["coco/AP"] and 0.5 < ap[0]["coco/AP"] < 0.95

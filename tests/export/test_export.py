@@ -80,9 +80,9 @@ def test_the_file_finds_what_the_run_finds(made, images):
     detector = artifact.load(path)
     assert detector.class_names == NAMES
     predictor = Predictor(kept, step=10, batch_size=1)
-    pictures = [np.asarray(Image.open(file)) for file in sorted(images.iterdir())]
-    for picture, ours in zip(pictures, predictor(pictures), strict=True):
-        theirs = detector(picture)
+    given = [np.asarray(Image.open(file)) for file in sorted(images.iterdir())]
+    for one, ours in zip(given, predictor(given), strict=True):
+        theirs = detector(one)
         assert len(ours.scores) == len(theirs.masks) == 1
         assert parity.difference(ours, theirs, np.full(3, 0.1)).within()
 

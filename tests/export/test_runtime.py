@@ -145,8 +145,8 @@ def test_files_are_read_as_they_are(runtime, tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_eight_bit_files_become_what_training_reads(runtime, tmp_path, mode):
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (9, 7, 4)).astype(np.uint8)).convert(mode)
-    picture.save(tmp_path / "a.png")
+    made = Image.fromarray(rng.integers(0, 256, (9, 7, 4)).astype(np.uint8)).convert(mode)
+    made.save(tmp_path / "a.png")
     for kind in (RGB, GREY) if mode in ("1", "L", "LA") else (RGB,):
         decoder = Decoder(ImageKind(kind["channels"], kind["colour"]))
         found = runtime.read(tmp_path / "a.png", kind)

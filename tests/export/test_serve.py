@@ -79,7 +79,7 @@ def running(serve, **limits):
         thread.join()
 
 
-def picture(width=40, height=30, format="PNG"):
+def upload(width=40, height=30, format="PNG"):
     out = io.BytesIO()
     Image.new("RGB", (width, height), (9, 99, 200)).save(out, format)
     return out.getvalue()
@@ -109,7 +109,7 @@ def bomb():
 
 def test_an_image_is_answered(server):
     for format in ("PNG", "JPEG"):
-        status, found = ask(server, picture(format=format))
+        status, found = ask(server, upload(format=format))
         assert status == 200 and found["boxes"] == [[0, 0, 40, 30]] and found["names"] == ["all"]
     assert ask(server, method="GET", path="/health") == (200, {"status": "ok", "answered": 2})
 
@@ -119,18 +119,18 @@ def test_an_image_is_answered(server):
     [
         ({"body": b""}, 400),
         ({"body": b"hello"}, 400),
-        ({"body": picture()[:60]}, 400),
-        ({"body": picture(format="GIF")}, 400),
+        ({"body": upload()[:60]}, 400),
+        ({"body": upload(format="GIF")}, 400),
         ({"body": bomb()}, 413),
-        ({"body": picture(200, 200)}, 413),
+        ({"body": upload(200, 200)}, 413),
         ({"body": b"\xff" * 30_000}, 413),
-        ({"body": picture(40, 13)}, 422),
-        ({"body": picture(), "path": "/../etc/passwd"}, 404),
+        ({"body": upload(40, 13)}, 422),
+        ({"body": upload(), "path": "/../etc/passwd"}, 404),
         ({"method": "GET"}, 404),
         ({"method": "DELETE"}, 501),
-        ({"body": picture(), "headers": {"Content-Length": "-5"}}, 411),
-        ({"body": picture(), "headers": {"Content-Length": "9" * 40}}, 413),
-        ({"body": iter([picture()]), "headers": {"Transfer-Encoding": "chunked"}}, 411),
+        ({"body": upload(), "headers": {"Content-Length": "-5"}}, 411),
+        ({"body": upload(), "headers": {"Content-Length": "9" * 40}}, 413),
+        ({"body": iter([upload()]), "headers": {"Transfer-Encoding": "chunked"}}, 411),
     ],
 )
 def test_what_is_no_image_is_refused(server, sent, status):
@@ -141,7 +141,7 @@ def test_what_is_no_image_is_refused(server, sent, status):
         connection.close()
     else:
         assert ask(server, **sent)[0] == status
-    assert ask(server, picture())[0] == 200
+    assert ask(server, upload())[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_broken_connections_do_no_harm(server, sent):
     """Left open without an end: the server's time is over first."""
     with socket.create_connection(server.server_address, timeout=20) as connection:
         connection.sendall(sent)
-        assert ask(server, picture())[0] == 200
+        assert ask(server, upload())[0] == 200
         connection.settimeout(20)
         while True:  # until the server closes it
             try:
@@ -167,14 +167,14 @@ def test_broken_connections_do_no_harm(server, sent):
                     break
             except ConnectionResetError:
                 break
-    assert ask(server, picture())[0] == 200
+    assert ask(server, upload())[0] == 200
 
 
 def test_a_failing_detector_is_said(server, capfd):
-    status, found = ask(server, picture(40, 17))
+    status, found = ask(server, upload(40, 17))
     assert status == 500 and found == {"error": "the detector failed (RuntimeError)"}
     assert capfd.readouterr().err == "RuntimeError: the network broke\n"
-    assert ask(server, picture())[0] == 200
+    assert ask(server, upload())[0] == 200
 
 
 def test_only_the_formats_that_are_named_are_decoded(server, monkeypatch):
@@ -186,7 +186,7 @@ def test_only_the_formats_that_are_named_are_decoded(server, monkeypatch):
         return real(file, *args, **kwargs)
 
     monkeypatch.setattr(Image, "open", spy)
-    assert ask(server, picture())[0] == 200
+    assert ask(server, upload())[0] == 200
     assert opened == [("JPEG", "PNG", "WEBP", "BMP", "TIFF")]
 
 
@@ -205,13 +205,13 @@ def test_who_sends_much_hears_the_answer(serve):
         server.room.acquire()
         assert ask(server, b"\xff" * (2 << 20))[0] == 503
         server.room.release()
-        assert ask(server, picture())[0] == 200
+        assert ask(server, upload())[0] == 200
 
 
 def test_one_too_many_is_told_to_come_again(server):
     server.detector.gate.clear()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask, server, picture()) for _ in range(8)]
+        asked = [pool.submit(ask, server, upload()) for _ in range(8)]
         done, _ = concurrent.futures.wait(
             asked, timeout=20, return_when=concurrent.futures.FIRST_COMPLETED
         )

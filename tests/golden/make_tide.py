@@ -27,14 +27,14 @@ def main():
 
     values = []
     for options in SETS:
-        truth, found = Data("truth"), Data("found")
+        ground_truth, found = Data("ground truth"), Data("found")
         for label, name in enumerate(NAMES):
-            truth.add_class(label, name)
+            ground_truth.add_class(label, name)
         for image in random_set(**options):
-            truth.add_image(image.id, image.name)
-            there = image.truth
+            ground_truth.add_image(image.id, image.name)
+            there = image.ground_truth
             for box, label, ignore in zip(there.xywh, there.labels, there.ignore, strict=True):
-                add = truth.add_ignore_region if ignore else truth.add_ground_truth
+                add = ground_truth.add_ignore_region if ignore else ground_truth.add_ground_truth
                 add(image.id, int(label), box.tolist())
             boxes = xywh(image.found.boxes)
             for box, label, score in zip(
@@ -42,7 +42,7 @@ def main():
             ):
                 found.add_detection(image.id, int(label), float(score), box.tolist())
         tide = TIDE()
-        run = tide.evaluate(truth, found, mode=TIDE.BOX)
+        run = tide.evaluate(ground_truth, found, mode=TIDE.BOX)
         errors = tide.get_main_errors()["found"]
         values.append({"ap": float(run.ap), **{k: float(v) for k, v in errors.items()}})
     Path(__file__).with_name("tide.json").write_text(json.dumps(values, indent=1) + "\n")

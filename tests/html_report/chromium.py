@@ -152,7 +152,7 @@ class Browser:
         self.send("Input.dispatchKeyEvent", type="keyDown", **given, **down)
         self.send("Input.dispatchKeyEvent", type="keyUp", **given)
 
-    def picture(self, path, whole=False):
+    def screenshot(self, path, whole=False):
         """Writes a screenshot, of what is in view or of the whole page."""
         found = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(found["data"]))

@@ -172,7 +172,7 @@ def test_it_fits_and_can_be_read(browser, run, width, dark):
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run(CONTRAST) >= 4.5  # WCAG 2.1, AA
     if folder := os.environ.get("JDET_SCREENSHOTS"):
-        browser.picture(Path(folder) / f"report_{width}{'_dark' * dark}.png", whole=True)
+        browser.screenshot(Path(folder) / f"report_{width}{'_dark' * dark}.png", whole=True)
     assert browser.errors == []
 
 

@@ -9,14 +9,14 @@ BOX, FAR = [0, 0, 10, 10], [50, 50, 60, 60]
 
 
 def test_outcomes_of_one_image():
-    truth = example("a", [BOX, [20, 0, 30, 10], FAR], [0, 1, 0], ignore=[False, False, True])
+    ground_truth = example("a", [BOX, [20, 0, 30, 10], FAR], [0, 1, 0], ignore=[False, False, True])
     found = detections(
         "a",
         [BOX, [1, 0, 10, 10], [20, 0, 30, 10], [22, 0, 40, 10], [90, 90, 95, 95], [52, 52, 58, 58]],
         [0, 0, 0, 1, 0, 0],
         [0.9, 0.8, 0.7, 0.6, 0.5, 0.4],
     )
-    held = matching.match(found, truth, 0.5)
+    held = matching.match(found, ground_truth, 0.5)
     assert held.outcome.tolist() == [
         0,
         matching.DUPLICATE,
@@ -36,7 +36,7 @@ def test_one_matching_holds_for_every_threshold():
     images = []
     for number in range(12):
         corner = rng.uniform(0, 60, (8, 2))
-        truth = example(
+        ground_truth = example(
             str(number),
             np.hstack([corner, corner + 20]),
             rng.integers(0, 2, 8),
@@ -45,13 +45,13 @@ def test_one_matching_holds_for_every_threshold():
         moved = corner[rng.integers(0, 8, 30)] + rng.normal(0, 4, (30, 2))
         boxes = np.hstack([moved, moved + 20])
         found = detections(str(number), boxes, rng.integers(0, 2, 30), rng.random(30))
-        images.append((found, truth))
+        images.append((found, ground_truth))
     matched = [matching.match(*each, 0.5) for each in images]
     sums = matching.totals(matched)
     for level in (0, 17, 50, 83, 100):
         some = [
-            matching.match(found.select(found.scores >= level / 100), truth, 0.5).counts(0)
-            for found, truth in images
+            matching.match(found.select(found.scores >= level / 100), ground_truth, 0.5).counts(0)
+            for found, ground_truth in images
         ]
         assert (sums.found[level], sums.false[level]) == tuple(np.sum(some, 0)[:2])
         assert [image.counts(level / 100) for image in matched] == some

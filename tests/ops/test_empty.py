@@ -18,14 +18,14 @@ def rows(count):
 
 @pytest.mark.parametrize("objects, anchors", SIZES)
 def test_matching(objects, anchors):
-    truth, valid = rows(objects), jnp.ones(objects, bool)
-    overlap = boxes.pairwise_iou(truth, rows(anchors))
+    ground_truth, valid = rows(objects), jnp.ones(objects, bool)
+    overlap = boxes.pairwise_iou(ground_truth, rows(anchors))
     found = compiled(matching.ssd.match)(overlap, valid)
     assert found.index.shape == found.overlap.shape == (anchors,) and not found.matched.any()
     background = np.full(anchors, matching.BELOW)
     for low_quality in matching.max_iou.LOW_QUALITY:
         match = compiled(matching.max_iou.assign, "overlap_of")(
-            truth,
+            ground_truth,
             valid,
             lambda some: boxes.pairwise_iou(some, rows(anchors)),
             positive_iou=0.5,
@@ -34,15 +34,19 @@ def test_matching(objects, anchors):
         )
         np.testing.assert_array_equal(match, background)
     reach = jnp.tile(jnp.array([0.0, 100.0]), (anchors, 1))
-    match = compiled(matching.fcos.assign)(truth, valid, rows(anchors)[:, 2:] / 2, reach, None)
+    match = compiled(matching.fcos.assign)(
+        ground_truth, valid, rows(anchors)[:, 2:] / 2, reach, None
+    )
     np.testing.assert_array_equal(match, background)
     grid = matching.atss.Grid(jnp.arange(min(anchors, 1)) + 4.0, 8.0 * jnp.arange(anchors), 8.0)
-    match = compiled(matching.atss.assign)(truth, valid, [grid], jnp.array([8, 64]))
+    match = compiled(matching.atss.assign)(ground_truth, valid, [grid], jnp.array([8, 64]))
     np.testing.assert_array_equal(match, background)
-    match = matching.atss.assign_boxes(truth, valid, [rows(anchors)], [jnp.ones(anchors, bool)])
+    match = matching.atss.assign_boxes(
+        ground_truth, valid, [rows(anchors)], [jnp.ones(anchors, bool)]
+    )
     np.testing.assert_array_equal(match, background)
     grid = matching.points.PointGrid(1, anchors, 8.0)
-    match = matching.points.assign(truth, valid, [grid], jnp.array([8, 64]))
+    match = matching.points.assign(ground_truth, valid, [grid], jnp.array([8, 64]))
     np.testing.assert_array_equal(match, background)
 
 

@@ -17,7 +17,11 @@ def compared(runs=2, images=3, shift=0.0):
     """Runs on three images, the second on as many of them as is said, with objects moved."""
     whole = random_set(1, images=3)
     other = [
-        one._replace(truth=one.truth._replace(xywh=one.truth.xywh + np.array([shift, 0, 0, 0])))
+        one._replace(
+            ground_truth=one.ground_truth._replace(
+                xywh=one.ground_truth.xywh + np.array([shift, 0, 0, 0])
+            )
+        )
         for one in whole[:images]
     ]
     check_same([[run("a", whole)], [run("b", other)]][:runs])

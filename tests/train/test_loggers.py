@@ -59,8 +59,8 @@ def test_wandb_gets_everything_and_goes_on_under_its_id(tmp_path, fake_wandb):
     assert second["id"] == "made1" and first["resume"] == second["resume"] == "allow"
     assert first["config"]["train"]["batch_size"] == config.train.batch_size
     logged = [args[0] for name, args, _ in fake_wandb if name == "log"]
-    picture = {"step": 1, "detections/000_a_b": ("image", (4, 6, 3))}
-    assert logged[:2] == [{"step": 1, "loss": 0.5}, picture] and logged[2]["step"] == 5
+    drawn = {"step": 1, "detections/000_a_b": ("image", (4, 6, 3))}
+    assert logged[:2] == [{"step": 1, "loss": 0.5}, drawn] and logged[2]["step"] == 5
     ends = [given for name, _, given in fake_wandb if name == "finish"]
     assert ends == [{"exit_code": 0}] * 2
     assert json.loads((tmp_path / LOGGERS).read_text()) == {"wandb": "made1"}

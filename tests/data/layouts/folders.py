@@ -3,10 +3,10 @@
 import base64
 
 from tests.data.layouts.yolo_folders import (
+    GROUND_TRUTH,
     NAMES,
     SIZES,
     TRAIN,
-    TRUTH,
     VAL,
     image,
     png,
@@ -25,7 +25,7 @@ def coco(stems, name=lambda stem: f"{stem}.png", **more):
     annotations = [
         (number, category, box)
         for number, stem in enumerate(stems, 1)
-        for category, box in TRUTH[stem]
+        for category, box in GROUND_TRUTH[stem]
     ]
     return {
         "info": {},
@@ -86,7 +86,7 @@ def voc_xml(stem, filename=""):
     objects = "".join(
         f"<object><name>{name}</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax>"
         f"<ymax>{y2}</ymax></bndbox></object>"
-        for name, (x1, y1, x2, y2) in TRUTH[stem]
+        for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]
     )
     return f"<annotation><filename>{filename or stem}.png</filename>{objects}</annotation>"
 
@@ -131,7 +131,7 @@ def cvat(root):
         image(root, f"images/{stem}.png")
         height, width = SIZES[stem]
         shapes = ""
-        for name, (x1, y1, x2, y2) in TRUTH[stem]:
+        for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]:
             if name == "cat":
                 points = f"{x1:.2f},{y1:.2f};{x2:.2f},{y1:.2f};{x2:.2f},{y2:.2f};{x1:.2f},{y2:.2f}"
                 shapes += f'<polygon label="cat" occluded="0" points="{points}" z_order="0"/>'
@@ -156,7 +156,7 @@ def cvat(root):
 
 def labelme_json(stem, path=""):
     shapes = []
-    for name, (x1, y1, x2, y2) in TRUTH[stem]:
+    for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]:
         corners = [[x1, y1], [x2, y2]]
         if name == "cat":
             corners = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
@@ -193,7 +193,7 @@ def via_images(stems):
     found = {}
     for stem in stems:
         regions = []
-        for name, (x1, y1, x2, y2) in TRUTH[stem]:
+        for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]:
             shape = {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
             if name == "cat":
                 points = {"all_points_x": [x1, x2, x2, x1], "all_points_y": [y1, y1, y2, y2]}
@@ -240,7 +240,7 @@ def open_images_table(stems):
     lines = [OPEN_IMAGES]
     for stem in stems:
         height, width = SIZES[stem]
-        for name, (x1, y1, x2, y2) in TRUTH[stem]:
+        for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]:
             box = f"{x1 / width:.6f},{x2 / width:.6f},{y1 / height:.6f},{y2 / height:.6f}"
             lines.append(f"{stem},xclick,{IDS[name]},1,{box},0,0,0")
     return "\n".join(lines) + "\n"
@@ -270,7 +270,7 @@ def csv_header(root):
         for stem in stems:
             image(root, f"images/{split}/{stem}.png")
             height, width = SIZES[stem]
-            for name, box in TRUTH[stem]:
+            for name, box in GROUND_TRUTH[stem]:
                 lines.append(f"{stem}.png,{width},{height},{name},{','.join(map(str, box))}")
         text(root, f"{split}_labels.csv", "\n".join(lines))
 
@@ -280,7 +280,7 @@ def csv_headerless(root):
     image(root, "pictures/background_a.png")
     for stem in SIZES:
         image(root, f"pictures/{stem}.png")
-        for name, box in TRUTH[stem]:
+        for name, box in GROUND_TRUTH[stem]:
             lines.append(f"pictures/{stem}.png,{','.join(map(str, box))},{name}")
     text(root, "annotations.csv", "\n".join(lines))
     text(root, "classes.csv", "cat,0\ndog,1\n")
@@ -291,7 +291,7 @@ def csv_sides(root):
     lines = ["Image;Label;bbox_x;bbox_y;bbox_width;bbox_height;Split"]
     for stem in SIZES:
         image(root, f"{stem}.png")
-        for name, (x1, y1, x2, y2) in TRUTH[stem]:
+        for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]:
             split = "train" if stem in TRAIN else "val"
             lines.append(f"{stem}.png;{name};{x1};{y1};{x2 - x1};{y2 - y1};{split}")
     text(root, "boxes.csv", "\n".join(lines))
@@ -299,7 +299,7 @@ def csv_sides(root):
 
 def dota_lines(stem):
     lines = ["imagesource:GoogleEarth", "gsd:0.1463"]
-    for name, (x1, y1, x2, y2) in TRUTH[stem]:
+    for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]:
         middle = (x1 + x2) / 2, (y1 + y2) / 2  # turned by 45 degrees, its hull is the box
         points = [middle[0], y1, x2, middle[1], middle[0], y2, x1, middle[1]]
         lines.append(" ".join(f"{value:.1f}" for value in points) + f" {name} 0")

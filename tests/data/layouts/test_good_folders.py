@@ -57,7 +57,7 @@ def test_a_folder_is_recognised_and_read(tmp_path, layout, write):
     wanted = (folders.TRAIN, folders.VAL) if evaluation else (tuple(folders.SIZES),)
     for source, stems in zip(sides, wanted, strict=True):
         assert isinstance(source, Source) and source.class_names == folders.NAMES
-        assert found(source) == {stem: folders.TRUTH[stem] for stem in stems}
+        assert found(source) == {stem: folders.GROUND_TRUTH[stem] for stem in stems}
         assert not source.defects
         for index in range(len(source)):
             stem = posixpath.basename(source[index].image)[0].lower()
@@ -93,7 +93,7 @@ def test_images_elsewhere(tmp_path):
     folders.yolo_label_studio(tmp_path / "set")
     (tmp_path / "set" / "images").rename(tmp_path / "pictures")
     c = own(tmp_path / "set", image_root=tmp_path / "pictures", layout="yolo")
-    assert found(build.source(c.data.train, "config.data.train")) == folders.TRUTH
+    assert found(build.source(c.data.train, "config.data.train")) == folders.GROUND_TRUTH
 
 
 def test_several_files_make_an_image(tmp_path):

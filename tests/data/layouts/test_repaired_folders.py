@@ -33,7 +33,7 @@ def test_names_that_differ_by_case_folder_or_extension(tmp_path, write, change):
     change(tmp_path)
     boxes = read(tmp_path)
     key = "A" if "A" in boxes else "a"
-    assert boxes[key] == folders.TRUTH["a"] and boxes["b"] == folders.TRUTH["b"]
+    assert boxes[key] == folders.GROUND_TRUTH["a"] and boxes["b"] == folders.GROUND_TRUTH["b"]
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", None])
@@ -44,7 +44,7 @@ def test_images_without_objects(tmp_path, content):
     if content is not None:
         folders.text(tmp_path, "train/labels/a.txt", content)
     source = build.source(own(tmp_path).data.train, "config.data.train")
-    assert len(source) == 2 and found(source) == {"b": folders.TRUTH["b"]}
+    assert len(source) == 2 and found(source) == {"b": folders.GROUND_TRUTH["b"]}
     told = "1 images without a label file, which have no objects"
     assert (told in source.describe()) == (content is None)
 
@@ -77,8 +77,8 @@ def test_encodings_and_line_ends(tmp_path, encoding):
     folders.yolo_roboflow(tmp_path / "yolo")
     for path in [*tmp_path.rglob("*.csv"), *tmp_path.rglob("*.txt"), *tmp_path.rglob("*.yaml")]:
         path.write_text(path.read_text().replace("\n", "\r\n"), encoding=encoding, newline="")
-    assert read(tmp_path / "csv") == folders.TRUTH
-    assert read(tmp_path / "yolo") == {stem: folders.TRUTH[stem] for stem in folders.TRAIN}
+    assert read(tmp_path / "csv") == folders.GROUND_TRUTH
+    assert read(tmp_path / "yolo") == {stem: folders.GROUND_TRUTH[stem] for stem in folders.TRAIN}
 
 
 def test_coordinates_a_little_outside(tmp_path):
@@ -113,7 +113,7 @@ def test_what_the_system_puts_beside(tmp_path):
     ):
         folders.text(tmp_path, path, "x")
     folders.text(tmp_path, "train/labels/desktop.ini", "[x]")
-    assert read(tmp_path) == {stem: folders.TRUTH[stem] for stem in folders.TRAIN}
+    assert read(tmp_path) == {stem: folders.GROUND_TRUTH[stem] for stem in folders.TRAIN}
 
 
 def test_boxes_that_are_none(tmp_path):
@@ -142,10 +142,10 @@ def test_links_in_a_circle(tmp_path):
     (tmp_path / "images" / "all").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "labels" / "self").symlink_to("self")
     (tmp_path / "other").symlink_to(tmp_path / "images", target_is_directory=True)
-    assert read(tmp_path) == folders.TRUTH
+    assert read(tmp_path) == folders.GROUND_TRUTH
     folders.voc_lists(tmp_path / "voc")
     (tmp_path / "voc" / "JPEGImages" / "up").symlink_to("..", target_is_directory=True)
-    assert read(tmp_path / "voc") == {stem: folders.TRUTH[stem] for stem in folders.TRAIN}
+    assert read(tmp_path / "voc") == {stem: folders.GROUND_TRUTH[stem] for stem in folders.TRAIN}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 SIZES = {"a": (50, 64), "b": (30, 40), "c": (50, 64)}
 """Height and width of each image."""
 
-TRUTH = {
+GROUND_TRUTH = {
     "a": [("cat", (10, 20, 30, 40)), ("dog", (0, 0, 64, 25))],
     "b": [("dog", (5, 5, 15, 25))],
     "c": [("cat", (1, 2, 11, 22))],
@@ -40,7 +40,7 @@ def text(root, path, content):
 def yolo_lines(stem, polygons=False):
     height, width = SIZES[stem]
     lines = []
-    for name, (x1, y1, x2, y2) in TRUTH[stem]:
+    for name, (x1, y1, x2, y2) in GROUND_TRUTH[stem]:
         if polygons:
             points = [x1, y1, x2, y1, x2, y2, x1, y2]
             numbers = [value / (width, height)[place % 2] for place, value in enumerate(points)]
