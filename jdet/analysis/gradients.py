@@ -107,6 +107,7 @@ def batches(
         seed=seed,
         mask_size=config.data.mask_size if "masks" in needs else 0,
         tile=build.train_tile(config),
+        mix=build.train_mix(config),
         **{key: config.data[key] for key in keys},
     ) as stream:
         yield from (jax.device_put(batch) for batch in itertools.islice(stream, count))

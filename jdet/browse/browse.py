@@ -168,7 +168,8 @@ def _draws(
 ) -> list[list[tuple[Batch, int] | None]]:
     """Several draws of some images: a batch of one image for each of them and each draw.
 
-    They are the epochs of a stream over these images alone, whose random operations are those of the run.
+    They are the epochs of a stream over these images alone, whose random operations are those of the run;
+    what is mixed into them comes from all images.
     Where the augmentation put another image in place of one, there is None.
     """
     names = {source[place].id for place in places}
@@ -177,7 +178,7 @@ def _draws(
     with single.unlocked():
         single.train.batch_size, single.data.workers = 1, 0
     found: list[list[tuple[Batch, int] | None]] = [[] for _ in places]
-    with loaders.train_batches(single, part, needs=needs) as stream:
+    with loaders.train_batches(single, part, needs=needs, others=source) as stream:
         for batch in itertools.islice(stream, len(places) * draws):
             place = int(batch.index[0])
             found[place].append((batch._replace(index=np.array([places[place]])), 0))

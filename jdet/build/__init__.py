@@ -17,6 +17,7 @@ from jdet.build.data import look_at_images as look_at_images
 from jdet.build.data import resize as resize
 from jdet.build.data import source as source
 from jdet.build.data import sources as sources
+from jdet.build.data import train_mix as train_mix
 from jdet.build.data import train_tile as train_tile
 from jdet.build.detector_parts import describe_norms as describe_norms
 from jdet.build.detector_parts import detector as detector

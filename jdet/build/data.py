@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jdet.build.groups import group, make
 from jdet.config import image_settings, set_found
+from jdet.data.mix import Mix
 from jdet.data.readers.settings import USUAL, ImageSettings
 from jdet.data.sources.holdout import Holdout
 from jdet.data.sources.part import share_of
@@ -56,6 +57,11 @@ def train_tile(config: ConfigDict) -> RandomTile | None:
     """The tile that training cuts out of every image: the group ``data.tile``; None where it is off."""
     group = config.data.tile
     return RandomTile(group.side, group.share, group.objects) if group.side else None
+
+
+def train_mix(config: ConfigDict) -> Mix:
+    """What of other images comes into an image in training: the group ``data.mix``."""
+    return Mix(**config.data.mix.to_dict())
 
 
 def folder_group(layout: str, root: Any, side: str, **values: Any) -> ConfigDict:

@@ -36,6 +36,16 @@ def get_defaults() -> ConfigDict:
     tile.side = 0  # pixels of the image; 0: whole images
     tile.share = 0.5  # of its area that an object must have in the tile to stay
     tile.objects = 0.5  # probability of a tile around an object; else anywhere
+    # Other images that come into an image of training (docs/adapting.md).
+    data.mix = mix = ConfigDict()
+    mix.mosaic = 0.0  # probability of an image of four; 0: off
+    mix.mixup = 0.0  # probability of mixing with another one in equal shares
+    mix.copy_paste = 0.0  # probability of pasting objects of another one
+    mix.low = 0.5  # least zoom of a mosaic, and size of the other image, in sizes that fit
+    mix.high = 1.5  # the largest
+    mix.share = 0.2  # of its area that an object must have left to stay
+    mix.side = 2.0  # shortest width and height of an object that is cut, pixels
+    mix.stop = 0  # optimiser step from which nothing is mixed; 0: never
     data.max_boxes = 64  # objects an image can carry; more is counted and warned about
     data.mask_size = 112  # side of each object's mask, in cells, for detectors that need masks
     data.on_error = "raise"  # unreadable image: "raise" | "skip" (counted and listed)

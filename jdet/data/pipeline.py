@@ -24,13 +24,14 @@ from absl import flags
 
 from jdet.data import balance
 from jdet.data.batching import EvalOrder, TrainOrder, shapes_of
+from jdet.data.mix import Mix, Stop
 from jdet.data.reader import Reader
 from jdet.data.readers.opencv import configure_opencv
 from jdet.data.redraw import Redraw, check_objects
 from jdet.data.stream import BatchStream, collate
 from jdet.data.tiles import RandomTile, TileReader, TileRow
 from jdet.data.transforms.augment import Augment
-from jdet.data.transforms.element import Element
+from jdet.data.transforms.element import Element, Operation
 from jdet.data.transforms.finish import Finish
 from jdet.data.transforms.intensity import ImageValues
 from jdet.data.transforms.multi_scale import FinishViews, View
@@ -58,6 +59,8 @@ def train_batches(
     mask_size: int = 0,
     values: ImageValues | None = None,
     tile: RandomTile | None = None,
+    mix: Mix | None = None,
+    others: Source | None = None,
 ) -> BatchStream:
     """Endless batches for training, reshuffled every epoch; batches straddle epochs.
 
@@ -84,6 +87,8 @@ def train_batches(
         mask_size: side of the objects' masks, M; 0: batches have none.
         values: what the values of images mean; None: what their kind says, and that all were measured.
         tile: cuts a tile out of every image before anything else happens to it.
+        mix: what of other images comes into an image before it is augmented.
+        others: where those images come from; None: ``source``.
 
     Raises:
         ConfigError: a value is out of range, or the augmentation does not suit the resize.
@@ -107,15 +112,22 @@ def train_batches(
     else:
         data = grain.MapDataset.source(reader)
         data = data.shuffle(seed=_seed(seed, "shuffle")).repeat()
-    operations = {**({"tile": tile} if tile else {}), **augment.operations(resize)}
+    kind = ImageKind.of(source)
+    fill = augment.fill if kind[1:3] == ("rgb", "uint8") else values.neutral
+    operations: dict[str, Operation] = {"tile": tile} if tile else {}
+    if mix is not None and mix.fires:
+        drawn = others or source
+        drawn = dataclasses.replace(reader, source=drawn, count=len(drawn))
+        operations |= mix.operations(drawn, fill, tile)
+        if mix.stop:
+            data = data.map_with_index(Stop(mix.stop * batch_size))
+    operations |= augment.operations(resize)
     for name, operation in operations.items():
         data = data.random_map(operation, seed=_seed(seed, name))
     if resize.redraws:
         check_objects(reader)
         redraw = Redraw(reader, tuple(operations.values()), resize)
         data = data.random_map(redraw, seed=_seed(seed, "redraw"))
-    kind = ImageKind.of(source)
-    fill = augment.fill if kind[1:3] == ("rgb", "uint8") else values.neutral
     data = data.map(Finish(resize, max_boxes, fill, kind.dtype, mask_size, values))
     data = data.batch(local, drop_remainder=True, batch_fn=collate)
     data = data[process_index::process_count][start:]

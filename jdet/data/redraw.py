@@ -38,7 +38,7 @@ class Redraw:
             other = self.reader[int(rng.integers(len(self.reader)))]
             if other.image is None or not self._same_shape(other, element):
                 continue
-            other = other._replace(shape=element.shape)
+            other = other._replace(shape=element.shape, alone=element.alone)
             for operation in self.operations:
                 other = operation(other, rng)
             if self._shows(other):

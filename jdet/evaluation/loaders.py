@@ -18,9 +18,17 @@ from jdet.types import DataError, ImageKind, Source
 
 
 def train_batches(
-    config: ConfigDict, source: Source, start: int = 0, *, needs: Sequence[str] = ()
+    config: ConfigDict,
+    source: Source,
+    start: int = 0,
+    *,
+    needs: Sequence[str] = (),
+    others: Source | None = None,
 ) -> pipeline.BatchStream:
-    """The training batches from batch ``start`` on, with the optional fields that a detector ``needs``."""
+    """The training batches from batch ``start`` on, with the optional fields that a detector ``needs``.
+
+    Images that are mixed into those of ``source`` come from ``others``, where it is there.
+    """
     return pipeline.train_batches(
         source,
         resize=build.resize(config),
@@ -32,6 +40,8 @@ def train_batches(
         mask_size=config.data.mask_size if "masks" in needs else 0,
         values=build.normalise.image_values(config, ImageKind.of(source)),
         tile=build.train_tile(config),
+        mix=build.train_mix(config),
+        others=others,
         **_options(config),
     )
 

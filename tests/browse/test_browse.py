@@ -90,6 +90,19 @@ def test_draws_are_of_the_images_that_are_named_and_differ(tmp_path, monkeypatch
         browse(bands_config(), tmp_path, images=1, only=("well72",))
 
 
+def test_what_is_mixed_in_is_shown_and_comes_from_all_images(tmp_path, monkeypatch):
+    """An image without objects, the only one to be drawn."""
+    seen = []
+    monkeypatch.setattr(Sheet, "tile", lambda self, batch, row, *rest: seen.append((batch, row)))
+    monkeypatch.setattr("jdet.browse.browse.write_sheets", lambda *given, **more: [])
+    c = bands_config()
+    c.augment.crop, c.augment.expand = False, 0.0
+    for c.data.mix.mosaic, shown in ((0.0, False), (1.0, True)):
+        seen.clear()
+        browse(c, tmp_path, images=0, draws=4, only=("well3",), side=64)
+        assert any(batch.valid[row].any() for batch, row in seen) == shown
+
+
 def test_tiles_are_drawn_of_both_streams_with_their_objects(tmp_path, monkeypatch):
     """Images of 30×40 in tiles of 20: two by three of them, that share 10 pixels."""
     seen = {}

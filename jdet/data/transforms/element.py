@@ -53,6 +53,7 @@ class Element(NamedTuple):
         warp: float64 [3, 3], a map of the image (``jdet.data.transforms.perspective``) under which objects
             are already and pixels are not; None: there is none.
         holes: rectangles of the mapped image that become the fill.
+        alone: no other image is mixed into it (``jdet.data.mix``).
     """
 
     index: int = 0
@@ -76,6 +77,7 @@ class Element(NamedTuple):
     cut_from: tuple[int, int, int, int] | None = None
     warp: np.ndarray | None = None
     holes: tuple[Rect, ...] = ()
+    alone: bool = False
 
 
 Operation = Callable[[Element, np.random.Generator], Element]
