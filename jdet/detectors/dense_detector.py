@@ -302,3 +302,11 @@ class DenseDetector(ClassNMSDetector, kw_only=True):
     def weighted(self, losses: jax.Array, label: jax.Array) -> jax.Array:
         """Losses [A] of places by the weights of their classes; labels [A], -1 for background."""
         return losses * class_weight(self.class_weights, label) if self.class_weights else losses
+
+
+def quality_targets(label: jax.Array, quality: jax.Array, classes: int) -> jax.Array:
+    """Targets [A, K] of classes that learn a quality [A]: that of the label [A], 0 of all others.
+
+    The label of background is -1.
+    """
+    return jnp.where(label[:, None] == jnp.arange(classes), quality[:, None], 0.0)

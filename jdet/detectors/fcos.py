@@ -58,6 +58,12 @@ class FCOS(CenternessDetector):
         bounds = tuple(self.regress_bounds)
         if any(not low < high for low, high in zip((0.0, *bounds), bounds)):
             raise ValueError(f"model.regress_bounds={bounds}; they must rise from above 0")
+        if bounds and self.assignment == "simota":
+            raise ValueError(
+                f"model.regress_bounds={bounds} limits which level finds an object, and "
+                "model.assignment='simota' chooses by costs alone; leave model.regress_bounds=(), or set "
+                "model.assignment='own' or 'task_aligned'"
+            )
 
     def anchor_levels(self) -> tuple[anchors.AnchorLevel, ...]:
         """The points, as centres of squares of one cell; one entry per level."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdet.detectors.dense_detector import DenseDetector
+from jdet.detectors.dense_detector import DenseDetector, quality_targets
 from jdet.detectors.pyramid import Predictions, check_choice
 from jdet.detectors.reppoints_head import RepPointsHead
 from jdet.ops import anchors, boxes, losses, matching
@@ -194,7 +194,7 @@ class RepPointsV2(DenseDetector):
             return self.focal_loss(logits, label)
         refined = jax.lax.stop_gradient(jnp.where(positive[:, None], refined, 0.0))
         quality = boxes.paired_iou(refined, ground_truth[of_place])
-        targets = jnp.where(label[:, None] == jnp.arange(logits.shape[-1]), quality[:, None], 0.0)
+        targets = quality_targets(label, quality, logits.shape[-1])
         loss = losses.quality_focal_loss(logits, targets, self.quality_beta)
         return self.weighted(jnp.sum(loss, axis=-1), label)
 

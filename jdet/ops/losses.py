@@ -146,3 +146,24 @@ def quality_focal_loss(logits: jax.Array, quality: jax.Array, beta: float = 2.0)
     """
     away = jnp.abs(jax.nn.sigmoid(logits.astype(jnp.float32)) - quality)
     return away**beta * sigmoid_cross_entropy(logits, quality)
+
+
+def varifocal_loss(
+    logits: jax.Array, quality: jax.Array, alpha: float = 0.75, gamma: float = 2.0
+) -> jax.Array:
+    """Cross-entropy with any number from 0 to 1 as target (Zhang et al. 2021, "VarifocalNet", eq. 2).
+
+    Targets above 0 weigh as much as they are; of 0 only the decisions that are wrong count much.
+
+    Args:
+        logits: [...].
+        quality: float32 [...], IoU of the predicted box where the class is the object's, else 0.
+        alpha: weight of targets of 0.
+        gamma: exponent of their probability, at least 1.
+
+    Returns:
+        float32 [...].
+    """
+    background = alpha * jax.nn.sigmoid(logits.astype(jnp.float32)) ** gamma
+    weight = jnp.where(quality > 0, quality, background)
+    return weight * sigmoid_cross_entropy(logits, quality)

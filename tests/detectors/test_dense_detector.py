@@ -18,6 +18,13 @@ from tests.tiny_backbone import TINY
 
 CLASSES = tuple("abcde")
 NAMES = ("retinanet", "fcos", "atss", "reppoints_v2")
+LOOKS = {
+    "fcos": {"assignment": "simota", "cls_loss": "varifocal"},
+    "atss": {"assignment": "task_aligned", "cls_loss": "quality"},
+}
+"""Assignments that look at predictions, and losses whose targets are qualities."""
+
+VARIANTS = [(name, {}) for name in NAMES] + list(LOOKS.items())
 SHAPES = ((8, 8), (4, 4), (2, 2))
 
 
@@ -70,10 +77,10 @@ def losses_of(model, found, *arrays):
     return {key: mean.total / jnp.maximum(mean.weight, 1) for key, mean in means.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(name):
+@pytest.mark.parametrize("name, fields", VARIANTS)
+def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(name, fields):
     # By MMDetection's rule the last of several objects takes the anchor that is the best of all.
-    rule = dict(low_quality="anchor") if name == "retinanet" else {}
+    rule = dict(low_quality="anchor") if name == "retinanet" else fields
     model, batch = make(name, **rule), harness.make_batch(64, count=2, boxes=6)
     found = random_predictions(model)
 
@@ -107,10 +114,10 @@ def test_order_of_objects_does_not_matter_and_nothing_to_learn_is_no_accident(na
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_samples_are_those_that_the_loss_counts(name):
+@pytest.mark.parametrize("name, fields", VARIANTS)
+def test_samples_are_those_that_the_loss_counts(name, fields):
     """Left for ``train.sample_stats``, for every image; padding is no background."""
-    model, found = make(name), random_predictions(make(name))
+    model, found = make(name, **fields), random_predictions(make(name))
     batch = harness.make_batch(64, count=2)
     arrays = batch.boxes, batch.labels, batch.boxes[..., 2] > batch.boxes[..., 0]
     sizes = jnp.array([[64, 64], [40, 64]])
@@ -142,9 +149,9 @@ def test_soft_nms_keeps_more_at_lower_scores(soft):
     assert (np.diff(gentle.scores) <= 1e-7).all() and (gentle.scores[gentle.valid] >= 0.02).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_losses_of_two_devices_add_up(name):
-    model, batch = make(name), harness.make_batch(64, count=2)
+@pytest.mark.parametrize("name, fields", VARIANTS)
+def test_losses_of_two_devices_add_up(name, fields):
+    model, batch = make(name, **fields), harness.make_batch(64, count=2)
     found = random_predictions(model)
     arrays = (found.outputs, batch.boxes, batch.labels, batch.boxes[..., 0] > 0)
 

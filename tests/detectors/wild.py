@@ -35,8 +35,12 @@ VARIANTS = {
     "fcos": [
         {"box_loss": kind, "box_activation": activation}
         for kind, activation in itertools.product(centerness.BOX_LOSSES, ("relu", "exp"))
+    ]
+    + [
+        {"assignment": "simota", "cls_loss": "quality", "box_loss": "ciou", "box_activation": "exp"}
     ],
-    "atss": [{"box_loss": kind} for kind in centerness.BOX_LOSSES],
+    "atss": [{"box_loss": kind} for kind in centerness.BOX_LOSSES]
+    + [{"assignment": "task_aligned", "cls_loss": "varifocal", "box_loss": "ciou"}],
     "reppoints_v2": [{"box_loss": "smooth_l1"}, {"box_loss": "giou", "cls_loss": "quality"}],
     "sparse_rcnn": [{"proposals": 3}, {"proposals": 6}],  # fewer than objects, more than objects
 }

@@ -48,6 +48,14 @@ def test_matching(objects, anchors):
     grid = matching.points.PointGrid(1, anchors, 8.0)
     match = matching.points.assign(ground_truth, valid, [grid], jnp.array([8, 64]))
     np.testing.assert_array_equal(match, background)
+    nothing = jnp.zeros((anchors, 2))
+    places = matching.Places(nothing, rows(anchors), nothing, nothing[:, 0], nothing[:, 0] == 0)
+    labels, nobody = jnp.zeros(objects, jnp.int32), jnp.full(anchors, matching.BELOW)
+    found = matching.task_aligned.assign(ground_truth, labels, valid, places, nobody)
+    np.testing.assert_array_equal(found.match, background)
+    np.testing.assert_array_equal(found.quality, np.zeros(anchors))
+    match = matching.simota.assign(ground_truth, labels, valid, places)
+    np.testing.assert_array_equal(match, background)
 
 
 @pytest.mark.parametrize("anchors, classes", [(0, 2), (3, 0)])

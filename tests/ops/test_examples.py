@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     "name",
     [f"matching.{n}" for n in ("ssd", "max_iou", "fcos", "atss", "points", "ignored", "hungarian")]
-    + ["sampling"],
+    + ["matching.task_aligned", "matching.simota", "sampling"],
 )
 def test_examples_of_docstrings(name):
     module = importlib.import_module(f"jdet.ops.{name}")

@@ -165,7 +165,21 @@ def test_quality_focal_loss_is_its_formula():
     )
 
 
-@pytest.mark.parametrize("loss", [losses.gaussian_focal_loss, losses.quality_focal_loss])
+def test_varifocal_loss_is_its_formula():
+    """Zhang et al. 2021, eq. 2, in double precision."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 7)).astype(np.float32) * 3
+    quality = np.where(rng.random((6, 7)) < 0.5, 0, rng.random((6, 7))).astype(np.float32)
+    p = sigmoid(logits)
+    object_ = -quality * (quality * np.log(p) + (1 - quality) * np.log(1 - p))
+    background = -0.6 * p**1.5 * np.log(1 - p)
+    ours = losses.varifocal_loss(logits, quality, 0.6, 1.5)
+    np.testing.assert_allclose(ours, np.where(quality > 0, object_, background), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.gaussian_focal_loss, losses.quality_focal_loss, losses.varifocal_loss]
+)
 def test_gradients_of_wild_logits_are_finite(loss):
     logits = jnp.array([-1e4, -100.0, 0.0, 100.0, 1e4])
     for target in (0.0, 0.5, 1.0):

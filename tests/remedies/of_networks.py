@@ -225,6 +225,15 @@ ROWS = [
         {"bounds": (8.0, 16.0, 32.0, 64.0)},
     ),
     row(
+        "jdet/detectors/fcos.py",
+        "leave model.regress_bounds=(), or set",
+        functools.partial(wild.make, "fcos"),
+        {"regress_bounds": (8.0, 16.0, 32.0, 64.0), "assignment": "simota"},
+        {"regress_bounds": ()},
+        {"assignment": "own"},
+        {"assignment": "task_aligned"},
+    ),
+    row(
         PYRAMID,
         "set model.train_ignored=False",
         functools.partial(wild.make, "retinanet"),

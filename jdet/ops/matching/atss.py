@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jdet.ops.boxes import cxcywh_to_xyxy, paired_iou
-from jdet.ops.matching.best_objects import BELOW
-
-MARGIN = 0.01
-"""Distance in pixels by which an anchor's centre must lie within the object."""
+from jdet.ops.matching.best_objects import BELOW, most_overlapped
+from jdet.ops.matching.places import MARGIN
 
 
 class Grid(NamedTuple):
@@ -150,15 +148,7 @@ def _by_statistics(boxes, valid, index, anchor, middle, near, total):
     x1, y1, x2, y2 = (boxes[:, i, None] for i in range(4))
     depth = jnp.minimum(jnp.minimum(x - x1, x2 - x), jnp.minimum(y - y1, y2 - y))
     positive = near & valid[:, None] & (overlap >= threshold) & (depth > MARGIN)
-
-    target = jnp.where(positive, index, total)
-    best = jnp.zeros(total).at[target].max(overlap, mode="drop")
-    wins = positive & (overlap == best.at[target].get(mode="fill", fill_value=-1.0))
-    none = len(boxes)
-    owner = jnp.broadcast_to(jnp.arange(none, dtype=jnp.int32)[:, None], target.shape)
-    result = jnp.full(total, none, jnp.int32)
-    result = result.at[jnp.where(wins, target, total)].min(owner, mode="drop")
-    return jnp.where(result == none, BELOW, result)
+    return most_overlapped(index, positive, overlap, total)
 
 
 def _nearest(

@@ -35,7 +35,7 @@ def best_objects(
     per anchor: A numbers instead of N · A, which for 200,000 anchors and 100 objects are 80 MB per image.
 
     Args:
-        objects: [N, …].
+        objects: [N, …], or a tuple of such.
         valid: bool [N].
         value_of: maps rows [n, …] to float32 [n, A].
         none: value of rows that are not valid.
@@ -77,5 +77,31 @@ def best_objects(
     # The start varies over the mesh axes that the objects vary over.
     zeros = jnp.zeros(num_anchors) * valid[0]
     start = (zeros + none, zeros.astype(jnp.int32), zeros.astype(jnp.int32) - 1)
-    blocks_of = (in_blocks(objects), in_blocks(valid), jnp.arange(blocks, dtype=jnp.int32) * rows)
+    firsts = jnp.arange(blocks, dtype=jnp.int32) * rows
+    blocks_of = (jax.tree.map(in_blocks, objects), in_blocks(valid), firsts)
     return jax.lax.scan(take, start, blocks_of)[0]
+
+
+def most_overlapped(
+    index: jax.Array, positive: jax.Array, overlap: jax.Array, total: int
+) -> jax.Array:
+    """Gives every place to the object that it overlaps most of those which chose it.
+
+    Args:
+        index: int32 [N, n], places that objects chose.
+        positive: bool [N, n], which of them count.
+        overlap: float32 [N, n], of each with its object; computed once, behind a barrier or a loop, as a
+            number computed twice may differ in its last bit and miss its own maximum.
+        total: number of places, A.
+
+    Returns:
+        int32 [A], index of the object (the first of equal overlaps), or ``BELOW``.
+    """
+    target = jnp.where(positive, index, total)
+    best = jnp.zeros(total).at[target].max(overlap, mode="drop")
+    wins = positive & (overlap == best.at[target].get(mode="fill", fill_value=-1.0))
+    none = len(index)
+    owner = jnp.broadcast_to(jnp.arange(none, dtype=jnp.int32)[:, None], target.shape)
+    result = jnp.full(total, none, jnp.int32)
+    result = result.at[jnp.where(wins, target, total)].min(owner, mode="drop")
+    return jnp.where(result == none, BELOW, result)
