@@ -33,7 +33,7 @@ from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.weights import make_weights
 from jdet.parallel import broadcast, consistency
 from jdet.parallel import mesh as mesh_lib
-from jdet.train import loggers, loop, optim, presets, schedule, state, step_memory
+from jdet.train import budget, loggers, loop, optim, presets, schedule, state, step_memory
 from jdet.train.checkpoints import select
 from jdet.train.folders import stored_config
 from jdet.train.init.calibrate import Calibration
@@ -130,10 +130,14 @@ def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
         names = evaluate_lib.metric_names(config.eval.metrics, config.class_names, config.eval)
         select.check_metric(config.train.best_metric, names)
     _agree(config, {"train": train_source, "eval": eval_source}, overwrite=overwrite)
-    if build.normalise.open_ended(config) and not overwrite:
-        if stored := broadcast.from_main(lambda: stored_config(workdir)):
-            build.normalise.adopt(config, stored)
+    stored = None if overwrite else broadcast.from_main(lambda: stored_config(workdir))
+    if stored is not None:
+        build.normalise.adopt(config, stored)
     values = build.normalise.settle(config, train_source, once=broadcast.from_main)
+    if budget.open_ended(config):
+        detector = build.detector(config, config.class_names, axis_name="member")
+        data = functools.partial(loaders.train_batches, config, train_source, needs=detector.needs)
+        budget.settle(config, stored, detector, data, balance.epoch_length(train_source))
     return _Ready(config, train_source, eval_source, values)
 
 
@@ -153,8 +157,7 @@ def _train(ready: _Ready, workdir: Path, **given: Any) -> loop.Result:
         for line in values.warnings() if values else ():
             logging.warning("train images: %s", line)
 
-    needs = detector.needs
-    batches = functools.partial(loaders.train_batches, config, train_source, needs=needs)
+    batches = functools.partial(loaders.train_batches, config, train_source, needs=detector.needs)
 
     def train_stream(start: int) -> BatchStream:
         # Asked for once the workdir is known to be ours.
@@ -386,9 +389,8 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
 
     for line in build.describe_norms(config):
         logging.info("%s", line)
-    devices = mesh_lib.pick_devices(config)
     plain = functools.partial(build.detector, config, config.class_names)
-    if text := step_memory.warning(config, plain, resize.largest, devices):
+    if text := step_memory.warning(config, plain, resize.largest, mesh_lib.pick_devices(config)):
         logging.warning("%s", text)
     objects = box_coverage.sampler(train, resize, tile=build.train_tile(config))
     peak_lr = schedule.resolve(config, balance.epoch_length(train)).peak_lr

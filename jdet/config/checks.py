@@ -55,6 +55,7 @@ CHOICES = {
     "init_from.weights": ("ema", "raw"),
     "init_from.class_map": ("names", "none"),
     "init_from.random_frozen": ("refuse", "allow"),
+    "train.budget.counts": ("steps", "all"),
     "train.length": ("fixed_iters", "fixed_samples"),
     "calibration.scope": ("backbone", "all", "scale_invariant"),
     "calibration.statistic": ("batch_grad", "per_example", "positionwise"),

@@ -135,6 +135,14 @@ def get_defaults() -> ConfigDict:
     train.epochs = 0.0
     train.length = "fixed_iters"  # what train.steps fixes: "fixed_iters", the steps whatever the
     # batch | "fixed_samples", the images: as many as in so many steps of optimizer.reference_batch
+    # The length of a run by time: its first steps are timed on this machine, and train.steps, any number
+    # until then, becomes as many as fit (docs/small_data.md).
+    train.budget = budget = ConfigDict()
+    budget.minutes = 0.0  # of training; 0: train.steps or train.epochs say how long
+    budget.counts = "steps"  # what counts: "steps" alone | "all" (timing them and compiling, too);
+    # evaluations never do
+    budget.evaluations = 0  # train.eval_every becomes what gives so many; 0: it stays
+    budget.step_seconds = 0.0  # filled in; given with train.steps: nothing is timed
     train.accumulation = 1  # micro-batches per optimiser step
     # Weights of classes in the classification loss (docs/adapting.md).
     train.class_weights = weights = ConfigDict()

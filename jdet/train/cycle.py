@@ -18,8 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jdet.parallel.mesh import replicated
 from jdet.parallel.prefetch import DevicePrefetcher
+from jdet.train.budget import placed
 from jdet.train.checkpoints import select
 from jdet.train.checkpoints.checkpoint import Checkpoints
 from jdet.train.diagnostics.landscape import Landscape
@@ -91,6 +91,7 @@ class Cycle:
         progress: Progress,
         stop: StopRequest,
         until: int | None = None,
+        factors: np.ndarray | None = None,
     ):
         """Stores the parts that the loop works with.
 
@@ -107,12 +108,15 @@ class Cycle:
             progress: shown to people.
             stop: whether a signal asked to end the run.
             until: step at which the run is saved and interrupted; None: only a signal does that.
+            factors: of the learning rate, step by step, where ``step`` itself has the peak
+                (``jdet.train.budget.outside``); None: it has the rate.
         """
         self._metrics: dict[str, float] = {}  # of the last evaluation
         self._config, self._resolved, self._mesh = config, resolved, mesh
         self._step, self._evaluate, self._decisions = step, evaluate, decisions
         self._checkpoints, self._writers, self._landscape = checkpoints, writers, landscape
         self._progress, self._stop, self._until = progress, stop, until
+        self._factors = factors
         self._watch = Stopwatch()
         self._unlogged: tuple[int, dict[str, Any]] | None = None  # the step settled last
         self._lr_scale = self._placed_scale()
@@ -171,13 +175,13 @@ class Cycle:
                     flight = None
                 with self._watch.paused():
                     probed = self._landscape.probe(now, batch, self._decisions.now.lr_scale)
-            shape = batch.images.shape
+            shape, scale = batch.images.shape, self._scale(k)
             if shape in compiled:  # compiling moves constants; after that, nothing travels unasked
                 with jax.transfer_guard_host_to_device("disallow"):
-                    now, values = self._step(now, batch, *self._lr_scale)
+                    now, values = self._step(now, batch, *scale)
             else:
                 with self._watch.paused():
-                    now, values = self._step(now, batch, *self._lr_scale)
+                    now, values = self._step(now, batch, *scale)
                 compiled.add(shape)
             k += 1
             if flight is not None:
@@ -283,12 +287,15 @@ class Cycle:
             if not decided.stop:
                 self._progress.say(f"step {k}: lr × {decided.lr_scale:g}, {decided.reason}")
 
+    def _scale(self, k: int) -> tuple[jax.Array, ...]:
+        """The factor of the learning rate from step k to the next."""
+        if self._factors is None:
+            return self._lr_scale
+        return (placed(self._factors[k] * self._decisions.now.lr_scale, self._mesh),)
+
     def _placed_scale(self) -> tuple[jax.Array, ...]:
         """The factor of the learning rate on every device, for the step; none where none is decided."""
-        if not self._decisions.any:
-            return ()
-        scale = np.float32(self._decisions.now.lr_scale)
-        return (jax.make_array_from_callback((), replicated(self._mesh), lambda _: scale),)
+        return (placed(self._decisions.now.lr_scale, self._mesh),) if self._decisions.any else ()
 
     def diverged(
         self, error: NotFinite, diagnose: Callable[[TrainState, Batch], Metrics]

@@ -18,7 +18,7 @@ from jdet.atomic_files import FULL, what_is_full
 from jdet.parallel import broadcast, device_memory
 from jdet.parallel import mesh as mesh_lib
 from jdet.parallel.prefetch import DevicePrefetcher
-from jdet.train import early_stop, optim, provenance, schedule, state
+from jdet.train import budget, early_stop, optim, provenance, schedule, state
 from jdet.train.checkpoints import checkpoint
 from jdet.train.cycle import Cycle, Evaluate, NotFinite, Result
 from jdet.train.diagnostics.landscape import Landscape
@@ -89,7 +89,8 @@ def train(
     """
     resolved = schedule.resolve(config, num_examples)
     mesh = mesh_lib.make_mesh(config)
-    rate = schedule.learning_rate(config.optimizer, resolved)
+    whole_rate = schedule.learning_rate(config.optimizer, resolved)
+    rate, factors = budget.outside(config, resolved, whole_rate)
     params, stats = state.abstract_variables(detector, config, resolved.micro_batch)
     rules = optim.parameter_rules(config.optimizer, params)
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
@@ -159,7 +160,7 @@ def train(
         outputs += stack.enter_context(loggers_in(folder.path, config))
         landscape = Landscape(
             config,
-            lambda: make_probe(detector, rate, mesh, config),
+            lambda: make_probe(detector, whole_rate, mesh, config),
             folder.path / LANDSCAPE if jax.process_index() == 0 else None,
             keep_until,
         )
@@ -177,6 +178,7 @@ def train(
             progress=progress,
             stop=stop,
             until=until,
+            factors=factors,
         )
         stream = stack.enter_context(DevicePrefetcher(train_stream(start), mesh))
         made_with = provenance.versions()

@@ -341,4 +341,15 @@ ROWS = [
         "tests/train/test_policy.py::test_nonsense_is_refused",
         "decides from evaluations, but there are none",
     ),
+    Elsewhere(
+        "jdet/train/budget.py",
+        "minutes or more",
+        "tests/train/test_budget.py::test_too_little_time_is_refused_and_what_is_asked_for_is_enough",
+        "give 1.4 minutes or more",
+    ),
+    Elsewhere(
+        "jdet/train/budget.py",
+        "Set train.steps=1000",
+        "tests/train/test_budget.py::test_a_length_that_is_said_otherwise_is_refused",
+    ),
 ]
