@@ -1,21 +1,13 @@
 """What several experiments share: data sets, ScratchDet's models, recipes and sizes for small machines.
 
-The models of dense detectors stand in ``common_dense.py``, those of DSOD in ``common_dsod.py``.
+The models of dense detectors stand in ``common_dense.py``, those of DSOD in ``common_dsod.py``; what is for
+one's own images in ``common_own.py``.
 """
 
-from pathlib import Path
-
-import numpy as np
-from absl import logging
-
 from jdet import build
-from jdet.analysis import box_coverage, box_search
-from jdet.config import apply_settings, get_defaults, image_settings, nearest
-from jdet.data.discover import discover, object_statistics
-from jdet.data.sources.label_text import read_text
-from jdet.data.transforms.warp import Warp
+from jdet.config import get_defaults, nearest
 from jdet.train.schedule import POLICIES
-from jdet.types import ConfigError, ImageKind
+from jdet.types import ConfigError
 
 BACKBONES = {
     "root_resnet34": dict(name="root_resnet", depth=34),
@@ -53,18 +45,6 @@ MEGDET = dict(
     seed=0,
 )
 """Arguments of MegDet's recipe."""
-
-OWN_DATA = dict(root="", layout="", image_root="", classes="", coordinates="")
-"""Arguments that say where one's own images are, and what a labelling tool left open: the layout where
-a folder has several, the folder of the images, the classes (``cat+dog``, or a text file with one a
-line), how boxes count pixels."""
-
-OWN = OWN_DATA | dict(cpu=False, size=0, batch=0, steps=0, lr=0.05, seed=0)
-"""Arguments of the experiments on one's own images."""
-
-
-MOST_OBJECTS = 10_000
-"""Largest ``data.max_boxes``."""
 
 
 def pick(key, value, allowed):
@@ -114,89 +94,6 @@ def coco(root, seed, train="", test=""):
     c.data.workers = 2
     c.eval.metrics = ("coco",)
     return c
-
-
-def own_images(arg, name):
-    """Defaults with the data of a folder, and what the command line sets of them.
-
-    Images that have neither one channel nor three are taken as they are; all that are not 8-bit RGB are
-    normalised by what is measured on them, and change in the range of their values.
-    There is room for all objects of every image.
-
-    Args:
-        arg: with ``seed`` and the keys of ``OWN_DATA``.
-        name: of the experiment.
-
-    Returns:
-        The config, the training images, and the tenth percentile of the object sizes: square
-        roots of the areas, relative to their images.
-    """
-    c = get_defaults()
-    c.seed = arg.seed
-    c.data.root = arg.root
-    c.data.on_error = "skip"
-    apply_settings(c)
-    if not c.data.root:
-        raise ConfigError(f"name your folder: --config=experiments/{name}.py:root=PATH")
-    found = discover(c.data.root, arg.layout)
-    c.eval.metrics = ("voc",) if found.shape == "voc" else ("coco", "voc")
-    sides = [side for side in (found.train, found.evaluation) if side]
-    root, values = c.data.get_ref("root"), source_values(arg)
-    groups = [build.folder_group(found.shape, root, side, **values) for side in sides]
-    c.data.train, c.data.eval = groups[0], groups[-1]
-    c.data.holdout = 10 if found.evaluation is None else 0
-    apply_settings(c)  # again: the sources have keys now
-    where = c.data.train, "config.data.train", c.data.on_error
-    source = build.source(*where, image_settings(c))
-    seen = source.image_survey
-    if c.data.image.channels == "rgb" and len(seen.strays) == seen.known:
-        c.data.image.channels = "auto"  # none of them has one channel or three
-        source = build.source(*where, image_settings(c))
-    objects = object_statistics(source)
-    c.data.max_boxes = min(int(2 ** np.ceil(np.log2(max(objects.most, 8)))), MOST_OBJECTS)
-    if not build.normalise.eight_bit_rgb(ImageKind.of(source)):
-        if c.data.normalise.by == "constants":
-            c.data.normalise.by = "data"
-        c.augment = build.group("augment", "intensity")
-    return c, source, float(np.quantile(objects.sizes, 0.1))
-
-
-def fit_default_boxes(c, source, same_size):
-    """Gives an SSD the default boxes and levels that its objects need, where its own leave many unmatched.
-
-    Args:
-        c: with the model; changed in place.
-        source: training images.
-        same_size: keep the input size.
-    """
-    seen = c.copy_and_resolve_references()
-    build.look_at_images(seen, source)
-    detector = build.detector(seen, source.class_names)
-    objects = box_coverage.sampler(source, Warp(c.input_size))(keep_ignored=detector.train_ignored)
-    found = box_search.fit(objects, detector, len(source.class_names), same_size=same_size)
-    if found is None:
-        return
-    c.input_size, c.model.taps, *ratios = found.setting
-    c.model.first_ratio, c.model.min_ratio, c.model.max_ratio = ratios
-    logging.info(
-        "Default boxes fitted to the data: input_size=%d, taps=%s, first_ratio=%g, min_ratio=%g, "
-        "max_ratio=%g; %.1f %% of the objects of a class match one in the mean, %.1f %% of the worst",
-        c.input_size,
-        "+".join(c.model.taps),
-        *ratios,
-        100 * np.nanmean(found.recall),
-        100 * np.nanmin(found.recall),
-    )
-
-
-def source_values(arg):
-    """Fields of both sources from the arguments that are given."""
-    values = {key: arg[key] for key in ("image_root", "coordinates") if arg[key]}
-    if arg.classes:
-        file = Path(arg.classes).expanduser()
-        lines = read_text(file).split("\n") if file.is_file() else arg.classes.split("+")
-        values["classes"] = tuple(line.strip() for line in lines if line.strip())
-    return values
 
 
 # ------------------------------------------------------------------ models
@@ -302,45 +199,6 @@ def boards_on_cpu(c, arg):
     c.train.steps = arg.steps or 1500
     c.train.ema = 0.995
     c.parallel.cpu_devices = 2
-
-
-def room_for_detections(c):
-    """As many detections of an image as its objects may need, where the model's own number is smaller.
-
-    There are half as many again as rows for objects, which are one to two times the most of an image, and
-    twice that enter NMS. COCO's AP is then taken at all of them, and not at 100.
-    """
-    wanted = c.data.max_boxes * 3 // 2
-    if wanted <= c.model.max_detections:
-        return
-    c.model.max_detections = wanted
-    c.model.pre_nms = max(c.model.pre_nms, 2 * wanted)
-    for key in (
-        ("pre_nms_train", "pre_nms", "proposals_train", "proposals") if "rpn" in c.model else ()
-    ):
-        c.model.rpn[key] = max(c.model.rpn[key], wanted)
-    coco = any(name.startswith("coco") for name in c.eval.metrics)
-    if coco:
-        c.eval.coco.max_detections = (10, 100, wanted)
-    logging.info(
-        "Images with many objects: data.max_boxes=%d, model.max_detections=%d, model.pre_nms=%d%s",
-        *(c.data.max_boxes, wanted, c.model.pre_nms),
-        f"; COCO's AP counts {wanted} detections an image" * coco,
-    )
-
-
-def own_recipe(c, arg, images):
-    """Limits, length of the run and optimisation for so many training images of one's own."""
-    room_for_detections(c)
-    c.train.batch_size = c.optimizer.reference_batch = arg.batch or (16 if arg.cpu else 32)
-    passes, low, high = (60, 1200, 6000) if arg.cpu else (200, 6000, 100_000)
-    steps = int(np.clip(images * passes // c.train.batch_size, low, high))
-    c.train.steps = arg.steps or steps
-    c.train.eval_every = max(c.train.steps // 4, 1)
-    c.train.ema = 0.995 if arg.cpu else 0.999
-    c.optimizer.lr = arg.lr
-    c.optimizer.schedule = "cosine"
-    c.optimizer.warmup = min(100, c.train.steps // 10)
 
 
 def miniature(c, steps, width, batch=0):

@@ -143,7 +143,9 @@ def fit_anchors(c, source):
     build.look_at_images(seen, source)
     detector = build.detector(seen, source.class_names)
     resize = build.resize(c)
-    objects = box_coverage.sampler(source, resize)(keep_ignored=detector.train_ignored)
+    objects = box_coverage.sampler(source, resize, tile=build.train_tile(c))(
+        keep_ignored=detector.train_ignored
+    )
     # A square that every input lies in: anchors beside the image are not the best of any object.
     design = detector.clone(input_size=max(max(shape) for shape in resize.shapes))
     found = anchor_search.fit(objects, design, len(source.class_names))

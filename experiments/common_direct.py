@@ -168,6 +168,9 @@ def small_phases(c, arg, steps):
             ``pre``, steps of that phase whatever the share (0: by it), ``mode`` and ``load``.
         steps: of the whole training, if all of it were of whole images.
     """
+    minutes = c.train.budget.minutes
+    if minutes and arg.pre:
+        raise ConfigError(f"pre={arg.pre} and minutes={minutes:g}: give one of them")
     if not 0 < arg.share < 1:
         raise ConfigError(
             f"share={arg.share:g} of the pixels for small parts must be above 0, below 1"
@@ -187,6 +190,9 @@ def small_phases(c, arg, steps):
     c.phase.finetune = finetune(arg)
     c.phase.finetune.train = dict(steps=second, eval_every=0)
     c.phase.finetune.optimizer.warmup = min(c.optimizer.warmup, second // 10)
+    if minutes:  # pixels cost about as much in parts as in whole images
+        c.phase.pretrain.train.budget = dict(minutes=arg.share * minutes, evaluations=0)
+        c.phase.finetune.train.budget = dict(minutes=(1 - arg.share) * minutes, evaluations=0)
     return c
 
 

@@ -9,8 +9,8 @@ Small parts of the images first, whole ones afterwards; both phases together see
 `python -m jdet.search_batch --config=$E:root=PATH` finds side and batch for the memory at hand.
 
     detector=retinanet | fcos | atss
-    default  ResNet-50, short side 640; parts of 352 pixels, 128 a step
-    cpu      ResNet-18, short side 160; parts of 96 pixels, 64 a step
+    default  ResNet-50, short side 640 to 800; parts of 352 pixels, 128 a step
+    cpu      ResNet-18, short side 160 to 320; parts of 96 pixels, 64 a step
     side=  pre_batch=       of the parts
     share=0.5               of the pixels are seen in parts; pre= steps of that phase instead
     mode=fixed | affine | sync_batch      norms of phase 2
@@ -25,7 +25,7 @@ Cost: depends on the data
 
 from ml_collections import ConfigDict
 
-from experiments.common import OWN, own_images, own_recipe, pick
+from experiments.common import pick
 from experiments.common_dense import (
     DETECTORS,
     EXTRA,
@@ -34,6 +34,7 @@ from experiments.common_dense import (
     keep_proportions,
 )
 from experiments.common_direct import MODES, small_model, small_phases
+from experiments.common_own import OWN, decide, own_images, own_recipe
 from jdet import build
 from jdet.config import parse_arg
 
@@ -44,8 +45,8 @@ def get_config(arg=""):
     arg = parse_arg(arg, **{**OWN, "lr": 0.01}, **DIRECT)
     pick("detector", arg.detector, DETECTORS)
     pick("mode", arg.mode, MODES)
-    c, source, _ = own_images(arg, "direct_custom")
-    short = arg.size or (160 if arg.cpu else 640)
+    own = own_images(arg, "direct_custom")
+    c, short = own.config, decide(own, arg, *((160, 320) if arg.cpu else (640, 800)))
     keep_proportions(c, short, long=short * 5 // 3)
     c.model = small_model(arg.detector)
     if not arg.cpu:
@@ -53,8 +54,9 @@ def get_config(arg=""):
         neck = build.group("neck", "fpn", **EXTRA[arg.detector])
         plain = dict(norm="sync_batch", head_norm="none")
         c.model = build.group("detector", arg.detector, backbone=body, neck=neck, **plain)
-    fit_anchors(c, source)
-    own_recipe(c, arg, len(source))
+    if arg.fit:
+        fit_anchors(c, own.source)
+    own_recipe(c, arg, own)
     decay_without_norms(c)
     small = dict(mode=arg.mode, load=arg.load, share=arg.share, pre=arg.pre)
     small["side"] = arg.side or max(round(short * 0.56 / 32), 1) * 32

@@ -11,8 +11,8 @@ objects, or have the scale and aspect ratios with which those of no class go wit
 
     detector=mask_rcnn | cascade_mask_rcnn
     norm=group | sync_batch | batch | none
-    default  ResNet-50, pyramid and heads of 256 channels, short side 640
-    cpu      ResNet-18 at half width, pyramid and heads of 64 channels, 128 RoIs, short side 256
+    default  ResNet-50, pyramid and heads of 256 channels, short side 640 to 800
+    cpu      ResNet-18 at half width, pyramid and heads of 64 channels, 128 RoIs, short side 256 to 320
     size=  batch=  steps=  lr=0.02  seed=0
 
 Source: ours; the models: He et al. 2017, Cai & Vasconcelos 2018
@@ -21,8 +21,9 @@ Ours: depends on the data; ``mask_nuclei.py`` gives a feeling
 Cost: depends on the data
 """
 
-from experiments.common import OWN, own_images, own_recipe, pick
+from experiments.common import pick
 from experiments.common_dense import decay_without_norms, fit_anchors, keep_proportions
+from experiments.common_own import OWN, decide, own_images, own_recipe
 from experiments.common_rcnn import MASKS, sized_masks, with_masks
 from jdet.config import parse_arg
 
@@ -30,11 +31,12 @@ from jdet.config import parse_arg
 def get_config(arg=""):
     arg = parse_arg(arg, **OWN | dict(lr=0.02), detector="mask_rcnn", norm="group")
     pick("detector", arg.detector, MASKS)
-    c, source, smallest = own_images(arg, "mask_custom")
-    short = arg.size or (256 if arg.cpu else 640)
+    own = own_images(arg, "mask_custom")
+    c, short = own.config, decide(own, arg, *((256, 320) if arg.cpu else (640, 800)))
     keep_proportions(c, short, long=short * 5 // 3)
-    sized_masks(c, arg.detector, arg.norm, arg.cpu, smallest * short)
-    fit_anchors(c, source)
-    own_recipe(with_masks(c), arg, len(source))
+    sized_masks(c, arg.detector, arg.norm, arg.cpu, own.smallest * short)
+    if arg.fit:
+        fit_anchors(c, own.source)
+    own_recipe(with_masks(c), arg, own)
     decay_without_norms(c)
     return c

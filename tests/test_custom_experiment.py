@@ -65,7 +65,7 @@ def test_default_boxes_fit_the_objects(tmp_path, caplog, size):
     experiment = load(ROOT / "experiments" / "scratchdet_custom.py")
     config = experiment.get_config(f"root={tmp_path},cpu,size={size}")
     assert "Default boxes fitted to the data: input_size=" in caplog.text
-    assert config.input_size == (size or 128)
+    assert config.input_size == (size or 192)  # 12 pixels for cats
     source, _ = build.sources(config)
     names, resize = source.class_names, Warp(config.input_size)
     fitted = build.detector(config, names)

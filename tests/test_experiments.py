@@ -151,7 +151,7 @@ def check(config, detect=True):
     [
         (path, arg)
         for path in FILES
-        if not path.stem.endswith("_custom")
+        if not path.stem.endswith(("_custom", "own_folder"))
         for arg in ARGUMENTS.get(path.stem, [""])
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else value,
@@ -178,6 +178,8 @@ READ = set()
         )
         for name in ("bccd", "deeppcb", "coco_open", "dsb2018_nuclei")
     ]
+    + [("own_folder", ",cpu", "bccd"), ("own_folder", "", "deeppcb")]
+    + [("own_folder", ",cpu,detector=atss", "dsb2018_nuclei")]
     + [("swin_custom", ",cpu", "bccd"), ("mask_custom", ",cpu", "dsb2018_nuclei")]
     + [("mask_custom", ",detector=cascade_mask_rcnn", "fly_embryos")],
 )
@@ -225,6 +227,7 @@ def test_experiments_are_short_and_take_helpers_from_the_common_files():
         "common_direct",
         "common_dsod",
         "common_images",
+        "common_own",
         "common_rcnn",
     }
     for path in FILES:

@@ -54,6 +54,17 @@ class Runner:
         if jobs > 1:  # by default the first of several runs on a GPU takes its memory
             self._environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+    def words(self, run: Run) -> list[str]:
+        """The command line of a run."""
+        return command(run, self._root, self._steps)
+
+    def value(self, run: Run) -> float:
+        """Main metric of a finished run."""
+        return score(run.study, run.record())
+
+    def failed(self, run: Run, code: int) -> None:
+        """Is told of a run that ended with an error."""
+
     def stop(self, *_: Any) -> None:
         """Asks every run to save and end."""
         self.stopping = True
@@ -89,7 +100,7 @@ class Runner:
             if self.stopping:
                 return
             child = subprocess.Popen(
-                command(run, self._root, self._steps),
+                self.words(run),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
@@ -103,9 +114,10 @@ class Runner:
         record = run.record()
         text = record.get("status", "stopped before its start")
         if record.get("status") in DONE:
-            text += f" {score(run.study, record):.3f}"
+            text += f" {self.value(run):.3f}"
         elif code:  # what is on record may be of an earlier start
             text = f"failed with code {code}, see {run.log}"
+            self.failed(run, code)
         print(f"{run.study} {run.arm} seed {run.seed}: {text}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What a folder of labelled images holds: its layout, its splits, and how large its objects are.
+"""What a folder of labelled images holds: its layout and its splits.
 
 A folder of VOC shape has ``Annotations/`` and lists of images in ``ImageSets/Main/*.txt``, itself or in one
 below it, such as ``VOCdevkit/VOC2007``; or it has XML files without lists. A folder of COCO shape has
@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import numpy as np
 from absl import logging
 
 from jdet.data.find_images import expanded
@@ -26,10 +25,9 @@ from jdet.data.layouts.listing import Listing
 from jdet.data.layouts.nearest import what_is_missing, what_is_there
 from jdet.data.layouts.voc_sides import every_side, has_lists, voc_sides
 from jdet.data.layouts.words import ALL, SPLITS, pair_of
-from jdet.data.sources.annotations import first_reasons
 from jdet.data.sources.voc_files import voc_folders
 from jdet.data.sources.xml_file import root_tag
-from jdet.types import ConfigError, DataError, Source, nearest
+from jdet.types import ConfigError, DataError, nearest
 
 
 class Found(NamedTuple):
@@ -45,18 +43,6 @@ class Found(NamedTuple):
     shape: str
     train: str
     evaluation: str | None
-
-
-class ObjectStatistics(NamedTuple):
-    """Objects of a data set.
-
-    Attributes:
-        sizes: float [n], square root of each object's area relative to its image's.
-        most: objects in the image that has most.
-    """
-
-    sizes: np.ndarray
-    most: int
 
 
 def discover(folder: str | os.PathLike[str], layout: str = "") -> Found:
@@ -234,30 +220,3 @@ def _no_pair(root: Path, shape: str, splits: dict[str, str]) -> str:
 def _flat_xml(listing: Listing) -> bool:
     """Whether there are VOC's XML files without lists of images."""
     return bool(listing.likely(".xml", lambda path: root_tag(path) == "annotation"))
-
-
-def object_statistics(source: Source) -> ObjectStatistics:
-    """Sizes and counts of a source's objects; no image is opened.
-
-    Args:
-        source: with ``image_size``; images whose size it does not know count for ``most`` alone.
-
-    Raises:
-        DataError: there are no objects.
-    """
-    image_size = getattr(source, "image_size", lambda index: None)
-    sizes, most = [], 1
-    for index in range(len(source)):
-        boxes, size = source[index].boxes, image_size(index)
-        most = max(most, len(boxes))
-        if size and len(boxes):
-            height, width = size
-            sides = (boxes[:, 2:] - boxes[:, :2]) / (width, height)
-            sizes.append(np.sqrt(sides.prod(-1)))
-    if not sizes:
-        name = getattr(source, "name", type(source).__name__)
-        raise DataError(
-            f"{name}: the {len(source)} training images carry no boxes; there is nothing to learn"
-            f"{first_reasons(getattr(source, 'defects', ()))}"
-        )
-    return ObjectStatistics(np.concatenate(sizes), most)

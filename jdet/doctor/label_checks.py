@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jdet.data.objects import SAME, overlapping
 from jdet.doctor.findings import Case, Finding, Place, plural, share
 from jdet.doctor.splits import Split
-
-SAME = 0.9
-"""IoU from which on two boxes are around one object."""
 
 BORDER = 0.5
 """Pixels within which a box ends at the border of its image."""
@@ -111,42 +109,12 @@ def _defects(splits: Sequence[Split]) -> Iterator[Finding]:
             )
 
 
-def overlapping(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of objects of one image whose IoU is ``SAME`` or more: rows int [p, 2], IoUs float [p]."""
-    objects, pairs, overlaps = split.objects, [], []
-    ends = np.cumsum(objects.counts)
-    for first, end in zip(ends - objects.counts, ends):
-        if end - first < 2:
-            continue
-        boxes = objects.boxes[first:end]
-        order = np.argsort(boxes[:, 0], kind="stable")  # so that only neighbours are compared
-        boxes = boxes[order]
-        sides = boxes[:, 2:] - boxes[:, :2]
-        area = sides.prod(1)
-        for step in range(1, len(boxes)):
-            one, other = boxes[:-step], boxes[step:]
-            # From IoU 0.9 on, left edges are less than a tenth of the width apart.
-            near = np.flatnonzero(
-                other[:, 0] - one[:, 0] <= (1 / SAME - 1) * sides[:-step, 0] + 1e-9
-            )
-            if not len(near):
-                break
-            low = np.maximum(one[near, :2], other[near, :2])
-            high = np.minimum(one[near, 2:], other[near, 2:])
-            common = np.clip(high - low, 0, None).prod(1)
-            iou = common / np.maximum(area[near] + area[near + step] - common, 1e-9)
-            hit = np.flatnonzero(iou >= SAME)
-            pairs += [(first + order[near[h]], first + order[near[h] + step]) for h in hit]
-            overlaps += iou[hit].tolist()
-    return np.array(pairs, int).reshape(-1, 2), np.array(overlaps)
-
-
 def _doubles(splits: Sequence[Split]) -> Iterator[Finding]:
     same, different, objects = [], [], 0
     for split in splits:
         objects += len(split.objects.labels)
         names = split.source.class_names
-        pairs, overlaps = overlapping(split)
+        pairs, overlaps = overlapping(split.objects.boxes, split.objects.counts)
         for row in np.argsort(-overlaps, kind="stable"):
             pair = np.sort(pairs[row])
             if split.objects.ignore[pair].any():  # a group beside its members

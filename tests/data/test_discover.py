@@ -4,13 +4,12 @@ import json
 import logging
 import subprocess
 
-import numpy as np
 import pytest
 
-from jdet.data.discover import Found, discover, object_statistics
+from jdet.data.discover import Found, discover
 from jdet.data.layouts.words import split_of
 from jdet.data.sources.voc import VocSource
-from jdet.types import DataError, Example
+from jdet.types import DataError
 from tests.data.sources.test_coco import annotation, content
 from tests.data.sources.test_voc import annotation_xml, make_folder, object_xml
 
@@ -309,31 +308,3 @@ def test_words_of_splits(tmp_path):
         ("latest.json", ""),
     ):
         assert split_of(tmp_path.relative_to(tmp_path) / path) == split
-
-
-class Squares:
-    """Images of 20 × 40 pixels with 0, 1, 2 … squares of 10 pixels; the size of the last is unknown."""
-
-    class_names = ("a",)
-
-    def __init__(self, count):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        boxes = np.tile(np.array([0, 0, 10, 10], np.float32), (index, 1))
-        labels = np.zeros(index, np.int32)
-        return Example(str(index), "nowhere.png", boxes, labels, labels > 0, labels + 100.0)
-
-    def image_size(self, index):
-        return (20, 40) if index < self.count - 1 else None
-
-
-def test_statistics_of_objects():
-    found = object_statistics(Squares(4))
-    assert found.most == 3
-    np.testing.assert_allclose(found.sizes, [np.sqrt(100 / 800)] * 3)
-    with pytest.raises(DataError, match="no boxes"):
-        object_statistics(Squares(1))

@@ -31,6 +31,9 @@ _OPTIONS = re.compile(r"add_argument|DEFINE_\w+|ArgumentParser")
 
 
 NO_REMEDY = (
+    ("jdet/analysis/orientation.py", "such as {}"),
+    ("jdet/analysis/orientation.py", "larger farther down"),
+    ("jdet/analysis/scales.py", "no smaller than images"),
     ("jdet/analysis/gradients.py", "gradients at each size, by all parameters"),
     ("jdet/build/normalise.py", "train data"),
     ("jdet/cli.py", "Experiment: file.py, or file.py:key=value"),
@@ -43,7 +46,8 @@ NO_REMEDY = (
     ("jdet/profile/figure.py", "lower right"),
     ("jdet/run.py", "train images: %s"),
     ("jdet/train/init/from_scratch.py", "{} keep {} statistics"),
-    ("experiments/common.py", "Images with many objects: data.max_boxes"),
+    ("experiments/common_own.py", "the folder has one split"),
+    ("experiments/common_own.py", "Images with many objects: data.max_boxes"),
     ("experiments/studies/questions.py", ""),
     ("experiments/studies/table.py", "# Experiments"),
 )

@@ -325,12 +325,6 @@ ROWS = [
         {"backbone": {"stages": ("c1", "c2")}},
         {"taps": ("c1", "c2")},
     ),
-    Elsewhere(
-        COMMON,
-        "name your folder: --config=experiments/{}.py:root=PATH",
-        "tests/test_experiments.py::test_custom_experiment_says_what_it_needs",
-        ".py:root=PATH",
-    ),
     row(
         COMMON,
         "gn names both norms; leave out norm= and head_norm=, or gn",

@@ -52,6 +52,12 @@ class Part:
         return self._source[self._index[index]]
 
     @property
+    def image_paths(self) -> tuple[str, ...]:
+        """Files of the images of this part; empty where the source does not say."""
+        paths = getattr(self._source, "image_paths", ())
+        return tuple(paths[i] for i in self._index) if paths else ()
+
+    @property
     def image_survey(self) -> Survey | None:
         """Of the whole source; None where it has none."""
         return getattr(self._source, "image_survey", None)

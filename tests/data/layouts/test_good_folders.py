@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from experiments.common import OWN_DATA, own_images
+from experiments.common_own import OWN_DATA, own_images
 from jdet import build, config
 from jdet.data import segmentation
 from jdet.data.discover import discover
@@ -52,7 +52,7 @@ def test_a_folder_is_recognised_and_read(tmp_path, layout, write):
     shape, _, evaluation = discover(tmp_path)
     assert shape == layout
     c = own(tmp_path)
-    assert (c.data.train.name, c.data.holdout) == (layout, 0 if evaluation else 10)
+    assert (c.data.train.name, c.data.holdout == 0) == (layout, evaluation is not None)
     sides = build.sources(c) if evaluation else [build.source(c.data.train, "config.data.train")]
     wanted = (folders.TRAIN, folders.VAL) if evaluation else (tuple(folders.SIZES),)
     for source, stems in zip(sides, wanted, strict=True):

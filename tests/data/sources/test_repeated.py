@@ -3,6 +3,7 @@
 import shutil
 
 from jdet.data.sources.coco import CocoSource
+from jdet.data.sources.part import Part
 from jdet.data.sources.repeated import repeated_images, warning
 from jdet.data.sources.shapes import ShapesSource
 from jdet.data.sources.voc import VocSource
@@ -15,6 +16,8 @@ def test_lists_that_name_an_image_twice(tmp_path):
     root = make_folder(
         tmp_path / "set", {"train": ["a", "b"], "val": ["b", "c"], "test": ["c"]}, texts
     )
+    for name in "abc":  # no copies of each other
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(name.encode())
     (tmp_path / "link").symlink_to(root)
     train = VocSource(root, "train")
     assert repeated_images(train, VocSource(root, "val")) == [f"{root}/JPEGImages/b.jpg"]
@@ -35,6 +38,17 @@ def test_copies(tmp_path):
     (images / "8.jpg").write_bytes(b"")
     val = CocoSource(tmp_path / "val" / "annotations" / "instances_train.json")
     assert repeated_images(train, val) == [str(images / "9.jpg")]
+
+
+def test_copies_under_other_names(tmp_path):
+    """A held-out part of a folder is compared as well."""
+    train = CocoSource(write(tmp_path, content(annotation(1), images=(7, 8, 9))))
+    for name, text in (("7", b"one"), ("8", b"one"), ("9", b"two")):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(text)
+    first, second, third = (Part(train, str(i).__eq__, places=[i]) for i in range(3))
+    assert repeated_images(first, second) == [second.image_paths[0]]
+    assert repeated_images(first, third) == []
+    assert "1 of 1 images for evaluation" in warning(first, second)
 
 
 def test_images_that_are_no_files():
