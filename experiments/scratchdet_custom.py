@@ -7,9 +7,9 @@ PATH is a folder as a labelling tool left it: of YOLO, COCO, VOC, CVAT, LabelMe,
 or DOTA (docs/your_data.md), with "train" and "val", "valid" or "test" as a word in the names of its
 files or folders. Where there is only one split, a tenth of it is held out.
 
-Derived from the data (docs/small_data.md): classes, input size (300 to 512 pixels), tiles, crops, flips, class
-balance, room for all objects and detections, and the length of the run (every image about 200 times, 6,000
-to 100,000 steps; minutes=60: what fits). ``cpu`` trains a half-width Root-ResNet-18 at 128 to 320 pixels
+Derived from the data (docs/small_data.md): classes, input size (300 to 512 pixels), tiles, crops, flips,
+class balance, room for all objects and detections, and the length of the run (every image about 200 times,
+6,000 to 100,000 steps; minutes=60: what fits). ``cpu`` trains a half-width Root-ResNet-18 at 128 to 320 pixels
 instead, 1,200 to 6,000 steps. Where its default boxes would leave many objects of a class unmatched,
 ratios, levels and, but for cpu and size=, the input size are those that ``jdet.analysis.default_boxes``
 proposes. Images that are not 8-bit RGB are normalised by what is measured on them, and change in the range
