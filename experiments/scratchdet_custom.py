@@ -8,16 +8,16 @@ or DOTA (docs/your_data.md), with "train" and "val", "valid" or "test" as a word
 files or folders. Where there is only one split, a tenth of it is held out.
 
 Derived from the data (docs/small_data.md): classes, input size (300 to 512 pixels), tiles, crops, flips,
-class balance, room for all objects and detections, and the length of the run (every image about 200 times,
-6,000 to 100,000 steps; minutes=60: what fits). ``cpu`` trains a half-width Root-ResNet-18 at 128 to 320 pixels
-instead, 1,200 to 6,000 steps. Where its default boxes would leave many objects of a class unmatched,
-ratios, levels and, but for cpu and size=, the input size are those that ``jdet.analysis.default_boxes``
-proposes. Images that are not 8-bit RGB are normalised by what is measured on them, and change in the range
-of their values. The start says all of it, in lines that begin with the argument by which it is set:
-size= tile= zoom= flips= balance=, and fit=false, batch=, steps=, lr=. What the data leave open is said by
-layout=yolo (of several in one folder), image_root=PATH (folder of the images), classes=cat+dog or a text
-file with one a line, and coordinates=edges, from_0, from_1 or relative (how boxes count). What the command
-line sets under --config.data counts before anything is derived.
+class balance, room for all objects and detections, and the length of the run (every image about 200
+times, 6,000 to 100,000 steps; minutes=60: what fits). ``cpu`` trains a half-width Root-ResNet-18 at 128 to
+320 pixels instead, 1,200 to 6,000 steps. Where its default boxes would leave many objects of a class
+unmatched, ratios, levels and, but for cpu and size=, the input size are those that
+``jdet.analysis.default_boxes`` proposes. Images that are not 8-bit RGB are normalised by what is measured
+on them, and change in the range of their values. The start says all of it, in lines that begin with the
+argument by which it is set: size= tile= zoom= flips= balance=, and fit=false, batch=, steps=, lr=. What the
+data leave open is said by layout=yolo (of several in one folder), image_root=PATH (folder of the images),
+classes=cat+dog or a text file with one a line, and coordinates=edges, from_0, from_1 or relative (how boxes
+count). What the command line sets under --config.data counts before anything is derived.
 
 Source: ours
 Paper: –
