@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +18,8 @@ SOFT = ("none", "linear", "gaussian")
 
 BLOCK = 256
 """Ranks that accelerators decide about in one step."""
+
+Threshold = float | jax.Array
 
 
 def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
@@ -35,8 +38,12 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
     Returns:
         bool [..., n], the boxes that are kept.
     """
-    if 0 in valid.shape:
-        return valid
+    return valid if 0 in valid.shape else greedy_nms(boxes, valid, iou_threshold)
+
+
+@jax.jit
+def greedy_nms(boxes: jax.Array, valid: jax.Array, iou_threshold: Threshold) -> jax.Array:
+    """``nms`` of at least one box, as one call, which exports know by its name."""
     return jax.lax.platform_dependent(
         boxes,
         valid,
@@ -45,7 +52,7 @@ def nms(boxes: jax.Array, valid: jax.Array, iou_threshold: float) -> jax.Array:
     )
 
 
-def nms_by_rank(boxes: jax.Array, valid: jax.Array, *, iou_threshold: float) -> jax.Array:
+def nms_by_rank(boxes: jax.Array, valid: jax.Array, *, iou_threshold: Threshold) -> jax.Array:
     """``nms`` in one step per rank, which is compared with the boxes after it."""
     sides = _sides(boxes)
     ranks = jnp.arange(boxes.shape[-2])
@@ -61,7 +68,7 @@ def nms_by_rank(boxes: jax.Array, valid: jax.Array, *, iou_threshold: float) -> 
 
 
 def nms_by_block(
-    boxes: jax.Array, valid: jax.Array, *, iou_threshold: float, block: int
+    boxes: jax.Array, valid: jax.Array, *, iou_threshold: Threshold, block: int
 ) -> jax.Array:
     """``nms`` in one step per block of ranks.
 
@@ -207,9 +214,81 @@ def candidates_nms(
     n = scores.size
     if not n:
         return _nothing(keep)
+    if soft == "none":
+        index, best = best_of_nms(
+            boxes,
+            scores,
+            labels,
+            iou_threshold,
+            keep_per_class,
+            keep=keep,
+            limited=bool(keep_per_class),
+        )
+    else:
+
+        def left(overlap: jax.Array, union: jax.Array, scores: jax.Array) -> jax.Array:
+            iou = overlap / jnp.where(union > 0, union, 1.0)
+            if soft == "linear":
+                left = jnp.where(iou > iou_threshold, scores * (1 - iou), scores)
+            else:
+                left = scores * jnp.exp(-(iou**2) / sigma)
+            return jnp.where((left < min_score) & (left < scores), 0.0, left)
+
+        index, best = _in_turn(boxes, scores, labels, left, keep, keep_per_class or None)
+    valid = best > 0
+    return Detections(
+        boxes=jnp.where(valid[:, None], boxes[index], 0.0),
+        scores=best,
+        labels=jnp.where(valid, labels[index], 0),
+        valid=valid,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("keep", "limited"))
+def best_of_nms(
+    boxes: jax.Array,
+    scores: jax.Array,
+    labels: jax.Array,
+    iou_threshold: Threshold,
+    keep_per_class: int | jax.Array,
+    *,
+    keep: int,
+    limited: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """``candidates_nms`` that drops boxes, as one call, which exports know by its name.
+
+    Args:
+        boxes: float32 [n, 4], x1 y1 x2 y2, n from 1 on.
+        scores: float32 [n].
+        labels: int32 [n].
+        iou_threshold: overlap above which the worse box of the same class is dropped.
+        keep_per_class: detections of each class, where ``limited``.
+        keep: detections, D.
+        limited: whether classes have a limit.
+
+    Returns:
+        int32 [D], places among the candidates, best first; and float32 [D], scores, 0 where there are no
+        more candidates.
+    """
+
+    def left(overlap: jax.Array, union: jax.Array, scores: jax.Array) -> jax.Array:
+        return jnp.where(overlap > iou_threshold * union, 0.0, scores)  # without the division
+
+    return _in_turn(boxes, scores, labels, left, keep, keep_per_class if limited else None)
+
+
+def _in_turn(
+    boxes: jax.Array,
+    scores: jax.Array,
+    labels: jax.Array,
+    left: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    keep: int,
+    keep_per_class: int | jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Takes the best candidate again and again; ``left`` is what overlap and union leave of a score."""
     scores = jnp.where(scores > 0, scores, 0.0)  # False for NaN
     x1, y1, x2, y2 = (boxes[:, i] for i in range(4))
-    areas, places = area(boxes), jnp.arange(n)
+    areas, places = area(boxes), jnp.arange(scores.size)
 
     def settle(index: jax.Array, scores: jax.Array) -> jax.Array:
         """Scores of the others once a candidate is taken."""
@@ -218,36 +297,22 @@ def candidates_nms(
         overlap = jnp.maximum(width, 0) * jnp.maximum(height, 0)
         union = areas + areas[index] - overlap
         own = (labels == labels[index]) & (scores[index] > 0)
-        if soft == "none":
-            left = jnp.where(overlap > iou_threshold * union, 0.0, scores)  # without the division
-        else:
-            iou = overlap / jnp.where(union > 0, union, 1.0)
-            if soft == "linear":
-                left = jnp.where(iou > iou_threshold, scores * (1 - iou), scores)
-            else:
-                left = scores * jnp.exp(-(iou**2) / sigma)
-            left = jnp.where((left < min_score) & (left < scores), 0.0, left)
-        return jnp.where(places == index, 0.0, jnp.where(own, left, scores))
+        lowered = jnp.where(own, left(overlap, union, scores), scores)
+        return jnp.where(places == index, 0.0, lowered)
 
     def take(step: jax.Array, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         scores, index, best = state
         first = jnp.argmax(scores).astype(jnp.int32)
         index, best = index.at[step].set(first), best.at[step].set(scores[first])
         left = settle(first, scores)
-        if keep_per_class:
+        if keep_per_class is not None:
             same = jnp.sum((best > 0) & (labels[index] == labels[first]))
             left = jnp.where((labels == labels[first]) & (same >= keep_per_class), 0.0, left)
         return left, index, best
 
     nothing = [match_varying(scores, jnp.zeros(keep, kind)) for kind in (jnp.int32, scores.dtype)]
     _, index, best = jax.lax.fori_loop(0, keep, take, (scores, *nothing))
-    valid = best > 0
-    return Detections(
-        boxes=jnp.where(valid[:, None], boxes[index], 0.0),
-        scores=best,
-        labels=jnp.where(valid, labels[index], 0),
-        valid=valid,
-    )
+    return index, best
 
 
 def best_pairs(

@@ -25,6 +25,12 @@ def whole(most, *shape):
     return RNG.integers(0, most, shape).astype(np.int32)
 
 
+def of_whole_sides(count):
+    """Boxes whose IoU is often a whole ratio, some of them inverted."""
+    corners = RNG.integers(0, 12, (count, 2, 2)).astype(np.float32)
+    return np.concatenate([np.sort(corners[:-5], 1), corners[-5:]]).reshape(count, 4)
+
+
 def boxes(count):
     corners = RNG.uniform(0, 100, (count, 2, 2)).astype(np.float32)
     return np.sort(corners, 1).reshape(count, 4)
@@ -117,6 +123,22 @@ CASES = {
         boxes(90),
         RNG.random((90, 3)).astype(np.float32),
     ),
+    # Many overlaps are a threshold to the bit, where quotients and products are rounded apart.
+    "nms at borders": (
+        lambda b, v: tuple(nms.nms(b, v, x) for x in (0.0, 0.3, 0.45, 0.6, 0.7, 1.0)),
+        np.stack([of_whole_sides(200) for _ in range(3)]),
+        np.arange(200) < np.array([[200], [150], [0]]),
+    ),
+    "limited candidates": (
+        lambda b, s, n: jax.vmap(
+            lambda *each: found(
+                nms.candidates_nms(*each, iou_threshold=0.6, keep=70, keep_per_class=9)
+            )
+        )(b, s, n),
+        np.stack([of_whole_sides(60) for _ in range(2)]),
+        RNG.integers(-2, 8, (2, 60)).astype(np.float32),
+        whole(3, 2, 60),
+    ),
     "rois": (
         lambda x, y, r: roi_align([x, y], r, strides=(4, 8), output=3, sampling=0),
         floats(1, 40, 40, 4),
@@ -181,6 +203,12 @@ def test_a_graph_is_the_same_every_time(name):
     first = written(function, *arguments)
     assert first == written(function, *arguments)
     assert b"00" in first and b"jdet" in first
+
+
+@pytest.mark.parametrize("name", ["nms", "candidates"])
+def test_nms_is_an_operation_of_onnx(name):
+    function, *arguments = CASES[name]
+    assert b"NonMaxSuppression" in written(function, *arguments)
 
 
 def test_equal_constants_are_stored_once():

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from jdet.export.onnx import indexing, proto, shaping  # noqa: F401  (their operations enter the table)
+from jdet.export.onnx import indexing, proto, shaping, suppression  # noqa: F401  (operations enter the table)
 from jdet.export.onnx.elementwise import simple
 from jdet.export.onnx.graph import Graph, Value
 from jdet.export.onnx.table import OPERATIONS, Equation, Unsupported
@@ -82,7 +82,9 @@ def _write(graph: Graph, equation: Any, inputs: list[Value]) -> Sequence[Value]:
         return _CONTROL[name](graph, params, inputs, [v.aval for v in equation.outvars])
     called = next((params[key] for key in _CALLS if key in params), None)
     if called is not None:
-        return run(graph, called, inputs)
+        return _called(
+            graph, params.get("name"), called, inputs, [v.aval for v in equation.outvars]
+        )
     if name not in OPERATIONS:
         raise Unsupported(f"the operation {name}")
     avals = [v.aval for v in equation.outvars]
@@ -100,6 +102,32 @@ def _write(graph: Graph, equation: Any, inputs: list[Value]) -> Sequence[Value]:
             return _folded(equation, told)
     written = OPERATIONS[name](graph, told)
     return [written] if isinstance(written, Value) else written
+
+
+def _called(
+    graph: Graph, name: Any, jaxpr: Any, inputs: list[Value], avals: Sequence[Any]
+) -> Sequence[Value]:
+    """A call; one that ``suppression`` knows is written by it, and in full for where it is in doubt."""
+    if name not in suppression.CALLS:
+        return run(graph, jaxpr, inputs)
+    sure, found = suppression.CALLS[name](graph, inputs, [aval.shape for aval in avals])
+    return _either(graph, sure, avals, lambda _: found, lambda inner: run(inner, jaxpr, inputs))
+
+
+def _either(
+    graph: Graph,
+    taken: Value,
+    avals: Sequence[Any],
+    *branches: Callable[[Graph], Sequence[Value]],
+) -> list[Value]:
+    """What one of two branches gives."""
+    bodies = []
+    for write in branches:
+        inner = graph.inner()
+        found = [_named(inner, v, a) for v, a in zip(write(inner), avals, strict=True)]
+        bodies.append(inner.encoded("branch", [], _outputs(found)))
+    kinds = [(tuple(aval.shape), str(aval.dtype)) for aval in avals]
+    return graph.emit_many("If", [taken], kinds, then_branch=bodies[0], else_branch=bodies[1])
 
 
 def _folded(equation: Any, told: Equation) -> list[Value]:
@@ -171,19 +199,15 @@ def _cond(graph: Graph, params: Mapping, inputs: list[Value], avals: Sequence[An
         """The branches from ``first`` on."""
         if first == len(branches) - 1:
             return run(graph, branches[first], operands)
-        bodies = []
-        for write in (
-            lambda inner: run(inner, branches[first], operands),
-            lambda inner: choose(inner, first + 1),
-        ):
-            inner = graph.inner()
-            found = [_named(inner, v, a) for v, a in zip(write(inner), avals, strict=True)]
-            bodies.append(inner.encoded("branch", [], _outputs(found)))
         # An index beyond either end means the branch there.
         least = graph.constant(first, which.dtype)
-        taken = simple(graph, "LessOrEqual", which, least, dtype="bool")
-        kinds = [(tuple(aval.shape), str(aval.dtype)) for aval in avals]
-        return graph.emit_many("If", [taken], kinds, then_branch=bodies[0], else_branch=bodies[1])
+        return _either(
+            graph,
+            simple(graph, "LessOrEqual", which, least, dtype="bool"),
+            avals,
+            lambda inner: run(inner, branches[first], operands),
+            lambda inner: choose(inner, first + 1),
+        )
 
     if which.dtype == "bool":
         which = graph.cast(which, "int32")
