@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from jdet import build
 from jdet.data.find_images import find_images, together
 from jdet.evaluation.predictor import Predictor
+from jdet.export.cuts import Cuts, Sides, unexplained
 from jdet.types import ConfigError, DataError, ImageDetections
 
 PIXELS = 1e-3
@@ -39,6 +40,7 @@ class Difference(NamedTuple):
         score: of a score.
         mask: share of a mask's pixels; 0 without masks.
         missing: detections that the other has none for, of the same label, or no mask for.
+        rounded: such detections that rounding explains, which are not among those missing.
     """
 
     images: int = 0
@@ -47,6 +49,7 @@ class Difference(NamedTuple):
     score: float = 0.0
     mask: float = 0.0
     missing: int = 0
+    rounded: int = 0
 
     def and_(self, other: Difference) -> Difference:
         """Over the images of both."""
@@ -57,6 +60,7 @@ class Difference(NamedTuple):
             score=max(self.score, other.score),
             mask=max(self.mask, other.mask),
             missing=self.missing + other.missing,
+            rounded=self.rounded + other.rounded,
         )
 
     def within(self, pixels: float = PIXELS) -> bool:
@@ -66,28 +70,39 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         masks = f", {self.mask:.2g} of a mask's pixels" if self.mask else ""
+        rounded = f" and {self.rounded} where rounding decides" if self.rounded else ""
         return (
             f"{self.objects} objects in {self.images} images: boxes within {self.pixels:.2g} px, scores "
-            f"within {self.score:.2g}{masks}, {self.missing} found by one alone"
+            f"within {self.score:.2g}{masks}, {self.missing} found by one alone{rounded}"
         )
 
 
 def difference(
-    ours: ImageDetections, theirs: ImageDetections, thresholds: np.ndarray
+    ours: ImageDetections,
+    theirs: ImageDetections,
+    cuts: Cuts,
+    *,
+    ends: np.ndarray | None = None,
+    pixels: float = PIXELS,
 ) -> Difference:
     """How two sets of detections of one image differ.
 
-    Detections are matched by label and place, since equal scores have no order. One whose score is at
-    its class's threshold, to ``SCORE``, may be missing.
+    Detections are matched by label and place, since equal scores have no order. One that one side alone
+    finds counts, unless rounding decides about it (``cuts.unexplained``): its score is within ``SCORE`` of
+    a cut-off (its class's threshold, or the last score of an image or class that has as many detections as
+    it may have), or its overlap with a box that competes with it is within the limit of boxes of NMS's
+    threshold.
 
     Args:
         ours: of the run.
         theirs: of the export.
-        thresholds: float64 [K], lowest score of each class.
+        cuts: of the detector.
+        ends: cut-offs of the image; None: those of ``ours``.
+        pixels: the limit of boxes.
     """
     left = list(range(len(theirs.scores)))
     found = Difference(images=1, objects=len(ours.scores))
-    alone = 0
+    alone: list[int] = []
     for i in range(len(ours.scores)):
         near = [j for j in left if theirs.labels[j] == ours.labels[i]]
         apart = [_apart(theirs.boxes[j], ours.boxes[i]) for j in near]
@@ -95,7 +110,7 @@ def difference(
         # Two boxes in one place are told apart by their scores.
         order = sorted(range(len(near)), key=lambda k: (apart[k] > PIXELS, scores[k], apart[k]))
         if not order or apart[order[0]] > 1.0:
-            alone += not _at_threshold(ours, i, thresholds)
+            alone.append(i)
             continue
         k, j = order[0], near[order[0]]
         left.remove(j)
@@ -103,20 +118,18 @@ def difference(
         if ours.masks is not None and theirs.masks is not None:
             mask = _other_pixels(ours.masks[i], theirs.masks[j])
         found = found.and_(Difference(pixels=apart[k], score=scores[k], mask=mask))
-    alone += sum(not _at_threshold(theirs, j, thresholds) for j in left)
+    sides = Sides(found=(ours, theirs), alone=(alone, left))
+    ends = cuts.ends(ours) if ends is None else ends
+    missing = unexplained(sides, cuts, ends, max(pixels, PIXELS), SCORE)
     if (ours.masks is None) != (theirs.masks is None):
-        alone += len(ours.scores)
-    return found._replace(missing=alone)
+        missing += len(ours.scores)
+    return found._replace(missing=missing, rounded=len(alone) + len(left) - missing)
 
 
 def _apart(one: Any, other: Any) -> float:
     """The largest difference of numbers; infinity where one is not finite, which no limit lets through."""
     largest = float(np.abs(np.subtract(one, other, dtype=np.float64)).max())
     return largest if np.isfinite(largest) else np.inf
-
-
-def _at_threshold(found: ImageDetections, i: int, thresholds: np.ndarray) -> bool:
-    return bool(abs(float(found.scores[i]) - thresholds[found.labels[i]]) <= SCORE)
 
 
 def _other_pixels(one: Any, other: Any) -> float:
@@ -147,14 +160,14 @@ def images_of(predictor: Predictor, paths: Sequence[str], count: int) -> tuple[I
                 f"there is no image in {', '.join(map(str, paths))}; name files or folders that have some "
                 "with --images="
             )
-        chosen = _spread(len(files), count)
+        chosen = spread(len(files), count)
         read = (
             (files[i].name, predictor.images.read(files[i].parts or files[i].path)) for i in chosen
         )
         return read, f"{len(chosen)} of the {len(files)} images given"
     try:
         _, source = build.sources(predictor.config)
-        chosen = _spread(len(source), count)
+        chosen = spread(len(source), count)
         examples = (source[i] for i in chosen)
         read = ((each.id, predictor.images.read(each.image, each.id)) for each in examples)
         first = next(read)
@@ -165,7 +178,7 @@ def images_of(predictor: Predictor, paths: Sequence[str], count: int) -> tuple[I
         return _random(predictor, count), f"{count} random images, the run's own are not here"
 
 
-def _spread(total: int, count: int) -> list[int]:
+def spread(total: int, count: int) -> list[int]:
     """Places of ``count`` of ``total``, evenly spread."""
     return sorted({i * total // count for i in range(count)}) if total else []
 
@@ -185,11 +198,14 @@ def _random(predictor: Predictor, count: int) -> Images:
 
 def of_run(
     predictor: Predictor, image: np.ndarray, name: str, thresholds: np.ndarray
-) -> ImageDetections:
-    """What a run reports in an image: boxes with an area, whose scores reach float64 [K] thresholds."""
+) -> tuple[ImageDetections, ImageDetections]:
+    """What a run finds in an image, and what it reports of it.
+
+    Boxes with an area are reported, whose scores reach float64 [K] thresholds.
+    """
     (found,) = predictor([image], [name])
     reached = found.scores >= thresholds[found.labels]
-    return found.select(reached & (found.boxes[:, :2] < found.boxes[:, 2:]).all(1))
+    return found, found.select(reached & (found.boxes[:, :2] < found.boxes[:, 2:]).all(1))
 
 
 def compare(
@@ -211,9 +227,11 @@ def compare(
         pixels: the limit of boxes.
     """
     total = Difference()
+    cuts = Cuts.of(predictor.detector, thresholds, predictor.tiling is not None)
     for name, image in images:
-        ours = of_run(predictor, image, name, thresholds)
-        apart = difference(ours, detect(image, name), thresholds)
+        every, ours = of_run(predictor, image, name, thresholds)
+        theirs = detect(image, name)
+        apart = difference(ours, theirs, cuts, ends=cuts.ends(every), pixels=pixels)
         if not apart.within(pixels):
             notify(f"{name} ({image.shape[1]}x{image.shape[0]}): {apart}")
         total = total.and_(apart)

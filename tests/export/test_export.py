@@ -19,6 +19,7 @@ from jdet import build
 from jdet.evaluation.predictor import Predictor
 from jdet.export import artifact, export, parity
 from jdet.export.__main__ import main
+from jdet.export.cuts import Cuts
 from jdet.export.onnx import environment
 from jdet.types import DataError
 from tests.evaluation.pixel_detector import MaskDetector
@@ -84,7 +85,7 @@ def test_the_file_finds_what_the_run_finds(made, images):
     for one, ours in zip(given, predictor(given), strict=True):
         theirs = detector(one)
         assert len(ours.scores) == len(theirs.masks) == 1
-        assert parity.difference(ours, theirs, np.full(3, 0.1)).within()
+        assert parity.difference(ours, theirs, Cuts(np.full(3, 0.1))).within()
 
 
 def test_the_file_says_what_it_is(made):

@@ -5,9 +5,10 @@ import pytest
 
 from jdet.data.segmentation import encode_part
 from jdet.export import parity
+from jdet.export.cuts import Cuts
 from jdet.types import ImageDetections
 
-THRESHOLDS = np.array([0.3, 0.5])
+THRESHOLDS = Cuts(lowest=np.array([0.3, 0.5]))
 
 
 def found(*rows, masks=None):
@@ -48,6 +49,44 @@ def test_limits(theirs, within):
     apart = parity.difference(found(ONE, TWO), found(*theirs), THRESHOLDS)
     assert apart.within() is within, apart
     assert apart.objects == 2
+
+
+OVER = ((0, 2, 10, 12), 0.85, 0)  # IoU with ONE: 80 / 120
+UNDER = ((0, 4, 10, 14), 0.6, 0)  # with OVER: 80 / 120; with ONE: 60 / 140
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "cuts", "missing"),
+    [
+        # A threshold of 0 is no cut-off, whatever the score; that of the detector is one.
+        ((ONE,), (ONE, moved(TWO, score=5e-5 - 0.8)), dict(lowest=(0, 0)), 1),
+        ((ONE,), (ONE, moved(TWO, score=0.05 - 0.8)), dict(lowest=(0.05, 0.05)), 0),
+        # The last of an image, or of a class, that has as many as it may have.
+        ((ONE, TWO), (ONE, moved(TWO, 9, 5e-5)), dict(detections=2), 0),
+        ((ONE, TWO), (ONE, moved(TWO, 9, 5e-5)), dict(detections=3), 2),
+        ((ONE, TWO), (ONE, moved(TWO, 9, 5e-4)), dict(detections=2), 1),
+        ((ONE, TWO), (ONE, moved(TWO, 9, 5e-5)), dict(per_class=1), 0),
+        ((ONE, TWO), (ONE, moved(TWO, 9, 5e-5)), dict(per_class=2), 2),
+        # Dropped for a box of both sides, at the threshold of NMS or not.
+        ((ONE,), (ONE, OVER), dict(nms_iou=2 / 3), 0),
+        ((ONE,), (ONE, OVER), dict(nms_iou=0.66), 1),
+        ((ONE,), (ONE, OVER), dict(nms_iou=0.68), 1),
+        ((ONE,), (ONE, moved(OVER, label=1)), dict(nms_iou=2 / 3), 1),
+        # Of two with one score either may be kept, and so may what the other drops; not of two others.
+        ((ONE,), (moved(OVER, score=0.05),), dict(nms_iou=0.6), 0),
+        ((ONE,), (moved(OVER, score=0.045),), dict(nms_iou=0.6), 2),
+        ((ONE, UNDER), (moved(OVER, score=0.05),), dict(nms_iou=0.6), 0),
+        ((ONE, UNDER), (OVER,), dict(nms_iou=0.6), 3),
+        ((ONE, UNDER), (moved(OVER, score=0.05),), dict(nms_iou=None), 3),
+    ],
+)
+def test_what_rounding_explains(ours, theirs, cuts, missing):
+    """The same the other way round."""
+    lowest = np.array(cuts.pop("lowest", (0.3, 0.3)))
+    for one, other in ((ours, theirs), (theirs, ours)):
+        ends = Cuts(lowest, **cuts).ends(found(*ours))
+        apart = parity.difference(found(*one), found(*other), Cuts(lowest, **cuts), ends=ends)
+        assert apart.missing == missing, apart
 
 
 def test_another_limit_of_boxes():
