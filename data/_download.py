@@ -22,6 +22,7 @@ from typing import NamedTuple
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
 ATTEMPTS = 8  # broken connections in a row without progress
+SLACK = 2  # times the size that an archive should have unpacked, at which it is refused
 PAUSE = 2.0  # seconds before the second attempt, doubled every time
 
 
@@ -75,7 +76,7 @@ def get(archive: Archive, root: Path, *, keep: bool = False) -> None:
     if not file.exists():
         download(archive, file)
     verify(archive, file)
-    unpack(file, root)
+    unpack(file, root, SLACK * archive.unpacked_size)
     if not (root / archive.makes).exists():
         raise DownloadError(f"{file} was unpacked, but {root / archive.makes} is not there")
     stamp.write_text(f"{archive.md5}\n")
@@ -175,33 +176,41 @@ def verify(archive: Archive, file: Path) -> None:
         )
 
 
-def unpack(file: Path, root: Path) -> None:
-    """Unpacks a tar or zip archive, after checking that all of it stays within ``root``.
+def unpack(file: Path, root: Path, most: int) -> None:
+    """Unpacks a tar or zip archive, after checking that all of it stays within ``root`` and a size.
+
+    Args:
+        file: the archive.
+        root: folder to unpack to.
+        most: bytes that its files may have together, by their headers, which unpacking keeps to.
 
     Raises:
-        DownloadError: a member would be written elsewhere or is no plain file, folder or inner
-            link; nothing is written then. Or the archive is damaged.
+        DownloadError: it is larger, or a member would be written elsewhere or is no plain file, folder or
+            inner link; nothing is written then. Or the archive is damaged.
     """
     print(f"{file.name}: unpacking", flush=True)
     try:
         if zipfile.is_zipfile(file):
-            _unpack_zip(file, root)
+            _unpack_zip(file, root, most)
         else:
-            _unpack_tar(file, root)
+            _unpack_tar(file, root, most)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise DownloadError(f"{file} cannot be unpacked: {error}") from error
 
 
-def _unpack_tar(file: Path, root: Path) -> None:
+def _unpack_tar(file: Path, root: Path, most: int) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise DownloadError("safe unpacking of tar files needs Python 3.11.4 or newer")
     with tarfile.open(file) as archive:
+        total = 0
         for member in archive:
             tarfile.data_filter(member, str(root))
+            total += member.size
+            _check_size(file, total, most)
         archive.extractall(root, filter="data")
 
 
-def _unpack_zip(file: Path, root: Path) -> None:
+def _unpack_zip(file: Path, root: Path, most: int) -> None:
     inside = root.resolve()
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -211,7 +220,16 @@ def _unpack_zip(file: Path, root: Path) -> None:
                 raise DownloadError(
                     f"{file} cannot be unpacked: {member.filename!r} would leave {root}"
                 )
+        _check_size(file, sum(member.file_size for member in archive.infolist()), most)
         archive.extractall(root)
+
+
+def _check_size(file: Path, total: int, most: int) -> None:
+    if total > most:
+        raise DownloadError(
+            f"{file} cannot be unpacked: it holds {total} bytes and more than {most}, which is "
+            f"{SLACK} times what it should"
+        )
 
 
 def _check_space(archive: Archive, root: Path) -> None:

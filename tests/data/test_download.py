@@ -202,6 +202,17 @@ def test_archives_that_would_leave_their_folder(download, server, tmp_path, data
     assert [p.name for p in tmp_path.iterdir()] == ["root"]
 
 
+@pytest.mark.parametrize(("pack", "name"), [(tar_of, "set.tar"), (zip_of, "set.zip")])
+def test_archives_that_unpack_to_more_than_they_should(download, server, tmp_path, pack, name):
+    data = pack({"set/a.txt": b"x" * 600, "set/b.txt": b"x" * 600})
+    archive = serve(download, server, data, name, unpacked_size=599)
+    with pytest.raises(download.DownloadError, match="holds 1200 bytes and more than 1198, which"):
+        download.get(archive, tmp_path / "small")
+    assert [p.name for p in (tmp_path / "small").iterdir()] == [name]  # nothing was written
+    download.get(archive._replace(unpacked_size=600), tmp_path / "large")
+    assert (tmp_path / "large" / "set" / "b.txt").stat().st_size == 600
+
+
 def test_zip_with_a_symbolic_link(download, server, tmp_path):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
