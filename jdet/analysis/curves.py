@@ -7,14 +7,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from jdet.train.folders import EVALUATION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Series = tuple[np.ndarray, np.ndarray]  # steps int [n], values float64 [n]
 
@@ -92,6 +92,11 @@ def plot_curves(
     Raises:
         ValueError: the file cannot be parsed, or holds none of these metrics.
     """
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,
+    )  # a second, which a run's start can do without
+    from matplotlib.figure import Figure
+
     logs = (
         [(metrics_jsonl_path, 0)]
         if isinstance(metrics_jsonl_path, (str, os.PathLike))

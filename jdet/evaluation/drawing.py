@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import matplotlib
 import numpy as np
-from matplotlib import ft2font
 from PIL import Image, ImageDraw, ImageFont
 
 from jdet.data.image_io import write_image
@@ -350,6 +348,8 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 @functools.cache
 def _characters() -> frozenset[int]:
     """Code points that the font has; it draws all others as the same empty box."""
+    from matplotlib import ft2font  # not before something is drawn, which may be never
+
     return frozenset(ft2font.FT2Font(_font_file("DejaVuSans.ttf")).get_charmap())
 
 
@@ -368,6 +368,8 @@ def _escaped(text: str) -> str:
 
 
 def _font_file(name: str) -> str:
+    import matplotlib
+
     return str(Path(matplotlib.get_data_path(), "fonts", "ttf", name))
 
 
