@@ -177,6 +177,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(AXES))
 
 
+def split_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The axes along which devices have different images: both; of one device none.
+
+    A batch that goes into ``shard_map`` as split over these, ``P(split_axes(mesh))``, is summed over what
+    there is to sum over: XLA does not take out a sum over one device on CPUs, and copies what is in it.
+    """
+    return AXES if mesh.size > 1 else ()
+
+
 def to_global(batch: Batch, mesh: Mesh) -> Batch:
     """Puts this process's numpy rows of a batch on its devices, as part of one global batch.
 

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 
 from jdet.nn import randomness
 from jdet.ops.vma import varying
-from jdet.parallel.mesh import AXES
+from jdet.parallel.mesh import AXES, split_axes
 from jdet.train import state
 from jdet.train.diagnostics import sample_stats
 from jdet.train.partition import merge, split
@@ -115,7 +115,7 @@ def make_gradient(
         )
         return found._replace(samples={})
 
-    specs = (P(), P(), P(AXES), P())
+    specs = (P(), P(), P(split_axes(mesh)), P())
     program = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P()))
     return lambda params, stats, batch, step=0: program(params, stats, batch, jnp.int32(step))
 
@@ -131,7 +131,8 @@ def loss_and_gradient(
     mesh: Mesh,
     wanted: Any = None,
 ) -> Gradient:
-    """The training loss of a whole batch and its gradient; runs inside ``shard_map`` over ``mesh``.
+    """The training loss of a whole batch and its gradient; runs inside ``shard_map`` over ``mesh``,
+    where the batch is split over ``split_axes(mesh)``.
 
     The loss is the sum over the detector's parts of ``total / max(weight, 1)``, with total and
     weight summed over the whole batch (``train.loss_norm = "global"``) or divided on every device
@@ -161,7 +162,8 @@ def loss_and_gradient(
     if config.train.sample_stats:
         mutable.append(sample_stats.COLLECTION)
     # Own copies of the parameters per device: gradients stay local until they are summed once.
-    params = jax.lax.pcast(params, AXES, to="varying")
+    axes = split_axes(mesh)
+    params = jax.tree.map(lambda x: _vary(x, axes), params)
     if wanted is None:
         wanted = jax.tree.map(lambda _: True, params)
     chosen, others = split(params, wanted)
@@ -180,14 +182,14 @@ def loss_and_gradient(
         if weights is None:
             weights = {name: m.weight for name, m in means.items()}
             if not per_device:
-                weights = _sum(weights)
+                weights = _sum(weights, axes)
         return {name: m.total / jnp.maximum(weights[name], 1.0) for name, m in means.items()}
 
     def gradient(stats, batch, weights):
         def loss(chosen):
             means, new_stats, found = forward(chosen, stats, batch)
-            parts = jax.tree.map(_vary, share(means, weights))
-            return sum(parts.values()), (parts, new_stats, jax.tree.map(_vary, found))
+            parts, samples = jax.tree.map(lambda x: _vary(x, axes), (share(means, weights), found))
+            return sum(parts.values()), (parts, new_stats, samples)
 
         grads, (parts, stats, found) = jax.grad(loss, has_aux=True)(chosen)
         return grads, parts, stats, found
@@ -205,7 +207,7 @@ def loss_and_gradient(
         weights = None
         if not per_device:
             _, weights = scan(weigh, None, micro)
-            weights = _sum(jax.tree.map(jnp.sum, weights))
+            weights = _sum(jax.tree.map(jnp.sum, weights), axes)
 
         def accumulate(carry, batch):
             grads, stats = carry
@@ -222,7 +224,7 @@ def loss_and_gradient(
 
     # By these names jdet.preflight.collectives knows what is sent.
     with jax.named_scope("gradients"):
-        grads, parts = jax.lax.psum((grads, parts), AXES)
+        grads, parts = jax.lax.psum((grads, parts), axes)
     stats = mean_statistics(stats)
     if per_device:
         shares = count * jax.lax.axis_size(AXES)
@@ -255,7 +257,7 @@ def _vary(x: jax.Array, axes: Iterable[str] = AXES) -> jax.Array:
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
-def _sum(tree: Any) -> Any:
+def _sum(tree: Any, axes: tuple[str, ...]) -> Any:
     """The sum over all devices; the same everywhere."""
     with jax.named_scope("loss"):
-        return jax.lax.psum(jax.tree.map(_vary, tree), AXES)
+        return jax.lax.psum(jax.tree.map(lambda x: _vary(x, axes), tree), axes)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from jdet.train import moments
 from jdet.train.checkpoints.manifest import path_text
 from jdet.train.partition import merge, split
 from jdet.types import ConfigError
@@ -127,7 +128,9 @@ def make_optimizer(
 
     Returns:
         An optax transformation. ``update`` also takes ``lr_scale``, a factor of the learning rate of this
-        step. It ignores gradients of frozen parameters, which may be None, and updates them by zeros.
+        step, and ``finite``, a bool scalar: where it is False the state comes back as it was, and the
+        updates mean nothing. It ignores gradients of frozen parameters, which may be None, and updates
+        them by zeros.
 
     Raises:
         ConfigError: no rule covers a parameter, a rule of the config covers none, all parameters are
@@ -146,14 +149,14 @@ def make_optimizer(
     decay = jax.tree.map(lambda rule: rule.decay * optimizer.weight_decay, rules, is_leaf=_is_rule)
     add_decay = optax.stateless(lambda g, w: jax.tree.map(_add_decay, g, w, decay))
     take_rate = (
-        _scale_by_rate(schedule),
+        moments.scale_by_rate(schedule),
         optax.stateless(lambda g, _: jax.tree.map(_scale, g, lr)),
     )
     if optimizer.name == "sgd":
-        momentum = optax.trace(decay=optimizer.momentum, nesterov=optimizer.nesterov)
+        momentum = moments.trace(optimizer.momentum, optimizer.nesterov)
         parts = [add_decay, *take_rate, momentum, optax.scale(-1.0)]
     else:
-        adam = optax.scale_by_adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        adam = moments.adam(optimizer.beta1, optimizer.beta2, optimizer.epsilon)
         parts = [adam, add_decay, *take_rate, optax.scale(-1.0)]
     if optimizer.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(optimizer.clip_norm))
@@ -227,17 +230,6 @@ def _check(optimizer: ConfigDict) -> None:
         raise ConfigError(
             f"optimizer.epsilon={optimizer.epsilon!r} must be above 0 and below 1, such as 1e-8"
         )
-
-
-def _scale_by_rate(schedule: Callable[[Any], Any]) -> optax.GradientTransformationExtraArgs:
-    """Multiplies by the learning rate of the step, and by ``lr_scale`` where ``update`` is given one."""
-
-    def update(updates, state, params=None, *, lr_scale=1.0, **_):
-        # The rate is multiplied, not the updates, so that a factor of 1 changes no last digit.
-        scaled = optax.scale_by_schedule(lambda count: schedule(count) * lr_scale)
-        return scaled.update(updates, state, params)
-
-    return optax.GradientTransformationExtraArgs(optax.scale_by_schedule(schedule).init, update)
 
 
 def _of_chosen(inner: Any, chosen: Any) -> optax.GradientTransformationExtraArgs:

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from jdet.parallel.mesh import AXES
-from jdet.train import optim
+from jdet.parallel.mesh import split_axes
+from jdet.train import moments, optim
 from jdet.train.diagnostics import sample_stats
 from jdet.train.gradient import Gradient, loss_and_gradient
 from jdet.train.partition import merge, split
@@ -70,18 +70,18 @@ def make_train_step(
         # By this name jdet.profile knows what the update costs.
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(
-                found.gradient, state.opt_state, state.params, lr_scale=lr_scale
+                found.gradient, state.opt_state, state.params, lr_scale=lr_scale, finite=finite
             )
-            params = optax.apply_updates(state.params, updates)
+            keep = functools.partial(moments.keep, finite)
+            params = keep(optax.apply_updates(state.params, updates), state.params)
+            stats = keep(found.stats, state.stats)
             ema = state.ema
             if decay:
                 # The usual warm-up of the average: early on it forgets the initial weights faster.
                 rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-                latest = {"params": params, "stats": found.stats}
-                ema = jax.tree.map(lambda e, x: rate * e + (1 - rate) * x, ema, latest)
-            new = TrainState(state.step + 1, params, found.stats, opt_state, ema)
-            kept = state._replace(finite=True)
-            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+                latest = {"params": params, "stats": stats}
+                ema = keep(jax.tree.map(lambda e, x: rate * e + (1 - rate) * x, ema, latest), ema)
+            count = keep(state.step + 1, state.step)
         metrics = {
             **_losses(found),
             "lr": jnp.asarray(schedule(state.step), jnp.float32) * lr_scale,
@@ -90,9 +90,10 @@ def make_train_step(
             **(sample_stats.summarise(found.samples) if config.train.sample_stats else {}),
             "finite": finite,
         }
-        return new._replace(finite=finite), metrics
+        return TrainState(count, params, stats, opt_state, ema, finite), metrics
 
-    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXES), P()), out_specs=(P(), P()))
+    specs = (P(), P(split_axes(mesh)), P())
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=(P(), P()))
 
     def scaled(state: TrainState, batch: Batch, lr_scale: Any = 1.0) -> tuple[TrainState, Metrics]:
         return sharded(state, batch, jnp.asarray(lr_scale, jnp.float32))
@@ -119,7 +120,8 @@ def make_diagnosis(
         found = _of_state(detector, state, batch, config, mesh)
         return {**_losses(found), **module_norms(found.gradient, 1)}
 
-    return jax.jit(jax.shard_map(diagnose, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P()))
+    specs = (P(), P(split_axes(mesh)))
+    return jax.jit(jax.shard_map(diagnose, mesh=mesh, in_specs=specs, out_specs=P()))
 
 
 def make_probe(
@@ -163,7 +165,7 @@ def make_probe(
             "smoothness": change / (way * norm),
         }
 
-    specs = (P(), P(AXES), P(), P())
+    specs = (P(), P(split_axes(mesh)), P(), P())
     program = jax.jit(jax.shard_map(visit, mesh=mesh, in_specs=specs, out_specs=P()))
     return functools.partial(_look_ahead, program, config)
 
