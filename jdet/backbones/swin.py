@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdet.nn.attention import WindowAttention
+from jdet.nn.gelu import gelu
 from jdet.nn.initialisers import small_normal
 from jdet.nn.layer import Dense, Layer
 from jdet.nn.norm import LayerNorm
@@ -124,7 +125,7 @@ class SwinBlock(nn.Module):
         y = WindowAttention(**self.attention, **shared, name="attention")(y)
         x = x + DropPath(self.drop_path, name="drop_path1")(y, train=self.train)
         y = LayerNorm(name="norm2")(x)
-        y = jax.nn.gelu(Dense(self.hidden, name="fc1", **shared)(y), approximate=False)
+        y = gelu(Dense(self.hidden, name="fc1", **shared)(y))
         y = Dense(x.shape[-1], name="fc2", **shared)(y)
         return x + DropPath(self.drop_path, name="drop_path2")(y, train=self.train)
 

@@ -29,6 +29,8 @@ KINDS = (
 
 _HOST_CALLS = re.compile(r'custom_call_target="([^"]*(?:callback|host)[^"]*)"', re.IGNORECASE)
 _GROUPS = re.compile(r"replica_groups=(?:\[([\d,]+)\]<=|\{(.*?)\}(?:,|$)(?!\{))")
+_MESH = re.compile(r"replica_groups=mesh\[(.*?)\] ?\{(.*?)\}")
+_AXIS = re.compile(r"'([^']*)'(?::\(\d+\)|=)?(\d*)")
 _PAIRS = re.compile(r"source_target_pairs=\{")
 
 
@@ -161,9 +163,15 @@ def host_transfers(program: str | hlo.Module) -> list[str]:
 
 
 def group_of(attributes: str, devices: int) -> int:
-    """Devices per group: ``{{0,1},{2,3}}``, ``[2,2]<=[4]``, ``{}`` for all, or pairs."""
+    """Devices per group: ``{{0,1},{2,3}}``, ``[2,2]<=[4]``, ``{}`` for all, or pairs.
+
+    Since jaxlib 0.12 also ``mesh['a'=2,'b'=4] {'b'}``, or ``{'b':(1)2}`` for a part of an axis.
+    """
     if _PAIRS.search(attributes):
         return 2
+    if over := _MESH.search(attributes):
+        sizes, axes = (_AXIS.findall(part) for part in over.groups())
+        return math.prod(int(part or dict(sizes)[name]) for name, part in axes)
     found = _GROUPS.search(attributes)
     if not found:
         return devices

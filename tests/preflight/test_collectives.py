@@ -144,3 +144,18 @@ def test_a_compiled_program_is_read():
 
     text = jax.jit(shout).lower(jnp.zeros(4)).compile().as_text()
     assert len(collectives.host_transfers(text)) == 1
+
+
+@pytest.mark.parametrize(
+    "groups, size",
+    [
+        ("mesh['group'=4,'member'=2] {'member'}", 2),
+        ("mesh['group'=4,'member'=2] {'group','member'}", 8),
+        ("mesh['a'=8] {'a':(2)4}", 4),
+        ("[4,2]<=[8]", 2),
+        ("{{0,1,2},{3,4,5}}", 3),
+        ("{}", 8),
+    ],
+)
+def test_groups_of_devices_in_every_notation(groups, size):
+    assert collectives.group_of(f"channel_id=1, replica_groups={groups}, to_apply=%add", 8) == size
