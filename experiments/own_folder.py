@@ -58,7 +58,7 @@ def get_config(arg=""):
             "ssd",
             backbone=build.group("backbone", **body),
             neck=build.group("neck", "residual_extras", width=arg.width if arg.cpu else 1.0),
-            taps=("c2", "c3", "c4", "c5"),
+            taps=("c2", "c3", "c4", "c5")[: 4 if arg.cpu else 3],  # Root-ResNet ends at c4
             **dict(first_ratio=least, min_ratio=1.6 * least, max_ratio=0.9),
             **dict(norm="sync_batch", head_norm="sync_batch"),
         )
