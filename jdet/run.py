@@ -365,7 +365,10 @@ def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Sour
     resize = build.resize(config)
     if sizes := resize.describe():
         logging.info("%s", sizes)
-    params, stats = state.abstract_variables(detector, config)
+    devices = mesh_lib.pick_devices(config)
+    # With the images that training traces it with, so that it is traced once.
+    images = mesh_lib.split_batch(config, len(devices))
+    params, stats = state.abstract_variables(detector, config, images)
     fixed = {"frozen_batch": "", "affine_batch": "statistics of "}  # of these kinds of norms
     frozen = [
         f"{fixed[kind]}config.model.{key}"
