@@ -35,6 +35,7 @@ from jdet.config import of_phase, split_phases, validate
 from jdet.train import optim, state
 from jdet.train.schedule import learning_rate, resolve
 from jdet.types import ConfigError, DataError
+from tests import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -169,14 +170,18 @@ READ = set()
 @pytest.mark.parametrize(
     "experiment, arg, name",
     [
-        (experiment, arg, name)
-        for experiment, arg in (
-            ("scratchdet_custom", ""),
-            ("scratchdet_custom", ",cpu"),
-            ("dense_custom", ",cpu"),
-            ("direct_custom", ",cpu"),
-        )
-        for name in ("bccd", "deeppcb", "coco_open", "dsb2018_nuclei")
+        (experiment, ",cpu", name)
+        for experiment in ("scratchdet_custom", "dense_custom", "direct_custom")
+        for name in ("bccd", "coco_open")
+    ]
+    + [
+        harness.thorough(experiment, ",cpu", name)
+        for experiment in ("scratchdet_custom", "dense_custom", "direct_custom")
+        for name in ("deeppcb", "dsb2018_nuclei")
+    ]
+    + [
+        harness.thorough("scratchdet_custom", "", name)
+        for name in ("bccd", "coco_open", "deeppcb", "dsb2018_nuclei")
     ]
     + [("own_folder", ",cpu", "bccd"), ("own_folder", "", "deeppcb")]
     + [("own_folder", ",cpu,detector=atss", "dsb2018_nuclei")]

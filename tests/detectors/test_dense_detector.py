@@ -64,7 +64,7 @@ def random_predictions(model, count=2, size=64, seed=0):
     return Predictions({name: draw(*end) for name, end in ends_of(model, 5).items()}, priors)
 
 
-@pytest.mark.parametrize("name, head_norm", [("fcos", "group"), ("atss", "batch")])
+@pytest.mark.parametrize("name, head_norm", [("fcos", "group"), harness.thorough("atss", "batch")])
 def test_battery(name, head_norm):
     norm = "group" if head_norm == "group" else "batch"
     harness.check_detector(
@@ -176,7 +176,7 @@ def test_losses_of_two_devices_add_up(name, fields):
     "name, norm",
     [
         ("retinanet", "batch"),
-        ("fcos", "group"),
+        harness.thorough("fcos", "group"),
         harness.thorough("atss", "batch"),
         harness.thorough("reppoints_v2", "group"),
     ],

@@ -144,7 +144,7 @@ def split_losses(devices):
 together = functools.cache(lambda: split_losses(1))
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [harness.thorough(2), 4])
 def test_losses_do_not_depend_on_the_devices(devices):
     loss, parts, gradients = together()
     others = split_losses(devices)
