@@ -21,6 +21,7 @@ from jdet import cli
 from jdet.analyse import thresholds
 from jdet.export import parity
 from jdet.export.export import CHOICES, export
+from jdet.export.onnx.precision import CHOICES as PRECISIONS
 from jdet.types import ConfigError
 
 
@@ -66,12 +67,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="",
         help="interpreter that has onnxruntime; default: this one, or one that is made once and kept",
     )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=PRECISIONS,
+        help="of the network in an ONNX file; with float16 and int8 the metrics of the evaluation split "
+        "are measured before and after",
+    )
+    parser.add_argument(
+        "--calibrate", type=int, default=32, help="images that int8 is calibrated on"
+    )
+    parser.add_argument(
+        "--calibrate_on",
+        action="extend",
+        nargs="+",
+        default=[],
+        help="files or folders of these; default: the run's training split",
+    )
+    parser.add_argument(
+        "--ap_images",
+        type=int,
+        default=-1,
+        help="images of the evaluation split for these metrics; -1: all, 0: do not measure",
+    )
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     args = parser.parse_args(argv)
 
     def work() -> int:
         if args.check < 1:
             raise ConfigError(f"--check={args.check} must be at least 1, such as --check=16")
+        if args.calibrate < 1:
+            raise ConfigError(
+                f"--calibrate={args.calibrate} must be at least 1, such as --calibrate=32"
+            )
         if not 0 <= args.pixels < math.inf:
             raise ConfigError(f"--pixels={args.pixels:g} must be 0 or more, such as --pixels=0.01")
         return export(
@@ -86,6 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             force=args.force,
             onnx_python=args.onnx_python,
             pixels=args.pixels,
+            precision=args.precision,
+            calibrate=args.calibrate,
+            calibrate_on=args.calibrate_on,
+            ap_images=args.ap_images,
         )
 
     return cli.run(work, OSError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ import numpy as np
 from jdet.analyse import thresholds
 from jdet.atomic_files import FULL, plain, what_is_full, write_bytes
 from jdet.evaluation.predictor import Predictor
-from jdet.export import artifact, manifest, parity
+from jdet.export import accuracy, artifact, manifest, parity
 from jdet.export.onnx import environment, model
+from jdet.export.onnx.precision import SINGLE, Precision
 from jdet.export.program import Program
 from jdet.types import ConfigError, ImageDetections
 
@@ -31,12 +33,14 @@ class Ready(NamedTuple):
         program: what the file computes.
         thresholds: float64 [K], lowest score of each class.
         manifest: what the file says of itself.
+        precision: of the network.
     """
 
     predictor: Predictor
     program: Program
     thresholds: np.ndarray
     manifest: dict[str, Any]
+    precision: Precision = SINGLE
 
 
 class Form(NamedTuple):
@@ -60,7 +64,8 @@ def _stablehlo(ready: Ready) -> Callable[[dict[str, Any]], bytes]:
 
 
 def _onnx(ready: Ready) -> Callable[[dict[str, Any]], bytes]:
-    graph = model.make(ready.program, ready.predictor.variables, ready.thresholds)
+    variables = ready.predictor.variables
+    graph = model.make(ready.program, variables, ready.thresholds, ready.precision)
     return lambda told: model.pack(graph, told)
 
 
@@ -87,6 +92,10 @@ def export(
     force: bool = False,
     onnx_python: str = "",
     pixels: float = parity.PIXELS,
+    precision: str = SINGLE.name,
+    calibrate: int = 32,
+    calibrate_on: Sequence[str] = (),
+    ap_images: int = -1,
     notify: Callable[[str], None] = print,
 ) -> int:
     """Exports a run.
@@ -103,6 +112,12 @@ def export(
         force: replace a file that is there.
         onnx_python: interpreter with onnxruntime; "": this one, or one that is made and kept.
         pixels: largest difference of a box's coordinate that is let through, pixels of the image.
+        precision: of the network of an ONNX file, one of ``precision.CHOICES``. Of less than "float32" the
+            differences are told, and let through.
+        calibrate: images that say what the layers of "int8" are given.
+        calibrate_on: files and folders of them; none: the run's training split.
+        ap_images: of the evaluation split, on which the metrics of "float16" and "int8" are measured,
+            before and after; below 0: all, 0: none.
         notify: is told what is done.
 
     Returns:
@@ -113,6 +128,7 @@ def export(
         CheckpointError: there is no such checkpoint.
         DataError: an image to compare on cannot be read, or is not like those of the training.
     """
+    _check_precision(form, precision)
     forms = [each for name, each in FORMS.items() if form in (name, "both")]
     paths = {form: _path(out, form.suffix) for form in forms}
     for path in paths.values():
@@ -121,6 +137,9 @@ def export(
     python = environment.python(onnx_python, notify) if FORMS["onnx"] in forms else ""
     ready = _ready(run, step, phase, score)
     notify(ready.manifest["thresholds_from"])
+    lowered = precision != SINGLE.name
+    if lowered:
+        ready = _lowered(ready, python, precision, calibrate, calibrate_on, ap_images, notify)
     done: dict[Path, bytes] = {}
     for each, path in paths.items():
         started = time.monotonic()
@@ -132,14 +151,15 @@ def export(
             found, which = _compared(ready, detect, images, check, notify, pixels)
         notify(f"{path.name}, {which}: {found}")
         _check_compared(path, found, which)
-        if not found.within(pixels):
+        if not lowered and not found.within(pixels):
             notify(
                 f"{path} is not written: the limits are {pixels:g} px, {parity.SCORE:g} of a score "
                 f"and {parity.MASK:g} of a mask's pixels. Boxes of large objects can differ by more than "
                 "0.001 px by rounding alone; --pixels=0.01 lets that through"
             )
             return 1
-        told = plain({"on": which, "limit": pixels, **found._asdict()})
+        limit = None if lowered else pixels
+        told = plain({"on": which, "limit": limit, **found._asdict()})
         done[path] = pack({**ready.manifest, "parity": told})
     for path, data in done.items():
         _write(path, data)
@@ -158,6 +178,51 @@ def _ready(run: str | os.PathLike[str], step: int | str, phase: str, score: floa
     lowest, said = thresholds.of_run(predictor.folder, predictor.class_names, score, predictor.step)
     described = manifest.describe(predictor, lowest, said, int(predictor.step))
     return Ready(predictor, Program.of(predictor), lowest, described)
+
+
+def _check_precision(form: str, precision: str) -> None:
+    if precision != SINGLE.name and form != "onnx":
+        raise ConfigError(
+            f"--precision={precision} is for ONNX files alone; ask for one with --format=onnx"
+        )
+
+
+def _lowered(
+    ready: Ready,
+    python: str,
+    precision: str,
+    calibrate: int,
+    calibrate_on: Sequence[str],
+    ap_images: int,
+    notify: Callable[[str], None],
+) -> Ready:
+    """The same in a lower precision, whose metrics are measured beside those of single precision.
+
+    Raises:
+        ConfigError: there are no images to calibrate on or to measure on.
+    """
+    predictor, told = ready.predictor, {"numbers": precision}
+    source = accuracy.check(predictor) if ap_images else None
+    chosen = Precision(precision)
+    if precision == "int8":
+        images = accuracy.training_images(predictor, calibrate_on, calibrate)
+        shown = [image for _, image in images]
+        observe = functools.partial(environment.observe, python)
+        ranges = model.ranges(ready.program, predictor.variables, shown, observe)
+        notify(f"int8: {len(ranges)} layers measured on {len(shown)} images")
+        chosen = Precision(precision, ranges=ranges)
+        told |= {"calibrated_on": len(shown), "layers": len(ranges)}
+    if source is not None:
+        sides = {}
+        for side, numbers in (("before", SINGLE), ("after", chosen)):
+            every = np.zeros(len(ready.thresholds))
+            open_all = ready._replace(thresholds=every, precision=numbers)
+            data = _onnx(open_all)({**ready.manifest, "thresholds": list(every)})
+            with FORMS["onnx"].opened(data, python) as detect:
+                sides[side] = accuracy.metrics(predictor, detect, source, ap_images)
+        notify(accuracy.said(sides["before"], sides["after"], precision))
+        told |= sides
+    return ready._replace(precision=chosen, manifest={**ready.manifest, "precision": plain(told)})
 
 
 def _compared(

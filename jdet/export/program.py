@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -68,15 +69,10 @@ class Program(NamedTuple):
             float32 [D, 4], the boxes they lie in, not clipped.
         """
 
-        def seen_as(shape: tuple[int, int]) -> Any:
-            def branch() -> tuple[Detections, jax.Array]:
-                pixels, content = resize_lib.prepare(image, size, self.resize, shape, self._filled)
-                found = self.detector.apply(variables, pixels[None], content[None], method="detect")
-                return jax.tree.map(lambda x: x[0], found), content
-
-            return branch
-
-        branches = [seen_as(shape) for shape in self.resize.shapes]
+        branches = [
+            functools.partial(self.seen_as, shape, variables, image, size)
+            for shape in self.resize.shapes
+        ]
         if len(branches) == 1:
             found, content = branches[0]()
         else:
@@ -103,6 +99,17 @@ class Program(NamedTuple):
             outputs["masks"] = found.masks.astype(jnp.float32)
             outputs["frames"] = frames
         return outputs
+
+    def seen_as(
+        self, shape: tuple[int, int], variables: Any, image: jax.Array, size: jax.Array
+    ) -> tuple[Detections, jax.Array]:
+        """What the network finds in an image, in pixels of an input of a shape, and the content's size.
+
+        The other arguments are those of a call.
+        """
+        pixels, content = resize_lib.prepare(image, size, self.resize, shape, self._filled)
+        found = self.detector.apply(variables, pixels[None], content[None], method="detect")
+        return jax.tree.map(lambda x: x[0], found), content
 
     def _filled(self, image: jax.Array) -> jax.Array:
         """``jdet.data.invalid.filled``."""

@@ -1,7 +1,8 @@
 """What a run does with the size of images, inside a program that takes images of any size.
 
 A run resizes on the host, by OpenCV. Here are the same numbers in JAX: the coordinates are ratios of whole
-numbers, so that single precision gives what OpenCV has from double, and 8-bit images are interpolated in
+numbers, so that single precision gives what OpenCV has from double, sides are those of
+``jdet.export.double_sides``, and 8-bit images are interpolated in
 its fixed-point arithmetic. Heights and widths are values of the program, not of the trace.
 """
 
@@ -20,6 +21,7 @@ from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.resample import STRONG_SHRINK, Size
 from jdet.data.transforms.resize import Resize
 from jdet.data.transforms.warp import Warp
+from jdet.export.double_sides import scaled
 from jdet.types import ConfigError
 
 BITS = 11
@@ -41,7 +43,7 @@ def _as_they_are(values: jax.Array) -> jax.Array:
 
 
 def check(resize: Resize) -> None:
-    """Refuses a rule that is not one of jdet's own, or whose sides follow from double precision.
+    """Refuses a rule that is not one of jdet's own.
 
     Raises:
         ConfigError: names it.
@@ -51,18 +53,13 @@ def check(resize: Resize) -> None:
             f"config.resize.name: {type(resize).__name__} is a class of the user's, and an exported "
             "program knows the rules warp, keep_ratio and fit_crop; train with one of these to export"
         )
-    if isinstance(resize, KeepRatio) and resize.rounding != "nearest":
-        raise ConfigError(
-            f"config.resize.rounding={resize.rounding!r}: whether a side of 800 becomes 799 follows from "
-            "double precision, which an exported program has not; train with 'nearest' to export"
-        )
 
 
 def shape_of(resize: Resize, height: jax.Array, width: jax.Array) -> jax.Array:
     """``Resize.shape_of`` of sizes that are known when the program runs, int32."""
     if not isinstance(resize, KeepRatio):
         return jnp.int32(0)
-    high, wide = _kept(height, width, max(*resize.short, resize.test_short), resize.long)
+    high, wide = _kept(resize, height, width, max(*resize.short, resize.test_short))
     order = sorted(range(len(resize.shapes)), key=lambda i: math.prod(resize.shapes[i]))
     best, most = jnp.int32(order[0]), jnp.float32(-1)
     for index in order:  # of equal ones the smallest
@@ -76,42 +73,34 @@ def shape_of(resize: Resize, height: jax.Array, width: jax.Array) -> jax.Array:
 def content(resize: Resize, height: jax.Array, width: jax.Array, shape: Size) -> Sides:
     """``Resize.content`` at the scale of testing."""
     if isinstance(resize, FitCrop):
-        side = resize.input_size
-        longest = jnp.maximum(height, width)
-        sides = (
-            (side, side) if resize.square else [_rounded(x, side, longest) for x in (height, width)]
-        )
+        whole = jnp.stack((height, width))
+        side = jnp.int32(resize.input_size)
+        sides = scaled(whole, side, jnp.maximum(height, width), nearest=True)
+        sides = jnp.full(2, side) if resize.square else sides
     elif isinstance(resize, KeepRatio):
-        rows, columns = _kept(height, width, resize.test_short, resize.long)
+        sides = _kept(resize, height, width, resize.test_short)
         by_height = (
             shape[0] * width <= shape[1] * height
         )  # which side of the shape is reached first
         numerator = jnp.where(by_height, shape[0], shape[1])
         divisor = jnp.where(by_height, height, width)
-        outside = (rows > shape[0]) | (columns > shape[1])
-        sides = [
-            jnp.where(outside, jax.lax.div(side * numerator, divisor), kept)
-            for side, kept in ((height, rows), (width, columns))
-        ]
+        inside = scaled(jnp.stack((height, width)), numerator, divisor, nearest=False)
+        sides = jnp.where(jnp.any(sides > np.array(shape)), inside, sides)
     else:
-        sides = shape
-    high, wide = (
-        jnp.clip(jnp.int32(side), 1, most) for side, most in zip(sides, shape, strict=True)
-    )
+        sides = jnp.asarray(shape, jnp.int32)
+    high, wide = jnp.clip(sides, 1, np.array(shape))
     return high, wide
 
 
-def _kept(height: jax.Array, width: jax.Array, short: int, long: int) -> Sides:
-    """Sides that keep their proportions, of a short and at most a long side."""
+def _kept(resize: KeepRatio, height: jax.Array, width: jax.Array, short: int) -> jax.Array:
+    """Sides int32 [2] that keep their proportions, of a short and at most a long side."""
     least, most = jnp.minimum(height, width), jnp.maximum(height, width)
-    by_short = short * most <= long * least
-    numerator, divisor = jnp.where(by_short, short, long), jnp.where(by_short, least, most)
-    return _rounded(height, numerator, divisor), _rounded(width, numerator, divisor)
-
-
-def _rounded(side: jax.Array, numerator: Any, divisor: jax.Array) -> jax.Array:
-    """Side · numerator / divisor to the nearest whole number from 1 on, halves up."""
-    return jnp.maximum(jax.lax.div(2 * side * numerator + divisor, 2 * divisor), 1)
+    by_short = short * most <= resize.long * least
+    numerator = jnp.where(by_short, short, resize.long)
+    divisor = jnp.where(by_short, least, most)
+    nearest = resize.rounding == "nearest"
+    sides = scaled(jnp.stack((height, width)), numerator, divisor, nearest=nearest)
+    return jnp.maximum(sides, 1)
 
 
 def prepare(

@@ -5,16 +5,16 @@ from unittest import mock
 
 import numpy as np
 
-from jdet.data.transforms.keep_ratio import KeepRatio
 from jdet.data.transforms.warp import Warp
 from jdet.export import __main__ as command
-from jdet.export import artifact, export, manifest, parity, resize
+from jdet.export import accuracy, artifact, export, manifest, parity, resize
 from jdet.export.onnx import environment, model
 from jdet.export.onnx.table import Unsupported
 from jdet.types import EIGHT_BIT_RGB, ConfigError
 from tests.remedies.rows import Elsewhere, row
 
 EXPORT, ARTIFACT = "jdet/export/export.py", "jdet/export/artifact.py"
+ACCURACY = "jdet/export/accuracy.py"
 ENVIRONMENT, MODEL = "jdet/export/onnx/environment.py", "jdet/export/onnx/model.py"
 
 
@@ -50,11 +50,12 @@ def shown(channels):
     detector(np.zeros((4, 4, channels), np.uint8))
 
 
-def checked(check=16, pixels=0.001):
+def checked(check=16, pixels=0.001, calibrate=32):
     said = []
     with mock.patch.object(command, "export", lambda *_, **__: 0):
         with mock.patch.object(command.cli, "run", lambda work, *_: _said(work, said)):
-            command.main(["run", "--out=a", f"--check={check}", f"--pixels={pixels}"])
+            options = (f"--check={check}", f"--pixels={pixels}", f"--calibrate={calibrate}")
+            command.main(["run", "--out=a", *options])
     return "\n".join(said)
 
 
@@ -63,6 +64,33 @@ def _said(work, said):
         return work()
     except ConfigError as error:
         said.append(str(error))
+
+
+def evaluated(here=True, ap_images=-1):
+    """What is read of an evaluation split where AP is measured on it."""
+    ready = export.Ready(mock.Mock(), mock.Mock(), np.zeros(1), {})
+    read = {} if here else {"side_effect": ConfigError("no such folder")}
+    with (
+        mock.patch.object(accuracy.build, "sources", **(read or {"return_value": ([], [])})),
+        mock.patch.object(accuracy, "metrics", lambda *_: {}),
+        mock.patch.object(export, "_onnx", lambda _: lambda _: b""),
+        mock.patch.dict(export.FORMS, onnx=export.FORMS["onnx"]._replace(opened=mock.MagicMock())),
+    ):
+        export._lowered(ready, "", "float16", 1, (), ap_images, lambda _: None)
+
+
+def calibrated(folder, here=False, name=""):
+    """Of a training split that is here or not, or of a folder."""
+    for each in ("empty", "full"):
+        (folder / each).mkdir()
+    (folder / "full" / "a.png").write_bytes(b"")
+    predictor = mock.Mock(tiling=None)
+    predictor.images.files = ""
+    read = {"return_value": ([mock.Mock()], [])}
+    with mock.patch.object(
+        accuracy.build, "sources", **(read if here else {"side_effect": ConfigError("gone")})
+    ):
+        list(accuracy.training_images(predictor, [str(folder / name)] if name else [], 1))
 
 
 def looked_at(folder, name):
@@ -206,11 +234,41 @@ ROWS = [
         {"resize": Warp(input_size=8)},
     ),
     row(
-        "jdet/export/resize.py",
-        "train with 'nearest' to export",
-        resize.check,
-        {"resize": KeepRatio(rounding="down")},
-        {"resize": KeepRatio(rounding="nearest")},
+        ACCURACY,
+        "bring it back, or go without with --ap_images=0",
+        evaluated,
+        {"here": False},
+        {"here": True},
+        {"here": False, "ap_images": 0},
+    ),
+    row(
+        ACCURACY,
+        "bring them back, or name others with --calibrate_on=PATH",
+        calibrated,
+        {"here": False},
+        {"here": True},
+        {"name": "full"},
+    ),
+    row(
+        ACCURACY,
+        "name files or folders that have some with --calibrate_on=PATH",
+        calibrated,
+        {"name": "empty"},
+        {"name": "full"},
+    ),
+    row(
+        EXPORT,
+        "is for ONNX files alone; ask for one with --format=onnx",
+        export._check_precision,
+        {"form": "both", "precision": "int8"},
+        {"form": "onnx", "precision": "int8"},
+    ),
+    row(
+        "jdet/export/__main__.py",
+        "--calibrate={} must be at least 1, such as --calibrate=32",
+        checked,
+        {"calibrate": 0},
+        {"calibrate": 32},
     ),
     row(
         "jdet/export/__main__.py",

@@ -12,6 +12,7 @@ from jax.extend import core
 from jdet.export.onnx import indexing, proto, shaping, suppression  # noqa: F401  (operations enter the table)
 from jdet.export.onnx.elementwise import simple
 from jdet.export.onnx.graph import Graph, Value
+from jdet.export.onnx.precision import SINGLE, Precision
 from jdet.export.onnx.table import OPERATIONS, Equation, Unsupported
 
 MOST = 1 << 20
@@ -318,6 +319,7 @@ def convert(
     function: Callable[..., Mapping[str, Any]],
     constants: Sequence[np.ndarray],
     inputs: Sequence[tuple[str, Any, Sequence[int | str]]],
+    precision: Precision = SINGLE,
 ) -> proto.Graph:
     """The ONNX graph of a function of JAX.
 
@@ -325,6 +327,8 @@ def convert(
         function: of the constants and then the inputs; returns named arrays.
         constants: become tensors of the graph.
         inputs: name, ``jax.ShapeDtypeStruct`` (its sides may be symbolic), and sides as ONNX names them.
+        precision: of convolutions and products with weights. What it observes becomes further outputs,
+            float32 [], which are called by key, end and number.
 
     Raises:
         Unsupported: an operation cannot be written.
@@ -332,7 +336,7 @@ def convert(
     specs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in constants]
     arguments = (*specs, *(x for _, x, _ in inputs))
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    graph = Graph()
+    graph = Graph(precision=precision)
     values = [Value.of(x) for x in constants]
     values += [Value(tuple(x.shape), str(x.dtype), name=name) for name, x, _ in inputs]
     outputs = []
@@ -340,5 +344,9 @@ def convert(
     for name, value, aval in zip(sorted(shapes), found, jaxpr.out_avals, strict=True):
         graph.nodes.append(proto.node("Identity", [_named(graph, value, aval).name], [name], {}))
         outputs.append((name, str(aval.dtype), tuple(aval.shape)))
+    for name, ends in (precision.observed or {}).items():
+        for number, end in enumerate(ends):
+            graph.nodes.append(proto.node("Identity", [end.name], [f"{name} {number}"], {}))
+            outputs.append((f"{name} {number}", "float32", ()))
     told = [(name, str(x.dtype), sides) for name, x, sides in inputs]
     return graph.encoded("jdet", told, outputs)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,6 +90,44 @@ for line in sys.stdin:
     numpy.savez(sys.argv[4], **kept)
     print("done", flush=True)
 """
+
+
+_OBSERVE = """
+import sys
+import numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+names = [output.name for output in session.get_outputs() if not output.shape]
+for path in sys.argv[2:]:
+    image = numpy.load(path)
+    size = numpy.array(image.shape[:2], numpy.int32)
+    values = session.run(names, {"image": image, "size": size})
+    numpy.savez(path + ".npz", **dict(zip(names, values)))
+"""
+
+
+def observe(
+    interpreter: str, data: bytes, images: Iterable[np.ndarray]
+) -> Iterator[Mapping[str, float]]:
+    """The single numbers that a model gives for images [h, w, C], by name.
+
+    Raises:
+        ConfigError: ONNX Runtime cannot run it.
+    """
+    with tempfile.TemporaryDirectory(prefix="jdet-export-") as folder:
+        model = Path(folder) / "observed.onnx"
+        model.write_bytes(data)
+        paths = []
+        for number, image in enumerate(images):
+            paths.append(str(Path(folder) / f"{number}.npy"))
+            np.save(paths[-1], image)
+        command = [interpreter, "-c", _OBSERVE, str(model), *paths]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ConfigError(f"ONNX Runtime cannot run the detector: {last}")
+        for path in paths:
+            with np.load(path + ".npz") as found:
+                yield {name: float(found[name]) for name in found.files}
 
 
 class Runner:

@@ -42,11 +42,15 @@ class Graph:
 
     Attributes:
         nodes: encoded, in order.
+        outermost: whether it is no body.
+        precision: of convolutions and products with weights, ``jdet.export.onnx.precision.Precision``.
     """
 
-    def __init__(self, parent: Graph | None = None):
+    def __init__(self, parent: Graph | None = None, precision: Any = None):
         """Starts empty; constants stand in the outermost graph, each once."""
         self.nodes: list[bytes] = []
+        self.outermost = parent is None
+        self.precision: Any = parent.precision if parent else precision
         self._root = parent._root if parent else self
         self._tensors: dict[str, bytes] = {}
         self._names = itertools.count()

@@ -10,6 +10,7 @@ import numpy as np
 
 from jdet.export.onnx.elementwise import as_number
 from jdet.export.onnx.graph import Graph, Shape, Value
+from jdet.export.onnx.precision import product
 from jdet.export.onnx.table import Equation, Unsupported, operation
 
 
@@ -164,6 +165,8 @@ def _conv(graph: Graph, equation: Equation) -> Value:
     )
     if any(step != 1 for step in params["lhs_dilation"]) or params["batch_group_count"] != 1:
         raise Unsupported("a transposed convolution")
+    if equation.dtype != "float32":
+        raise Unsupported(f"a convolution of {equation.dtype}")
     image = graph.transpose(whole(graph, equation), lhs)
     kernel = graph.transpose(whole(graph, equation, 1), rhs)
     pads = params["padding"]
@@ -172,11 +175,12 @@ def _conv(graph: Graph, equation: Equation) -> Value:
         image = padded(graph, image, [(0, 0), (0, 0), *pads], fill)
         pads = [(0, 0)] * len(pads)
     shape = tuple(equation.shape[axis] for axis in out)
-    found = graph.emit(
+    found = product(
+        graph,
         "Conv",
-        [image, kernel],
+        image,
+        kernel,
         shape,
-        equation.dtype,
         strides=list(params["window_strides"]),
         pads=[low for low, _ in pads] + [high for _, high in pads],
         dilations=list(params["rhs_dilation"]),
@@ -200,7 +204,9 @@ def _dot(graph: Graph, equation: Equation) -> Value:
     right = graph.transpose(right, [*right_batch, *right_sum, *right_free])
     right = graph.reshape(right, (*batch, inner, math.prod(columns)))
     shape = (*batch, math.prod(rows), math.prod(columns))
-    found = graph.emit("MatMul", [left, right], shape, equation.dtype)
+    if equation.dtype != "float32":
+        raise Unsupported(f"a product of {equation.dtype}")
+    found = product(graph, "MatMul", left, right, shape)
     return graph.reshape(found, equation.shape)
 
 
