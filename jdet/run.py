@@ -21,7 +21,7 @@ from jdet import build, phases
 from jdet import config as config_lib
 from jdet.analyse.last import explain
 from jdet.analysis import box_coverage
-from jdet.analysis.curves import plot_curves
+from jdet.analysis.curves import draw_log
 from jdet.atomic_files import write_json
 from jdet.data import balance
 from jdet.data.first_look import first_look
@@ -30,6 +30,7 @@ from jdet.data.sources import defects, fingerprint, repeated
 from jdet.data.statistics import ImageStatistics
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import image_kind, loaders
+from jdet.evaluation.background import Background
 from jdet.evaluation.weights import make_weights
 from jdet.parallel import broadcast, consistency
 from jdet.parallel import mesh as mesh_lib
@@ -171,27 +172,31 @@ def _train(ready: _Ready, workdir: Path, **given: Any) -> loop.Result:
 
     weights = make_weights(config, detector, mesh, batches)
     calibration = Calibration(detector, mesh, config, batches)
-    evaluation = evaluate_lib.make_evaluation(config, detector, eval_source, mesh, Path(workdir))
+    files = Background(2)
+    evaluation = evaluate_lib.make_evaluation(
+        config, detector, eval_source, mesh, Path(workdir), files
+    )
     multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
 
     def evaluate_state(trained: TrainState, step: int) -> Evaluated:
-        _draw_curves(Path(workdir))
+        files.submit(draw_log, Path(workdir))
         return evaluation(weights(trained), step)
 
-    result = loop.train(
-        config,
-        workdir,
-        detector=detector,
-        train_stream=train_stream,
-        num_examples=ready.num_examples,
-        train_images=len(train_source),
-        evaluate=evaluate_state,
-        init_transforms=[calibration] if config.calibration.iterations else [],
-        build=lambda other: build.detector(other, other.class_names),
-        class_defaults=build.defaults(config),
-        **given,
-    )
-    _draw_curves(Path(workdir))  # again, now that the last evaluation is in the log
+    with files:
+        result = loop.train(
+            config,
+            workdir,
+            detector=detector,
+            train_stream=train_stream,
+            num_examples=ready.num_examples,
+            train_images=len(train_source),
+            evaluate=evaluate_state,
+            init_transforms=[calibration] if config.calibration.iterations else [],
+            build=lambda other: build.detector(other, other.class_names),
+            class_defaults=build.defaults(config),
+            **given,
+        )
+    draw_log(Path(workdir))  # again, now that the last evaluation is in the log
     if multi_scale is not None and result.status == "completed":
         more = multi_scale(weights(result.state), result.step, repeat=False)
         result = result._replace(metrics={**result.metrics, **more})
@@ -246,7 +251,8 @@ def evaluate(
     image_kind.check(config, source, "eval data")
     detector = build.detector(config, source.class_names, axis_name="member")
     mesh = mesh_lib.make_mesh(config, training=config.eval.precise_bn > 0)
-    evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir))
+    files = Background(1)
+    evaluation = evaluate_lib.make_evaluation(config, detector, source, mesh, Path(workdir), files)
     multi_scale = evaluate_lib.make_multi_scale(config, detector, source, mesh, Path(workdir))
     weights = make_weights(
         config,
@@ -255,8 +261,9 @@ def evaluate(
         lambda: loaders.train_batches(config, train_source, needs=detector.needs),
     )
     variables = weights(saved)
-    metrics = dict(evaluation(variables, int(saved.step)).metrics)
-    _draw_curves(Path(workdir))
+    with files:
+        metrics = dict(evaluation(variables, int(saved.step)).metrics)
+    draw_log(Path(workdir))
     if multi_scale is not None:
         metrics |= multi_scale(variables, int(saved.step))
     explain(Path(workdir), config, source)
@@ -326,18 +333,6 @@ def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) 
             f"the config is not that of the run in {workdir}: {', '.join(different)}; give the config "
             "the run was trained with, or leave it out (jdet.run.evaluate(workdir))"
         )
-
-
-def _draw_curves(workdir: Path) -> None:
-    """Draws the curves of the log so far, on process 0; a run does not end for want of them."""
-    log = workdir / "metrics.jsonl"
-    if jax.process_index() == 0 and log.exists():
-        try:
-            plot_curves(log, workdir / "curves.png")
-        except ValueError:  # nothing is logged yet
-            return
-        except OSError as error:
-            logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
 
 
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:

@@ -20,7 +20,7 @@ Everything here is plain Python, so that input workers need not import JAX. Name
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -292,10 +292,13 @@ class Evaluated(NamedTuple):
     Attributes:
         metrics: numbers by slash names, the main one first.
         images: drawn images by slash names, uint8 [H, W, 3] RGB.
+        wait: returns once all files of the evaluation are written, which may still be going on; raises what
+            went wrong.
     """
 
     metrics: Mapping[str, float]
     images: Mapping[str, np.ndarray] = {}
+    wait: Callable[[], None] = lambda: None
 
 
 class Mean(NamedTuple):

@@ -99,8 +99,8 @@ def test_training_says_how_to_go_on(usual, monkeypatch, capsys):
 
 
 def test_a_run_stopped_before_anything_was_logged_has_no_curves(tmp_path):
-    from jdet import run
+    from jdet.analysis import curves
 
     (tmp_path / "metrics.jsonl").touch()
-    run._draw_curves(tmp_path)
+    curves.draw_log(tmp_path)
     assert not (tmp_path / "curves.png").exists()

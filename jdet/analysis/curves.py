@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
+from absl import logging
 
 from jdet.train.folders import EVALUATION
 
@@ -128,6 +130,18 @@ def plot_curves(
     if recall:
         _draw_recall(figure.add_subplot(rows, columns, count), recall)
     figure.savefig(out_png, dpi=120)
+
+
+def draw_log(workdir: Path) -> None:
+    """Draws the curves of a run's log so far, on process 0; a run does not end for want of them."""
+    log = workdir / "metrics.jsonl"
+    if jax.process_index() == 0 and log.exists():
+        try:
+            plot_curves(log, workdir / "curves.png")
+        except ValueError:  # nothing is logged yet
+            return
+        except OSError as error:
+            logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
 
 
 def read_precision_recall(path: str | os.PathLike[str]) -> dict[str, Series]:

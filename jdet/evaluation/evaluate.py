@@ -9,6 +9,7 @@ files (``jdet.analyse``, ``jdet.html_report``), go: they are of the evaluation b
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +26,10 @@ from jdet.data.readers.decoder import Decoder
 from jdet.data.transforms.multi_scale import View
 from jdet.evaluation import drawing, loaders, report, tta
 from jdet.evaluation import results as results_lib
-from jdet.evaluation.detect import DetectFn, one_ahead, to_images
+from jdet.evaluation.background import Background
+from jdet.evaluation.detect import DetectFn, to_images
 from jdet.evaluation.display import Display
-from jdet.evaluation.gather import Evaluator, Gather, SampleImages
+from jdet.evaluation.gather import Evaluator, Gather, SampleImages, Scored
 from jdet.evaluation.multi_scale import MultiScale
 from jdet.evaluation.results import Results
 from jdet.evaluation.tiling import Tiling
@@ -89,11 +91,17 @@ def needs_masks(config: ConfigDict, class_names: Sequence[str]) -> bool:
 
 
 def make_evaluation(
-    config: ConfigDict, detector: Any, source: Source, mesh: Any, workdir: Path
+    config: ConfigDict,
+    detector: Any,
+    source: Source,
+    mesh: Any,
+    workdir: Path,
+    background: Background,
 ) -> Callable[[Any, int], Evaluated]:
     """``evaluation(variables, step)``: metrics and drawn images; writes all files of an evaluation.
 
-    The network is compiled once per input shape, at the first call.
+    The network is compiled once per input shape, at the first call. Detections and report are written in
+    the background, after what was handed over before.
 
     Raises:
         ConfigError: ``config.eval.metrics`` or ``drawn_bands`` names what does not exist.
@@ -114,19 +122,12 @@ def make_evaluation(
         found = evaluate(config, source, mesh, detect, detect.fold(variables), **options)
         if jax.process_index() != 0:
             return Evaluated(found.metrics)
+        background.wait()  # for the files of the evaluation before
         remove_views(workdir)
-        found.results.write(workdir, _category_ids(config, source))
         curves: dict[str, Any] = {}
         for evaluator in found.evaluators:
             curves |= evaluator.curves() if hasattr(evaluator, "curves") else {}
-        write_json(workdir / EVALUATION, {"step": step, "curves": curves})
-        report.write_report(
-            workdir / "report.json",
-            step=step,
-            metrics=found.metrics,
-            settings=report.settings_of(config, source, found.evaluators),
-            seconds_per_image=found.seconds_per_image,
-        )
+        background.submit(_write, workdir, config, source, step, found, curves)
         report.print_table(found.metrics, source.class_names, report.per_class(found.evaluators))
         drawn = drawing.write_images(
             workdir / "detections",
@@ -137,9 +138,29 @@ def make_evaluation(
             score_threshold=config.eval.score_drawn,
         )
         images = {f"detections/{name}": image for name, image in drawn.items()}
-        return Evaluated(found.metrics, images)
+        return Evaluated(found.metrics, images, background.wait)
 
     return evaluation
+
+
+def _write(
+    workdir: Path,
+    config: ConfigDict,
+    source: Source,
+    step: int,
+    found: Outcome,
+    curves: Mapping[str, Any],
+) -> None:
+    """Writes detections, curves and report of an evaluation."""
+    found.results.write(workdir, _category_ids(config, source))
+    write_json(workdir / EVALUATION, {"step": step, "curves": curves})
+    report.write_report(
+        workdir / "report.json",
+        step=step,
+        metrics=found.metrics,
+        settings=report.settings_of(config, source, found.evaluators),
+        seconds_per_image=found.seconds_per_image,
+    )
 
 
 def make_multi_scale(
@@ -311,26 +332,41 @@ def evaluate_stream(
             what the stream itself skipped as unreadable may be missing; a warning counts it.
     """
     gather = Gather(source, evaluators, len(source) if expected is None else expected, results)
+    alone = jax.process_count() == 1
+    ready: deque[list[Scored]] = deque()
     done = 0
-    # The batch before is scored while the device works on this one.
-    for batch, found in one_ahead(
-        stream, lambda batch: detect_fn(variables, batch.images, batch.image_sizes)
-    ):
+
+    def handle(batch: Batch, found: Any) -> None:
+        nonlocal done
         rows = np.flatnonzero(batch.real)
         index = np.asarray(batch.index)
         gather.check(index[rows])
         ground_truths = {row: source[int(index[row])] for row in rows}
         ids = [ground_truths[row].id if row in ground_truths else "" for row in range(len(index))]
         images = to_images(found, batch, ids)
-        gather.add(
-            [
-                (int(index[row]), image, ground_truths[row])
-                for image, row in zip(images, rows, strict=True)
-            ]
-        )
+        scored = [
+            (int(index[row]), image, ground_truths[row])
+            for image, row in zip(images, rows, strict=True)
+        ]
+        if alone:
+            gather.add(scored)
+        else:
+            ready.append(scored)
         done += len(rows)
         if on_progress is not None:
             on_progress(done, gather.expected)
+
+    def exchange() -> None:
+        while ready:
+            gather.add(ready.popleft())
+
+    # One batch is read, another on the device, and the one before is scored. What several processes
+    # exchange goes through the devices, and stays in this thread.
+    with Background(1) as background:
+        for batch in stream:
+            background.submit(handle, batch, detect_fn(variables, batch.images, batch.image_sizes))
+            exchange()
+    exchange()
     return gather.result(len(stream.report().skipped) if isinstance(stream, BatchStream) else 0)
 
 

@@ -2,7 +2,8 @@
 
 The order at every step is fixed: evaluate the state → decide → save it → take the step → log it. What is
 evaluated and saved under step k is thus the state after k steps, and everything logged up to k is on
-disk before the checkpoint of k counts.
+disk before the checkpoint of k counts. The files of an evaluation are written while training goes on; all
+are there when it ends.
 
 The loop keeps one step queued behind the one the device works on, no more: that hides the work of
 the host, and still a signal or a loss that is not finite is noticed within a step.
@@ -118,6 +119,8 @@ class Cycle:
         self._progress, self._stop, self._until = progress, stop, until
         self._factors = factors
         self._watch = Stopwatch()
+        # Waits for the files of the last evaluation.
+        self._written: Callable[[], None] = lambda: None
         self._unlogged: tuple[int, dict[str, Any]] | None = None  # the step settled last
         self._lr_scale = self._placed_scale()
 
@@ -195,6 +198,7 @@ class Cycle:
         if not complete:
             self._progress.say(f"{self._stop.name}: saving step {k}")
         self._checkpoints.wait()
+        self._written()
         rates = self._watch.rates(self._resolved.batch_size)
         status = "completed" if complete else "interrupted"
         self._progress.say(f"{status} at step {k} of {self._resolved.steps}, {rates[0]:.1f} img/s")
@@ -276,6 +280,7 @@ class Cycle:
     def _judge(self, now: TrainState, k: int) -> None:
         assert self._evaluate is not None
         found = self._evaluate(now, k)
+        self._written = found.wait
         self._metrics = {name: float(x) for name, x in found.metrics.items()}
         self._write(k, self._metrics)
         for writer in self._writers:

@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from jdet.analyse import records
 from jdet.analyse.last import write_last
 from jdet.config import get_defaults
+from jdet.evaluation.background import Background
 from jdet.evaluation.evaluate import make_evaluation
 from jdet.evaluation.results import Results, category_ids, image_ids, to_coco_json
 from jdet.train.folders import OWN
@@ -66,8 +67,10 @@ def test_an_evaluation_can_be_scored_again_from_its_files(tmp_path):
     config.eval.max_images = 8
     config.eval.images = 2
     source = WithIds(9)
-    evaluation = make_evaluation(config, PixelDetector(), source, mesh(1, 1), tmp_path)
+    files = Background(1)
+    evaluation = make_evaluation(config, PixelDetector(), source, mesh(1, 1), tmp_path, files)
     found = evaluation({"shift": np.float32(1)}, 5)
+    found.wait()
     assert 0.05 < found.metrics["coco/AP"] < 0.95 and len(found.images) == 2
     written = {p.name for p in tmp_path.iterdir()}
     assert written == {

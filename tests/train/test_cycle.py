@@ -82,7 +82,8 @@ def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
     def evaluate(state, k):
         assert int(state.step) == k
         events.append(f"evaluate {k}")
-        return Evaluated({"a": float(k)}, {"image": np.zeros((4, 5, 3), np.uint8)})
+        drawn = {"image": np.zeros((4, 5, 3), np.uint8)}
+        return Evaluated({"a": float(k)}, drawn, lambda: events.append(f"files {k}"))
 
     images = []
 
@@ -106,7 +107,7 @@ def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
     assert events == [
         *("evaluate 0", "save 0", "step", "step", "log 1", "log 2"),
         *("evaluate 2", "save 2", "step", "step", "log 3", "log 4"),
-        *("evaluate 4", "save 4"),
+        *("evaluate 4", "save 4", "files 4"),
     ]
     assert images == [(0, "image"), (2, "image"), (4, "image")]
     assert made[0]._cache_size() == 1, "the step was compiled more than once"

@@ -1,12 +1,15 @@
 """The optimiser against Caffe's update written out in numpy, and the rules that steer it."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from jdet.train import optim
+from jdet.train import moments, optim
 from jdet.types import ConfigError
 from tests.train import fake
 
@@ -152,6 +155,26 @@ def test_scale_of_the_rate(name):
     for path, value in stopped.items():
         expected = 0.9 * one[path] if name == "sgd" else 0 * value
         np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("overrides", [{}, {"nesterov": True}, {"name": "adamw"}])
+def test_everything_is_updated_in_place_and_nothing_that_is_not_finite_gets_in(overrides):
+    params = tree(0)
+    optimizer = optim.make_optimizer(settings(**overrides), dropping, params)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, grads, finite):
+        updates, state = optimizer.update(grads, state, params, finite=finite)
+        return moments.keep(finite, optax.apply_updates(params, updates), params), state
+
+    now = jax.tree.map(jnp.asarray, (params, optimizer.init(params)))
+    program = step.lower(*now, tree(1), True).compile()
+    assert not re.search(r"f32\[\d\S* copy\(", program.as_text())
+    now = step(*now, tree(1), True)
+    before = jax.device_get(now)
+    after = jax.device_get(step(*now, jax.tree.map(lambda g: np.nan * g, tree(2)), False))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    assert not np.array_equal(flat(before[0])["head/loc0/kernel"], params["head"]["loc0"]["kernel"])
 
 
 def factors(config, params):

@@ -175,6 +175,13 @@ def test_first_pass_of_accumulation_has_no_network(norm):
     assert convolutions(config, detector) == plain
 
 
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_one_device_has_nobody_to_exchange_with(norm):
+    """A sum over it alone would be left in the program on CPUs, with a copy of all gradients."""
+    for overrides in ({}, dict(train__accumulation=2)):
+        assert convolutions(fake.config(**overrides), fake.FakeDetector(norm))[1] == 0
+
+
 def test_first_non_finite_loss_freezes_the_state():
     """Batch 1 holds image 12: its step and all later ones change nothing but the flag."""
     detector = fake.FakeDetector("batch", bad_index=12)
