@@ -177,6 +177,7 @@ def part_of(folder, share):
 
 def repeated_in(folder, evaluation):
     root = voc(folder / "set", {"train": ["a", "b"], "val": ["b", "c"], "rest": ["c"]})
+    Image.fromarray(PIXELS + 9).save(root / "JPEGImages" / "c.jpg")  # no copy of the others
     return repeated.warning(VocSource(root, "train"), VocSource(root, evaluation))
 
 

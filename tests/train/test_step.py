@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -161,8 +162,9 @@ def test_per_device_normaliser_is_the_mean_of_the_parts(overrides):
 
 def convolutions(config, detector):
     mesh, begin, train_step = build(config, detector)
-    text = train_step.lower(begin, mesh_lib.to_global(fake.batch(0), mesh)).as_text()
-    return text.count("stablehlo.convolution"), text.count("stablehlo.all_reduce")
+    lowered = train_step.lower(begin, mesh_lib.to_global(fake.batch(0), mesh))
+    text = lowered.compile().as_text()
+    return text.count(" convolution("), len(re.findall(r" all-reduce(?:-start)?\(", text))
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "sync"])
@@ -172,7 +174,8 @@ def test_first_pass_of_accumulation_has_no_network(norm):
     plain = convolutions(fake.config(parallel__devices=2), detector)
     assert plain[0] == 2  # forward, and the gradient of the kernel
     config = fake.config(parallel__devices=2, train__accumulation=2)
-    assert convolutions(config, detector) == plain
+    # CPUs run micro-batches one after the other without a loop.
+    assert convolutions(config, detector) == (2 * plain[0], plain[1])
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
