@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 from jdet import build, phases
 from jdet import config as config_lib
 from jdet.analyse.last import explain
-from jdet.analysis import box_coverage
+from jdet.analysis import box_coverage, outlook
 from jdet.analysis.curves import draw_log
+from jdet.analysis.learning.check import make_checks
 from jdet.atomic_files import write_json
 from jdet.data import balance
 from jdet.data.first_look import first_look
@@ -31,6 +32,7 @@ from jdet.data.statistics import ImageStatistics
 from jdet.evaluation import evaluate as evaluate_lib
 from jdet.evaluation import image_kind, loaders
 from jdet.evaluation.background import Background
+from jdet.evaluation.detect import DetectFn
 from jdet.evaluation.weights import make_weights
 from jdet.parallel import broadcast, consistency
 from jdet.parallel import mesh as mesh_lib
@@ -172,15 +174,19 @@ def _train(ready: _Ready, workdir: Path, **given: Any) -> loop.Result:
 
     weights = make_weights(config, detector, mesh, batches)
     calibration = Calibration(detector, mesh, config, batches)
+    detect, workdir = DetectFn(detector, mesh), Path(workdir)
+    steps = schedule.resolve(config, ready.num_examples).steps
     files = Background(2)
     evaluation = evaluate_lib.make_evaluation(
-        config, detector, eval_source, mesh, Path(workdir), files
+        config, detector, eval_source, mesh, workdir, files, detect
     )
-    multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, Path(workdir))
+    multi_scale = evaluate_lib.make_multi_scale(config, detector, eval_source, mesh, workdir)
 
     def evaluate_state(trained: TrainState, step: int) -> Evaluated:
-        files.submit(draw_log, Path(workdir))
-        return evaluation(weights(trained), step)
+        files.submit(draw_log, workdir)
+        found = evaluation(weights(trained), step)
+        files.submit(outlook.tell, workdir, found.metrics, step, steps)
+        return found
 
     with files:
         result = loop.train(
@@ -192,11 +198,14 @@ def _train(ready: _Ready, workdir: Path, **given: Any) -> loop.Result:
             train_images=len(train_source),
             evaluate=evaluate_state,
             init_transforms=[calibration] if config.calibration.iterations else [],
+            checks=make_checks(
+                config, detector, train_source, mesh, workdir, detect, images=ready.num_examples
+            ),
             build=lambda other: build.detector(other, other.class_names),
             class_defaults=build.defaults(config),
             **given,
         )
-    draw_log(Path(workdir))  # again, now that the last evaluation is in the log
+    draw_log(workdir)  # again, now that the last evaluation is in the log
     if multi_scale is not None and result.status == "completed":
         more = multi_scale(weights(result.state), result.step, repeat=False)
         result = result._replace(metrics={**result.metrics, **more})

@@ -68,6 +68,12 @@ def test_it_learns(trained):
         if "loss" in record
     ]
     assert losses[-1] < 0.5 * losses[0]
+    log = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    looks = [record for record in log if record.get("event") == "learning"]
+    assert [look["step"] for look in looks] == [23, 45, 113]
+    assert [look["causes"] for look in looks] == ["", "", ""]  # no false alarm
+    assert looks[0]["images"] == 128 and looks[-1]["near"] > looks[0]["near"]
+    assert report["learning"] == looks[-1]
 
 
 def test_evaluating_the_checkpoint_gives_the_same_numbers(trained):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from jdet.train.folders import EVALUATION
+from jdet.train.folders import CURVES, EVALUATION, METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,14 +134,14 @@ def plot_curves(
 
 def draw_log(workdir: Path) -> None:
     """Draws the curves of a run's log so far, on process 0; a run does not end for want of them."""
-    log = workdir / "metrics.jsonl"
+    log = workdir / METRICS
     if jax.process_index() == 0 and log.exists():
         try:
-            plot_curves(log, workdir / "curves.png")
+            plot_curves(log, workdir / CURVES)
         except ValueError:  # nothing is logged yet
             return
         except OSError as error:
-            logging.warning("%s was not drawn: %s", workdir / "curves.png", error)
+            logging.warning("%s was not drawn: %s", workdir / CURVES, error)
 
 
 def read_precision_recall(path: str | os.PathLike[str]) -> dict[str, Series]:

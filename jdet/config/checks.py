@@ -38,6 +38,7 @@ FREE = (
     r"train\.(remat|remat_parts|sample_stats|log_every|eval_every|eval_at_start|save_every|keep)",
     r"train\.best_(metric|mode)",
     r"train\.(loggers|project)",
+    r"train\.learning(\..*)?",
     r"eval(\..*)?",
     r"landscape(\..*)?",
     r"parallel\.(devices|cpu_devices)",
@@ -98,6 +99,7 @@ def validate(config: ConfigDict) -> None:
     for key, allowed in ranges.RANGES.items():
         ranges.check(allowed, f"config.{key}", _lookup(config, key))
     _check_landscape(config.landscape)
+    _check_looks(config.train.learning.at)
     image_settings(config)
     _check_normalise(config.data.normalise)
     _check_weights(config.train.class_weights)
@@ -122,6 +124,15 @@ def _check_landscape(landscape: ConfigDict) -> None:
         raise ConfigError(
             f"config.landscape.probe_steps={lengths!r}; it must be numbers rising from above 0 to "
             "below 1e6, such as (0.5, 1.0, 2.0, 4.0)"
+        )
+
+
+def _check_looks(at: Any) -> None:
+    """Shares of a run."""
+    if not isinstance(at, tuple) or not all(type(x) in (int, float) and 0 < x <= 1 for x in at):
+        raise ConfigError(
+            f"config.train.learning.at={at!r}; it must be shares of the run above 0 and at most 1, such as "
+            "(0.05, 0.1, 0.25)"
         )
 
 

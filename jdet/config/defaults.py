@@ -180,6 +180,11 @@ def get_defaults() -> ConfigDict:
     early_stop.minimum = 0  # evaluations before the end, at least
     early_stop.min_delta = 0.0  # an improvement is more than this beyond the best so far
 
+    # Looks at some training images and says what keeps a run from learning (docs/small_data.md).
+    train.learning = learning = ConfigDict()
+    learning.images = 32  # training images of a look; 0: off
+    learning.at = (0.05, 0.1, 0.25)  # shares of the run at which it looks; none under 100 steps
+
     c.optimizer = optimizer = ConfigDict()
     optimizer.name = "sgd"  # "sgd" (momentum in Caffe's order) | "adamw"
     optimizer.lr = 0.05  # at ``reference_batch`` images per step

@@ -92,6 +92,7 @@ RANGES: dict[str, Range] = {
     "train.early_stop.patience": Range(0, 10**6),
     "train.early_stop.minimum": Range(0, 10**6),
     "train.early_stop.min_delta": Range(0, 1e9),
+    "train.learning.images": Range(0, 10**4),
     "optimizer.lr": Range(1e-12, 1e6),
     "optimizer.reference_batch": Range(0, 10**9),
     "optimizer.bias_lr": Range(0, 1e6),

@@ -97,11 +97,12 @@ def make_evaluation(
     mesh: Any,
     workdir: Path,
     background: Background,
+    detect: DetectFn | None = None,
 ) -> Callable[[Any, int], Evaluated]:
     """``evaluation(variables, step)``: metrics and drawn images; writes all files of an evaluation.
 
-    The network is compiled once per input shape, at the first call. Detections and report are written in
-    the background, after what was handed over before.
+    The network is compiled once per input shape, at the first call of this or of the given ``detect``.
+    Detections and report are written in the background, after what was handed over before.
 
     Raises:
         ConfigError: ``config.eval.metrics`` or ``drawn_bands`` names what does not exist.
@@ -113,7 +114,8 @@ def make_evaluation(
         if "masks" in getattr(evaluator, "needs", ()):
             loaders.check_masks(config, source, "eval", f"config.eval.metrics {name!r}")
     display = Display.of(config, ImageKind.of(source))
-    detect, tiling = DetectFn(detector, mesh), Tiling.of(config.eval.tile)
+    detect = detect or DetectFn(detector, mesh)
+    tiling = Tiling.of(config.eval.tile)
     if tiling and jax.process_index() == 0 and (text := tiling.warning(source)):
         logging.warning("%s", text)
 
@@ -227,7 +229,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         metrics: of all evaluators, on every process.
-        evaluators: of ``config.eval.metrics``, in this order.
+        evaluators: that were given every image, in this order.
         results: the detections of every image.
         samples: images to draw.
         seconds_per_image: after the first batch, which brings the compilation; None for a set of one
@@ -249,6 +251,7 @@ def evaluate(
     detect: Callable[..., Any],
     variables: Any,
     *,
+    evaluators: Sequence[Evaluator] | None = None,
     views: Sequence[View] = (),
     samples: int = 0,
     to_images: Callable[[Any, Batch, Sequence[str]], list[ImageDetections]] = to_images,
@@ -262,12 +265,14 @@ def evaluate(
         mesh: of the run.
         detect: as in ``evaluate_stream``.
         variables: the detector's variables, on device.
+        evaluators: given every image; None: those of ``config.eval.metrics``.
         views: as in ``loaders.eval_batches``.
         samples: images to keep for drawing.
         to_images: as in ``evaluate_stream``.
         tiling: show images in tiles; then ``views`` and ``to_images`` are not used.
     """
-    evaluators = make_evaluators(config.eval.metrics, source.class_names, config.eval)
+    if evaluators is None:
+        evaluators = make_evaluators(config.eval.metrics, source.class_names, config.eval)
     expected = loaders.eval_images(config, source)
     keep, results = SampleImages(samples, expected), Results(source)
     marks: list[float] = []

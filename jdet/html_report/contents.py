@@ -15,7 +15,8 @@ from jdet.analysis.curves import read_precision_recall
 from jdet.config import flatten
 from jdet.html_report import curves
 from jdet.html_report.matching import STEPS, Totals
-from jdet.train.folders import EVALUATION
+from jdet.train.checks import read_rows
+from jdet.train.folders import EVALUATION, METRICS
 from jdet.train.workdir import Run
 from jdet.types import DataError
 
@@ -179,7 +180,21 @@ def data_findings(folder: Path, report: Mapping[str, Any]) -> dict[str, Any]:
         {key: one.get(key) for key in ("severity", "title", "consequence", "remedy", "count")}
         for one in (held.get("findings", ()) if isinstance(held, dict) else ())
     ]
+    findings += _of_looks(folder)
     return {"facts": facts, "defects": defects, "defects_total": total, "findings": findings}
+
+
+def _of_looks(folder: Path) -> list[dict[str, Any]]:
+    """What the last look at training images found to keep the run from learning, as findings."""
+    events = read_rows(folder / METRICS, 10**12, events=True)
+    found: list[dict[str, Any]] = []
+    for look in [row for row in events if row["event"] == "learning"][-1:]:
+        for line in str(look.get("said") or "").splitlines():
+            title, _, remedy = line.partition(":")
+            after = f"Found after {look['step']:,} steps."
+            found.append({"severity": "warning", "title": title, "consequence": after})
+            found[-1] |= {"remedy": remedy.strip(), "count": None}
+    return found
 
 
 def cost(run: Run, report: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
@@ -245,6 +260,8 @@ def headline(run: Run, report: Mapping[str, Any], totals: Totals | None, iou: fl
     images = (report.get("settings") or {}).get("images")
     where = f" on {images:,} image{'s' * (images != 1)}" if images else ""
     numbers = f"{', '.join(shown)}{where}, {after}." if shown else f"Evaluated{where}, {after}."
+    if ahead := report.get("forecast"):
+        numbers += f" Forecast: {ahead['said']}."
     if totals is None or not totals.objects:
         return f"{before}{numbers}"
     best = totals.best()

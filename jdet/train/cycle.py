@@ -1,9 +1,9 @@
 """The steps of a run: what happens at each of them, in a fixed order.
 
-The order at every step is fixed: evaluate the state → decide → save it → take the step → log it. What is
-evaluated and saved under step k is thus the state after k steps, and everything logged up to k is on
-disk before the checkpoint of k counts. The files of an evaluation are written while training goes on; all
-are there when it ends.
+The order at every step is fixed: evaluate the state → decide → check → save it → take the step → log it.
+What is evaluated and saved under step k is thus the state after k steps, and everything logged up to k is
+on disk before the checkpoint of k counts. The files of an evaluation are written while training goes on;
+all are there when it ends.
 
 The loop keeps one step queued behind the one the device works on, no more: that hides the work of
 the host, and still a signal or a loss that is not finite is noticed within a step.
@@ -23,6 +23,7 @@ from jdet.parallel.prefetch import DevicePrefetcher
 from jdet.train.budget import placed
 from jdet.train.checkpoints import select
 from jdet.train.checkpoints.checkpoint import Checkpoints
+from jdet.train.checks import Checks
 from jdet.train.diagnostics.landscape import Landscape
 from jdet.train.policy import Decisions
 from jdet.train.preemption import StopRequest
@@ -86,6 +87,7 @@ class Cycle:
         step: Callable[..., tuple[TrainState, Metrics]],
         evaluate: Evaluate | None,
         decisions: Decisions,
+        checks: Checks,
         checkpoints: Checkpoints,
         writers: Sequence[Writer],
         landscape: Landscape,
@@ -103,6 +105,7 @@ class Cycle:
             step: of ``jdet.train.step.make_train_step``.
             evaluate: as in ``jdet.train.loop.train``.
             decisions: of the evaluations so far.
+            checks: made beside the evaluations.
             checkpoints: of the run.
             writers: told what is logged and evaluated.
             landscape: records of the loss surface.
@@ -118,6 +121,7 @@ class Cycle:
         self._checkpoints, self._writers, self._landscape = checkpoints, writers, landscape
         self._progress, self._stop, self._until = progress, stop, until
         self._factors = factors
+        self._checks = checks
         self._watch = Stopwatch()
         # Waits for the files of the last evaluation.
         self._written: Callable[[], None] = lambda: None
@@ -148,7 +152,8 @@ class Cycle:
             last, stopping = self._complete(k), self._stop.reached() or k == self._until
             judge = evaluated != k and not stopping and self._evaluation_due(k)
             save = saved != k and (judge or last or stopping or self._save_due(k))
-            if flight is not None and (judge or save or last or stopping):
+            check = not stopping and self._checks.due(k)
+            if flight is not None and (judge or check or save or last or stopping):
                 self._settle(flight, now)
                 flight = None
             if judge:
@@ -157,6 +162,9 @@ class Cycle:
                 evaluated, last = k, self._complete(k)
                 if last:  # by the policy: no step was known to be the last when it was settled
                     self._log()
+            if check:
+                with self._watch.paused():
+                    self._check(now, k)
             if save:
                 with self._watch.paused():
                     self._checkpoints.save(k, now, self._metrics if evaluated == k else None)
@@ -298,6 +306,12 @@ class Cycle:
             return self._lr_scale
         return (placed(self._factors[k] * self._decisions.now.lr_scale, self._mesh),)
 
+    def _check(self, now: TrainState, k: int) -> None:
+        for name, said in self._checks.look(now, k):
+            self._write(k, {"event": name, **said.values})
+            for line in said.lines:
+                self._progress.say(f"step {k}: {line}")
+
     def _placed_scale(self) -> tuple[jax.Array, ...]:
         """The factor of the learning rate on every device, for the step; none where none is decided."""
         return (placed(self._decisions.now.lr_scale, self._mesh),) if self._decisions.any else ()
@@ -319,6 +333,8 @@ class Cycle:
             f"the loss or its gradient is not finite at step {k}; {kept}\n  "
             + "\n  ".join(f"{name} {value:.4g}" for name, value in values.items())
         )
+        for line in self._checks.diverged(k):
+            self._progress.say(line)
         rates = self._watch.rates(self._resolved.batch_size)
         return Result("diverged", k - 1, 1, self._metrics, *rates, last)
 

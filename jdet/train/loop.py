@@ -20,6 +20,7 @@ from jdet.parallel import mesh as mesh_lib
 from jdet.parallel.prefetch import DevicePrefetcher
 from jdet.train import budget, early_stop, optim, provenance, schedule, state
 from jdet.train.checkpoints import checkpoint
+from jdet.train.checks import Check, Checks
 from jdet.train.cycle import Cycle, Evaluate, NotFinite, Result
 from jdet.train.diagnostics.landscape import Landscape
 from jdet.train.folders import LANDSCAPE, METRICS
@@ -50,6 +51,7 @@ def train(
     build: Callable[[ConfigDict], Any] | None = None,
     init_transforms: Sequence[InitTransform] = (),
     policy: Policy | None = None,
+    checks: Sequence[Check] = (),
     class_defaults: Mapping[str, Any] | None = None,
     outlook: Outlook | None = None,
     until: int | None = None,
@@ -77,6 +79,7 @@ def train(
             loaded and before the optimiser's state exists. A resumed run applies none.
         policy: decides on learning rate and end of the run after every evaluation
             (``jdet.train.policy``); None: that of ``config.train.saturation`` or ``early_stop``, or none.
+        checks: look at the run at steps of theirs, and change nothing (``jdet.train.checks``).
         class_defaults: for runs that are older than some key of a class (``Workdir``).
         outlook: what the run is a part of, for its progress.
         until: step at which the run is saved and interrupted, as by a signal; None: none.
@@ -172,6 +175,7 @@ def train(
             step=make_train_step(detector, optimizer, rate, mesh, config),
             evaluate=evaluate,
             decisions=decisions,
+            checks=Checks(checks, folder.path / METRICS, keep_until),
             checkpoints=checkpoints,
             writers=outputs,
             landscape=landscape,

@@ -31,7 +31,7 @@ from jdet.types import TrainState
 TOLERANCE = 0.05
 """Share of the way of the weights by which the end may lie apart on another machine."""
 
-_QUIET: dict[str, Any] = {"eval_at_start": False, "loggers": ()}
+_QUIET: dict[str, Any] = {"eval_at_start": False, "loggers": (), "learning": {"images": 0}}
 """Keys of ``train`` that are set for a segment; none changes the weights."""
 
 

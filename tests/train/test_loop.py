@@ -22,7 +22,8 @@ TIMING = ("images_per_second", "data_wait")
 
 
 def train(workdir, detector=None, stream=fake.stream, num_examples=20, evaluate=None, **kwargs):
-    options = ("overwrite", "writers", "init_transforms", "policy", "train_images", "until")
+    options = ("overwrite", "writers", "init_transforms", "policy", "checks")
+    options += ("train_images", "until")
     own = {key: kwargs.pop(key) for key in options if key in kwargs}
     return loop.train(
         fake.config(**kwargs),

@@ -1,0 +1,80 @@
+"""What images and labels show by themselves: each way of spoiling a set has a number of its own."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from jdet.analysis.learning import evidence
+from jdet.data.sources.shapes import ShapesSource
+from tests.analysis.learning.spoiled import Spoiled
+from tests.harness import ROOT
+
+SHAPES = dict(size=96, count=56, num_classes=3, min_scale=0.25, max_objects=5, clutter=1.0)
+
+
+@functools.cache
+def examples():
+    return list(map(ShapesSource(**SHAPES).__getitem__, range(SHAPES["count"])))
+
+
+def measured(way):
+    source, seen = Spoiled(way, **SHAPES), []
+    for index, good in enumerate(examples()):
+        example = source.spoil(good, index)
+        image = (example.image.astype(np.float32) - 127.5) / 64
+        seen.append(evidence.Seen(image, example.boxes.astype(float), example.labels, 0.8))
+    return evidence.measure(seen, len(source.class_names))
+
+
+def test_a_good_set():
+    found = measured("good")
+    assert found.flat == found.contradicting == 0
+    assert found.edges > 5 and found.alike > 3 and found.alike_fine > 3
+
+
+@pytest.mark.parametrize(
+    "way, changed",
+    [
+        ("shuffled", lambda found: found.alike < 2 and found.alike_fine < 3 and found.edges > 5),
+        ("shifted", lambda found: found.edges < 1.5),
+        ("contradictory", lambda found: found.contradicting == 1),
+        ("constant", lambda found: found.flat == 1),
+        ("tiny", lambda found: np.isnan(found.edges) and found.flat == 0),
+    ],
+)
+def test_a_spoiled_set(way, changed):
+    found = measured(way)
+    assert changed(found), found
+
+
+def test_too_little_says_nothing():
+    source = ShapesSource(**{**SHAPES, "count": 3})
+    seen = [
+        evidence.Seen(each.image.astype(np.float32), each.boxes, each.labels, 1.0)
+        for each in (source[i] for i in range(3))
+    ]
+    found = evidence.measure(seen, 3)
+    assert np.isnan([found.edges, found.alike, found.alike_fine]).all()
+    empty = evidence.Seen(seen[0].image, np.zeros((0, 4)), np.zeros(0, int), 1.0)
+    assert np.isnan(evidence.measure([empty], 3).contradicting)
+
+
+@pytest.mark.parametrize("name", ["bccd", "deeppcb"])
+def test_real_sets_are_good(name):
+    folder = ROOT.parent / "shared/data" / name
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there")
+    from jdet.data.readers.decoder import Decoder
+    from jdet.data.sources.voc import VocSource
+
+    names = (folder / "labels.txt").read_text().split()
+    source = VocSource(folder, "train", tuple(names))
+    decode, seen = Decoder.of(source), []
+    for index in range(0, len(source), len(source) // 24):
+        example = source[index]
+        image = decode(example.image).astype(np.float32)
+        image = (image - image.mean((0, 1))) / image.std((0, 1)).clip(1)
+        seen.append(evidence.Seen(image, example.boxes.astype(float), example.labels, 0.3))
+    found = evidence.measure(seen, len(source.class_names))
+    assert found.flat == found.contradicting == 0 and found.edges > 3 and found.alike > 3
