@@ -180,7 +180,7 @@ def get_defaults() -> ConfigDict:
     early_stop.minimum = 0  # evaluations before the end, at least
     early_stop.min_delta = 0.0  # an improvement is more than this beyond the best so far
 
-    # Looks at some training images and says what keeps a run from learning (docs/small_data.md).
+    # Looks at some training images and says what keeps a run from learning (docs/learning.md).
     train.learning = learning = ConfigDict()
     learning.images = 32  # training images of a look; 0: off
     learning.at = (0.05, 0.1, 0.25)  # shares of the run at which it looks; none under 100 steps

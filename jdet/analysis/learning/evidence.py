@@ -87,7 +87,9 @@ def measure(images: Sequence[Seen], classes: int) -> Evidence:
 
     told = len(chosen) >= FEWEST_TOLD and classes > 1
     return Evidence(
-        flat=float(np.mean([each.image.std() < FLAT for each in small])) if small else math.nan,
+        flat=float(np.mean([each.image.std((0, 1)).max() < FLAT for each in small]))
+        if small
+        else math.nan,
         contradicting=_contradicting(images),
         edges=_edges(small),
         alike=alike(small, _SIDE) if told else math.nan,

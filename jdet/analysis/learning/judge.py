@@ -2,7 +2,7 @@
 
 What images and labels show by themselves is said at once. Everything else needs a symptom, that nothing is
 found, and a cause that is on record beside it; the symptom alone is said at the last look. The thresholds
-are far from what runs that learn have shown (docs/small_data.md).
+are far from what runs that learn have shown (docs/learning.md).
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def judge(
         *_rate(found, evidence, curve, settings, blind),
         *_boxes(found, evidence, settings, blind),
     ]
-    if not {"images", "labels", "boxes"} & {each.cause for each in (*certain, *causes)}:
-        causes += _classes(found, evidence, settings)  # of what is seen in right boxes of one class
+    if not (certain or causes):
+        causes += _classes(found, evidence, settings)
     if not (certain or causes) and blind and last:
         causes = [
             Finding(
@@ -155,7 +155,7 @@ def _rate(
 
 def _boxes(found: Found, evidence: Evidence, settings: Settings, blind: bool) -> Iterator[Finding]:
     displaced = evidence.edges <= -CHANCE / 2 and found.agnostic < POOR
-    if displaced or (blind and evidence.edges < CHANCE / 2):
+    if evidence.flat < FLAT and (displaced or (blind and evidence.edges < CHANCE / 2)):
         yield Finding(
             "boxes",
             "there is no more of an edge along the boxes than beside them "

@@ -4,7 +4,7 @@
     python -m jdet.analysis.price RUN RUN RUN … --target=0.9
 
 Of each run, finished or still training, the final AP is foretold from its last evaluation, with an interval
-(docs/small_data.md says what it is worth). Of three runs and more on parts of a set
+(docs/learning.md says what it is worth). Of three runs and more on parts of a set
 (``--config.data.share=0.1``, 0.25, 0.5, 1) a law over the number of images follows, and with ``--target``
 how many images reach that AP.
 """

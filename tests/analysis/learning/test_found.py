@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+
 from jdet.analysis.learning import found
 from jdet.types import Example, ImageDetections
 

@@ -14,7 +14,7 @@ from tests.analysis.price.made_runs import made
 
 
 def test_forecasts_of_sets_that_were_left_out():
-    """The figures of docs/small_data.md."""
+    """The figures of docs/learning.md."""
     held = leave_one_set_out()
     assert mean_error(held, 0.45, 0.55) == pytest.approx(0.050, abs=0.002)
     assert mean_error(held, 0.22, 0.30) == pytest.approx(0.111, abs=0.002)
