@@ -98,7 +98,7 @@ class Checks:
     def _open(self, check: Check, k: int) -> bool:
         return k in check.steps and (check.name, k) not in self._made
 
-    def _rows(self, k: int) -> list[Row]:
+    def _rows(self, k: int) -> Sequence[Row]:
         return broadcast.from_main(lambda: read_rows(self._log, k))
 
 

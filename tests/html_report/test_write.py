@@ -96,6 +96,12 @@ def test_a_run_without_evaluation_says_so(tmp_path, capsys):
     assert "still training (200 steps planned). There is no evaluation yet" in data["headline"]
     assert data["gallery"] is None and data["per_class"]["rows"] == []
     assert {chart["title"] for chart in data["charts"]} >= {"Training loss", "Learning rate"}
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        for said in ("an older look: gone", "something (rate): too low"):
+            row = {"step": 9, "event": "learning", "said": said}
+            file.write(json.dumps(row) + "\n")
+    (finding,) = held(write(tmp_path))["data"]["findings"]
+    assert finding["title"] == "something (rate)" and finding["remedy"] == "too low"
     (tmp_path / "metrics.jsonl").unlink()
     assert held(write(tmp_path))["charts"] == []
     assert command.main([str(tmp_path / "nothing")]) == 2
@@ -116,6 +122,9 @@ def test_an_older_run_whose_data_is_gone(tmp_path):
     assert "Without images" in notes and "jdet.analyse" in notes and "Some curves" in notes
     assert data["per_class"]["rows"] == [{"class": "猫", "voc07": 0.6}]
     assert "voc07/mAP 70.0 %" in data["headline"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(report | {"forecast": {"said": "80 %"}}))
+    assert held(write(tmp_path))["headline"].endswith("Forecast: 80 %.")
     other = made_run.ListSource([made_run.scene(7)[0]], config.class_names)
     assert "has no image 'image 0'" in held(write(tmp_path, source=other))["notes"][1]
 

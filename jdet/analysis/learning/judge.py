@@ -18,7 +18,7 @@ NOTHING = 0.05
 """AP50 of all classes as one below which a network finds next to nothing."""
 
 CHANCE = 3.0
-"""Standard deviations from which something is no chance; below two thirds of it, it may well be."""
+"""Standard deviations from which something is no chance; edges are held to half of it."""
 
 FLAT, CONTRADICTING, POOR = 0.5, 0.25, 0.2
 """Shares of images and of objects from which on images and labels are at fault, and the AP50 of all classes
@@ -166,7 +166,7 @@ def _boxes(found: Found, evidence: Evidence, settings: Settings, blind: bool) ->
 
 
 def _classes(found: Found, evidence: Evidence, settings: Settings) -> Iterator[Finding]:
-    if not evidence.alike < CHANCE / 1.5 or found.classes >= CHANCE:
+    if not evidence.alike < CHANCE or found.classes >= CHANCE:
         return
     confused = (
         f" (AP50 {found.ap:.2f}, all classes as one {found.agnostic:.2f})"
@@ -174,7 +174,7 @@ def _classes(found: Found, evidence: Evidence, settings: Settings) -> Iterator[F
         else ""
     )
     pixels = f"give them more pixels, --config.input_size={2 * settings.side}"
-    if evidence.alike_fine >= CHANCE:
+    if evidence.alike_fine >= 1.5 * CHANCE:
         text = f"objects of different classes look alike at this size, in the files they do not: {pixels}"
     else:
         text = (
