@@ -253,7 +253,7 @@ def evaluate(
             f"{workdir} was trained on classes {', '.join(trained.class_names)}; config.data.eval has "
             f"{', '.join(source.class_names)}"
         )
-    _same_network(config, trained, workdir)
+    build.check_same_network(config, trained, workdir)
     saved = opened.weights(step, best_metric=config.train.best_metric)
     _agree(config, {"eval": source}, checkpoint=int(saved.step))
     _look(config, {"eval": source})
@@ -315,33 +315,6 @@ def _look(config: ConfigDict, sources: dict[str, Source]) -> None:
         )
         for line in look.describe() if jax.process_index() == 0 else ():
             logging.warning("%s data: %s", role, line)
-
-
-def _same_network(config: ConfigDict, trained: ConfigDict, workdir: str | Path) -> None:
-    """Refuses to decode weights with another layout than they were trained for.
-
-    Raises:
-        ConfigError: lists the keys that differ.
-    """
-
-    def network(c: ConfigDict) -> dict[str, Any]:
-        free = {f"model.{key}" for key in build.test_keys(c)}
-        # A field that is newer than the run had its default then.
-        known = {**build.defaults(c), **config_lib.flatten({"model": c.model.to_dict()})}
-        network = {k: v for k, v in known.items() if k.startswith("model.") and k not in free}
-        return {f"config.{k}": v for k, v in {"input_size": c.input_size, **network}.items()}
-
-    ours, theirs = network(config), network(trained)
-    different = [
-        f"{key}={ours.get(key)!r} (trained with {theirs.get(key)!r})"
-        for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key)
-    ]
-    if different:
-        raise ConfigError(
-            f"the config is not that of the run in {workdir}: {', '.join(different)}; give the config "
-            "the run was trained with, or leave it out (jdet.run.evaluate(workdir))"
-        )
 
 
 def _announce(config: ConfigDict, detector: Any, train: Source, evaluation: Source) -> None:

@@ -31,5 +31,6 @@ from jdet.build.groups import fields as fields
 from jdet.build.groups import group as group
 from jdet.build.groups import make as make
 from jdet.build.groups import renamed as renamed
+from jdet.build.same_network import check_same_network as check_same_network
 from jdet.build.table import TABLE as TABLE
 from jdet.build.table import resolve as resolve

@@ -10,7 +10,7 @@ from unittest import mock
 
 from absl import flags
 
-from jdet import describe, main, predict, run
+from jdet import build, describe, main, predict
 from jdet.browse import browse
 from jdet.config import get_defaults
 from jdet.convert import convert
@@ -140,7 +140,7 @@ def network(size):
     for one in (trained, config):
         one.model = {"name": "tests.own_detector:GridDetector"}
     config.input_size = size
-    run._same_network(config, trained, "runs/x")
+    build.check_same_network(config, trained, "runs/x")
 
 
 def converted(folder, out, splits=("train",), there=()):
@@ -286,7 +286,7 @@ ROWS = [
         {"batch_size": 1},
     ),
     row(
-        "jdet/run.py",
+        "jdet/build/same_network.py",
         "give the config the run was trained with, or leave it out",
         network,
         {"size": 64},
