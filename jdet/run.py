@@ -175,7 +175,6 @@ def _train(ready: _Ready, workdir: Path, **given: Any) -> loop.Result:
     weights = make_weights(config, detector, mesh, batches)
     calibration = Calibration(detector, mesh, config, batches)
     detect, workdir = DetectFn(detector, mesh), Path(workdir)
-    steps = schedule.resolve(config, ready.num_examples).steps
     files = Background(2)
     evaluation = evaluate_lib.make_evaluation(
         config, detector, eval_source, mesh, workdir, files, detect
@@ -185,7 +184,7 @@ def _train(ready: _Ready, workdir: Path, **given: Any) -> loop.Result:
     def evaluate_state(trained: TrainState, step: int) -> Evaluated:
         files.submit(draw_log, workdir)
         found = evaluation(weights(trained), step)
-        files.submit(outlook.tell, workdir, found.metrics, step, steps)
+        files.submit(outlook.tell, workdir, found.metrics, step)
         return found
 
     with files:

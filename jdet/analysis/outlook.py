@@ -15,10 +15,10 @@ from jdet.analysis.price.forecast import predict
 from jdet.analysis.price.of_runs import Price, metric_of, sentence
 from jdet.atomic_files import write_json
 from jdet.train.checks import read_rows
-from jdet.train.folders import METRICS
+from jdet.train.folders import METRICS, record_of
 
 
-def tell(workdir: Path, metrics: Mapping[str, float], step: int, steps: int) -> None:
+def tell(workdir: Path, metrics: Mapping[str, float], step: int) -> None:
     """Prints the forecast of an evaluation, and adds it to ``report.json`` with what keeps the run back.
 
     Process 0 does; others return at once. The group "forecast" has the metric, its expected final value and
@@ -28,14 +28,13 @@ def tell(workdir: Path, metrics: Mapping[str, float], step: int, steps: int) -> 
     Args:
         workdir: of the run, which holds the report of this evaluation.
         metrics: of the evaluation.
-        step: steps of the evaluated state.
-        steps: of the whole run.
+        step: steps of the evaluated state; looks before it count.
     """
     path = workdir / "report.json"
     if jax.process_index() != 0 or not path.exists():
         return
     more: dict[str, Any] = {}
-    name = metric_of(metrics)
+    name, steps = metric_of(metrics), record_of(workdir)["steps"]
     ahead = predict(step / steps, float(metrics[name])) if name else None
     if ahead is not None:
         said = sentence(Price("", 0, name, step, steps, float(metrics[name]), ahead))
@@ -43,7 +42,7 @@ def tell(workdir: Path, metrics: Mapping[str, float], step: int, steps: int) -> 
         more["forecast"] = {"metric": name, **ahead._asdict(), "said": said}
     looks = [
         row
-        for row in read_rows(workdir / METRICS, step, events=True)
+        for row in read_rows(workdir / METRICS, step - 1, events=True)
         if row["event"] == LearningCheck.name
     ]
     if looks:

@@ -91,16 +91,17 @@ def test_what_an_evaluation_adds_to_the_report(tmp_path):
 
     report = tmp_path / "report.json"
     report.write_text('{"step": 50, "metrics": {}}')
+    (tmp_path / "run.json").write_text('{"steps": 100}')
     row = '{"step": 10, "event": "learning", "causes": "rate", "said": "too low: raise it"}\n'
     (tmp_path / "metrics.jsonl").write_text(row)
-    outlook.tell(tmp_path, {"coco/AP": 0.3, "coco/AP50": 0.6}, 50, 100)
+    outlook.tell(tmp_path, {"coco/AP": 0.3, "coco/AP50": 0.6}, 50)
     held = json.loads(report.read_text())
     assert held["step"] == 50 and held["learning"]["causes"] == "rate"
     assert held["forecast"]["metric"] == "coco/AP50"
     assert held["forecast"]["low"] < 0.6 < held["forecast"]["value"] < held["forecast"]["high"]
     report.write_text('{"step": 100}')
-    outlook.tell(tmp_path / "none", {"own": 0.3}, 50, 100)
-    outlook.tell(tmp_path, {"own": 0.3}, 5, 100)  # before the look, and with no AP
+    outlook.tell(tmp_path / "none", {"own": 0.3}, 50)
+    outlook.tell(tmp_path, {"own": 0.3}, 5)  # before the look, and with no AP
     assert json.loads(report.read_text()) == {"step": 100}
 
 
