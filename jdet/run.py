@@ -138,6 +138,7 @@ def _prepare(config: ConfigDict, workdir: Path, overwrite: bool) -> _Ready:
         build.normalise.adopt(config, stored)
     values = build.normalise.settle(config, train_source, once=broadcast.from_main)
     if budget.open_ended(config):
+        _look(config, {"train": train_source, "eval": eval_source})  # before anything is compiled
         detector = build.detector(config, config.class_names, axis_name="member")
         data = functools.partial(loaders.train_batches, config, train_source, needs=detector.needs)
         budget.settle(config, stored, detector, data, balance.epoch_length(train_source))
@@ -271,6 +272,7 @@ def evaluate(
     variables = weights(saved)
     with files:
         metrics = dict(evaluation(variables, int(saved.step)).metrics)
+        files.submit(outlook.tell, Path(workdir), metrics, int(saved.step))
     draw_log(Path(workdir))
     if multi_scale is not None:
         metrics |= multi_scale(variables, int(saved.step))

@@ -28,21 +28,23 @@ def tell(workdir: Path, metrics: Mapping[str, float], step: int) -> None:
     Args:
         workdir: of the run, which holds the report of this evaluation.
         metrics: of the evaluation.
-        step: steps of the evaluated state; looks before it count.
+        step: steps of the evaluated state; looks up to it count.
     """
     path = workdir / "report.json"
     if jax.process_index() != 0 or not path.exists():
         return
     more: dict[str, Any] = {}
-    name, steps = metric_of(metrics), record_of(workdir)["steps"]
-    ahead = predict(step / steps, float(metrics[name])) if name else None
+    name, record = metric_of(metrics), record_of(workdir)
+    steps, ahead = record.get("steps"), None
+    if name and steps and record.get("status") != "completed":
+        ahead = predict(step / steps, float(metrics[name]))
     if ahead is not None:
         said = sentence(Price("", 0, name, step, steps, float(metrics[name]), ahead))
         logging.info("%s", said)
         more["forecast"] = {"metric": name, **ahead._asdict(), "said": said}
     looks = [
         row
-        for row in read_rows(workdir / METRICS, step - 1, events=True)
+        for row in read_rows(workdir / METRICS, step, events=True)
         if row["event"] == LearningCheck.name
     ]
     if looks:

@@ -369,8 +369,10 @@ def evaluate_stream(
     # exchange goes through the devices, and stays in this thread.
     with Background(1) as background:
         for batch in stream:
-            background.submit(handle, batch, detect_fn(variables, batch.images, batch.image_sizes))
-            exchange()
+            found = detect_fn(variables, batch.images, batch.image_sizes)
+            background.wait()
+            exchange()  # in the same place of the order on all processes
+            background.submit(handle, batch, found)
     exchange()
     return gather.result(len(stream.report().skipped) if isinstance(stream, BatchStream) else 0)
 

@@ -260,7 +260,8 @@ def headline(run: Run, report: Mapping[str, Any], totals: Totals | None, iou: fl
     images = (report.get("settings") or {}).get("images")
     where = f" on {images:,} image{'s' * (images != 1)}" if images else ""
     numbers = f"{', '.join(shown)}{where}, {after}." if shown else f"Evaluated{where}, {after}."
-    if ahead := report.get("forecast"):
+    ahead = report.get("forecast")
+    if ahead and run.record.get("status") != "completed":  # early, it is the end all the same
         numbers += f" Forecast: {ahead['said']}."
     if totals is None or not totals.objects:
         return f"{before}{numbers}"

@@ -54,7 +54,8 @@ def _normal(x):
     """The normal distribution function of float32 values."""
     z = jnp.clip(x * 2**-0.5, -_END, _END)
     square = z * z
-    return 0.5 + 0.5 * z * (_polynomial(square, _ABOVE) / _polynomial(square, _BELOW))
+    inside = z * (_polynomial(square, _ABOVE) / _polynomial(square, _BELOW))
+    return 0.5 + 0.5 * jnp.where(jnp.abs(z) < _END, inside, jnp.sign(z))
 
 
 def _polynomial(x, coefficients):

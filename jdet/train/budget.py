@@ -29,6 +29,9 @@ LEAST, MOST = 3, 20
 LONG = 10.0, 0.02
 """Timing ends after so many seconds of steps, or this share of the budget where that is more."""
 
+LONGEST = 1_000_000
+"""Steps that a schedule is laid over while they are not known."""
+
 FEWEST = 10
 """Steps of a run, at least."""
 
@@ -66,7 +69,8 @@ def settle(
 ) -> None:
     """Times the first steps of a run, writes down how many fit, and says so.
 
-    Where the run has begun, its steps are taken; if its budget was another, its workdir refuses that.
+    Where the run has begun, its steps are taken; if its budget was another, or none, its workdir refuses
+    that.
     All processes must call this together; the clock of process 0 counts.
 
     Args:
@@ -79,9 +83,6 @@ def settle(
     Raises:
         ConfigError: fewer than ``FEWEST`` steps fit, or the config says the length of the run otherwise.
     """
-    if stored is not None and stored.train.budget.step_seconds:
-        _write(config, stored.train.steps, stored.train.budget.step_seconds)
-        return
     minutes = config.train.budget.minutes
     if config.train.epochs or not config.train.steps or config.train.length != "fixed_iters":
         raise ConfigError(
@@ -90,6 +91,10 @@ def settle(
             f"{config.train.length!r} something else does. Set train.steps=1000 (any number, until the "
             "steps are timed), train.epochs=0.0 and train.length='fixed_iters'"
         )
+    if stored is not None:
+        if stored.train.budget.step_seconds:
+            _write(config, stored.train.steps, stored.train.budget.step_seconds)
+        return
     timing = _timed(config, detector, batches, num_examples)
     free = 60 * minutes - (timing.spent if config.train.budget.counts == "all" else 0.0)
     steps = int(max(free, 0) / timing.step)
@@ -114,7 +119,10 @@ def _timed(
 ) -> Timing:
     begun = time.monotonic()
     mesh = mesh_lib.make_mesh(config)
-    resolved = schedule.resolve(config, num_examples)
+    long = config.copy_and_resolve_references()
+    with long.unlocked():  # no warm-up is longer, whatever stands there until the steps are known
+        long.train.steps = max(config.train.steps, LONGEST)
+    resolved = schedule.resolve(long, num_examples)
     rate, factors = outside(config, resolved, schedule.learning_rate(config.optimizer, resolved))
     params, _ = state.abstract_variables(detector, config, resolved.micro_batch)
     optimizer = optim.make_optimizer(config.optimizer, rate, params)
@@ -145,8 +153,9 @@ def _write(config: ConfigDict, steps: int, seconds: float) -> None:
     """The steps, and what depends on their number: evaluations, warm-up, and steps at the peak."""
     train, optimizer = config.train, config.optimizer
     with config.unlocked():
-        optimizer.hold = optimizer.hold * steps // train.steps
         optimizer.warmup = min(optimizer.warmup, steps // 10)
+        hold = optimizer.hold * steps // train.steps
+        optimizer.hold = min(hold, max(steps - optimizer.warmup - 1, 0))
         if train.budget.evaluations:
             train.eval_every = -(-steps // train.budget.evaluations)
         train.steps, train.budget.step_seconds = steps, float(seconds)
@@ -189,7 +198,10 @@ def outside(
     if not config.train.budget.minutes:
         return rate, None
     peak = resolved.peak_lr
-    factors = np.asarray(rate(jnp.arange(resolved.steps)), np.float64) / peak
+    rates = np.asarray(
+        rate(jnp.arange(resolved.steps)), np.float64
+    )  # one number where it is constant
+    factors = np.broadcast_to(rates / peak, (resolved.steps,))
     return lambda step: jnp.float32(peak), factors.astype(np.float32)
 
 

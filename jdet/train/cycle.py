@@ -1,6 +1,6 @@
 """The steps of a run: what happens at each of them, in a fixed order.
 
-The order at every step is fixed: evaluate the state → decide → check → save it → take the step → log it.
+The order at every step is fixed: check the state → evaluate it → decide → save it → take the step → log it.
 What is evaluated and saved under step k is thus the state after k steps, and everything logged up to k is
 on disk before the checkpoint of k counts. The files of an evaluation are written while training goes on;
 all are there when it ends.
@@ -156,17 +156,19 @@ class Cycle:
             if flight is not None and (judge or check or save or last or stopping):
                 self._settle(flight, now)
                 flight = None
+            if check:
+                with self._watch.paused():
+                    self._check(now, k)
             if judge:
                 with self._watch.paused():
                     self._judge(now, k)
                 evaluated, last = k, self._complete(k)
                 if last:  # by the policy: no step was known to be the last when it was settled
                     self._log()
-            if check:
-                with self._watch.paused():
-                    self._check(now, k)
             if save:
                 with self._watch.paused():
+                    if last:  # a run that is resumed from here evaluates no more
+                        self._written()
                     self._checkpoints.save(k, now, self._metrics if evaluated == k else None)
                 saved = k
             elif judge:  # saved when a signal came first, evaluated now
@@ -308,7 +310,12 @@ class Cycle:
 
     def _check(self, now: TrainState, k: int) -> None:
         for name, said in self._checks.look(now, k):
-            self._write(k, {"event": name, **said.values})
+            # Others than the training step's of the same name.
+            values = {
+                x if isinstance(value, str) else f"{name}/{x}": value
+                for x, value in said.values.items()
+            }
+            self._write(k, {"event": name, **values})
             for line in said.lines:
                 self._progress.say(f"step {k}: {line}")
 

@@ -84,7 +84,10 @@ def test_a_run_goes_on_with_its_steps(clock):
     again = settle(stored=first)
     assert (again.train.steps, again.train.budget.step_seconds) == (300, 0.1)
     assert json.loads(again.to_json()) == json.loads(first.to_json())
-    assert settle(stored=fake.config(train__steps=9)).train.steps == 150  # it was not timed
+    # The workdir of a run without a budget refuses, and nothing is timed for that.
+    assert budget.open_ended(settle(stored=fake.config(train__steps=9)))
+    with pytest.raises(ConfigError, match="decides on train.steps"):
+        settle(stored=first, train__steps=0, train__epochs=3.0)
 
 
 def test_first_steps_are_timed():
@@ -120,6 +123,32 @@ def test_rates_from_outside_are_those_of_the_schedule(tmp_path):
     ]
     np.testing.assert_allclose(*rates, rtol=1e-5)
     assert len(set(rates[0])) > 3
+
+
+def test_a_schedule_that_is_longer_than_the_steps_that_stand_there():
+    """Until they are known the number means nothing; a rate that never changes is one number."""
+    config = fake.config(**{**TIMED, "optimizer__warmup": 500})
+    assert budget._timed(config, fake.FakeDetector("none"), fake.stream, 20).timed >= budget.LEAST
+    config = fake.config(**{**TIMED, "optimizer__warmup": 0, "optimizer__schedule": "constant"})
+    resolved = schedule.resolve(config, 20)
+    _, factors = budget.outside(
+        config, resolved, schedule.learning_rate(config.optimizer, resolved)
+    )
+    assert factors is not None and factors.tolist() == [1.0] * 40
+    budget._write(held := fake.config(train__steps=1000, optimizer__hold=940), 100, 0.1)
+    assert held.optimizer.hold == 94
+    budget._write(
+        held := fake.config(
+            train__steps=1000,
+            optimizer__hold=940,
+            optimizer__warmup=50,
+            optimizer__schedule="cosine",
+        ),
+        100,
+        0.1,
+    )
+    assert (held.optimizer.warmup, held.optimizer.hold) == (10, 89)
+    schedule.resolve(held, 20)
 
 
 def test_without_a_budget_the_rate_is_the_programs_own():

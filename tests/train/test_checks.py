@@ -32,7 +32,7 @@ def test_it_looks_at_its_steps_and_tells(tmp_path, capsys):
     whole = train(tmp_path / "whole", checks=[look], **SETTINGS)
     assert look.calls == [(3, 3, [1, 2]), (4, 4, [1, 2, 4]), (9, 9, [1, 2, 4, 6, 8])]
     events = [line for line in lines(tmp_path / "whole") if "event" in line]
-    assert events[0] == {"step": 3, "event": "look", "seen": 2, "none": None}
+    assert events[0] == {"step": 3, "event": "look", "look/seen": 2, "look/none": None}
     assert "step 9: seen 5" in capsys.readouterr().out
     assert_identical(whole.state, train(tmp_path / "without", **SETTINGS).state)
 

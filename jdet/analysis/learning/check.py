@@ -21,9 +21,10 @@ from jdet import build
 from jdet.analysis import box_coverage
 from jdet.analysis.learning import curve, evidence, found
 from jdet.analysis.learning.judge import Finding, Settings, judge, not_finite
-from jdet.data.batching import image_size
+from jdet.data.batching import image_sizes
 from jdet.data.readers.decoder import Decoder
 from jdet.data.sources.part import Part
+from jdet.data.transforms import resample
 from jdet.evaluation.evaluate import evaluate
 from jdet.evaluation.gather import SampleImages
 from jdet.evaluation.tiling import Tiling
@@ -86,11 +87,14 @@ class LearningCheck:
         if sum(some) * count < _OBJECTS * len(some):  # few an image: more of them
             count = min(_MORE * count, len(source))
         if tiling and count:
-            tiles = len(tiling.tiles(*image_size(source, 0, source[0])))
+            tiles = len(tiling.tiles(*image_sizes(source, 1, config.data.on_error)[0]))
             count = min(count, max(_TILES * settings.images // tiles, _FEWEST_IMAGES))
         places = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int))
         self._part = Part(source, _any, places.tolist())
         self._config, self._resolved, self._detector = config, resolved, detector
+        self._whole = config.copy_and_resolve_references()
+        with self._whole.unlocked():
+            self._whole.eval.max_images = 0  # all of the part
         self._source, self._mesh, self._detect = source, mesh, detect
         self._workdir = workdir
         self._evidence: evidence.Evidence | None = None
@@ -100,7 +104,7 @@ class LearningCheck:
         config = self._config
         keep = SampleImages(len(self._part), len(self._part))
         evaluate(
-            config,
+            self._whole,
             self._part,
             self._mesh,
             self._detect,
@@ -158,7 +162,7 @@ class LearningCheck:
         scale = min(math.sqrt(math.prod(content) / (rows * columns)), 1.0)
         fine = min(1.0, max(_FINE / max(height, width), scale))
         size = max(round(width * fine), 1), max(round(height * fine), 1)
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
+        small = resample.resize(image.reshape(height, width, -1), *size, cv2.INTER_AREA)
         mean = np.asarray(self._detector.mean, np.float32)
         small = (small.astype(np.float32) - mean) / np.asarray(self._detector.std, np.float32)
         kept = ~np.asarray(example.ignore, bool)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from jdet.analysis.learning.found import iou
+from jdet.data.transforms import resample
 
 DOUBLE = 0.9
 """IoU from which two boxes are around one object, as for ``jdet.doctor``."""
@@ -101,8 +102,7 @@ def _shrunk(each: Seen) -> Seen:
     """An image as large as the network sees it."""
     height, width = each.image.shape[:2]
     size = max(round(width * each.scale), 1), max(round(height * each.scale), 1)
-    image = cv2.resize(each.image, size, interpolation=cv2.INTER_AREA)
-    image = image.reshape(*image.shape[:2], -1)  # OpenCV drops a single channel
+    image = resample.resize(each.image, *size, cv2.INTER_AREA)
     scale = np.array([size[0] / width, size[1] / height] * 2)
     return Seen(image, each.boxes * scale, each.labels, 1.0)
 
@@ -176,7 +176,7 @@ def _crop(each: Seen, row: int, side: int) -> np.ndarray:
     part = each.image[top:bottom, left:right]
     shrinks = part.shape[0] * part.shape[1] > side * side
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    pixels = cv2.resize(part, (side, side), interpolation=how).ravel() / side
+    pixels = resample.resize(part, side, side, how).ravel() / side
     sides = np.log([max(x2 - x1, 1.0), max(y2 - y1, 1.0)])
     return np.concatenate([pixels, sides])
 

@@ -66,7 +66,7 @@ def judge(
         last: it is the last look: the symptom alone is worth a word.
     """
     certain = [*_images(evidence), *_labels(evidence, settings)]
-    blind = found.agnostic < NOTHING and not found.near >= CHANCE
+    blind = found.agnostic < NOTHING and found.near < CHANCE
     causes = [
         *_reach(found, settings),
         *_rate(found, evidence, curve, settings, blind),
@@ -132,7 +132,7 @@ def _reach(found: Found, settings: Settings) -> Iterator[Finding]:
 def _rate(
     found: Found, evidence: Evidence, curve: Curve, settings: Settings, blind: bool
 ) -> Iterator[Finding]:
-    if curve.low:
+    if curve.low and found.agnostic < POOR:
         yield Finding(
             "rate",
             f"the rate is too low: at most {min(curve.reach, 1):.1%} of what would change anything can "

@@ -65,7 +65,10 @@ def price(run: Run, metric: str = "") -> Price:
             f"{run.path} has no evaluation with {metric or 'an AP at IoU 0.5'}; train it with "
             "--config.train.eval_every=STEPS, a fifth of its steps, and --config.eval.metrics=\"('coco',)\""
         )
-    ahead = predict(last.step / steps, float(value)) if steps else None
+    going_on = steps and run.record.get("status") != "completed"
+    ahead = None
+    if going_on and name in METRICS_AT_HALF:
+        ahead = predict(last.step / steps, float(value))
     trained = int(run.record.get("train_images") or 0)
     return Price(run.path.name, trained, name, last.step, steps, float(value), ahead)
 

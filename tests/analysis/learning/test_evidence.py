@@ -47,6 +47,16 @@ def test_a_spoiled_set(way, changed):
     assert changed(found), found
 
 
+def test_any_number_of_channels():
+    """OpenCV resizes four at most."""
+    rng = np.random.default_rng(0)
+    boxes = np.array([[4.0, 4, 20, 20], [30, 30, 60, 50]])
+    for channels in (1, 2, 5, 9):
+        image = rng.normal(size=(64, 64, channels)).astype(np.float32)
+        seen = [evidence.Seen(image, boxes, np.array([0, 1]), 0.5)] * 20
+        assert evidence.measure(seen, 2).flat == 0
+
+
 def test_too_little_says_nothing():
     source = ShapesSource(**{**SHAPES, "count": 3})
     seen = [

@@ -28,6 +28,8 @@ def test_a_run_that_learns_hears_nothing():
     assert causes() == []
     assert causes(BLIND, last=False) == []  # too early to tell
     assert causes(LEARNS._replace(near=NAN), last=False) == []
+    assert causes(BLIND._replace(near=NAN)) == []  # too few images to tell
+    assert causes(LEARNS, loss=Curve(0.9, 1.0, 0.01)) == []  # a small rate, as in fine-tuning
     silent = Evidence(*[NAN] * 5)  # too little to say
     assert causes(LEARNS, silent, Curve(NAN, NAN, NAN)) == []
 
