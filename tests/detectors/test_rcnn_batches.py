@@ -36,7 +36,7 @@ def split_losses(devices, accumulation):
         return found.loss, found.parts, found.gradient
 
     params, _ = jax.jit(lambda: state.init_variables(detector, c))()
-    specs = P(), P(mesh_lib.AXES)
+    specs = P(), P(mesh_lib.split_axes(mesh))
     program = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=P())
     batch = mesh_lib.to_global(harness.make_batch(64), mesh)
     params = jax.device_put(jax.device_get(params), mesh_lib.replicated(mesh))

@@ -135,7 +135,9 @@ def split_losses(devices):
         return found.loss, found.parts, found.gradient
 
     params, _ = jax.jit(lambda: state.init_variables(detector, c))()
-    program = jax.shard_map(run, mesh=mesh, in_specs=(P(), P(mesh_lib.AXES)), out_specs=P())
+    program = jax.shard_map(
+        run, mesh=mesh, in_specs=(P(), P(mesh_lib.split_axes(mesh))), out_specs=P()
+    )
     batch = mesh_lib.to_global(harness.make_batch(64), mesh)
     params = jax.device_put(jax.device_get(params), mesh_lib.replicated(mesh))
     return jax.device_get(jax.jit(program)(params, batch))
