@@ -186,6 +186,8 @@ def decide(own, arg, low, high, *, quarters=False):
     """
     c, objects, names = own.config, own.objects, own.source.class_names
     tile = given_tile(arg)
+    if tile is None and c.data.tile.side:  # --config.data.tile.side
+        tile = c.data.tile.side
     found = scales.choose(objects, low, high, side=arg.size, tile=tile)
     logging.info("size=%d: %s", found.side, found.why[0])
     if "tile" in arg:
@@ -197,6 +199,7 @@ def decide(own, arg, low, high, *, quarters=False):
     _zoom(c, arg, found)
     _flip(c, arg, objects, names, quarters, square=quarters and found.tile > 0)
     _balance(c, arg, objects, names)
+    apply_settings(c)  # what is typed counts before anything follows from these
     for line in problems(objects, own.evaluation, names, found):
         logging.warning("%s", line)
     return found.side

@@ -73,7 +73,7 @@ def test_short_budgets_come_first_and_commands_say_nothing_of_the_set(tmp_path):
     alike = [word.replace("/b/", "/a/").replace("/b,", "/a,") for word in other]
     assert alike[3:] == words[3:]
     full = own_folder.command(runs[0], tmp_path / "a", full=True)[3]
-    assert ":size=128," in full and "cpu" not in full
+    assert ":size=300," in full and "cpu" not in full
     assert "own_folder.py:root=" in own_folder.command(runs[2], tmp_path / "a", full=True)[3]
 
 

@@ -118,6 +118,7 @@ def command(run: Run, folder: Path, full: bool = False) -> list[str]:
     arm = ARMS[name]
     experiment = arm.experiment
     if full:
+        experiment = experiment.replace("cpu,size=128", "size=300")  # scratchdet_custom's sides
         experiment = experiment.replace(":cpu,", ":").replace(":cpu", ":").rstrip(":")
     join = "," if ":" in experiment else ":"
     arguments = f"{experiment}{join}root={folder},minutes={budget},seed={run.seed}"

@@ -35,7 +35,7 @@ def tell(workdir: Path, metrics: Mapping[str, float], step: int) -> None:
         return
     more: dict[str, Any] = {}
     name, record = metric_of(metrics), record_of(workdir)
-    steps, ahead = record.get("steps"), None
+    steps, ahead = int(record.get("steps") or 0), None
     if name and steps and record.get("status") != "completed":
         ahead = predict(step / steps, float(metrics[name]))
     if ahead is not None:

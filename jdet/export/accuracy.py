@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from absl import logging
 
 from jdet import build
 from jdet.data.find_images import find_images, together
@@ -52,8 +53,15 @@ def metrics(
     config = predictor.config
     evaluators = make_evaluators(config.eval.metrics, source.class_names, config.eval)
     for index in spread(len(source), len(source) if count < 0 else min(count, len(source))):
-        example = source[index]
-        found = detect(predictor.images.read(example.image, example.id), example.id)
+        try:
+            example = source[index]
+            image = predictor.images.read(example.image, example.id)
+        except DataError as error:
+            if config.data.on_error != "skip":
+                raise
+            logging.warning("passed over: %s", error)
+            continue
+        found = detect(image, example.id)
         for evaluator in evaluators:
             evaluator.add(found, example)
     each = tuple(report.per_class(evaluators))

@@ -150,12 +150,13 @@ def _timed(
 
 
 def _write(config: ConfigDict, steps: int, seconds: float) -> None:
-    """The steps, and what depends on their number: evaluations, warm-up, and steps at the peak."""
+    """The steps, and what follows them: evaluations, warm-up, steps at the peak, and until mixing ends."""
     train, optimizer = config.train, config.optimizer
     with config.unlocked():
         optimizer.warmup = min(optimizer.warmup, steps // 10)
         hold = optimizer.hold * steps // train.steps
         optimizer.hold = min(hold, max(steps - optimizer.warmup - 1, 0))
+        config.data.mix.stop = config.data.mix.stop * steps // train.steps
         if train.budget.evaluations:
             train.eval_every = -(-steps // train.budget.evaluations)
         train.steps, train.budget.step_seconds = steps, float(seconds)

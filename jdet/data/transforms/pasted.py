@@ -27,24 +27,41 @@ def pasted(first: Element, other: Element, place: Place, wanted: np.ndarray, lef
     """
     assert first.image is not None
     frame = first.image.shape[:2]
+    assert other.image is not None
     marked = other._replace(labels=np.arange(len(other.labels), dtype=np.int32))
     part, seen = laid(marked, place, frame, left), place.seen(frame)
     take = np.flatnonzero(wanted[part.labels] & ~part.ignore)
+    whose = part.labels[take]
     part = part._replace(
         boxes=part.boxes[take],
-        labels=other.labels[part.labels[take]],
+        labels=other.labels[whose],
         ignore=part.ignore[take],
         masks=part.masks and tuple(part.masks[i] for i in take),
     )
-    cover = np.zeros(frame, bool)
-    for number in range(len(take)):
-        cover |= _shown(part, number, frame)
+    cover, boxes, keep = np.zeros(frame, bool), part.boxes.copy(), []
     # A mask may reach a little beyond its image.
     inside = np.zeros(frame, bool)
     inside[seen.y0 : seen.y1, seen.x0 : seen.x1] = True
-    cover &= inside
+    for number in range(len(take)):
+        own = _shown(part, number, frame) & inside
+        if part.masks is not None and part.masks[number] is not None:
+            cut = (seen.y1 - seen.y0, seen.x1 - seen.x0) != place.size
+            whole = _pixels(other, int(whose[number]), place) if cut else 0
+            if not own.any() or own.sum() < left.share * whole:
+                continue
+            boxes[number] = _around(own)
+            if (boxes[number, 2:] - boxes[number, :2] < left.side).any():
+                continue
+        cover |= own
+        keep.append(number)
     if not cover.any():
         return first
+    part = part._replace(
+        boxes=boxes[keep],
+        labels=part.labels[keep],
+        ignore=part.ignore[keep],
+        masks=part.masks and tuple(part.masks[i] for i in keep),
+    )
     image = first.image.copy()
     shown = cover[seen.y0 : seen.y1, seen.x0 : seen.x1]
     assert part.image is not None
@@ -62,6 +79,25 @@ def _shown(element: Element, number: int, frame: Size) -> np.ndarray:
     pixels = np.zeros(frame, bool)
     pixels[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
     return pixels
+
+
+def _pixels(element: Element, number: int, place: Place) -> int:
+    """Pixels of an object's mask where nothing cuts it."""
+    assert element.masks is not None
+    one = element._replace(
+        boxes=element.boxes[[number]],
+        labels=element.labels[[number]],
+        ignore=element.ignore[[number]],
+        masks=(element.masks[number],),
+    )
+    alone = laid(one, place._replace(y=0, x=0), place.size, Left(0.0, 0.0))
+    return int(_shown(alone, 0, place.size).sum()) if len(alone.boxes) else 0
+
+
+def _around(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    """The box x1, y1, x2, y2 around some pixels, bool [H, W]."""
+    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 def _covered(element: Element, cover: np.ndarray, left: Left) -> Element:
@@ -82,8 +118,7 @@ def _covered(element: Element, cover: np.ndarray, left: Left) -> Element:
             if rest.sum() == pixels.sum():
                 keep.append(number)
                 continue
-            rows, columns = (np.flatnonzero(rest.any(axis=axis)) for axis in (1, 0))
-            boxes[number] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            boxes[number] = _around(rest)
             if (boxes[number, 2:] - boxes[number, :2] < left.side).any():
                 continue
             masks[number] = encode(rest)
