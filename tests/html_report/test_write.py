@@ -124,6 +124,9 @@ def test_an_older_run_whose_data_is_gone(tmp_path):
     assert "voc07/mAP 70.0 %" in data["headline"]
     report = json.loads((tmp_path / "report.json").read_text())
     (tmp_path / "report.json").write_text(json.dumps(report | {"forecast": {"said": "80 %"}}))
+    assert "Forecast" not in held(write(tmp_path))["headline"]  # it has ended
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record | {"status": "running"}))
     assert held(write(tmp_path))["headline"].endswith("Forecast: 80 %.")
     other = made_run.ListSource([made_run.scene(7)[0]], config.class_names)
     assert "has no image 'image 0'" in held(write(tmp_path, source=other))["notes"][1]

@@ -107,7 +107,7 @@ def test_order_evaluate_save_step_log(tmp_path, monkeypatch):
     assert events == [
         *("evaluate 0", "save 0", "step", "step", "log 1", "log 2"),
         *("evaluate 2", "save 2", "step", "step", "log 3", "log 4"),
-        *("evaluate 4", "save 4", "files 4"),
+        *("evaluate 4", "files 4", "save 4", "files 4"),
     ]
     assert images == [(0, "image"), (2, "image"), (4, "image")]
     assert made[0]._cache_size() == 1, "the step was compiled more than once"
