@@ -72,7 +72,8 @@ def test_it_learns(trained):
     looks = [record for record in log if record.get("event") == "learning"]
     assert [look["step"] for look in looks] == [23, 45, 113]
     assert [look["causes"] for look in looks] == ["", "", ""]  # no false alarm
-    assert looks[0]["images"] == 128 and looks[-1]["near"] > looks[0]["near"]
+    assert looks[0]["learning/images"] == 128
+    assert looks[-1]["learning/near"] > looks[0]["learning/near"]
     assert report["learning"] == looks[-1]
 
 
