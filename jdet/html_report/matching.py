@@ -14,6 +14,7 @@ import numpy as np
 
 from jdet.data.sources.coco import xywh_to_xyxy
 from jdet.evaluation.official import finite, official_of
+from jdet.evaluation.overlaps import overlaps
 from jdet.types import Example, ImageDetections
 
 BACKGROUND, IGNORED, WRONG_CLASS, DUPLICATE, BADLY_PLACED = -1, -2, -3, -4, -5
@@ -97,20 +98,6 @@ def _mistake(overlap: np.ndarray, same: np.ndarray, counts: np.ndarray, iou: flo
     if (overlap[~same & counts] >= iou).any():
         return WRONG_CLASS
     return BADLY_PLACED if (overlap[same & counts] >= _NEAR).any() else BACKGROUND
-
-
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU of boxes [d, 4] with others [n, 4], and the share of each box that lies in the other; [d, n]."""
-    a, b = boxes.reshape(-1, 1, 4), others.reshape(1, -1, 4)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.clip(sides, 0, None).prod(-1)
-    area, other = (np.clip(x[..., 2:] - x[..., :2], 0, None).prod(-1) for x in (a, b))
-    union = area + other - shared
-
-    def share(whole: np.ndarray) -> np.ndarray:
-        return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
-
-    return share(union), share(np.broadcast_to(area, shared.shape))
 
 
 def levels(scores: np.ndarray, steps: int = STEPS) -> np.ndarray:

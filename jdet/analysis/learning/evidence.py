@@ -14,8 +14,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jdet.analysis.learning.found import iou
 from jdet.data.transforms import resample
+from jdet.evaluation.overlaps import overlaps
 
 DOUBLE = 0.9
 """IoU from which two boxes are around one object, as for ``jdet.doctor``."""
@@ -111,7 +111,7 @@ def _contradicting(images: Sequence[Seen]) -> float:
     objects = wrong = 0
     for each in images:
         objects += len(each.boxes)
-        double = iou(each.boxes, each.boxes) >= DOUBLE
+        double = overlaps(each.boxes, each.boxes)[0] >= DOUBLE
         other = each.labels[:, None] != each.labels[None]
         wrong += int((double & other).any(1).sum())
     return wrong / objects if objects else math.nan

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jdet.evaluation.coco_ap import CocoEvaluator
+from jdet.evaluation.overlaps import overlaps
 from jdet.types import Example, ImageDetections
 
 MOST = 100
@@ -73,7 +74,7 @@ def measure(pairs: Sequence[Pair], class_names: Sequence[str]) -> Found:
         objects += len(rows)
         if not len(rows):
             continue
-        overlap = iou(found.boxes, rows)
+        overlap, _ = overlaps(np.asarray(found.boxes, float), rows)
         recalled += int((overlap[: len(rows)] >= IOU).any(0).sum())
         for column in np.flatnonzero((overlap >= IOU).any(0)):
             first = int(np.flatnonzero(overlap[:, column] >= IOU)[0])  # the best score
@@ -90,16 +91,6 @@ def measure(pairs: Sequence[Pair], class_names: Sequence[str]) -> Found:
         right=right,
         same=_same(best),
     )
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """IoU of all pairs of boxes: [n, 4] and [m, 4] give float64 [n, m]."""
-    one, other = np.asarray(one, float)[:, None], np.asarray(other, float)[None]
-    low = np.maximum(one[..., :2], other[..., :2])
-    high = np.minimum(one[..., 2:], other[..., 2:])
-    common = np.clip(high - low, 0, None).prod(-1)
-    areas = [np.clip(x[..., 2:] - x[..., :2], 0, None).prod(-1) for x in (one, other)]
-    return common / np.maximum(areas[0] + areas[1] - common, 1e-9)
 
 
 def _kept(example: Example) -> tuple[np.ndarray, np.ndarray]:
@@ -119,13 +110,16 @@ def _near(best: Sequence[ImageDetections], boxes: Sequence[tuple[np.ndarray, np.
         return math.nan
     frames = [np.tile(np.concatenate([best[i].boxes, boxes[i][0]])[:, 2:].max(0), 2) for i in some]
     found = [best[i].boxes / frame for i, frame in zip(some, frames, strict=True)]
-    truth = [boxes[i][0] / frame for i, frame in zip(some, frames, strict=True)]
+    ground_truth = [boxes[i][0] / frame for i, frame in zip(some, frames, strict=True)]
     weights = [np.asarray(best[i].scores, float) for i in some]
     count, total = len(some), max(sum(float(w.sum()) for w in weights), 1e-12)
 
     def mean(shift: int) -> float:
         pairs = ((i, (i + shift) % count) for i in range(count))
-        return sum(weights[i] @ iou(found[i], truth[j]).max(1) for i, j in pairs) / total
+        return (
+            sum(weights[i] @ overlaps(found[i], ground_truth[j])[0].max(1) for i, j in pairs)
+            / total
+        )
 
     others = np.array([mean(shift) for shift in _shifts(count)])
     return float((mean(0) - others.mean()) / max(others.std(ddof=1), 1e-9))
